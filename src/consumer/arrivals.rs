@@ -59,7 +59,7 @@ impl ConsumerState {
         session_id: i32,
         error: ErrorCode,
         arrived: Vec<ScannedPartition>,
-        charge: Reservation,
+        reservation: Reservation,
         now: Instant,
     ) -> MetadataHints {
         let mut hints = MetadataHints::default();
@@ -101,27 +101,27 @@ impl ConsumerState {
         let largest = arrived.iter().map(|arrived| arrived.scan.largest_batch).max().unwrap_or(0);
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.scan.entries);
         let opens = steps.any(|step| matches!(step, ScannedEntry::Batch(batch) if is_heavy(batch)));
-        let waits = node.quota.used().saturating_sub(charge.bytes()).saturating_sub(beside);
+        let waits = node.quota.used().saturating_sub(reservation.bytes()).saturating_sub(beside);
         // Over several connections answers come side by side: what others have just brought is not
         // what a slow reader left.
         let open = self.scaling.get(&id).map_or(1, ConnectionScaling::open);
-        let left = node.last_response.strong_count() > 0 || waits > charge.bytes().saturating_mul(open.into());
+        let left = node.last_response.strong_count() > 0 || waits > reservation.bytes().saturating_mul(open.into());
         let waits = match open {
             1 => waits,
             _ if left => usize::MAX,
             _ => 0,
         };
         let most = largest_response(&node.quota).min(usize::try_from(self.rules.max_bytes).unwrap_or(0));
-        let pace = node.fetch_size.record_response(charge.bytes(), waits, most, now);
+        let pace = node.fetch_size.record_response(reservation.bytes(), waits, most, now);
         if largest > 0 {
             node.largest_batch = largest.max(node.largest_batch / 8 * 7);
             node.quota.set_decompresses(opens);
         }
         let busy = pace == Bottleneck::Connection && open == 1 && !self.any_reader_waits();
         let pace = if busy { Bottleneck::Other } else { pace };
-        let charge = Arc::new(charge);
+        let reservation = Arc::new(reservation);
         if let Some(node) = self.connections.get_mut(&connection) {
-            node.last_response = Arc::downgrade(&charge);
+            node.last_response = Arc::downgrade(&reservation);
         }
         for ScannedPartition { head, scan: walk } in arrived {
             let Some(node) = self.connections.get(&connection) else { break };
@@ -158,7 +158,7 @@ impl ConsumerState {
             if head.error.is_ok() && head.preferred_read_replica >= 0 && head.preferred_read_replica != id {
                 hints.refresh |= self.redirect_to_replica(id, &partition, head.preferred_read_replica, now);
             } else if head.error.is_ok() {
-                self.handle_partition_data(connection, &partition, asked_from, walk, &charge, now);
+                self.handle_partition_data(connection, &partition, asked_from, walk, &reservation, now);
                 self.report_partition_end(&partition);
             } else {
                 hints.refresh |= self.handle_partition_error(id, &partition, asked_from, head.error, now);
@@ -207,7 +207,7 @@ impl ConsumerState {
         partition: &TopicPartition,
         asked_from: i64,
         scan: ScannedSlice,
-        charge: &Arc<Reservation>,
+        reservation: &Arc<Reservation>,
         now: Instant,
     ) {
         let fetch_bytes = self.rules.partition_bytes;
@@ -257,7 +257,7 @@ impl ConsumerState {
         let came =
             PartitionResponseSize { bytes: scan.bytes, largest: scan.largest_batch, buffered: state.queue.bytes() };
         state.fetch_bytes = partition_bytes(state.fetch_bytes, came, fetch_bytes, answer);
-        state.queue.push(scan.entries, asked_from, charge);
+        state.queue.push(scan.entries, asked_from, reservation);
         let FetchState::Fetching { epoch: before, .. } = state.position.state() else { return };
         let epoch = scan.epochs.last().map_or(before, |(_, epoch)| *epoch);
         for (from, epoch) in scan.epochs {

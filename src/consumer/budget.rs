@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(one.used(), 102);
         assert!(one.has_room_for(6) && !one.has_room_for(7));
         assert!(one.charge_if_room(7).is_none());
-        assert_eq!(one.charge_if_room(6).map(|charge| charge.bytes()), Some(6));
+        assert_eq!(one.charge_if_room(6).map(|reservation| reservation.bytes()), Some(6));
         drop(second);
         assert!(one.reserve(80, 40).is_none());
         assert_eq!(woken.load(SeqCst), 1, "room for the first wish, not yet for the second");
@@ -385,12 +385,12 @@ mod tests {
     fn empty_account_gets_minimum_beyond_share() {
         let mut budget = MemoryBudget::new(10);
         let one = budget.quota(1, || counted().1);
-        let mut charge = one.reserve(500, 100).unwrap();
-        assert_eq!(charge.bytes(), 100);
-        charge.resize(3000);
+        let mut reservation = one.reserve(500, 100).unwrap();
+        assert_eq!(reservation.bytes(), 100);
+        reservation.resize(3000);
         assert_eq!(budget.used(), 3000);
         assert!(one.reserve(1, 1).is_none());
-        charge.resize(4);
+        reservation.resize(4);
         assert_eq!(one.reserve(100, 1).unwrap().bytes(), 6);
     }
 
@@ -470,10 +470,10 @@ mod tests {
                         let (seen, before) = (counts[node].load(SeqCst), budget.used());
                         let alone = quota.used() == 0;
                         match quota.reserve(want, least) {
-                            Some(charge) => {
-                                let smallest = alone && charge.bytes() <= least;
-                                proptest::prop_assert!(smallest || before + charge.bytes() <= 1000 - 1000 / 16);
-                                held.push((node, charge));
+                            Some(reservation) => {
+                                let smallest = alone && reservation.bytes() <= least;
+                                proptest::prop_assert!(smallest || before + reservation.bytes() <= 1000 - 1000 / 16);
+                                held.push((node, reservation));
                                 refused[node] = None;
                             }
                             None => refused[node] = Some((seen, least.min(want))),
@@ -483,7 +483,7 @@ mod tests {
                     2 if !held.is_empty() => drop(held.remove(want % held.len())),
                     _ => budget.close_quota(node as i32),
                 }
-                proptest::prop_assert_eq!(budget.used(), held.iter().map(|(_, charge)| charge.bytes()).sum::<usize>());
+                proptest::prop_assert_eq!(budget.used(), held.iter().map(|(_, reservation)| reservation.bytes()).sum::<usize>());
                 for (node, refused) in refused.iter().enumerate() {
                     let Some((seen, spec)) = refused else { continue };
                     let Some(quota) = budget.quotas.get(&(node as i32)) else { continue };
@@ -504,10 +504,10 @@ mod tests {
                 match op {
                     0 | 1 => {
                         let before = quota.used();
-                        if let Some(charge) = quota.reserve(want, least) {
-                            proptest::prop_assert!(charge.bytes() >= least.min(want) && charge.bytes() <= want);
+                        if let Some(reservation) = quota.reserve(want, least) {
+                            proptest::prop_assert!(reservation.bytes() >= least.min(want) && reservation.bytes() <= want);
                             proptest::prop_assert!(quota.used() <= 94 || before == 0);
-                            held.push(charge);
+                            held.push(reservation);
                         } else {
                             proptest::prop_assert!(before > 0 && before + least.min(want) > 94);
                         }

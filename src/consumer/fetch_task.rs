@@ -111,7 +111,13 @@ impl FetchTask {
         Ok((response, size))
     }
 
-    fn handle_response(&self, node: FetchConnectionId, response: FetchResponse, mut charge: Reservation, size: usize) {
+    fn handle_response(
+        &self,
+        node: FetchConnectionId,
+        response: FetchResponse,
+        mut reservation: Reservation,
+        size: usize,
+    ) {
         let FetchResponse { throttle_time_ms, error, session_id, partitions, node_endpoints } = response;
         let throttle = Duration::from_millis(u64::try_from(throttle_time_ms).unwrap_or(0));
         let arrived: Vec<ScannedPartition> = partitions
@@ -124,11 +130,11 @@ impl FetchTask {
             .collect();
         // Nothing keeps an answer without records.
         let empty = arrived.iter().all(|arrived| arrived.scan.entries.is_empty());
-        charge.resize(if empty { 0 } else { size });
+        reservation.resize(if empty { 0 } else { size });
         let now = Instant::now().into_std();
         let hints = self.buffer.with_state(|assignment| {
             assignment.stats.fetch_answered(node, error, size, throttle, now);
-            assignment.handle_fetch_response(node, session_id, error, arrived, charge, now)
+            assignment.handle_fetch_response(node, session_id, error, arrived, reservation, now)
         });
         self.apply_metadata_hints(hints, &node_endpoints);
     }

@@ -298,8 +298,8 @@ impl ConsumerState {
         }
         let mut pinned: HashMap<*const Reservation, (usize, usize)> = HashMap::new();
         let here = self.partitions.values().filter(|state| state.broker == Some(id.broker));
-        for (charge, needed) in here.flat_map(|state| state.queue.pinned()) {
-            pinned.entry(Arc::as_ptr(charge)).or_insert((charge.bytes(), 0)).1 += needed;
+        for (reservation, needed) in here.flat_map(|state| state.queue.pinned()) {
+            pinned.entry(Arc::as_ptr(reservation)).or_insert((reservation.bytes(), 0)).1 += needed;
         }
         let Some(quota) = self.connections.get(&id).map(|node| node.quota.clone()) else { return };
         let mut copied = 0;
@@ -310,7 +310,7 @@ impl ConsumerState {
         });
         if !pinned.is_empty() {
             for state in self.partitions.values_mut() {
-                state.queue.copy_out(|charge| pinned.contains_key(&Arc::as_ptr(charge)));
+                state.queue.copy_out(|reservation| pinned.contains_key(&Arc::as_ptr(reservation)));
             }
         }
     }

@@ -38,9 +38,9 @@ pub(crate) fn walk(input: &[u8]) {
             ScannedEntry::Batch(batch) => {
                 let end = batch.header.next_offset();
                 let progress = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
-                let charge = Arc::new(quota.charge(batch.bytes().len()));
+                let reservation = Arc::new(quota.charge(batch.bytes().len()));
                 let part =
-                    DecodedBatch::decode_unguarded(&progress, batch, 0..end, charge, &mut decompressor, &opening);
+                    DecodedBatch::decode_unguarded(&progress, batch, 0..end, reservation, &mut decompressor, &opening);
                 if let Ok(Some(part)) = part {
                     assert!(part.left > 0);
                     for record in part.iter().map_while(Result::ok) {

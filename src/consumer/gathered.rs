@@ -26,12 +26,12 @@ impl Gathered {
                 self.records += part.left;
                 self.charge(part.quota(), part.bytes.max(part.records.size()));
             }
-            CollectedItem::Fetched { batch, charge, start, end, .. } => {
+            CollectedItem::Fetched { batch, reservation, start, end, .. } => {
                 // What lies before `start` is not handed out. How many a message set's wrapper
                 // holds is not known yet.
                 let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
                 self.records += all.min(usize::try_from(end - start).unwrap_or(0));
-                self.charge(charge.quota(), batch.bytes().len());
+                self.charge(reservation.quota(), batch.bytes().len());
             }
             CollectedItem::Skip { .. } => {}
             CollectedItem::Corrupt { .. } | CollectedItem::OutOfRange { .. } | CollectedItem::End { .. } => {

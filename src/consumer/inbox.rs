@@ -229,9 +229,15 @@ impl FetchBuffer {
         let Some(buffer) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&buffer.decompressors).pop().unwrap_or_default();
-            let Decompression { progress, batch, charge, start, end, opening } = job;
-            let opened =
-                DecodedBatch::decode(&progress, &batch, start..end, charge, &mut decompressor, &buffer.decode_config);
+            let Decompression { progress, batch, reservation, start, end, opening } = job;
+            let opened = DecodedBatch::decode(
+                &progress,
+                &batch,
+                start..end,
+                reservation,
+                &mut decompressor,
+                &buffer.decode_config,
+            );
             // What it became is charged by now.
             drop(opening);
             lock(&buffer.decompressors).push(decompressor);

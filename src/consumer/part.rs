@@ -47,13 +47,13 @@ pub(super) struct DecodedBatch {
     pub(super) bytes: usize,
     /// Where reading goes on behind its last record.
     pub(super) end: i64,
-    charge: Arc<Reservation>,
+    reservation: Arc<Reservation>,
 }
 
 impl DecodedBatch {
     /// The account that its bytes are charged to.
     pub(super) fn quota(&self) -> &Arc<BrokerQuota> {
-        self.charge.quota()
+        self.reservation.quota()
     }
 
     /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's
@@ -66,11 +66,11 @@ impl DecodedBatch {
         progress: &Arc<DeliveryProgress>,
         batch: &RawBatch,
         offsets: Range<i64>,
-        charge: Arc<Reservation>,
+        reservation: Arc<Reservation>,
         decompressor: &mut Decompressor,
         opening: &DecodeConfig,
     ) -> Result<Option<Self>> {
-        let open = || Self::decode_unguarded(progress, batch, offsets, charge, decompressor, opening);
+        let open = || Self::decode_unguarded(progress, batch, offsets, reservation, decompressor, opening);
         catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
             // Whatever state it was left in.
             *decompressor = Decompressor::default();
@@ -89,7 +89,7 @@ impl DecodedBatch {
         progress: &Arc<DeliveryProgress>,
         batch: &RawBatch,
         offsets: Range<i64>,
-        charge: Arc<Reservation>,
+        reservation: Arc<Reservation>,
         decompressor: &mut Decompressor,
         opening: &DecodeConfig,
     ) -> Result<Option<Self>> {
@@ -103,8 +103,11 @@ impl DecodedBatch {
         );
         let records = batch.records(decompressor, opening.limit)?;
         // What is decompressed no longer needs the response that it came in.
-        let charge =
-            if batch.header.is_compressed() { Arc::new(charge.quota().charge(records.size())) } else { charge };
+        let reservation = if batch.header.is_compressed() {
+            Arc::new(reservation.quota().charge(records.size()))
+        } else {
+            reservation
+        };
         let mut part = Self {
             progress: progress.clone(),
             left: usize::try_from(records.header.record_count).unwrap_or(0),
@@ -113,7 +116,7 @@ impl DecodedBatch {
             start: offsets.start,
             bytes: batch.bytes().len(),
             end: offsets.end,
-            charge,
+            reservation,
         };
         let from = progress.delivered().max(offsets.start);
         Ok(if part.skip_to(from)? { Some(part) } else { None })
@@ -144,13 +147,13 @@ impl DecodedBatch {
 
     /// Bytes that it keeps in memory, be they shared with other parts or not.
     pub(super) fn charge(&self) -> &Arc<Reservation> {
-        &self.charge
+        &self.reservation
     }
 
     /// The same, no longer keeping the response that it came in.
     pub(super) fn copied_out(&self) -> Self {
-        let charge = Arc::new(self.charge.quota().charge(self.records.size()));
-        Self { records: self.records.detached(), charge, ..self.clone() }
+        let reservation = Arc::new(self.reservation.quota().charge(self.records.size()));
+        Self { records: self.records.detached(), reservation, ..self.clone() }
     }
 }
 
@@ -169,10 +172,10 @@ mod tests {
     fn open(bytes: bytes::Bytes, position: i64, check_crcs: bool) -> Result<Option<DecodedBatch>> {
         let raw = Batches::new(bytes).next().expect("a batch")?;
         let progress = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, position, position, -1));
-        let charge = Arc::new(MemoryBudget::new(1000).quota(1, || Box::new(|| ())).charge(10));
+        let reservation = Arc::new(MemoryBudget::new(1000).quota(1, || Box::new(|| ())).charge(10));
         let opening = DecodeConfig { check_crcs, limit: 1 << 20, origin: Origin::default() };
         let offsets = position..raw.header.next_offset();
-        DecodedBatch::decode(&progress, &raw, offsets, charge, &mut Decompressor::default(), &opening)
+        DecodedBatch::decode(&progress, &raw, offsets, reservation, &mut Decompressor::default(), &opening)
     }
 
     #[test]

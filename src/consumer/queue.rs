@@ -48,7 +48,7 @@ pub(super) enum CollectedItem {
     Fetched {
         progress: Arc<DeliveryProgress>,
         batch: RawBatch,
-        charge: Arc<Reservation>,
+        reservation: Arc<Reservation>,
         /// What lies before came with another batch.
         start: i64,
         end: i64,
@@ -91,7 +91,7 @@ impl CollectedItem {
 pub(super) struct Decompression {
     pub(super) progress: Arc<DeliveryProgress>,
     pub(super) batch: RawBatch,
-    pub(super) charge: Arc<Reservation>,
+    pub(super) reservation: Arc<Reservation>,
     /// What lies before came with another batch.
     pub(super) start: i64,
     pub(super) end: i64,
@@ -128,13 +128,13 @@ impl PartitionBuffer {
     }
 
     /// Appends what a fetch from that offset brought.
-    pub(super) fn push(&mut self, steps: Vec<ScannedEntry>, mut start: i64, charge: &Arc<Reservation>) {
+    pub(super) fn push(&mut self, steps: Vec<ScannedEntry>, mut start: i64, reservation: &Arc<Reservation>) {
         for step in steps {
             let (held, bytes, end) = match step {
                 ScannedEntry::Batch(batch) => {
                     let (bytes, end) = (batch.bytes().len(), batch.header.next_offset());
                     self.compressed += usize::from(is_heavy(&batch));
-                    (BufferedItem::Fetched(batch, charge.clone()), bytes, end)
+                    (BufferedItem::Fetched(batch, reservation.clone()), bytes, end)
                 }
                 ScannedEntry::Skip(to) => (BufferedItem::Skip, 0, to),
                 ScannedEntry::Corrupt { error, end } => {
@@ -176,11 +176,11 @@ impl PartitionBuffer {
     pub(super) fn return_unread(&mut self, taken: CollectedItem) {
         let mut start = taken.progress().delivered();
         let (held, bytes, end) = match taken {
-            CollectedItem::Fetched { batch, charge, start: from, end, .. } => {
+            CollectedItem::Fetched { batch, reservation, start: from, end, .. } => {
                 let bytes = batch.bytes().len();
                 self.compressed += usize::from(is_heavy(&batch));
                 start = start.max(from);
-                (BufferedItem::Fetched(batch, charge), bytes, end)
+                (BufferedItem::Fetched(batch, reservation), bytes, end)
             }
             CollectedItem::Decoded(part) => {
                 let (bytes, end) = (part.bytes, part.end);
@@ -216,10 +216,10 @@ impl PartitionBuffer {
             first = false;
             let progress = progress.clone();
             out.push(match held {
-                BufferedItem::Fetched(batch, charge) => {
+                BufferedItem::Fetched(batch, reservation) => {
                     // How many a message set's wrapper holds is not known yet.
                     count += usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
-                    CollectedItem::Fetched { progress, batch, charge, start, end }
+                    CollectedItem::Fetched { progress, batch, reservation, start, end }
                 }
                 BufferedItem::Decoded(part) => {
                     count += part.left;
@@ -257,17 +257,18 @@ impl PartitionBuffer {
     ) -> Option<Decompression> {
         let growth = if self.growth == 0 { GROWTH } else { self.growth };
         for (i, entry) in self.entries.iter_mut().take(AHEAD).enumerate() {
-            let BufferedItem::Fetched(batch, charge) = &entry.held else { continue };
+            let BufferedItem::Fetched(batch, reservation) = &entry.held else { continue };
             if !is_heavy(batch) {
                 continue;
             }
             let bytes = batch.bytes().len().saturating_mul(growth);
-            let opening = match charge.quota().charge_if_room(bytes) {
+            let opening = match reservation.quota().charge_if_room(bytes) {
                 Some(opening) => opening,
-                None if needed && i == 0 => charge.quota().charge(bytes),
+                None if needed && i == 0 => reservation.quota().charge(bytes),
                 None => return None,
             };
-            let BufferedItem::Fetched(batch, charge) = std::mem::replace(&mut entry.held, BufferedItem::Decompressing)
+            let BufferedItem::Fetched(batch, reservation) =
+                std::mem::replace(&mut entry.held, BufferedItem::Decompressing)
             else {
                 continue;
             };
@@ -275,7 +276,7 @@ impl PartitionBuffer {
             return Some(Decompression {
                 progress: progress.clone(),
                 batch,
-                charge,
+                reservation,
                 start: entry.start,
                 end: entry.end,
                 opening,
@@ -320,7 +321,7 @@ impl PartitionBuffer {
     /// needed.
     pub(super) fn pinned(&self) -> impl Iterator<Item = (&Arc<Reservation>, usize)> {
         self.entries.iter().filter_map(|entry| match &entry.held {
-            BufferedItem::Fetched(batch, charge) => Some((charge, batch.bytes().len())),
+            BufferedItem::Fetched(batch, reservation) => Some((reservation, batch.bytes().len())),
             BufferedItem::Decoded(part) => Some((part.charge(), part.records.size())),
             _ => None,
         })
@@ -330,9 +331,9 @@ impl PartitionBuffer {
     pub(super) fn copy_out(&mut self, picked: impl Fn(&Arc<Reservation>) -> bool) {
         for entry in &mut self.entries {
             match &mut entry.held {
-                BufferedItem::Fetched(batch, charge) if picked(charge) => {
+                BufferedItem::Fetched(batch, reservation) if picked(reservation) => {
                     *batch = batch.detached();
-                    *charge = Arc::new(charge.quota().charge(batch.bytes().len()));
+                    *reservation = Arc::new(reservation.quota().charge(batch.bytes().len()));
                 }
                 BufferedItem::Decoded(part) if picked(part.charge()) => *part = part.copied_out(),
                 _ => {}
@@ -370,22 +371,22 @@ mod tests {
         batches: &[bytes::Bytes],
         response: usize,
     ) -> (PartitionBuffer, Arc<Reservation>) {
-        let charge = Arc::new(quota.charge(response));
+        let reservation = Arc::new(quota.charge(response));
         let mut queue = PartitionBuffer::default();
         let scan = scan_batches(batches.concat().into(), IsolationLevel::ReadUncommitted, &[]);
-        queue.push(scan.entries, 0, &charge);
-        (queue, charge)
+        queue.push(scan.entries, 0, &reservation);
+        (queue, reservation)
     }
 
     #[test]
     fn copied_batch_releases_its_response_memory() {
         let quota = account(1 << 20);
         let one = batch(0, 3, Sort::Plain);
-        let (mut queue, charge) = filled(&quota, std::slice::from_ref(&one), 100_000);
-        let pinned: Vec<_> = queue.pinned().map(|(charge, needed)| (charge.bytes(), needed)).collect();
+        let (mut queue, reservation) = filled(&quota, std::slice::from_ref(&one), 100_000);
+        let pinned: Vec<_> = queue.pinned().map(|(reservation, needed)| (reservation.bytes(), needed)).collect();
         assert_eq!(pinned, [(100_000, one.len())]);
-        queue.copy_out(|picked| Arc::ptr_eq(picked, &charge));
-        drop(charge);
+        queue.copy_out(|picked| Arc::ptr_eq(picked, &reservation));
+        drop(reservation);
         assert_eq!(quota.used(), one.len());
         let mut out = Vec::new();
         assert_eq!(queue.take(&progress(), 10, &mut out), 3);
@@ -398,8 +399,8 @@ mod tests {
     #[test]
     fn eviction_returns_offset_to_refetch() {
         let quota = account(1 << 20);
-        let (mut queue, charge) = filled(&quota, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
-        drop(charge);
+        let (mut queue, reservation) = filled(&quota, &[batch(5, 3, Sort::Plain), batch(8, 2, Sort::Plain)], 1000);
+        drop(reservation);
         queue.take(&progress(), 1, &mut Vec::new());
         assert_eq!((queue.evict(false), queue.bytes(), queue.is_empty()), (Some(8), 0, true));
         assert_eq!((queue.evict(false), quota.used()), (None, 0));
@@ -412,11 +413,12 @@ mod tests {
         let progress = progress();
         let mut out = Vec::new();
         assert_eq!(queue.take(&progress, 10, &mut out), 5);
-        let Some(CollectedItem::Fetched { batch, charge, start, end, .. }) = out.pop() else { panic!("{out:?}") };
+        let Some(CollectedItem::Fetched { batch, reservation, start, end, .. }) = out.pop() else { panic!("{out:?}") };
         let opening = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let part = DecodedBatch::decode(&progress, &batch, start..end, charge, &mut Decompressor::default(), &opening)
-            .unwrap()
-            .unwrap();
+        let part =
+            DecodedBatch::decode(&progress, &batch, start..end, reservation, &mut Decompressor::default(), &opening)
+                .unwrap()
+                .unwrap();
         // The reader still has the batch before it, of which nothing was handed out.
         queue.return_unread(CollectedItem::Decoded(part));
         assert_eq!(queue.evict(true), Some(8));
@@ -435,14 +437,14 @@ mod tests {
                 assert_eq!(queue.take(&progress, 100, &mut out), 30);
                 assert_eq!(queue.bytes(), 0);
                 queue.return_unread(match out.pop() {
-                    Some(CollectedItem::Fetched { batch, charge, start, end, .. }) => {
+                    Some(CollectedItem::Fetched { batch, reservation, start, end, .. }) => {
                         let opening =
                             DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
                         let part = DecodedBatch::decode(
                             &progress,
                             &batch,
                             start..end,
-                            charge,
+                            reservation,
                             &mut Decompressor::default(),
                             &opening,
                         );
@@ -458,15 +460,21 @@ mod tests {
     fn evicts_decompressed_batches_only_on_request() {
         let quota = account(1 << 20);
         let heavy = built(5, 10, Sort::Plain, Compression::Lz4, &noise(40_000));
-        let (mut queue, charge) = filled(&quota, &[heavy, batch(15, 2, Sort::Plain)], 100_000);
-        drop(charge);
+        let (mut queue, reservation) = filled(&quota, &[heavy, batch(15, 2, Sort::Plain)], 100_000);
+        drop(reservation);
         let progress = progress();
-        let Decompression { batch, charge, start, end, opening, .. } =
+        let Decompression { batch, reservation, start, end, opening, .. } =
             queue.start_decompression(&progress, true).unwrap();
         let opening_rules = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let part =
-            DecodedBatch::decode(&progress, &batch, start..end, charge, &mut Decompressor::default(), &opening_rules)
-                .unwrap();
+        let part = DecodedBatch::decode(
+            &progress,
+            &batch,
+            start..end,
+            reservation,
+            &mut Decompressor::default(),
+            &opening_rules,
+        )
+        .unwrap();
         drop((batch, opening));
         assert!(queue.handle_decompressed(end, BufferedItem::Decoded(part.unwrap())));
         assert_eq!(queue.evict(false), Some(15));

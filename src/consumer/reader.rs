@@ -452,8 +452,15 @@ impl RecordReader {
 
     /// Checks and decompresses a batch as it came; everything else stays as it is.
     fn decode(&mut self, taken: CollectedItem) -> CollectedItem {
-        let CollectedItem::Fetched { progress, batch, charge, start, end } = taken else { return taken };
-        match DecodedBatch::decode(&progress, &batch, start..end, charge, &mut self.decompressor, &self.decode_config) {
+        let CollectedItem::Fetched { progress, batch, reservation, start, end } = taken else { return taken };
+        match DecodedBatch::decode(
+            &progress,
+            &batch,
+            start..end,
+            reservation,
+            &mut self.decompressor,
+            &self.decode_config,
+        ) {
             Ok(Some(part)) => {
                 if batch.header.is_compressed() {
                     let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);
@@ -468,10 +475,10 @@ impl RecordReader {
 
     /// Whether there is room for what this is when it is open, as far as can be told before.
     fn has_room_to_decode(&self, taken: &CollectedItem) -> bool {
-        let CollectedItem::Fetched { batch, charge, .. } = taken else { return true };
+        let CollectedItem::Fetched { batch, reservation, .. } = taken else { return true };
         let bytes = batch.bytes().len().saturating_mul(self.growth);
         // What is not compressed is there already.
-        !batch.header.is_compressed() || charge.quota().has_room_for(bytes)
+        !batch.header.is_compressed() || reservation.quota().has_room_for(bytes)
     }
 
     /// Whether it took something over since this was asked last.

@@ -103,7 +103,7 @@ impl RecordReservation {
 #[derive(Debug)]
 pub(crate) struct WaitedRecord {
     pub(crate) run: ResultRun,
-    pub(crate) charge: BufferReservation,
+    pub(crate) reserved: BufferReservation,
     pub(crate) group: FlushGroup,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct WaitedRecord {
 #[derive(Debug)]
 pub(crate) enum Appended<R> {
     /// The record is in the open batch.
-    Done { taken: R, news: SenderEvent },
+    Done { taken: R, event: SenderEvent },
     /// The partition's turn is over: choose again.
     StickyTurnOver(SenderEvent),
     /// There are no bytes left to pay with.
@@ -142,8 +142,15 @@ pub(crate) struct OldestBatch {
 }
 
 impl Partition {
-    pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32, estimate: Arc<CompressionRatio>) -> Self {
-        Self { slot, topic, index, load: Arc::default(), compression_ratio: estimate, accumulator: Mutex::default() }
+    pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32, compression_ratio: Arc<CompressionRatio>) -> Self {
+        Self {
+            slot,
+            topic,
+            index,
+            load: Arc::default(),
+            compression_ratio: compression_ratio,
+            accumulator: Mutex::default(),
+        }
     }
 
     /// Takes the partition's lock, to append with.
@@ -233,9 +240,9 @@ impl LockedPartition<'_> {
     pub(crate) fn append<R>(
         &mut self,
         entry: &RecordEntry<'_>,
-        payment: &mut RecordReservation,
+        reservation: &mut RecordReservation,
         sizes: Sizes,
-        ledger: &Arc<BatchShared>,
+        batch_shared: &Arc<BatchShared>,
         clock: impl FnOnce() -> Instant,
         take: impl FnOnce(&Arc<BatchResults>, u32) -> R,
     ) -> Appended<R> {
@@ -244,15 +251,15 @@ impl LockedPartition<'_> {
             return Appended::Closed(error.clone());
         }
         let bound = entry.bound as usize;
-        let mut news = SenderEvent::None;
-        let estimate = &self.partition.compression_ratio;
+        let mut event = SenderEvent::None;
+        let compression_ratio = &self.partition.compression_ratio;
         let (limits, fits) = match &acc.open {
             Some(batch) => (acc.limits, batch.size() + bound <= acc.limits.batch),
-            None => (sizes.limits(estimate), false),
+            None => (sizes.limits(compression_ratio), false),
         };
         let closed = !fits && acc.open.is_some();
         if closed {
-            news = acc.close();
+            event = acc.close();
         }
         if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
             let index = self.partition.index as u32;
@@ -264,43 +271,43 @@ impl LockedPartition<'_> {
             if !mine || had_its_share {
                 acc.sticky_bytes = 0;
                 sticky.leave(index);
-                return Appended::StickyTurnOver(news);
+                return Appended::StickyTurnOver(event);
             }
         }
         // Before a batch is begun, so that none is ever without a record.
-        if matches!(payment, RecordReservation::FromPool) && acc.open.is_none() {
-            if !ledger.buffer.try_take(entry.bound) {
-                return Appended::BufferFull(news);
+        if matches!(reservation, RecordReservation::FromPool) && acc.open.is_none() {
+            if !batch_shared.buffer.try_take(entry.bound) {
+                return Appended::BufferFull(event);
             }
-            *payment = RecordReservation::Reserved;
+            *reservation = RecordReservation::Reserved;
         }
         let batch = match &mut acc.open {
             Some(batch) => batch,
             none => {
                 let now = clock();
-                acc.limits = if closed { sizes.limits(estimate) } else { limits };
+                acc.limits = if closed { sizes.limits(compression_ratio) } else { limits };
                 let least = BATCH_HEADER_SIZE + bound;
-                let body = ledger.bodies.take(acc.usual_size.clamp(least, acc.limits.batch.max(least)));
+                let body = batch_shared.bodies.take(acc.usual_size.clamp(least, acc.limits.batch.max(least)));
                 let stage = std::mem::take(&mut acc.stage);
-                let builder = BatchBuilder::new(body, stage, estimate.is_plain());
-                if news == SenderEvent::None && acc.notified < NotifiedOf::OpenBatch {
+                let builder = BatchBuilder::new(body, stage, compression_ratio.is_plain());
+                if event == SenderEvent::None && acc.notified < NotifiedOf::OpenBatch {
                     acc.notified = NotifiedOf::OpenBatch;
-                    news = SenderEvent::BatchOpened(now);
+                    event = SenderEvent::BatchOpened(now);
                 }
                 self.partition.load.set_accumulated(acc.full.len() + 1);
-                none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, ledger))
+                none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, batch_shared))
             }
         };
         let room = acc.limits.batch.saturating_sub(batch.size());
-        match batch.append(entry, payment, room) {
+        match batch.append(entry, reservation, room) {
             Some(index) => {
                 acc.appended += 1;
                 if entry.sticky.is_some() {
                     acc.sticky_bytes += bound;
                 }
-                Appended::Done { taken: take(batch.cell(), index), news }
+                Appended::Done { taken: take(batch.results(), index), event }
             }
-            None => Appended::BufferFull(news),
+            None => Appended::BufferFull(event),
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct BatchShared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) bodies: BodyPool,
     failures: Mutex<Failures>,
-    cells: AtomicU64,
+    result_cells: AtomicU64,
     /// Records of batches whose results are out.
     completed_records: AtomicU64,
 }
@@ -59,7 +59,7 @@ impl BatchShared {
             counters: Arc::default(),
             bodies: BodyPool::new(buffer_memory / POOLED_PART),
             failures: Mutex::default(),
-            cells: AtomicU64::new(0),
+            result_cells: AtomicU64::new(0),
             completed_records: AtomicU64::new(0),
         }
     }
@@ -99,7 +99,7 @@ impl BatchShared {
     }
 
     pub(crate) fn new_cell(&self) -> Arc<BatchResults> {
-        Arc::new(BatchResults::new(self.cells.fetch_add(1, Ordering::Relaxed)))
+        Arc::new(BatchResults::new(self.result_cells.fetch_add(1, Ordering::Relaxed)))
     }
 
     pub(crate) fn completed_records(&self) -> u64 {
@@ -118,7 +118,7 @@ pub(crate) enum Body {
 /// Records next to each other in a batch, and where in a cell their results belong.
 #[derive(Clone, Debug)]
 pub(crate) struct ResultRun {
-    pub(crate) cell: Arc<BatchResults>,
+    pub(crate) results: Arc<BatchResults>,
     pub(crate) first: u32,
     pub(crate) count: u32,
 }
@@ -211,9 +211,9 @@ impl Batch {
         partition: i32,
         builder: BatchBuilder,
         created: Instant,
-        ledger: &Arc<BatchShared>,
+        batch_shared: &Arc<BatchShared>,
     ) -> Self {
-        ledger.counters.batch_begun();
+        batch_shared.counters.batch_begun();
         Self {
             topic,
             partition,
@@ -233,22 +233,22 @@ impl Batch {
             whole_in_doubt: false,
             retried_at_once: false,
             last_error: None,
-            own_results: ledger.new_cell(),
+            own_results: batch_shared.new_cell(),
             own_count: 0,
             runs: SmallVec::new(),
-            groups: smallvec![ledger.flushes.join()],
-            reservation: BufferReservation::empty(&ledger.buffer),
+            groups: smallvec![batch_shared.flushes.join()],
+            reservation: BufferReservation::empty(&batch_shared.buffer),
             used: 0,
             notes: ReportNotes::default(),
             reported_from: 0,
-            shared: ledger.clone(),
+            shared: batch_shared.clone(),
             outcome: None,
             completed: false,
         }
     }
 
     /// Where the results of the records that come straight into this batch will be.
-    pub(crate) fn cell(&self) -> &Arc<BatchResults> {
+    pub(crate) fn results(&self) -> &Arc<BatchResults> {
         &self.own_results
     }
 
@@ -259,11 +259,11 @@ impl Batch {
     pub(crate) fn append(
         &mut self,
         entry: &RecordEntry<'_>,
-        payment: &mut RecordReservation,
+        reservation: &mut RecordReservation,
         room: usize,
     ) -> Option<u32> {
         let index = self.own_count;
-        match payment {
+        match reservation {
             RecordReservation::FromPool if !self.reserve(entry.bound as usize, room) => return None,
             RecordReservation::FromPool => self.add_own(),
             RecordReservation::Reserved => {
@@ -312,15 +312,15 @@ impl Batch {
         let index = self.own_count;
         self.own_count += 1;
         match self.runs.last_mut() {
-            Some(run) if Arc::ptr_eq(&run.cell, &self.own_results) => run.count += 1,
-            _ => self.runs.push(ResultRun { cell: self.own_results.clone(), first: index, count: 1 }),
+            Some(run) if Arc::ptr_eq(&run.results, &self.own_results) => run.count += 1,
+            _ => self.runs.push(ResultRun { results: self.own_results.clone(), first: index, count: 1 }),
         }
     }
 
     /// Counts a record that already has a place for its result, because it waited for its topic.
-    fn add_waiting(&mut self, WaitedRecord { run, charge, group }: WaitedRecord) {
+    fn add_waiting(&mut self, WaitedRecord { run, reserved, group }: WaitedRecord) {
         match self.runs.last_mut() {
-            Some(last) if Arc::ptr_eq(&last.cell, &run.cell) && last.first + last.count == run.first => {
+            Some(last) if Arc::ptr_eq(&last.results, &run.results) && last.first + last.count == run.first => {
                 last.count += run.count;
             }
             _ => self.runs.push(run),
@@ -330,8 +330,8 @@ impl Batch {
             self.flushed = true;
             self.groups.push(group);
         }
-        self.used += charge.bytes();
-        self.reservation.absorb(charge);
+        self.used += reserved.bytes();
+        self.reservation.absorb(reserved);
     }
 
     #[inline]
@@ -365,7 +365,7 @@ impl Batch {
     }
 
     /// A ticket for the next attempt; those of earlier ones are void.
-    pub(crate) fn ticket(&self) -> RevocableBatch {
+    pub(crate) fn revocable(&self) -> RevocableBatch {
         RevocableBatch::next(&self.own_results)
     }
 
@@ -380,16 +380,16 @@ impl Batch {
     }
 
     /// Sets down what its records will be told, unless that was done before.
-    pub(crate) fn decide(&mut self, verdict: BatchOutcome) {
+    pub(crate) fn decide(&mut self, outcome: BatchOutcome) {
         if !self.is_decided() {
-            self.outcome = Some(verdict);
+            self.outcome = Some(outcome);
         }
     }
 
     /// Tells them.
     pub(crate) fn complete_decided(&mut self) {
-        if let Some(verdict) = self.outcome.take() {
-            self.complete(verdict);
+        if let Some(outcome) = self.outcome.take() {
+            self.complete(outcome);
         }
     }
 
@@ -397,7 +397,7 @@ impl Batch {
     /// back, so that the answer stays true.
     pub(crate) fn status(&self) -> DeliveryStatus {
         let on_the_wire = match &self.body {
-            Body::Lent(ticket) => !ticket.withdraw(),
+            Body::Lent(revocable) => !revocable.withdraw(),
             _ => false,
         };
         if self.maybe_written || on_the_wire { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted }
@@ -410,15 +410,15 @@ impl Batch {
 
     /// Gives every record its result and lets go of everything but the body. Later calls change
     /// nothing.
-    pub(crate) fn complete(&mut self, verdict: BatchOutcome) {
+    pub(crate) fn complete(&mut self, outcome: BatchOutcome) {
         if std::mem::replace(&mut self.completed, true) {
             return;
         }
-        self.counters().settled(verdict.failed(), self.records);
-        if let BatchOutcome::Failed(error) | BatchOutcome::Invalid { error, .. } = &verdict {
+        self.counters().settled(outcome.failed(), self.records);
+        if let BatchOutcome::Failed(error) | BatchOutcome::Invalid { error, .. } = &outcome {
             self.shared.log_failed(&self.topic, Some(self.partition), self.records, error);
         }
-        match verdict {
+        match outcome {
             BatchOutcome::Persisted { base_offset, log_append_millis } => {
                 let outcome = Outcome::Persisted {
                     topic: self.topic.clone(),
@@ -465,14 +465,14 @@ impl Batch {
             if from < to {
                 let outcome = outcome.advanced(from - range.start);
                 let first = run.first + (from - start);
-                self.report(&run.cell, first, from..to, &outcome);
-                run.cell.complete(first, to - from, outcome);
+                self.report(&run.results, first, from..to, &outcome);
+                run.results.complete(first, to - from, outcome);
             }
             start += run.count;
         }
     }
 
-    fn report(&mut self, cell: &BatchResults, first: u32, range: Range<u32>, outcome: &Outcome) {
+    fn report(&mut self, results: &BatchResults, first: u32, range: Range<u32>, outcome: &Outcome) {
         if self.notes.is_empty() || range.end <= self.reported_from {
             return;
         }
@@ -483,14 +483,14 @@ impl Batch {
             if within == (0..self.notes.len()) { std::mem::take(&mut self.notes) } else { self.notes.part(within) };
         let share = self.reservation.bytes() / (self.records - range.start).max(1) as usize * notes.len() as usize;
         self.shared.reports.report(ReportRun {
-            cell: cell.id(),
+            results: results.id(),
             first: first + skipped,
             topic: self.topic.clone(),
             partition: Some(self.partition),
             outcome: outcome.advanced(skipped),
             notes,
             read: 0,
-            charge: self.reservation.split(share),
+            reserved: self.reservation.split(share),
         });
     }
 
@@ -554,7 +554,7 @@ fn slice(runs: &[ResultRun], range: Range<u32>) -> SmallVec<[ResultRun; 1]> {
         let from = range.start.max(start);
         let to = range.end.min(start + run.count);
         if from < to {
-            out.push(ResultRun { cell: run.cell.clone(), first: run.first + (from - start), count: to - from });
+            out.push(ResultRun { results: run.results.clone(), first: run.first + (from - start), count: to - from });
         }
         start += run.count;
     }

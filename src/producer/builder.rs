@@ -300,13 +300,13 @@ impl ProducerBuilder {
         let runtime = runtime("a producer")?;
         let seed = settings.client.seed.unwrap_or_else(|| rand::rng().random());
         let client = Client::open(settings.client.clone()).await?;
-        let ledger = BatchShared::new(settings.buffer_memory).with_origin(settings.client.origin.clone());
-        let counters = ledger.counters.clone();
+        let batch_shared = BatchShared::new(settings.buffer_memory).with_origin(settings.client.origin.clone());
+        let counters = batch_shared.counters.clone();
         let interceptors = Interceptors::new(settings.interceptors, counters.clone());
         // As in Java, interceptors see a result before the callback does.
         let callbacks = interceptors.callbacks().chain(settings.on_delivery);
         let callbacks = callbacks.map(|callback| callback.with_lines(counters.clone())).collect();
-        let ledger = Arc::new(ledger.with_callbacks(callbacks));
+        let batch_shared = Arc::new(batch_shared.with_callbacks(callbacks));
         let requests = Requests::new(
             client.clone(),
             settings.acks.wire(),
@@ -335,9 +335,9 @@ impl ProducerBuilder {
         };
         let shared = Arc::new(ProducerShared {
             topics: Topics::new(placement),
-            ledger,
+            batch_shared,
             interceptors,
-            inbox: SenderMailbox::new(Instant::now().into_std(), settings.linger),
+            mailbox: SenderMailbox::new(Instant::now().into_std(), settings.linger),
             client,
             max_record: settings.max_request_size.min(settings.buffer_memory),
             max_block: settings.max_block,

@@ -195,8 +195,8 @@ mod tests {
         Outcome::Persisted { topic: "t".into(), partition: 3, first_offset: Some(offset), log_append_millis: None }
     }
 
-    fn offset(cell: &BatchResults, index: u32) -> Option<i64> {
-        match cell.poll(index, &mut None, &mut Context::from_waker(Waker::noop())) {
+    fn offset(results: &BatchResults, index: u32) -> Option<i64> {
+        match results.poll(index, &mut None, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Outcome::Persisted { first_offset, .. }) => first_offset,
             Poll::Ready(Outcome::Failed(_)) => Some(-1),
             Poll::Pending => None,
@@ -205,43 +205,43 @@ mod tests {
 
     #[test]
     fn segments_completed_unordered_return_correct_results() {
-        let cell = BatchResults::new(1);
-        cell.complete(5, 3, persisted(100));
-        cell.complete(0, 2, persisted(40));
-        cell.complete(2, 1, Outcome::Failed(Error::new(ErrorKind::Timeout, "late")));
-        let results: Vec<_> = (0..9).map(|i| offset(&cell, i)).collect();
+        let results = BatchResults::new(1);
+        results.complete(5, 3, persisted(100));
+        results.complete(0, 2, persisted(40));
+        results.complete(2, 1, Outcome::Failed(Error::new(ErrorKind::Timeout, "late")));
+        let results: Vec<_> = (0..9).map(|i| offset(&results, i)).collect();
         assert_eq!(results, [Some(40), Some(41), Some(-1), None, None, Some(100), Some(101), Some(102), None]);
     }
 
     #[test]
     fn wakes_waiting_task_once_per_completed_batch() {
-        let cell = BatchResults::new(1);
+        let results = BatchResults::new(1);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut slots = vec![None; 50];
         for (i, slot) in slots.iter_mut().enumerate() {
-            assert!(cell.poll(i as u32, slot, &mut Context::from_waker(&waker)).is_pending());
+            assert!(results.poll(i as u32, slot, &mut Context::from_waker(&waker)).is_pending());
         }
-        cell.complete(0, 50, persisted(0));
+        results.complete(0, 50, persisted(0));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn wakes_remaining_deliveries_after_partial_completion() {
-        let cell = BatchResults::new(1);
+        let results = BatchResults::new(1);
         let (a, b) = (Arc::new(Count::default()), Arc::new(Count::default()));
         let (wake_a, wake_b) = (Waker::from(a.clone()), Waker::from(b.clone()));
         let (mut slot_a, mut slot_b) = (None, None);
-        assert!(cell.poll(1, &mut slot_a, &mut Context::from_waker(&wake_a)).is_pending());
-        assert!(cell.poll(2, &mut slot_b, &mut Context::from_waker(&wake_b)).is_pending());
-        cell.complete(0, 1, persisted(0));
-        assert!(cell.poll(2, &mut slot_b, &mut Context::from_waker(&wake_b)).is_pending());
-        assert!(cell.poll(1, &mut slot_a, &mut Context::from_waker(&wake_a)).is_pending());
-        cell.complete(1, 2, persisted(1));
+        assert!(results.poll(1, &mut slot_a, &mut Context::from_waker(&wake_a)).is_pending());
+        assert!(results.poll(2, &mut slot_b, &mut Context::from_waker(&wake_b)).is_pending());
+        results.complete(0, 1, persisted(0));
+        assert!(results.poll(2, &mut slot_b, &mut Context::from_waker(&wake_b)).is_pending());
+        assert!(results.poll(1, &mut slot_a, &mut Context::from_waker(&wake_a)).is_pending());
+        results.complete(1, 2, persisted(1));
         assert_eq!((a.0.load(Ordering::Relaxed), b.0.load(Ordering::Relaxed)), (2, 2));
-        cell.forget(slot_a.unwrap());
+        results.forget(slot_a.unwrap());
         let mut again = None;
-        assert!(cell.poll(9, &mut again, &mut Context::from_waker(&wake_a)).is_pending());
+        assert!(results.poll(9, &mut again, &mut Context::from_waker(&wake_a)).is_pending());
         assert_eq!(again, slot_a, "a slot that was given back is used again");
     }
 }

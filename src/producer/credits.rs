@@ -23,7 +23,7 @@ pub(crate) struct BufferPool {
 /// Bytes taken from [`Credits`]; dropping it gives them back.
 #[derive(Debug)]
 pub(crate) struct BufferReservation {
-    credits: Arc<BufferPool>,
+    buffer_pool: Arc<BufferPool>,
     bytes: usize,
 }
 
@@ -122,13 +122,13 @@ impl Drop for WaiterCount<'_> {
 
 impl BufferReservation {
     /// A charge of nothing yet.
-    pub(crate) fn empty(credits: &Arc<BufferPool>) -> Self {
-        Self { credits: credits.clone(), bytes: 0 }
+    pub(crate) fn empty(buffer_pool: &Arc<BufferPool>) -> Self {
+        Self { buffer_pool: buffer_pool.clone(), bytes: 0 }
     }
 
     /// A charge of bytes that were taken before.
-    pub(crate) fn of(credits: &Arc<BufferPool>, bytes: u32) -> Self {
-        Self { credits: credits.clone(), bytes: bytes as usize }
+    pub(crate) fn of(buffer_pool: &Arc<BufferPool>, bytes: u32) -> Self {
+        Self { buffer_pool: buffer_pool.clone(), bytes: bytes as usize }
     }
 
     /// Adds bytes that were taken before.
@@ -139,9 +139,9 @@ impl BufferReservation {
     /// Takes `needed` bytes more, and up to `ahead` while there is plenty. `false` if there are not
     /// so many.
     pub(crate) fn grow(&mut self, needed: usize, ahead: usize) -> bool {
-        let credits = &self.credits;
-        let wish = if credits.has_spare_room() { needed.max(ahead) } else { needed };
-        let take = |bytes: usize| u32::try_from(bytes).is_ok_and(|bytes| credits.try_take(bytes)).then_some(bytes);
+        let buffer_pool = &self.buffer_pool;
+        let wish = if buffer_pool.has_spare_room() { needed.max(ahead) } else { needed };
+        let take = |bytes: usize| u32::try_from(bytes).is_ok_and(|bytes| buffer_pool.try_take(bytes)).then_some(bytes);
         let taken = take(wish).or_else(|| if wish > needed { take(needed) } else { None });
         self.bytes += taken.unwrap_or(0);
         taken.is_some()
@@ -156,7 +156,7 @@ impl BufferReservation {
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Self { credits: self.credits.clone(), bytes }
+        Self { buffer_pool: self.buffer_pool.clone(), bytes }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -166,7 +166,7 @@ impl BufferReservation {
 
 impl Drop for BufferReservation {
     fn drop(&mut self) {
-        self.credits.release(self.bytes);
+        self.buffer_pool.release(self.bytes);
     }
 }
 
@@ -178,77 +178,77 @@ mod tests {
 
     #[test]
     fn reservation_is_limited_and_freed_on_drop() {
-        let credits = Arc::new(BufferPool::new(100));
-        assert!(credits.try_take(60));
-        assert!(!credits.try_take(41));
-        let mut charge = BufferReservation::of(&credits, 60);
-        assert!(credits.try_take(10));
-        charge.add(10);
-        let part = charge.split(30);
-        assert_eq!((charge.bytes(), part.bytes(), credits.free()), (40, 30, 30));
+        let buffer_pool = Arc::new(BufferPool::new(100));
+        assert!(buffer_pool.try_take(60));
+        assert!(!buffer_pool.try_take(41));
+        let mut reserved = BufferReservation::of(&buffer_pool, 60);
+        assert!(buffer_pool.try_take(10));
+        reserved.add(10);
+        let part = reserved.split(30);
+        assert_eq!((reserved.bytes(), part.bytes(), buffer_pool.free()), (40, 30, 30));
         drop(part);
-        assert_eq!(credits.free(), 60);
-        drop(charge);
-        assert_eq!(credits.free(), 100);
+        assert_eq!(buffer_pool.free(), 60);
+        drop(reserved);
+        assert_eq!(buffer_pool.free(), 100);
     }
 
     #[test]
     fn serves_waiters_in_order_despite_cancelled_waiter() {
-        let credits = BufferPool::new(100);
-        assert!(credits.try_take(90));
+        let buffer_pool = BufferPool::new(100);
+        assert!(buffer_pool.try_take(90));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut large = Box::pin(credits.take(50));
-        assert!(credits.has_waiters(), "it waits from the call on");
-        let mut small = Box::pin(credits.take(20));
+        let mut large = Box::pin(buffer_pool.take(50));
+        assert!(buffer_pool.has_waiters(), "it waits from the call on");
+        let mut small = Box::pin(buffer_pool.take(20));
         assert!(large.as_mut().poll(&mut cx).is_pending());
         assert!(small.as_mut().poll(&mut cx).is_pending());
-        assert!(credits.has_waiters());
-        assert!(!credits.try_take(5), "a newcomer must not overtake those that wait");
-        credits.release(20);
+        assert!(buffer_pool.has_waiters());
+        assert!(!buffer_pool.try_take(5), "a newcomer must not overtake those that wait");
+        buffer_pool.release(20);
         assert!(small.as_mut().poll(&mut cx).is_pending(), "the first in the queue comes first");
         drop(large);
         assert!(small.as_mut().poll(&mut cx).is_ready());
         drop(small);
-        assert!(!credits.has_waiters());
-        assert_eq!(credits.free(), 10);
+        assert!(!buffer_pool.has_waiters());
+        assert_eq!(buffer_pool.free(), 10);
     }
 
     #[test]
     fn close_fails_waiters_and_new_reservations() {
-        let credits = BufferPool::new(10);
-        assert!(credits.try_take(10));
+        let buffer_pool = BufferPool::new(10);
+        assert!(buffer_pool.try_take(10));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut waiter = Box::pin(credits.take(5));
+        let mut waiter = Box::pin(buffer_pool.take(5));
         assert!(waiter.as_mut().poll(&mut cx).is_pending());
-        credits.close();
+        buffer_pool.close();
         assert_eq!(waiter.as_mut().poll(&mut cx), std::task::Poll::Ready(false));
-        assert!(!credits.try_take(1));
+        assert!(!buffer_pool.try_take(1));
     }
 
     #[test]
     fn concurrent_reservations_never_exceed_total_memory() {
-        let credits = Arc::new(BufferPool::new(1000));
+        let buffer_pool = Arc::new(BufferPool::new(1000));
         let held = Arc::new(AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for seed in 1..=4u32 {
-                let (credits, held) = (credits.clone(), held.clone());
+                let (buffer_pool, held) = (buffer_pool.clone(), held.clone());
                 scope.spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                     runtime.block_on(async {
                         for i in 0..2000u32 {
                             let bytes = 1 + (seed * 7919 + i * 104_729) % 600;
-                            if !credits.try_take(bytes) {
-                                assert!(credits.take(bytes).await);
+                            if !buffer_pool.try_take(bytes) {
+                                assert!(buffer_pool.take(bytes).await);
                             }
                             let now = held.fetch_add(bytes as usize, Ordering::SeqCst) + bytes as usize;
                             assert!(now <= 1000, "{now} bytes were out at once");
                             held.fetch_sub(bytes as usize, Ordering::SeqCst);
-                            credits.release(bytes as usize);
+                            buffer_pool.release(bytes as usize);
                         }
                     });
                 });
             }
         });
-        assert_eq!(credits.free(), 1000);
+        assert_eq!(buffer_pool.free(), 1000);
     }
 }

@@ -62,7 +62,7 @@ pub struct Deliveries {
 enum Part {
     /// Records that are next to each other in a cell.
     Sent {
-        cell: Arc<BatchResults>,
+        results: Arc<BatchResults>,
         next: u32,
         end: u32,
         timestamp: i64,
@@ -108,17 +108,23 @@ impl Deliveries {
     #[inline]
     pub(super) fn push_sent(&mut self, in_cell: &Arc<BatchResults>, index: u32, at: i64) {
         match self.parts.last_mut() {
-            Some(Part::Sent { cell, end, timestamp, .. })
-                if Arc::ptr_eq(cell, in_cell) && *end == index && *timestamp == at =>
+            Some(Part::Sent { results, end, timestamp, .. })
+                if Arc::ptr_eq(results, in_cell) && *end == index && *timestamp == at =>
             {
                 *end += 1;
             }
-            _ => self.add(Part::Sent { cell: in_cell.clone(), next: index, end: index + 1, timestamp: at, slot: None }),
+            _ => self.add(Part::Sent {
+                results: in_cell.clone(),
+                next: index,
+                end: index + 1,
+                timestamp: at,
+                slot: None,
+            }),
         }
     }
 
     pub(super) fn push_delivery(&mut self, delivery: &Delivery) {
-        self.push_sent(delivery.cell(), delivery.index(), delivery.timestamp());
+        self.push_sent(delivery.results(), delivery.index(), delivery.timestamp());
     }
 
     /// A record that is not sent.
@@ -166,9 +172,9 @@ impl Future for Deliveries {
                         outcome: Outcome::Failed(error.clone()),
                     });
                 }
-                Part::Sent { cell, next, end, timestamp, slot } => {
+                Part::Sent { results, next, end, timestamp, slot } => {
                     while next < end {
-                        let Poll::Ready((outcome, count)) = cell.poll_run(*next, slot, cx) else {
+                        let Poll::Ready((outcome, count)) = results.poll_run(*next, slot, cx) else {
                             return Poll::Pending;
                         };
                         let count = count.min(*end - *next);
@@ -176,7 +182,7 @@ impl Future for Deliveries {
                         *next += count;
                     }
                     if let Some(slot) = slot.take() {
-                        cell.forget(slot);
+                        results.forget(slot);
                     }
                 }
             }
@@ -191,8 +197,8 @@ impl Future for Deliveries {
 impl Drop for Deliveries {
     fn drop(&mut self) {
         for part in &self.parts {
-            if let Part::Sent { cell, slot: Some(slot), .. } = part {
-                cell.forget(*slot);
+            if let Part::Sent { results, slot: Some(slot), .. } = part {
+                results.forget(*slot);
             }
         }
     }

@@ -30,7 +30,7 @@ use crate::{error::Result, record::RecordMetadata};
 #[derive(Debug)]
 #[must_use = "without awaiting the delivery (or reading the producer's delivery reports) a failure goes unseen"]
 pub struct Delivery {
-    cell: Arc<BatchResults>,
+    results: Arc<BatchResults>,
     index: u32,
     timestamp: i64,
     slot: Option<usize>,
@@ -40,17 +40,17 @@ pub struct Delivery {
 /// [`DeliveryReport`](super::DeliveryReport) of the same record have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId {
-    pub(super) cell: u64,
+    pub(super) results: u64,
     pub(super) index: u32,
 }
 
 impl Delivery {
-    pub(super) fn new(cell: Arc<BatchResults>, index: u32, timestamp: i64) -> Self {
-        Self { cell, index, timestamp, slot: None }
+    pub(super) fn new(results: Arc<BatchResults>, index: u32, timestamp: i64) -> Self {
+        Self { results, index, timestamp, slot: None }
     }
 
-    pub(super) fn cell(&self) -> &Arc<BatchResults> {
-        &self.cell
+    pub(super) fn results(&self) -> &Arc<BatchResults> {
+        &self.results
     }
 
     pub(super) fn index(&self) -> u32 {
@@ -63,7 +63,7 @@ impl Delivery {
 
     /// The name under which the record's report comes.
     pub fn id(&self) -> DeliveryId {
-        DeliveryId { cell: self.cell.id(), index: self.index }
+        DeliveryId { results: self.results.id(), index: self.index }
     }
 }
 
@@ -71,7 +71,7 @@ impl Delivery {
     /// The result, if it is there already; awaiting the delivery gives the same. For loops that
     /// look in from time to time.
     pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
-        self.cell.try_outcome(self.index).map(|outcome| result(outcome, 0, self.timestamp))
+        self.results.try_outcome(self.index).map(|outcome| result(outcome, 0, self.timestamp))
     }
 }
 
@@ -80,14 +80,14 @@ impl Future for Delivery {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.cell.poll(this.index, &mut this.slot, cx).map(|outcome| result(outcome, 0, this.timestamp))
+        this.results.poll(this.index, &mut this.slot, cx).map(|outcome| result(outcome, 0, this.timestamp))
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            self.cell.forget(slot);
+            self.results.forget(slot);
         }
     }
 }

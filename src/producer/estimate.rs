@@ -132,23 +132,23 @@ mod tests {
 
     const BATCH: usize = 16_384;
 
-    fn estimate(compression: Compression, max_request_size: usize, buffer_memory: usize) -> CompressionRatio {
+    fn compression_ratio(compression: Compression, max_request_size: usize, buffer_memory: usize) -> CompressionRatio {
         CompressionRatio::new(Arc::new(BatchGrowth::new(compression, max_request_size, buffer_memory)))
     }
 
     fn lz4() -> CompressionRatio {
-        estimate(Compression::Lz4, 1 << 20, 32 << 20)
+        compression_ratio(Compression::Lz4, 1 << 20, 32 << 20)
     }
 
     /// A batch whose records are compressed to that share of them.
-    fn observe(estimate: &CompressionRatio, share: f64) {
+    fn observe(compression_ratio: &CompressionRatio, share: f64) {
         let body = 100_000.0;
-        estimate.observe(BATCH_HEADER_SIZE + body as usize, BATCH_HEADER_SIZE + (body * share) as usize);
+        compression_ratio.observe(BATCH_HEADER_SIZE + body as usize, BATCH_HEADER_SIZE + (body * share) as usize);
     }
 
     #[test]
     fn keeps_batch_size_limit_without_compression() {
-        let none = estimate(Compression::None, 1 << 20, 32 << 20);
+        let none = compression_ratio(Compression::None, 1 << 20, 32 << 20);
         (0..1000).for_each(|_| observe(&none, 0.1));
         for batch_size in [0, 1, BATCH_HEADER_SIZE, BATCH, 1 << 20, i32::MAX as usize] {
             assert_eq!(none.limit(batch_size), batch_size);
@@ -157,61 +157,61 @@ mod tests {
 
     #[test]
     fn ratio_decreases_stepwise_from_one() {
-        let estimate = lz4();
-        assert_eq!(estimate.limit(BATCH), BATCH);
+        let compression_ratio = lz4();
+        assert_eq!(compression_ratio.limit(BATCH), BATCH);
         let mut last = BATCH;
         for batch in 1..=150 {
-            observe(&estimate, 0.25);
-            assert!((estimate.ratio() - (1.0 - 0.005 * batch as f32).max(0.25)).abs() < 1e-4);
-            assert!(estimate.limit(BATCH) >= last);
-            last = estimate.limit(BATCH);
+            observe(&compression_ratio, 0.25);
+            assert!((compression_ratio.ratio() - (1.0 - 0.005 * batch as f32).max(0.25)).abs() < 1e-4);
+            assert!(compression_ratio.limit(BATCH) >= last);
+            last = compression_ratio.limit(BATCH);
         }
-        observe(&estimate, 0.25);
+        observe(&compression_ratio, 0.25);
         let body = (BATCH - BATCH_HEADER_SIZE) as f64 / 0.25 / 1.05;
         assert!((last as f64 - BATCH_HEADER_SIZE as f64 - body).abs() < 10.0, "{last}");
     }
 
     #[test]
     fn ratio_rises_immediately_to_observed_value() {
-        let estimate = lz4();
-        (0..200).for_each(|_| observe(&estimate, 0.3));
-        observe(&estimate, 0.31);
-        assert!((estimate.ratio() - 0.35).abs() < 1e-4, "by a step at least");
-        observe(&estimate, 1.0);
-        assert_eq!(estimate.ratio(), 1.0, "and as far as was seen");
-        assert_eq!(estimate.limit(BATCH), BATCH);
-        observe(&estimate, 1.02);
-        assert_eq!(estimate.limit(BATCH), BATCH, "never below batch.size");
+        let compression_ratio = lz4();
+        (0..200).for_each(|_| observe(&compression_ratio, 0.3));
+        observe(&compression_ratio, 0.31);
+        assert!((compression_ratio.ratio() - 0.35).abs() < 1e-4, "by a step at least");
+        observe(&compression_ratio, 1.0);
+        assert_eq!(compression_ratio.ratio(), 1.0, "and as far as was seen");
+        assert_eq!(compression_ratio.limit(BATCH), BATCH);
+        observe(&compression_ratio, 1.02);
+        assert_eq!(compression_ratio.limit(BATCH), BATCH, "never below batch.size");
     }
 
     #[test]
     fn reset_restores_initial_batch_size_limit() {
-        let estimate = lz4();
-        (0..200).for_each(|_| observe(&estimate, 0.2));
-        assert!(estimate.limit(BATCH) > 4 * BATCH);
-        estimate.reset();
-        assert_eq!(estimate.limit(BATCH), BATCH);
+        let compression_ratio = lz4();
+        (0..200).for_each(|_| observe(&compression_ratio, 0.2));
+        assert!(compression_ratio.limit(BATCH) > 4 * BATCH);
+        compression_ratio.reset();
+        assert_eq!(compression_ratio.limit(BATCH), BATCH);
     }
 
     #[test]
     fn request_size_and_buffer_memory_cap_limit() {
         let shrunk = |max_request_size, buffer_memory| {
-            let estimate = estimate(Compression::Zstd(3), max_request_size, buffer_memory);
-            (0..300).for_each(|_| observe(&estimate, 0.0));
-            estimate
+            let compression_ratio = compression_ratio(Compression::Zstd(3), max_request_size, buffer_memory);
+            (0..300).for_each(|_| observe(&compression_ratio, 0.0));
+            compression_ratio
         };
         let limit = |max_request_size, buffer_memory| shrunk(max_request_size, buffer_memory).limit(BATCH);
         assert_eq!(limit(1 << 20, 32 << 20), 16 * BATCH);
         assert_eq!(limit(100_000, 32 << 20), 100_000, "by max.request.size");
         assert_eq!(limit(1 << 20, 400_000), 100_000, "by a quarter of buffer.memory");
         assert_eq!(limit(1 << 20, 20_000), BATCH);
-        let estimate = shrunk(1 << 20, 32 << 20);
-        estimate.growth.set_partitions(128);
-        assert_eq!(estimate.limit(BATCH), 65_536, "which all partitions share");
-        estimate.growth.set_partitions(100_000);
-        assert_eq!(estimate.limit(BATCH), BATCH);
-        assert_eq!(estimate.limit(0), 0, "every record a batch of its own");
-        assert_eq!(estimate.limit(usize::MAX), usize::MAX);
+        let compression_ratio = shrunk(1 << 20, 32 << 20);
+        compression_ratio.growth.set_partitions(128);
+        assert_eq!(compression_ratio.limit(BATCH), 65_536, "which all partitions share");
+        compression_ratio.growth.set_partitions(100_000);
+        assert_eq!(compression_ratio.limit(BATCH), BATCH);
+        assert_eq!(compression_ratio.limit(0), 0, "every record a batch of its own");
+        assert_eq!(compression_ratio.limit(usize::MAX), usize::MAX);
     }
 
     #[test]
@@ -219,17 +219,17 @@ mod tests {
         let none = CompressionRatio::default();
         observe(&none, 0.1);
         assert_eq!(none.expected(10_061), 10_061);
-        let estimate = lz4();
-        assert_eq!(estimate.expected(10_061), 10_061, "never more than there is");
-        (0..200).for_each(|_| observe(&estimate, 0.25));
-        assert!((2675..2700).contains(&estimate.expected(10_061)), "{}", estimate.expected(10_061));
+        let compression_ratio = lz4();
+        assert_eq!(compression_ratio.expected(10_061), 10_061, "never more than there is");
+        (0..200).for_each(|_| observe(&compression_ratio, 0.25));
+        assert!((2675..2700).contains(&compression_ratio.expected(10_061)), "{}", compression_ratio.expected(10_061));
     }
 
     #[test]
     fn ignores_empty_batch_in_compression_ratio() {
-        let estimate = lz4();
-        estimate.observe(0, 0);
-        estimate.observe(BATCH_HEADER_SIZE, BATCH_HEADER_SIZE);
-        assert_eq!(estimate.ratio(), 1.0);
+        let compression_ratio = lz4();
+        compression_ratio.observe(0, 0);
+        compression_ratio.observe(BATCH_HEADER_SIZE, BATCH_HEADER_SIZE);
+        assert_eq!(compression_ratio.ratio(), 1.0);
     }
 }

@@ -67,8 +67,8 @@ impl SenderMailbox {
 
     /// A partition has something new. `is_short`: whether somebody waits for room, so that nothing
     /// lingers.
-    pub(crate) fn notify(&self, partition: &Arc<Partition>, news: SenderEvent, is_short: impl FnOnce() -> bool) {
-        let wake = match news {
+    pub(crate) fn notify(&self, partition: &Arc<Partition>, event: SenderEvent, is_short: impl FnOnce() -> bool) {
+        let wake = match event {
             SenderEvent::None => return,
             SenderEvent::BatchFull => {
                 self.push(partition);
@@ -183,43 +183,43 @@ mod tests {
 
     use super::*;
 
-    fn rung(inbox: &SenderMailbox) -> bool {
+    fn rung(mailbox: &SenderMailbox) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        pin!(inbox.woken()).as_mut().poll(&mut cx).is_ready()
+        pin!(mailbox.woken()).as_mut().poll(&mut cx).is_ready()
     }
 
     #[test]
     fn opened_batch_wakes_sender_sleeping_past_linger() {
         let start = Instant::now();
-        let inbox = SenderMailbox::new(start, Duration::from_millis(5));
+        let mailbox = SenderMailbox::new(start, Duration::from_millis(5));
         let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
-        inbox.notify(&partition, SenderEvent::BatchOpened(start), || false);
-        assert!(!inbox.park(None), "there is news to be read first");
-        inbox.take_notified(&mut Vec::new());
-        assert!(inbox.park(Some(start + Duration::from_millis(5))));
-        inbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(1)), || false);
-        assert!(!rung(&inbox));
-        inbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(1)), || true);
-        assert!(rung(&inbox), "nothing lingers while somebody waits for room");
-        inbox.park(None);
-        inbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(2)), || false);
-        assert!(rung(&inbox));
-        inbox.notify(&partition, SenderEvent::None, || true);
-        assert!(!rung(&inbox));
-        inbox.notify(&partition, SenderEvent::BatchFull, || false);
-        assert!(rung(&inbox), "a full batch does not wait");
-        inbox.park(Some(start));
-        inbox.enter(Phase::Draining);
-        assert!(rung(&inbox));
-        inbox.notify(&partition, SenderEvent::BatchOpened(start), || false);
-        assert!(rung(&inbox), "nothing lingers at the end");
+        mailbox.notify(&partition, SenderEvent::BatchOpened(start), || false);
+        assert!(!mailbox.park(None), "there is news to be read first");
+        mailbox.take_notified(&mut Vec::new());
+        assert!(mailbox.park(Some(start + Duration::from_millis(5))));
+        mailbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(1)), || false);
+        assert!(!rung(&mailbox));
+        mailbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(1)), || true);
+        assert!(rung(&mailbox), "nothing lingers while somebody waits for room");
+        mailbox.park(None);
+        mailbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(2)), || false);
+        assert!(rung(&mailbox));
+        mailbox.notify(&partition, SenderEvent::None, || true);
+        assert!(!rung(&mailbox));
+        mailbox.notify(&partition, SenderEvent::BatchFull, || false);
+        assert!(rung(&mailbox), "a full batch does not wait");
+        mailbox.park(Some(start));
+        mailbox.enter(Phase::Draining);
+        assert!(rung(&mailbox));
+        mailbox.notify(&partition, SenderEvent::BatchOpened(start), || false);
+        assert!(rung(&mailbox), "nothing lingers at the end");
     }
 
     #[test]
     fn phases_only_go_forward() {
-        let inbox = SenderMailbox::new(Instant::now(), Duration::ZERO);
-        inbox.enter(Phase::Aborting);
-        inbox.enter(Phase::Draining);
-        assert_eq!(inbox.phase(), Phase::Aborting);
+        let mailbox = SenderMailbox::new(Instant::now(), Duration::ZERO);
+        mailbox.enter(Phase::Aborting);
+        mailbox.enter(Phase::Draining);
+        assert_eq!(mailbox.phase(), Phase::Aborting);
     }
 }

@@ -133,9 +133,9 @@ struct ProducerHandle {
 #[derive(Debug)]
 struct ProducerShared {
     topics: Topics,
-    ledger: Arc<BatchShared>,
+    batch_shared: Arc<BatchShared>,
     interceptors: Interceptors,
-    inbox: SenderMailbox,
+    mailbox: SenderMailbox,
     client: Client,
     max_record: usize,
     max_block: Duration,
@@ -356,7 +356,7 @@ impl Producer {
     /// do not keep each [`Delivery`]. Several streams share the reports; each report is given out
     /// once.
     pub fn delivery_reports(&self) -> DeliveryReports {
-        DeliveryReports::new(self.0.shared.ledger.clone())
+        DeliveryReports::new(self.0.shared.batch_shared.clone())
     }
 
     /// Sends what is in the buffer without waiting for `linger.ms`, and waits until every record
@@ -370,8 +370,8 @@ impl Producer {
     pub async fn flush(&self, timeout: Duration) -> usize {
         let shared = &self.0.shared;
         let deadline = Instant::now() + timeout.min(FOREVER);
-        let groups = shared.ledger.flushes.cut();
-        shared.inbox.flush();
+        let groups = shared.batch_shared.flushes.cut();
+        shared.mailbox.flush();
         match timeout_at(deadline, flush::wait_for(groups)).await {
             Ok(()) => 0,
             Err(_) => shared.outstanding().max(1),
@@ -397,7 +397,7 @@ impl Producer {
     /// When the future is dropped after it was polled, the records are given up all the same.
     pub async fn purge(&self, what: PurgeScope) -> usize {
         let shared = &self.0.shared;
-        let purged = shared.inbox.purge(what);
+        let purged = shared.mailbox.purge(what);
         let mut ended = shared.ended.subscribe();
         let given_up = async {
             tokio::select! {
@@ -431,12 +431,12 @@ impl Producer {
         let shared = &self.0.shared;
         let deadline = Instant::now() + timeout.min(FOREVER);
         let _ = shared.gate.set(closed());
-        shared.ledger.buffer.close();
-        shared.inbox.enter(Phase::Draining);
+        shared.batch_shared.buffer.close();
+        shared.mailbox.enter(Phase::Draining);
         let mut ended = shared.ended.subscribe();
         let in_time = timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok();
         if !in_time {
-            shared.inbox.enter(Phase::Aborting);
+            shared.mailbox.enter(Phase::Aborting);
             // The task has nothing to wait for any more; it only needs its turn. Unless nobody runs
             // its runtime.
             let turn = tokio::time::timeout(TURN, ended.wait_for(|ended| *ended));
@@ -448,7 +448,7 @@ impl Producer {
                 ));
             }
         }
-        match (shared.ledger.counters.given_up(), in_time) {
+        match (shared.batch_shared.counters.given_up(), in_time) {
             (0, _) => Ok(()),
             (left, false) => Err(Error::new(
                 ErrorKind::Timeout,
@@ -471,11 +471,11 @@ impl Producer {
     /// seconds, and not for each record. See [`ProducerMetrics`] for what there is.
     pub fn metrics(&self) -> ProducerMetrics {
         let shared = &self.0.shared;
-        let credits = &shared.ledger.buffer;
-        let mut metrics = shared.ledger.counters.snapshot(|| shared.outstanding() as u64);
-        metrics.buffer_total_bytes = credits.total() as u64;
-        metrics.buffer_used_bytes = credits.total().saturating_sub(credits.free()) as u64;
-        metrics.senders_waiting = credits.waiting() as u64;
+        let buffer_pool = &shared.batch_shared.buffer;
+        let mut metrics = shared.batch_shared.counters.snapshot(|| shared.outstanding() as u64);
+        metrics.buffer_total_bytes = buffer_pool.total() as u64;
+        metrics.buffer_used_bytes = buffer_pool.total().saturating_sub(buffer_pool.free()) as u64;
+        metrics.senders_waiting = buffer_pool.waiting() as u64;
         metrics.brokers = shared.client.metrics();
         metrics.metadata_age = shared.client.metadata_age();
         metrics
@@ -503,7 +503,7 @@ impl Producer {
         let partitions = shared.client.partitions_for(topic, deadline).await?;
         if shared.topics.get(topic).is_none() {
             // So that records that are sent next need not wait for the topic.
-            let taken_over = shared.inbox.request_topic(topic);
+            let taken_over = shared.mailbox.request_topic(topic);
             let mut ended = shared.ended.subscribe();
             let answer = async {
                 tokio::select! {
@@ -546,9 +546,9 @@ impl ProducerShared {
         // The producer was closed by its user.
         if error.kind() != ErrorKind::Closed {
             let (topic, partition) = (record.topic(), record.partition());
-            if self.ledger.log_failed(topic, partition, 1, &error) {
+            if self.batch_shared.log_failed(topic, partition, 1, &error) {
                 // What is gathered is written by the task.
-                self.inbox.wake();
+                self.mailbox.wake();
             }
         }
         error
@@ -568,25 +568,28 @@ impl ProducerShared {
     /// Puts an admitted record where it belongs; `paid` says that its bytes were taken.
     #[inline]
     fn place(&self, record: &Record<'_>, admitted: AdmittedRecord, paid: bool) -> Result<Delivery, Refused> {
-        let PlacedRecord { cell, index, look_for_topic } =
+        let PlacedRecord { results, index, look_for_topic } =
             self.topics.place(record, admitted, paid, &mut self.hand())?;
         if look_for_topic {
             self.look_for_topics.store(true, Ordering::Release);
-            self.inbox.wake();
+            self.mailbox.wake();
         }
-        Ok(Delivery::new(cell, index, admitted.timestamp))
+        Ok(Delivery::new(results, index, admitted.timestamp))
     }
 
     /// Puts admitted records where they belong, up to the first that cannot be put down at once.
     /// Gives how many were.
     fn place_run(&self, records: &[(Record<'_>, AdmittedRecord)], deliveries: &mut Deliveries) -> usize {
-        self.topics
-            .place_run(records, &mut self.hand(), |cell, index, timestamp| deliveries.push_sent(cell, index, timestamp))
+        self.topics.place_run(records, &mut self.hand(), |results, index, timestamp| {
+            deliveries.push_sent(results, index, timestamp)
+        })
     }
 
     fn hand(&self) -> AppendContext<'_, impl Fn() -> std::time::Instant, impl FnMut(&Arc<Partition>, SenderEvent)> {
-        let tell = |partition: &Arc<_>, news| self.inbox.notify(partition, news, || self.ledger.buffer.has_waiters());
-        AppendContext { shared: &self.ledger, clock: || Instant::now().into_std(), notify: tell }
+        let tell = |partition: &Arc<_>, event| {
+            self.mailbox.notify(partition, event, || self.batch_shared.buffer.has_waiters())
+        };
+        AppendContext { shared: &self.batch_shared, clock: || Instant::now().into_std(), notify: tell }
     }
 
     /// Waits for room for a record, and puts it where it belongs.
@@ -597,16 +600,16 @@ impl ProducerShared {
         deadline: Instant,
     ) -> Result<Delivery> {
         let bound = admitted.bound;
-        let mut wait = BufferWait { counters: &self.ledger.counters, since: Instant::now(), in_vain: false };
-        let room = self.ledger.buffer.take(bound);
+        let mut wait = BufferWait { counters: &self.batch_shared.counters, since: Instant::now(), in_vain: false };
+        let room = self.batch_shared.buffer.take(bound);
         // Somebody waits: nothing lingers any more.
-        self.inbox.wake();
+        self.mailbox.wake();
         let came = timeout_at(deadline, room).await;
         wait.in_vain = came.is_err();
         drop(wait);
         match came {
             Ok(true) => self.place(record, admitted, true).map_err(|refused| {
-                self.ledger.buffer.release(bound as usize);
+                self.batch_shared.buffer.release(bound as usize);
                 self.why(refused, bound)
             }),
             Ok(false) => Err(self.gate.get().cloned().unwrap_or_else(closed)),
@@ -635,7 +638,7 @@ impl ProducerShared {
     }
 
     fn outstanding(&self) -> usize {
-        usize::try_from(self.topics.outstanding(|| self.ledger.completed_records())).unwrap_or(usize::MAX)
+        usize::try_from(self.topics.outstanding(|| self.batch_shared.completed_records())).unwrap_or(usize::MAX)
     }
 }
 
@@ -654,7 +657,7 @@ impl Drop for BufferWait<'_> {
 
 impl Drop for ProducerHandle {
     fn drop(&mut self) {
-        self.shared.inbox.enter(Phase::Draining);
+        self.shared.mailbox.enter(Phase::Draining);
     }
 }
 

@@ -180,8 +180,8 @@ impl PartitionQueue {
             }
             None => match self.partition.oldest_batch() {
                 None => return Readiness::Empty,
-                Some(glance) if glance.due || hurry => false,
-                Some(glance) => match glance.created + rules.linger {
+                Some(oldest) if oldest.due || hurry => false,
+                Some(oldest) => match oldest.created + rules.linger {
                     due if due > now => return Readiness::At(due),
                     _ => false,
                 },
@@ -228,7 +228,7 @@ impl PartitionQueue {
     pub(crate) fn next_size(&self) -> Option<usize> {
         match self.waiting.front() {
             Some(batch) => Some(batch.size()),
-            None => self.partition.oldest_batch().map(|glance| glance.size),
+            None => self.partition.oldest_batch().map(|oldest| oldest.size),
         }
     }
 
@@ -251,12 +251,12 @@ impl PartitionQueue {
         batch.attempts += 1;
         batch.last_node = Some(node);
         batch.retried_at_once = batch.retry_at.take().is_some_and(|at| at > now);
-        let ticket = batch.ticket();
-        let body = std::mem::replace(&mut batch.body, Body::Lent(ticket.clone()));
+        let revocable = batch.revocable();
+        let body = std::mem::replace(&mut batch.body, Body::Lent(revocable.clone()));
         let compressed_now = matches!(body, Body::Open(_));
         let (records, attempt) = (batch.records(), batch.attempts);
         let stamp = self.sequences.stamp(batch.sequence);
-        let drained = DrainedBatch { body, stamp, revocable: ticket, records, attempt, created: begun };
+        let drained = DrainedBatch { body, stamp, revocable: revocable, records, attempt, created: begun };
         self.in_flight.push_back(InFlight { request, node, batch, compressed_now });
         Some(drained)
     }

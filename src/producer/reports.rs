@@ -53,7 +53,7 @@ pub struct DeliveryReport {
 /// goes to the other streams. It ends by itself when the producer is closed and all was read.
 #[derive(Debug)]
 pub struct DeliveryReports {
-    ledger: Arc<BatchShared>,
+    batch_shared: Arc<BatchShared>,
     reader: usize,
     /// What it took from the queue and has not given out yet, so that it need not ask for each
     /// report.
@@ -84,7 +84,7 @@ struct Reader {
 /// Records next to each other that share an outcome.
 #[derive(Debug)]
 pub(super) struct ReportRun {
-    pub(super) cell: u64,
+    pub(super) results: u64,
     pub(super) first: u32,
     pub(super) topic: Arc<str>,
     pub(super) partition: Option<i32>,
@@ -94,7 +94,7 @@ pub(super) struct ReportRun {
     pub(super) notes: ReportNotes,
     /// How many of them were read.
     pub(super) read: u32,
-    pub(super) charge: BufferReservation,
+    pub(super) reserved: BufferReservation,
 }
 
 impl ReportRun {
@@ -102,7 +102,7 @@ impl ReportRun {
     pub(super) fn report(&self, place: u32) -> Option<DeliveryReport> {
         let note = self.notes.get(place)?;
         Some(DeliveryReport {
-            id: DeliveryId { cell: self.cell, index: self.first + place },
+            id: DeliveryId { results: self.results, index: self.first + place },
             tag: note.tag,
             topic: self.topic.clone(),
             partition: self.partition,
@@ -162,16 +162,16 @@ impl State {
 }
 
 impl DeliveryReports {
-    pub(super) fn new(ledger: Arc<BatchShared>) -> Self {
-        let mut state = ledger.reports.lock();
+    pub(super) fn new(batch_shared: Arc<BatchShared>) -> Self {
+        let mut state = batch_shared.reports.lock();
         let reader = state.readers.iter().position(Option::is_none).unwrap_or(state.readers.len());
         match state.readers.get_mut(reader) {
             Some(place) => *place = Some(Reader::default()),
             None => state.readers.push(Some(Reader::default())),
         }
-        ledger.reports.on.store(true, Ordering::Relaxed);
+        batch_shared.reports.on.store(true, Ordering::Relaxed);
         drop(state);
-        Self { ledger, reader, run: None }
+        Self { batch_shared, reader, run: None }
     }
 
     /// The next report; `None` once the producer is closed and all reports were read.
@@ -185,7 +185,7 @@ impl DeliveryReports {
     /// A report that is there already.
     pub fn try_next(&mut self) -> Option<DeliveryReport> {
         if self.run.is_none() {
-            let next = self.ledger.reports.lock().runs.pop_front();
+            let next = self.batch_shared.reports.lock().runs.pop_front();
             self.begin(next?);
         }
         self.give_out()
@@ -194,7 +194,7 @@ impl DeliveryReports {
     /// Takes a run over, which ends what it takes of the buffer: the records are gone, their
     /// reports are all there is.
     fn begin(&mut self, mut run: ReportRun) {
-        drop(run.charge.split(usize::MAX));
+        drop(run.reserved.split(usize::MAX));
         self.run = Some(run);
     }
 
@@ -211,7 +211,7 @@ impl DeliveryReports {
 
     fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<Option<DeliveryReport>> {
         if self.run.is_none() {
-            let mut state = self.ledger.reports.lock();
+            let mut state = self.batch_shared.reports.lock();
             match state.runs.pop_front() {
                 Some(run) => {
                     drop(state);
@@ -240,7 +240,7 @@ impl Stream for DeliveryReports {
 
 impl Drop for DeliveryReports {
     fn drop(&mut self) {
-        let reports = &self.ledger.reports;
+        let reports = &self.batch_shared.reports;
         let mut state = reports.lock();
         if let Some(place) = state.readers.get_mut(self.reader) {
             *place = None;

@@ -193,7 +193,7 @@ impl Requests {
                     let (origin, node) = (self.settings.client.origin(), request.node);
                     event!(DEBUG, origin, node, request = id, %error, "a request got no answer");
                     for part in &mut request.parts {
-                        part.withdrawn |= part.ticket.is_withdrawn();
+                        part.withdrawn |= part.revocable.is_withdrawn();
                     }
                 }
             }
@@ -300,7 +300,7 @@ impl RequestSettings {
         let (mut batches, mut records) = (0, 0);
         for part in &mut request.parts {
             if matches!(part.body, Ok(Body::Sealed(_))) {
-                part.withdrawn = part.ticket.is_withdrawn();
+                part.withdrawn = part.revocable.is_withdrawn();
                 if !part.withdrawn {
                     batches += 1;
                     records += u64::from(part.records);
@@ -321,7 +321,7 @@ impl RequestSettings {
             head.len() - front + inserts.iter().map(|(_, body)| body.len()).sum::<usize>(),
         );
         let leaves = request.parts.iter().filter(|part| leaving(part).is_some());
-        let departure: RevocableParts = leaves.map(|part| part.ticket.part()).collect();
+        let departure: RevocableParts = leaves.map(|part| part.revocable.part()).collect();
         Ok(RawRequest { inserts, answered: self.acks != 0, expects: 0, departure })
     }
 }

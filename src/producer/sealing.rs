@@ -65,7 +65,7 @@ impl Sealing {
                 // Sealed for an attempt before this one.
                 continue;
             }
-            let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
+            let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.revocable.clone())));
             let Ok(Body::Open(builder)) = body else { continue };
             part.body = match compressor.take().unwrap_or_else(|| self.compressor()) {
                 Ok(mut state) => match sealed(builder, &mut state, part, &self.counters) {
@@ -195,9 +195,9 @@ fn head(part: &RequestPart) -> RequestPart {
         topic: part.topic.clone(),
         topic_id: part.topic_id,
         partition: part.partition,
-        body: Ok(Body::Lent(part.ticket.clone())),
+        body: Ok(Body::Lent(part.revocable.clone())),
         stamp: part.stamp,
-        ticket: part.ticket.clone(),
+        revocable: part.revocable.clone(),
         withdrawn: part.withdrawn,
         records: part.records,
         attempt: part.attempt,
@@ -228,7 +228,7 @@ pub(super) mod tests {
             partition,
             body: Ok(Body::Open(builder)),
             stamp: ProducerStamp::NONE,
-            ticket: RevocableBatch::next(&BatchShared::new(1 << 20).new_cell()),
+            revocable: RevocableBatch::next(&BatchShared::new(1 << 20).new_cell()),
             withdrawn: false,
             records: 1,
             attempt: 1,

@@ -191,8 +191,8 @@ impl Sender {
             if let Some(error) = &refusal
                 && let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut)
             {
-                let aftermath = place.queue.fail_waiting(error);
-                self.after(slot, aftermath, now);
+                let effects = place.queue.fail_waiting(error);
+                self.after(slot, effects, now);
             }
             self.schedule(slot, now, metadata);
         }
@@ -266,8 +266,8 @@ impl Sender {
                 Ok(_) => Err(Error::new(ErrorKind::Internal, "a request came back without having been sealed")),
                 Err(error) => Err(error),
             };
-            let aftermath = place.queue.handle_decision(id, body, answer, now, &self.rules, &mut self.rng);
-            self.after(part.slot, aftermath, now);
+            let effects = place.queue.handle_decision(id, body, answer, now, &self.rules, &mut self.rng);
+            self.after(part.slot, effects, now);
             self.schedule(part.slot, now, metadata);
         }
         if self.spare.len() < SPARE {
@@ -309,8 +309,8 @@ impl Sender {
                 SenderTimer::Wake | SenderTimer::Availability(_) => continue,
                 SenderTimer::Expiry => {
                     place.expiry = false;
-                    let aftermath = place.queue.expire(now, &self.rules, self.cause.as_ref());
-                    self.after(slot, aftermath, now);
+                    let effects = place.queue.expire(now, &self.rules, self.cause.as_ref());
+                    self.after(slot, effects, now);
                 }
             }
             self.schedule(slot, now, metadata);
@@ -329,9 +329,9 @@ impl Sender {
         let mut records = 0;
         for slot in 0..self.slots.len() {
             let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { continue };
-            let (purged, aftermath) = place.queue.purge(what, now);
+            let (purged, effects) = place.queue.purge(what, now);
             records += purged;
-            self.after(slot, aftermath, now);
+            self.after(slot, effects, now);
             self.schedule(slot, now, metadata);
         }
         records
@@ -429,7 +429,7 @@ impl Sender {
                 partition: partition.index,
                 body: Ok(drained.body),
                 stamp: drained.stamp,
-                ticket: drained.revocable,
+                revocable: drained.revocable,
                 withdrawn: false,
                 records: drained.records,
                 attempt: drained.attempt,
@@ -461,7 +461,7 @@ impl Sender {
         let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let partition = place.queue.partition.clone();
         let topic = metadata.topic(&partition.topic);
-        let aftermath = topic.map_or_else(EpochEffects::default, |topic| place.queue.topic_id(topic.id));
+        let effects = topic.map_or_else(EpochEffects::default, |topic| place.queue.topic_id(topic.id));
         let leader = topic.and_then(|topic| topic.partition(partition.index)?.leader);
         let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
         partition.load.set_again(place.queue.queued_batches());
@@ -513,7 +513,7 @@ impl Sender {
             place.expiry = true;
             self.timers.push(Reverse((at, SenderTimer::Expiry, slot)));
         }
-        self.after(slot, aftermath, now);
+        self.after(slot, effects, now);
     }
 
     fn reschedule_all(&mut self, now: Instant, metadata: &Metadata) {
@@ -522,11 +522,11 @@ impl Sender {
         }
     }
 
-    fn after(&mut self, slot: usize, aftermath: EpochEffects, now: Instant) {
-        if aftermath.raised {
+    fn after(&mut self, slot: usize, effects: EpochEffects, now: Instant) {
+        if effects.raised {
             self.counters.epoch_raised();
         }
-        if let Some(producer) = aftermath.raised_to
+        if let Some(producer) = effects.raised_to
             && let Some(place) = self.slots.get(slot).and_then(Option::as_ref)
             && let Some(suppressed) = self.counters.admit_line("epoch", now)
         {
@@ -542,7 +542,7 @@ impl Sender {
                 "the epoch was raised: batches whose place in the log is not certain are numbered anew"
             );
         }
-        if aftermath.needs_new_id && matches!(self.identity, Identity::Known(_)) {
+        if effects.needs_new_id && matches!(self.identity, Identity::Known(_)) {
             self.identity = Identity::Unknown;
         }
     }

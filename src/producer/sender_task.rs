@@ -69,10 +69,10 @@ impl Drop for TerminationGuard {
         let shared = &self.0;
         let error = shared.gate.get_or_init(ended).clone();
         shared.topics.close(&error);
-        shared.ledger.buffer.close();
-        shared.ledger.reports.close();
+        shared.batch_shared.buffer.close();
+        shared.batch_shared.reports.close();
         shared.client.close();
-        shared.ledger.counters.ended();
+        shared.batch_shared.counters.ended();
         shared.ended.send_replace(true);
     }
 }
@@ -89,7 +89,7 @@ impl SenderTask {
     pub(super) fn new(shared: Arc<ProducerShared>, sender: Sender, requests: Requests) -> Self {
         let client = shared.client.clone();
         Self {
-            ending: UnfinishedGuard(shared.ledger.counters.clone()),
+            ending: UnfinishedGuard(shared.batch_shared.counters.clone()),
             sender,
             requests,
             errands: JoinSet::new(),
@@ -116,10 +116,10 @@ impl SenderTask {
                 break;
             }
             self.send_ready(&metadata);
-            let failures = self.end.0.ledger.failures_due().map(Instant::from_std);
+            let failures = self.end.0.batch_shared.failures_due().map(Instant::from_std);
             let wake = self.sender.next_wake().map(Instant::from_std).into_iter().chain(failures);
             let wake = wake.fold(self.check_use_at, Instant::min);
-            let quiet = self.end.0.inbox.park(Some(wake.into_std()));
+            let quiet = self.end.0.mailbox.park(Some(wake.into_std()));
             tokio::select! {
                 biased;
                 changed = self.changes.changed() => {
@@ -128,20 +128,20 @@ impl SenderTask {
                     }
                     self.changes.mark_changed();
                 }
-                Some(errand) = self.errands.join_next() => match errand {
-                    Ok(errand) => self.handle_background(errand),
+                Some(done) = self.errands.join_next() => match done {
+                    Ok(done) => self.handle_background(done),
                     // Better to end, telling everybody, than to wait for what will never come.
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
                 // Behind what is rare, which answers without end would keep waiting.
                 ended = self.requests.next() => self.handle_ended(ended),
-                () = self.end.0.inbox.woken() => {}
+                () = self.end.0.mailbox.woken() => {}
                 // Others get their turn even if news never ends.
                 () = tokio::task::yield_now(), if !quiet => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
-            self.end.0.inbox.unpark();
+            self.end.0.mailbox.unpark();
         }
         self.finish();
     }
@@ -161,18 +161,18 @@ impl SenderTask {
     fn handle_notified(&mut self, metadata: &Metadata) {
         let shared = self.end.0.clone();
         let now = now();
-        let questions = shared.inbox.take_requests();
-        shared.inbox.take_notified(&mut self.noticed);
+        let questions = shared.mailbox.take_requests();
+        shared.mailbox.take_notified(&mut self.noticed);
         for partition in self.noticed.drain(..) {
             self.sender.partition_notified(&partition, now, metadata);
         }
-        let flushes = shared.inbox.flushes();
+        let flushes = shared.mailbox.flushes();
         if flushes != self.flushes {
             self.flushes = flushes;
             self.flush(metadata);
         }
         // Nothing lingers while somebody waits for room, or for the end.
-        let hurry = shared.ledger.buffer.has_waiters() || shared.inbox.phase() != Phase::Running;
+        let hurry = shared.batch_shared.buffer.has_waiters() || shared.mailbox.phase() != Phase::Running;
         self.sender.set_hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             for name in shared.topics.take_unseen() {
@@ -186,8 +186,8 @@ impl SenderTask {
             self.sender.set_cause(self.client.metadata_failure());
             self.sender.tick(now, metadata);
         }
-        if shared.ledger.failures_due().is_some_and(|at| at <= now) {
-            shared.ledger.write_failures(false);
+        if shared.batch_shared.failures_due().is_some_and(|at| at <= now) {
+            shared.batch_shared.write_failures(false);
         }
         if Instant::now() >= self.check_use_at {
             self.keep_topics_in_use();
@@ -251,8 +251,12 @@ impl SenderTask {
     /// Brings the producer's own table of topics up to date with what the metadata says of some.
     fn update_topics<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
         let shared = &self.end.0;
-        let tell = |partition: &Arc<Partition>, news| shared.inbox.notify(partition, news, || false);
-        shared.topics.update(names, metadata, &mut AppendContext { shared: &shared.ledger, clock: now, notify: tell });
+        let tell = |partition: &Arc<Partition>, event| shared.mailbox.notify(partition, event, || false);
+        shared.topics.update(
+            names,
+            metadata,
+            &mut AppendContext { shared: &shared.batch_shared, clock: now, notify: tell },
+        );
     }
 
     /// Looks for a topic if records wait for it, unless that is under way.
@@ -264,8 +268,8 @@ impl SenderTask {
         }
     }
 
-    fn handle_background(&mut self, errand: BackgroundResult) {
-        match errand {
+    fn handle_background(&mut self, done: BackgroundResult) {
+        match done {
             BackgroundResult::ProducerId(answer) => {
                 if let Err(error) = &answer {
                     event!(
@@ -321,9 +325,9 @@ impl SenderTask {
 
     fn is_done(&self) -> bool {
         let shared = &self.end.0;
-        match shared.inbox.phase() {
+        match shared.mailbox.phase() {
             Phase::Running => false,
-            Phase::Draining => shared.topics.outstanding(|| shared.ledger.completed_records()) == 0,
+            Phase::Draining => shared.topics.outstanding(|| shared.batch_shared.completed_records()) == 0,
             Phase::Aborting => true,
         }
     }
@@ -334,7 +338,7 @@ impl SenderTask {
         let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);
         self.end.0.topics.close(&error);
         self.sender.fail_all(&error);
-        self.end.0.ledger.write_failures(true);
+        self.end.0.batch_shared.write_failures(true);
     }
 }
 

@@ -26,8 +26,8 @@ impl Sizes {
     }
 
     /// What they come to for a topic whose batches are compressed like that.
-    pub(crate) fn limits(&self, estimate: &CompressionRatio) -> Limits {
-        let batch = estimate.limit(self.batch);
+    pub(crate) fn limits(&self, compression_ratio: &CompressionRatio) -> Limits {
+        let batch = compression_ratio.limit(self.batch);
         Limits { batch, turn: batch / self.turns }
     }
 }

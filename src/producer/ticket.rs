@@ -15,7 +15,7 @@ use crate::cluster::Revocable;
 /// It lives in the batch's cell, so that an attempt allocates nothing for it.
 #[derive(Clone, Debug)]
 pub(crate) struct RevocableBatch {
-    cell: Arc<BatchResults>,
+    results: Arc<BatchResults>,
     attempt: u32,
 }
 
@@ -30,26 +30,26 @@ const ATTEMPT: u32 = 4;
 impl RevocableBatch {
     /// A ticket for the next attempt of the batch whose own cell this is. Those of earlier attempts
     /// are void.
-    pub(crate) fn next(cell: &Arc<BatchResults>) -> Self {
-        let state = &cell.revocable_state().0;
+    pub(crate) fn next(results: &Arc<BatchResults>) -> Self {
+        let state = &results.revocable_state().0;
         let attempt = (state.load(Ordering::Acquire) & !(ATTEMPT - 1)).wrapping_add(ATTEMPT);
         state.store(attempt, Ordering::Release);
-        Self { cell: cell.clone(), attempt }
+        Self { results: results.clone(), attempt }
     }
 
     /// The batch as a part of a request that a connection has.
     pub(crate) fn part(&self) -> (Arc<dyn Revocable>, u32) {
-        (self.cell.clone(), self.attempt)
+        (self.results.clone(), self.attempt)
     }
 
     /// Takes the batch back; `false` when it may be on the wire.
     pub(crate) fn withdraw(&self) -> bool {
-        self.cell.revocable_state().decide(self.attempt, WITHDRAWN) || self.is_withdrawn()
+        self.results.revocable_state().decide(self.attempt, WITHDRAWN) || self.is_withdrawn()
     }
 
     /// Whether this attempt was taken back, so that no byte of it was written.
     pub(crate) fn is_withdrawn(&self) -> bool {
-        self.cell.is_withdrawn(self.attempt)
+        self.results.is_withdrawn(self.attempt)
     }
 }
 
@@ -90,35 +90,35 @@ mod tests {
 
     #[test]
     fn attempt_is_written_or_withdrawn_once() {
-        let cell = Arc::new(BatchResults::new(1));
-        let ticket = RevocableBatch::next(&cell);
-        assert!(cell.write(ticket.attempt));
-        assert!(!ticket.withdraw() && !cell.write(ticket.attempt));
-        let next = RevocableBatch::next(&cell);
-        assert!(!cell.write(ticket.attempt), "an earlier attempt's is void");
+        let results = Arc::new(BatchResults::new(1));
+        let revocable = RevocableBatch::next(&results);
+        assert!(results.write(revocable.attempt));
+        assert!(!revocable.withdraw() && !results.write(revocable.attempt));
+        let next = RevocableBatch::next(&results);
+        assert!(!results.write(revocable.attempt), "an earlier attempt's is void");
         assert!(next.withdraw() && next.withdraw());
-        assert!(!cell.write(next.attempt));
+        assert!(!results.write(next.attempt));
     }
 
     #[test]
     fn withdrawn_batch_takes_back_whole_request() {
-        let cells = [1, 2, 3].map(|id| Arc::new(BatchResults::new(id)));
-        let tickets = cells.each_ref().map(RevocableBatch::next);
+        let result_cells = [1, 2, 3].map(|id| Arc::new(BatchResults::new(id)));
+        let tickets = result_cells.each_ref().map(RevocableBatch::next);
         assert!(tickets[1].withdraw());
         assert!(!leave(&tickets));
         assert!(tickets.iter().all(RevocableBatch::is_withdrawn));
-        let tickets = cells.each_ref().map(RevocableBatch::next);
+        let tickets = result_cells.each_ref().map(RevocableBatch::next);
         assert!(leave(&tickets));
-        assert!(tickets.iter().all(|ticket| !ticket.is_withdrawn() && !ticket.withdraw()));
+        assert!(tickets.iter().all(|revocable| !revocable.is_withdrawn() && !revocable.withdraw()));
     }
 
     #[test]
     fn unsent_request_withdraws_all_its_batches() {
-        let cells = [1, 2].map(|id| Arc::new(BatchResults::new(id)));
-        let tickets = cells.each_ref().map(RevocableBatch::next);
+        let result_cells = [1, 2].map(|id| Arc::new(BatchResults::new(id)));
+        let tickets = result_cells.each_ref().map(RevocableBatch::next);
         // The second attempt is void, as if it were taken back between the look at it and the
         // decision.
-        let _newer = RevocableBatch::next(&cells[1]);
+        let _newer = RevocableBatch::next(&result_cells[1]);
         assert!(!leave(&tickets));
         assert!(tickets[0].is_withdrawn());
     }

@@ -97,7 +97,7 @@ pub(crate) enum Refused {
 
 /// Where a record is, and where its result will be.
 pub(crate) struct PlacedRecord {
-    pub(crate) cell: Arc<BatchResults>,
+    pub(crate) results: Arc<BatchResults>,
     pub(crate) index: u32,
     /// It is the first that waits for its topic, which has to be looked for.
     pub(crate) look_for_topic: bool,
@@ -120,9 +120,9 @@ impl Topics {
         record: &Record<'_>,
         admitted: AdmittedRecord,
         paid: bool,
-        hand: &mut AppendContext<'_, C, T>,
+        context: &mut AppendContext<'_, C, T>,
     ) -> Result<PlacedRecord, Refused> {
-        if let Some(placed) = self.table.with(|table| self.place_known(table, record, admitted, paid, hand))? {
+        if let Some(placed) = self.table.with(|table| self.place_known(table, record, admitted, paid, context))? {
             return Ok(placed);
         }
         check_topic_name(record.topic()).map_err(Refused::For)?;
@@ -132,7 +132,7 @@ impl Topics {
         let (mut waiting, table) = loop {
             let edition = self.table.edition();
             let table = self.table.newest();
-            if let Some(placed) = self.place_known(&table, record, admitted, paid, hand)? {
+            if let Some(placed) = self.place_known(&table, record, admitted, paid, context)? {
                 return Ok(placed);
             }
             let waiting = self.lock();
@@ -143,11 +143,11 @@ impl Topics {
                 break (waiting, table);
             }
         };
-        let ledger = hand.shared;
-        if !paid && !ledger.buffer.try_take(admitted.bound) {
+        let batch_shared = context.shared;
+        if !paid && !batch_shared.buffer.try_take(admitted.bound) {
             return Err(Refused::Full);
         }
-        let (cell, index) = waiting.next_place(ledger);
+        let (results, index) = waiting.next_place(batch_shared);
         let name: Arc<str> = match table.get(record.topic()) {
             Some(topic) => topic.name.clone(),
             None => record.topic().into(),
@@ -157,19 +157,19 @@ impl Topics {
         queue.push_back(WaitingRecord {
             record: record.clone().into_owned(),
             admitted,
-            since: (hand.clock)(),
+            since: (context.clock)(),
             place: Some(Box::new(WaitedRecord {
-                run: ResultRun { cell: cell.clone(), first: index, count: 1 },
-                charge: BufferReservation::of(&ledger.buffer, admitted.bound),
-                group: ledger.flushes.join(),
+                run: ResultRun { results: results.clone(), first: index, count: 1 },
+                reserved: BufferReservation::of(&batch_shared.buffer, admitted.bound),
+                group: batch_shared.flushes.join(),
             })),
-            ledger: ledger.clone(),
-            reported: ledger.reports.is_on(),
+            batch_shared: batch_shared.clone(),
+            reported: batch_shared.reports.is_on(),
         });
         if first {
             waiting.unseen.push(name);
         }
-        Ok(PlacedRecord { cell, index, look_for_topic: first })
+        Ok(PlacedRecord { results, index, look_for_topic: first })
     }
 
     fn place_known<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
@@ -178,12 +178,16 @@ impl Topics {
         record: &Record<'_>,
         admitted: AdmittedRecord,
         paid: bool,
-        hand: &mut AppendContext<'_, C, T>,
+        context: &mut AppendContext<'_, C, T>,
     ) -> Result<Option<PlacedRecord>, Refused> {
         let Some(topic) = table.get(record.topic()) else { return Ok(None) };
-        let mut payment = if paid { RecordReservation::Reserved } else { RecordReservation::FromPool };
-        let take = |cell: &Arc<BatchResults>, index| PlacedRecord { cell: cell.clone(), index, look_for_topic: false };
-        match topic.append(&mut None, record, admitted, &mut payment, &self.placement, hand, take) {
+        let mut reservation = if paid { RecordReservation::Reserved } else { RecordReservation::FromPool };
+        let take = |results: &Arc<BatchResults>, index| PlacedRecord {
+            results: results.clone(),
+            index,
+            look_for_topic: false,
+        };
+        match topic.append(&mut None, record, admitted, &mut reservation, &self.placement, context, take) {
             TopicAppend::Done(placed) => Ok(Some(placed)),
             TopicAppend::NoPartition => Ok(None),
             TopicAppend::Full => Err(Refused::Full),
@@ -197,7 +201,7 @@ impl Topics {
     pub(crate) fn place_run<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         records: &[(Record<'_>, AdmittedRecord)],
-        hand: &mut AppendContext<'_, C, T>,
+        context: &mut AppendContext<'_, C, T>,
         mut took: impl FnMut(&Arc<BatchResults>, u32, i64),
     ) -> usize {
         self.table.with(|table| {
@@ -207,14 +211,14 @@ impl Topics {
                 let known = last.filter(|topic| *topic.name == *record.topic());
                 let Some(topic) = known.or_else(|| table.get(record.topic())) else { return at };
                 last = Some(topic);
-                let take = |cell: &Arc<BatchResults>, index| took(cell, index, admitted.timestamp);
+                let take = |results: &Arc<BatchResults>, index| took(results, index, admitted.timestamp);
                 match topic.append(
                     &mut held,
                     record,
                     *admitted,
                     &mut RecordReservation::FromPool,
                     &self.placement,
-                    hand,
+                    context,
                     take,
                 ) {
                     TopicAppend::Done(()) => {}
@@ -232,7 +236,7 @@ impl Topics {
         &self,
         names: impl IntoIterator<Item = &'m str>,
         metadata: &Metadata,
-        hand: &mut AppendContext<'_, C, T>,
+        context: &mut AppendContext<'_, C, T>,
     ) {
         let known = self.table.newest();
         // A topic that is named twice is made once: its waiting records are in one place only.
@@ -277,7 +281,7 @@ impl Topics {
             for (at, queue) in queues {
                 let Some((topic, stay)) = made.get_mut(at) else { continue };
                 for record in queue {
-                    stay.extend(record.move_to(topic, &self.placement, hand));
+                    stay.extend(record.move_to(topic, &self.placement, context));
                 }
             }
         }
@@ -308,13 +312,13 @@ impl Topics {
         let mut waiting = self.lock();
         let name = known.map_or_else(|| said.name.clone(), |known| known.name.clone());
         let mut partitions: Vec<_> = known.iter().flat_map(|known| known.ever()).cloned().collect();
-        let estimate = known.map(|known| known.compression_ratio.clone());
-        let estimate = estimate.unwrap_or_else(|| Arc::new(CompressionRatio::new(growth.clone())));
+        let compression_ratio = known.map(|known| known.compression_ratio.clone());
+        let compression_ratio = compression_ratio.unwrap_or_else(|| Arc::new(CompressionRatio::new(growth.clone())));
         for index in partitions.len()..count {
             let slot = waiting.slots;
             waiting.slots += 1;
             let index = i32::try_from(index).unwrap_or(i32::MAX);
-            partitions.push(Arc::new(Partition::new(slot, name.clone(), index, estimate.clone())));
+            partitions.push(Arc::new(Partition::new(slot, name.clone(), index, compression_ratio.clone())));
         }
         growth.set_partitions(waiting.slots);
         let gone = partitions.split_off(count);
@@ -323,7 +327,7 @@ impl Topics {
         let clogged = |node| waiting.clogged.entry(node).or_default().clone();
         let before = known.map(|known| &known.chooser);
         let chooser = Chooser::new(seed, leaders, partitioning, rack.as_deref(), load, clogged, before);
-        Some(Arc::new(Topic { name, id: said.id, partitions, gone, compression_ratio: estimate, chooser }))
+        Some(Arc::new(Topic { name, id: said.id, partitions, gone, compression_ratio: compression_ratio, chooser }))
     }
 
     /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with
@@ -487,9 +491,9 @@ impl Topic {
         held: &mut Option<LockedPartition<'t>>,
         record: &Record<'_>,
         admitted: AdmittedRecord,
-        payment: &mut RecordReservation,
+        reservation: &mut RecordReservation,
         placement: &Placement,
-        hand: &mut AppendContext<'_, C, T>,
+        context: &mut AppendContext<'_, C, T>,
         mut take: impl FnMut(&Arc<BatchResults>, u32) -> R,
     ) -> TopicAppend<R> {
         // The user's code may send records itself, so nothing is held meanwhile.
@@ -515,23 +519,23 @@ impl Topic {
                     partition.lock_to_append()
                 }
             };
-            match here.append(&entry, payment, placement.sizes, hand.shared, &hand.clock, &mut take) {
-                Appended::Done { taken, news } => {
-                    if news == SenderEvent::None {
+            match here.append(&entry, reservation, placement.sizes, context.shared, &context.clock, &mut take) {
+                Appended::Done { taken, event } => {
+                    if event == SenderEvent::None {
                         *held = Some(here);
                     } else {
                         drop(here);
-                        (hand.notify)(partition, news);
+                        (context.notify)(partition, event);
                     }
                     return TopicAppend::Done(taken);
                 }
-                Appended::StickyTurnOver(news) => {
+                Appended::StickyTurnOver(event) => {
                     drop(here);
-                    (hand.notify)(partition, news);
+                    (context.notify)(partition, event);
                 }
-                Appended::BufferFull(news) => {
+                Appended::BufferFull(event) => {
                     drop(here);
-                    (hand.notify)(partition, news);
+                    (context.notify)(partition, event);
                     return TopicAppend::Full;
                 }
                 Appended::Closed(error) => return TopicAppend::Refused(error),

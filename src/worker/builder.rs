@@ -334,7 +334,7 @@ impl WorkerBuilder {
         let (close, closed) = watch::channel(None);
         let (says, ended) = watch::channel(None);
         let driver = WorkerTask {
-            shop: Arc::new(HandlerContext {
+            context: Arc::new(HandlerContext {
                 schedule: plan.clone(),
                 handler: work,
                 timeout: settings.timeout,

@@ -27,18 +27,18 @@ pub(super) struct HandlerContext<W> {
 }
 
 /// Goes on until it is aborted.
-pub(super) async fn run<W: Work>(shop: Arc<HandlerContext<W>>, lane: HandlerId) {
-    let cancel = shop.schedule.cancel_of(lane);
+pub(super) async fn run<W: Work>(context: Arc<HandlerContext<W>>, lane: HandlerId) {
+    let cancel = context.schedule.cancel_of(lane);
     let mut next = None;
     loop {
         // A handler that never waits leaves room for others all the same.
         consume_budget().await;
         let job = match next.take() {
             Some(job) => job,
-            None => shop.schedule.next_job(lane, &cancel).await,
+            None => context.schedule.next_job(lane, &cancel).await,
         };
-        let outcome = shop.attempt(&job, &cancel).await;
-        next = shop.finish(lane, job, outcome, &cancel);
+        let outcome = context.attempt(&job, &cancel).await;
+        next = context.finish(lane, job, outcome, &cancel);
     }
 }
 

@@ -98,14 +98,14 @@ impl Settings {
             );
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        let strands = match self.order_by {
+        let queues = match self.order_by {
             OrderBy::Partition => 1,
             // Enough that different keys seldom wait for each other.
             OrderBy::Key => self.concurrency.saturating_mul(4).clamp(16, 1024),
         };
         Ok(Rules {
             concurrency: self.concurrency,
-            strands,
+            queues,
             batch: batches.then_some(self.max_batch),
             linger: self.batch_linger.min(FOREVER),
             buffer_records: self.buffer_records,

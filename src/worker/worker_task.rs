@@ -31,7 +31,7 @@ pub(super) type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) struct WorkerTask<W> {
     pub(super) plan: Arc<SharedSchedule>,
-    pub(super) shop: Arc<HandlerContext<W>>,
+    pub(super) context: Arc<HandlerContext<W>>,
     pub(super) consumer: Consumer,
     pub(super) hands: ManualReader,
     /// When all has to be over, once somebody closes.
@@ -112,7 +112,7 @@ impl<W: Work> WorkerTask<W> {
 
     fn start_handlers(&mut self) {
         for lane in self.plan.with(|schedule| schedule.new_lanes()) {
-            self.running.lanes.spawn(lane_task::run(self.shop.clone(), lane));
+            self.running.lanes.spawn(lane_task::run(self.context.clone(), lane));
         }
     }
 

@@ -210,10 +210,10 @@ async fn by_duration_reset_starts_at_young_records() {
 
 /// Answers broker 1's request with these bytes for partition 1.
 fn answer_raw(world: &mut World, bytes: Vec<u8>) {
-    let mut charge = world.waiting.remove(&1).expect("a request");
-    charge.resize(bytes.len());
+    let mut reservation = world.waiting.remove(&1).expect("a request");
+    reservation.resize(bytes.len());
     let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
-    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
+    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], reservation);
 }
 
 #[test]

@@ -32,13 +32,13 @@ fn roomy() -> World {
 /// Answers the first broker's request with these bytes, of the first partition; how many batches
 /// are then being opened.
 fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
-    let mut charge = world.waiting.remove(&0).expect("a request");
-    charge.resize(bytes.len());
+    let mut reservation = world.waiting.remove(&0).expect("a request");
+    reservation.resize(bytes.len());
     let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
     let arrived = vec![ScannedPartition { head: head(0, ErrorCode::NONE), scan: walk }];
     let now = world.now;
     world.buffer.with_state(|assignment| {
-        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, charge, now);
+        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
         assignment.running_jobs
     })
 }
@@ -163,16 +163,16 @@ fn two_partitions_are_decompressed_at_once() {
     let mut world =
         World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, max_decompressions: 2, ..rules() });
     world.send(0).unwrap();
-    let mut charge = world.waiting.remove(&0).unwrap();
+    let mut reservation = world.waiting.remove(&0).unwrap();
     let bytes = [0, 2].map(|_| heavy(0, 2, Compression::Gzip(1)));
-    charge.resize(bytes.iter().map(Bytes::len).sum());
+    reservation.resize(bytes.iter().map(Bytes::len).sum());
     let arrived = [0, 2].into_iter().zip(bytes).map(|(partition, bytes)| {
         let walk = scan_batches(bytes, IsolationLevel::ReadUncommitted, &[]);
         ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
     });
     let (arrived, now) = (arrived.collect(), world.now);
     let running = world.buffer.with_state(|assignment| {
-        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, charge, now);
+        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
         assignment.running_jobs
     });
     assert_eq!(running, 2);

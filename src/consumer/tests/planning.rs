@@ -140,10 +140,10 @@ fn validates_position_before_reading_from_new_leader() {
 fn truncated_batch_is_requested_with_more_bytes() {
     let mut world = World::new(rules());
     let request = world.send(1).unwrap();
-    let charge = world.waiting.remove(&1).unwrap();
+    let reservation = world.waiting.remove(&1).unwrap();
     let cut = batch(0, 50, Sort::Plain).slice(..200);
     let walk = scan_batches(cut, IsolationLevel::ReadUncommitted, &[]);
-    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
+    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], reservation);
     let again = world.send(1).unwrap();
     let max = |request: &FetchRequest| request.topics[0].partitions[0].max_bytes;
     assert_eq!((max(&request), max(&again)), (300, 600));
@@ -162,9 +162,9 @@ fn sizes(request: &FetchRequest) -> Vec<(i32, i32)> {
 
 /// Answers broker 0 with these batches of these partitions.
 fn answer(world: &mut World, slices: &[(i32, &[Bytes])]) {
-    let mut charge = world.waiting.remove(&0).expect("a request");
-    charge.resize(slices.iter().flat_map(|(_, batches)| *batches).map(Bytes::len).sum());
-    world.respond(0, slices.iter().map(|(partition, batches)| arrived(*partition, batches)).collect(), charge);
+    let mut reservation = world.waiting.remove(&0).expect("a request");
+    reservation.resize(slices.iter().flat_map(|(_, batches)| *batches).map(Bytes::len).sum());
+    world.respond(0, slices.iter().map(|(partition, batches)| arrived(*partition, batches)).collect(), reservation);
 }
 
 #[test]
@@ -184,9 +184,9 @@ fn large_batch_raises_only_its_partition_limit() {
 
 /// Opens a batch as the threads do that jobs run on, and tells.
 fn open(assignment: &mut ConsumerState, job: Decompression) {
-    let Decompression { progress, batch, charge, start, end, opening } = job;
+    let Decompression { progress, batch, reservation, start, end, opening } = job;
     let how = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-    let opened = DecodedBatch::decode(&progress, &batch, start..end, charge, &mut Decompressor::default(), &how);
+    let opened = DecodedBatch::decode(&progress, &batch, start..end, reservation, &mut Decompressor::default(), &how);
     drop(opening);
     assignment.handle_decompressed(&progress, end, opened);
 }

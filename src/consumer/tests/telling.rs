@@ -265,10 +265,10 @@ fn status_names_wait_for_decompression() {
     let mut world =
         World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, max_decompressions: 0, ..rules() });
     world.send(1).unwrap();
-    let charge = world.waiting.remove(&1).unwrap();
+    let reservation = world.waiting.remove(&1).unwrap();
     let large = built(0, 2, Sort::Plain, Compression::Gzip(1), &noise(60_000));
     let walk = scan_batches(large, IsolationLevel::ReadUncommitted, &[]);
-    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], charge);
+    world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], reservation);
     let reason = |world: &World| {
         let status = world.buffer.with_state(|assignment| assignment.status(10 * SECOND, world.now));
         let (_, state) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();

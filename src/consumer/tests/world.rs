@@ -234,7 +234,7 @@ impl World {
 
     /// Answers a broker's request with `batches` of each partition that it leads.
     pub(super) fn answer(&mut self, node: i32, batches: i64) {
-        let Some(mut charge) = self.waiting.remove(&node) else { return };
+        let Some(mut reservation) = self.waiting.remove(&node) else { return };
         let mut size = 0;
         let (leaders, logs, topic_id) = (&self.leaders, &mut self.logs, self.topic_id);
         // What the consumer knows of them.
@@ -271,15 +271,15 @@ impl World {
             ScannedPartition { head: head(ErrorCode::NONE), scan: walk }
         });
         let arrived = arrived.collect();
-        charge.resize(size);
-        self.respond(node, arrived, charge);
+        reservation.resize(size);
+        self.respond(node, arrived, reservation);
     }
 
     /// Answers a broker's request by sending its reader to the other broker, for each partition
     /// that it leads.
     pub(super) fn recommend(&mut self, node: i32) {
-        let Some(mut charge) = self.waiting.remove(&node) else { return };
-        charge.resize(0);
+        let Some(mut reservation) = self.waiting.remove(&node) else { return };
+        reservation.resize(0);
         let led =
             |id: &Uuid, partition| self.leaders[partition as usize].0 == node && (id.is_nil() || *id == self.topic_id);
         let led = self.sessions[&node].keys().filter(|(id, partition)| led(id, *partition));
@@ -294,21 +294,26 @@ impl World {
             ScannedPartition { head, scan: scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]) }
         });
         let arrived = arrived.collect();
-        self.respond(node, arrived, charge);
+        self.respond(node, arrived, reservation);
     }
 
-    pub(super) fn respond(&mut self, node: i32, arrived: Vec<ScannedPartition>, charge: Reservation) -> MetadataHints {
+    pub(super) fn respond(
+        &mut self,
+        node: i32,
+        arrived: Vec<ScannedPartition>,
+        reservation: Reservation,
+    ) -> MetadataHints {
         let now = self.now;
         self.buffer.with_state(|assignment| {
-            assignment.handle_fetch_response(node, 7 + node, ErrorCode::NONE, arrived, charge, now)
+            assignment.handle_fetch_response(node, 7 + node, ErrorCode::NONE, arrived, reservation, now)
         })
     }
 
     /// Answers with one partition's head.
     pub(super) fn answer_head(&mut self, node: i32, head: FetchPartitionResponse) -> MetadataHints {
-        let charge = self.waiting.remove(&node).expect("a request");
+        let reservation = self.waiting.remove(&node).expect("a request");
         let walk = scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
-        self.respond(node, vec![ScannedPartition { head, scan: walk }], charge)
+        self.respond(node, vec![ScannedPartition { head, scan: walk }], reservation)
     }
 
     pub(super) fn fail(&mut self, node: i32) {

@@ -93,8 +93,8 @@ impl PartitionQueue {
 
     /// Gives a batch its verdict. It is told when those of all earlier batches have been, so that
     /// results come in the order of sending.
-    pub(super) fn decide(&mut self, mut batch: Batch, verdict: BatchOutcome) {
-        batch.decide(verdict);
+    pub(super) fn decide(&mut self, mut batch: Batch, outcome: BatchOutcome) {
+        batch.decide(outcome);
         if batch.is_withheld() {
             let at = self.decided.partition_point(|other| other.order < batch.order);
             self.decided.insert(at, batch);
@@ -168,9 +168,9 @@ impl PartitionQueue {
 
     /// What every event ends with: the epoch, and the results that can be told now.
     pub(super) fn settle_down(&mut self) -> EpochEffects {
-        let aftermath = self.settle_numbers();
+        let effects = self.settle_numbers();
         self.tell_in_turn();
-        aftermath
+        effects
     }
 
     /// Decides about numbers in doubt, and raises the epoch if that is due and nothing is in

@@ -30,7 +30,7 @@ pub(crate) struct RequestPart {
     /// Sealed on the way; an error for what could not be.
     pub(crate) body: Result<Body, Error>,
     pub(crate) stamp: ProducerStamp,
-    pub(crate) ticket: RevocableBatch,
+    pub(crate) revocable: RevocableBatch,
     /// Set when it was taken back before the request was written, because records of it or of
     /// another batch in the request had been given up.
     pub(crate) withdrawn: bool,

@@ -30,7 +30,7 @@ async fn full_buffer_returns_record_or_blocks() {
         result.unwrap();
     }
     producer.send(record).await.unwrap().await.unwrap();
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 5000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 5000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn dead_broker_times_out_buffered_records() {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert_eq!(error.delivery_status(), Some(crate::DeliveryStatus::NotPersisted), "nothing was ever written");
     }
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 3000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 3000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,5 +179,5 @@ async fn small_buffer_keeps_order_across_many_tasks() {
         next[task as usize] += 1;
     }
     assert_eq!(next, [RECORDS; TASKS as usize]);
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 6000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 6000);
 }

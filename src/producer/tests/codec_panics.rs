@@ -68,7 +68,7 @@ async fn codec_panic_fails_only_its_batch() {
         assert_eq!(metrics.records_acknowledged, delivered as u64);
         assert_eq!(metrics.records_not_persisted, 4 * u64::from(UNLUCKY));
         assert_eq!(reports.load(std::sync::atomic::Ordering::Relaxed), delivered as u32 + 4 * UNLUCKY, "each once");
-        assert_eq!(producer.0.shared.ledger.buffer.free(), 32 << 20);
+        assert_eq!(producer.0.shared.batch_shared.buffer.free(), 32 << 20);
     }
 }
 

@@ -120,12 +120,12 @@ async fn unread_delivery_reports_hold_buffer_memory() {
         expected.push(producer.send(record).await.unwrap().id());
     }
     assert_eq!(producer.flush(ms(5000)).await, 0);
-    assert_ne!(producer.0.shared.ledger.buffer.free(), 20_000, "unread reports hold their credits");
+    assert_ne!(producer.0.shared.batch_shared.buffer.free(), 20_000, "unread reports hold their buffer_pool");
     let mut seen: Vec<DeliveryReport> = Vec::new();
     while let Some(report) = reports.try_next() {
         seen.push(report);
     }
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 20_000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 20_000);
     assert_eq!(seen.len(), 100);
     for report in &seen {
         let at = report.result.as_ref().unwrap();
@@ -140,7 +140,7 @@ async fn unread_delivery_reports_hold_buffer_memory() {
         drop(delivery);
     }
     assert_eq!(producer.flush(ms(5000)).await, 0);
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 20_000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 20_000);
 }
 
 #[tokio::test(start_paused = true)]

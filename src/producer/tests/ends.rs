@@ -194,7 +194,7 @@ async fn close_rejects_senders_blocked_on_buffer() {
     assert_eq!(closing.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(first.await.unwrap_err().kind(), ErrorKind::Closed);
     hang.clear();
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 1000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 1000);
 }
 
 #[tokio::test(start_paused = true)]

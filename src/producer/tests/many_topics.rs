@@ -44,9 +44,9 @@ async fn ten_thousand_topics_need_few_requests() {
         let values: Vec<_> = cluster.records(&name(topic), 0).unwrap().into_iter().map(|r| r.value.unwrap()).collect();
         assert_eq!(values, ["first", "second"], "{}", name(topic));
     }
-    assert_eq!(producer.0.shared.topics.outstanding(|| producer.0.shared.ledger.completed_records()), 0);
+    assert_eq!(producer.0.shared.topics.outstanding(|| producer.0.shared.batch_shared.completed_records()), 0);
     producer.close(Duration::from_secs(60)).await.unwrap();
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 32 << 20);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 32 << 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,9 +60,10 @@ struct Sent {
 fn hand_over(sent: &mut Sent) -> bool {
     let request = sent.request.as_mut().expect("its connection is there");
     if !sent.written {
-        sent.written = request.parts.iter().map(|part| part.ticket.part()).collect::<RevocableParts>().confirm_write();
+        sent.written =
+            request.parts.iter().map(|part| part.revocable.part()).collect::<RevocableParts>().confirm_write();
         for part in &mut request.parts {
-            part.withdrawn = part.ticket.is_withdrawn();
+            part.withdrawn = part.revocable.is_withdrawn();
         }
     }
     sent.written
@@ -88,7 +89,7 @@ struct World {
     rng: StdRng,
     now: Instant,
     faults: Faults,
-    ledger: Arc<BatchShared>,
+    batch_shared: Arc<BatchShared>,
     topics: Topics,
     sender: Sender,
     metadata: Metadata,
@@ -142,14 +143,14 @@ impl World {
         let logs = (0..PARTITIONS)
             .map(|_| Log { leader: 0, max_records: u32::MAX, strict: faults.forgets, ..Log::default() })
             .collect();
-        let ledger = Arc::new(BatchShared::new(1 << 30));
-        let counters = ledger.counters.clone();
+        let batch_shared = Arc::new(BatchShared::new(1 << 30));
+        let counters = batch_shared.counters.clone();
         let mut world = Self {
-            reports: DeliveryReports::new(ledger.clone()),
+            reports: DeliveryReports::new(batch_shared.clone()),
             rng: StdRng::seed_from_u64(seed),
             now: Instant::now(),
             faults,
-            ledger,
+            batch_shared,
             topics: Topics::new(placement),
             sender: Sender::new(rules, idempotent, seed, counters),
             metadata: Metadata::default(),
@@ -175,19 +176,19 @@ impl World {
         self.metadata.version += 1;
         self.metadata.topics.insert(TOPIC.into(), topic);
         let now = self.now;
-        let mut news = Vec::new();
-        let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
+        let mut event = Vec::new();
+        let tell = |partition: &Arc<Partition>, what| event.push((partition.clone(), what));
         self.topics.update(
             [TOPIC],
             &self.metadata,
-            &mut AppendContext { shared: &self.ledger, clock: || now, notify: tell },
+            &mut AppendContext { shared: &self.batch_shared, clock: || now, notify: tell },
         );
-        self.tell(news);
+        self.tell(event);
         self.sender.metadata_changed(now, &self.metadata);
     }
 
-    fn tell(&mut self, news: Vec<(Arc<Partition>, SenderEvent)>) {
-        for (partition, what) in news {
+    fn tell(&mut self, event: Vec<(Arc<Partition>, SenderEvent)>) {
+        for (partition, what) in event {
             if what != SenderEvent::None {
                 self.sender.partition_notified(&partition, self.now, &self.metadata);
             }
@@ -202,12 +203,12 @@ impl World {
         let record = Record::to(TOPIC).with_partition(partition as i32).with_value(&bytes).with_tag(value);
         let admitted = AdmittedRecord { bound: record_size_bound(&parts_of(&record)) as u32, timestamp: 0 };
         let now = self.now;
-        let mut news = Vec::new();
-        let tell = |partition: &Arc<Partition>, what| news.push((partition.clone(), what));
-        let mut hand = AppendContext { shared: &self.ledger, clock: || now, notify: tell };
-        let placed = self.topics.place(&record, admitted, false, &mut hand).expect("it is placed");
-        self.tell(news);
-        let delivery = Delivery::new(placed.cell, placed.index, 0);
+        let mut event = Vec::new();
+        let tell = |partition: &Arc<Partition>, what| event.push((partition.clone(), what));
+        let mut context = AppendContext { shared: &self.batch_shared, clock: || now, notify: tell };
+        let placed = self.topics.place(&record, admitted, false, &mut context).expect("it is placed");
+        self.tell(event);
+        let delivery = Delivery::new(placed.results, placed.index, 0);
         self.deliveries.push((partition, value, delivery, None));
     }
 
@@ -236,7 +237,7 @@ impl World {
         let mut parts = Vec::new();
         let connects = !self.faults.disconnects || self.rng.random_range(0..20) > 0;
         for part in &mut request.parts {
-            let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.ticket.clone())));
+            let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.revocable.clone())));
             let sealed = match body.expect("nothing has failed yet") {
                 Body::Open(builder) => builder.seal(&mut compressor).expect("it can be sealed"),
                 Body::Sealed(sealed) => sealed,
@@ -402,7 +403,8 @@ impl World {
 
     /// What is counted is what happened, at any moment.
     fn check_counters(&self) {
-        let counted = self.ledger.counters.snapshot(|| self.topics.outstanding(|| self.ledger.completed_records()));
+        let counted =
+            self.batch_shared.counters.snapshot(|| self.topics.outstanding(|| self.batch_shared.completed_records()));
         let with = |status: Option<Option<DeliveryStatus>>| {
             let results = self.deliveries.iter().map(|(.., result)| result.as_ref());
             let statuses = results.map(|result| result.map(|result| result.as_ref().err()?.delivery_status()));
@@ -487,8 +489,8 @@ impl World {
                 }
             }
         }
-        assert_eq!(self.ledger.buffer.free(), 1 << 30, "bytes were not given back");
-        assert_eq!(self.topics.outstanding(|| self.ledger.completed_records()), 0);
+        assert_eq!(self.batch_shared.buffer.free(), 1 << 30, "bytes were not given back");
+        assert_eq!(self.topics.outstanding(|| self.batch_shared.completed_records()), 0);
     }
 
     /// Every record was reported once, with its own result, and those of a partition in the order

@@ -37,7 +37,7 @@ async fn disconnect_loses_only_records_in_flight() {
     assert!(log.is_sorted_by(|a, b| a < b), "doubled or out of order: {log:?}");
     assert!(log.len() >= 70, "more was lost than three requests: {log:?}");
     assert!(written >= log.len() as u64);
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 32 << 20);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 32 << 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ async fn purges_lingering_records_and_delivers_later_ones() {
         }
         assert_eq!(before.elapsed(), Duration::ZERO);
         assert_eq!(producer.flush(ms(1000)).await, 0);
-        assert_eq!(producer.0.shared.ledger.buffer.free(), 33_554_432);
+        assert_eq!(producer.0.shared.batch_shared.buffer.free(), 33_554_432);
         assert_eq!(producer.purge(PurgeScope::All).await, 0);
     }
     let after = send_numbers(&producer, 7..9).await;

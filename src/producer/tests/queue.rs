@@ -15,7 +15,7 @@ use crate::{
     wire::batch::record_size_bound,
 };
 
-fn append(partition: &Partition, ledger: &Arc<BatchShared>) -> SenderEvent {
+fn append(partition: &Partition, batch_shared: &Arc<BatchShared>) -> SenderEvent {
     let record = Record::to("t").with_value("x");
     let parts = parts_of(&record);
     let bound = record_size_bound(&parts) as u32;
@@ -24,22 +24,22 @@ fn append(partition: &Partition, ledger: &Arc<BatchShared>) -> SenderEvent {
         &entry,
         &mut RecordReservation::FromPool,
         Sizes::new(1000),
-        ledger,
+        batch_shared,
         Instant::now,
         |_, _| (),
     ) {
-        Appended::Done { news, .. } => news,
+        Appended::Done { event, .. } => event,
         _ => panic!("there is room"),
     }
 }
 
 #[test]
 fn append_after_failure_notifies_sender_again() {
-    let ledger = Arc::new(BatchShared::new(1 << 20));
+    let batch_shared = Arc::new(BatchShared::new(1 << 20));
     let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
     let mut queue = PartitionQueue::new(partition.clone());
-    assert!(matches!(append(&partition, &ledger), SenderEvent::BatchOpened(_)));
+    assert!(matches!(append(&partition, &batch_shared), SenderEvent::BatchOpened(_)));
     queue.fail_all(&Error::new(ErrorKind::Closed, "the end"));
     // A sender that was past the gate already.
-    assert!(matches!(append(&partition, &ledger), SenderEvent::BatchOpened(_)), "it would never get a result");
+    assert!(matches!(append(&partition, &batch_shared), SenderEvent::BatchOpened(_)), "it would never get a result");
 }

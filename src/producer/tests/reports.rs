@@ -51,7 +51,7 @@ async fn callback_and_stream_report_every_tagged_record() {
             assert_eq!((&*report.topic, report.partition), (TOPIC, Some(0)));
         }
     }
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 33_554_432);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 33_554_432);
 }
 
 #[tokio::test(start_paused = true)]

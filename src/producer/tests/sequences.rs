@@ -36,15 +36,15 @@ use crate::{
 const NODE: i32 = 1;
 
 /// The connection hands the request with that batch to the socket.
-fn written(ticket: &RevocableBatch) -> bool {
-    [ticket.part()].into_iter().collect::<RevocableParts>().confirm_write()
+fn written(revocable: &RevocableBatch) -> bool {
+    [revocable.part()].into_iter().collect::<RevocableParts>().confirm_write()
 }
 
 /// A partition's queue whose every record is a batch of its own.
 struct Line {
     queue: PartitionQueue,
     partition: Arc<Partition>,
-    ledger: Arc<BatchShared>,
+    batch_shared: Arc<BatchShared>,
     identity: Identity,
     rules: SenderRules,
     now: Instant,
@@ -63,7 +63,7 @@ impl Line {
         Self {
             queue: PartitionQueue::new(partition.clone()),
             partition,
-            ledger: Arc::new(BatchShared::new(1 << 20)),
+            batch_shared: Arc::new(BatchShared::new(1 << 20)),
             identity,
             rules: SenderRules {
                 availability_timeout: None,
@@ -97,12 +97,12 @@ impl Line {
         let parts = parts_of(&record);
         let entry = RecordEntry { bound: record_size_bound(&parts) as u32, parts, timestamp: 0, sticky: None };
         let now = self.now;
-        let take = |cell: &Arc<_>, index| Delivery::new(Arc::clone(cell), index, 0);
+        let take = |results: &Arc<_>, index| Delivery::new(Arc::clone(results), index, 0);
         match self.partition.lock_to_append().append(
             &entry,
             &mut RecordReservation::FromPool,
             sizes,
-            &self.ledger,
+            &self.batch_shared,
             || now,
             take,
         ) {
@@ -147,8 +147,8 @@ impl Line {
     fn answer(&mut self, request: u64, answer: BatchDecision) {
         let at = self.requests.iter().position(|(id, _)| *id == request).unwrap();
         let (_, sealed) = self.requests.remove(at);
-        let aftermath = self.queue.handle_decision(request, Ok(sealed), answer, self.now, &self.rules, &mut self.rng);
-        if aftermath.needs_new_id {
+        let effects = self.queue.handle_decision(request, Ok(sealed), answer, self.now, &self.rules, &mut self.rng);
+        if effects.needs_new_id {
             self.identity = Identity::Unknown;
         }
     }

@@ -59,7 +59,7 @@ async fn send_blocks_exactly_for_max_block() {
         let error = result.unwrap_err();
         assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Timeout, Some(DeliveryStatus::NotPersisted)));
     }
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 3000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 3000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +79,7 @@ async fn many_blocked_senders_are_served_in_order() {
     }
     assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
     assert_eq!(written(&cluster), (0..201).collect::<Vec<_>>());
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 1000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 1000);
 }
 
 /// Someone who sends, and loses patience after so many milliseconds.
@@ -135,7 +135,7 @@ async fn lose_patience(senders: Vec<Sender>) {
         ended.unwrap();
     }
     assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 2000, "room was lost, or made out of nothing");
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 2000, "room was lost, or made out of nothing");
     let end = cluster.log_end(TOPIC, 0).unwrap();
     assert!((at_least..=all).contains(&end), "{end} of {at_least} to {all}");
     // The whole buffer can be had at once.
@@ -167,7 +167,7 @@ async fn send_batch_rejects_records_without_memory() {
     let kinds: Vec<_> = batch.await.iter().map(|result| result.unwrap_err().kind()).collect();
     assert_eq!(kinds[..3], [ErrorKind::Timeout; 3]);
     assert_eq!(kinds[3..], [ErrorKind::BufferFull; 7]);
-    assert_eq!(producer.0.shared.ledger.buffer.free(), 3000);
+    assert_eq!(producer.0.shared.batch_shared.buffer.free(), 3000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,6 +212,6 @@ async fn cancelled_send_batch_delivers_only_its_prefix() {
         assert_eq!(written.pop(), Some(1000));
         assert!((2..50).contains(&written.len()), "{written:?}");
         assert_eq!(written, (0..written.len() as u64).collect::<Vec<_>>());
-        assert_eq!(producer.0.shared.ledger.buffer.free(), 2000);
+        assert_eq!(producer.0.shared.batch_shared.buffer.free(), 2000);
     }
 }

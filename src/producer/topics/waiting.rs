@@ -30,7 +30,7 @@ pub(super) struct WaitingRecords {
     /// Topics that records have begun to wait for, and nobody has been told of.
     pub(super) unseen: Vec<Arc<str>>,
     /// The cell that the next record gets its place in, and how many have one there.
-    pub(super) cell: Option<(Arc<BatchResults>, u32)>,
+    pub(super) results: Option<(Arc<BatchResults>, u32)>,
     pub(super) closed: Option<Error>,
     /// Slots given out to partitions.
     pub(super) slots: usize,
@@ -75,22 +75,22 @@ pub(super) struct WaitingRecord {
     /// When it was sent: its delivery timeout runs from here.
     pub(super) since: Instant,
     pub(super) place: Option<Box<WaitedRecord>>,
-    pub(super) ledger: Arc<BatchShared>,
+    pub(super) batch_shared: Arc<BatchShared>,
     pub(super) reported: bool,
 }
 
 impl WaitingRecords {
-    pub(super) fn next_place(&mut self, ledger: &BatchShared) -> (Arc<BatchResults>, u32) {
-        match &mut self.cell {
-            Some((cell, used)) if *used < CELL_RECORDS => {
+    pub(super) fn next_place(&mut self, batch_shared: &BatchShared) -> (Arc<BatchResults>, u32) {
+        match &mut self.results {
+            Some((results, used)) if *used < CELL_RECORDS => {
                 let index = *used;
                 *used += 1;
-                (cell.clone(), index)
+                (results.clone(), index)
             }
             place => {
-                let cell = ledger.new_cell();
-                *place = Some((cell.clone(), 1));
-                (cell, 0)
+                let results = batch_shared.new_cell();
+                *place = Some((results.clone(), 1));
+                (results, 0)
             }
         }
     }
@@ -104,14 +104,14 @@ impl WaitingRecord {
         mut self,
         topic: &Topic,
         placement: &Placement,
-        hand: &mut AppendContext<'_, C, T>,
+        context: &mut AppendContext<'_, C, T>,
     ) -> Option<Self> {
-        let mut payment = RecordReservation::Waited(Some(self.place.take()?));
+        let mut reservation = RecordReservation::Waited(Some(self.place.take()?));
         let since = self.since;
-        let mut hand = AppendContext { shared: hand.shared, clock: || since, notify: &mut hand.notify };
+        let mut context = AppendContext { shared: context.shared, clock: || since, notify: &mut context.notify };
         let appended =
-            topic.append(&mut None, &self.record, self.admitted, &mut payment, placement, &mut hand, |_, _| ());
-        self.place = payment.waited();
+            topic.append(&mut None, &self.record, self.admitted, &mut reservation, placement, &mut context, |_, _| ());
+        self.place = reservation.waited();
         match appended {
             TopicAppend::Done(()) => None,
             // What was paid is never refused for want of bytes.
@@ -126,26 +126,26 @@ impl WaitingRecord {
     /// Fails the record, which was never sent.
     pub(super) fn fail(&mut self, error: Error) {
         let Some(place) = self.place.take() else { return };
-        let WaitedRecord { run, charge, .. } = *place;
+        let WaitedRecord { run, reserved, .. } = *place;
         let error = error.with_status(DeliveryStatus::NotPersisted);
-        self.ledger.counters.settled(Some(DeliveryStatus::NotPersisted), run.count);
-        self.ledger.log_failed(self.record.topic(), self.record.partition(), run.count, &error);
+        self.batch_shared.counters.settled(Some(DeliveryStatus::NotPersisted), run.count);
+        self.batch_shared.log_failed(self.record.topic(), self.record.partition(), run.count, &error);
         let outcome = Outcome::Failed(error);
         if self.reported {
             let mut notes = ReportNotes::default();
             notes.push(ReportNote { timestamp: self.admitted.timestamp, tag: self.record.tag() });
-            self.ledger.reports.report(ReportRun {
-                cell: run.cell.id(),
+            self.batch_shared.reports.report(ReportRun {
+                results: run.results.id(),
                 first: run.first,
                 topic: self.record.topic().into(),
                 partition: self.record.partition(),
                 outcome: outcome.clone(),
                 notes,
                 read: 0,
-                charge,
+                reserved,
             });
         }
-        run.cell.complete(run.first, run.count, outcome);
+        run.results.complete(run.first, run.count, outcome);
     }
 }
 

@@ -33,7 +33,7 @@ pub(in crate::worker) enum Task {
 #[derive(Debug)]
 pub(in crate::worker) struct Job {
     pub(in crate::worker) partition: PartitionId,
-    pub(super) strand: usize,
+    pub(super) queue: usize,
     /// The slot of its first record.
     pub(super) first: u64,
     pub(in crate::worker) load: Load,

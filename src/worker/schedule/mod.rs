@@ -51,7 +51,7 @@ pub(super) struct Rules {
     /// Jobs at a time.
     pub(super) concurrency: usize,
     /// Of each partition; more than one spreads its keys.
-    pub(super) strands: usize,
+    pub(super) queues: usize,
     /// The most records of one job, where jobs are batches.
     pub(super) batch: Option<usize>,
     /// How long a batch that is not full waits for more records, from when its first one came.
@@ -170,7 +170,7 @@ impl<M: CompletionTarget> Schedule<M> {
         let lingers = !self.rules.linger.is_zero();
         let batch =
             self.rules.batch.filter(|_| lingers).map(|records| BatchRule { records, linger: self.rules.linger });
-        let mut new = ScheduledPartition::new(name, self.rules.strands, batch);
+        let mut new = ScheduledPartition::new(name, self.rules.queues, batch);
         new.ending = self.closing;
         let new = Some(new);
         match self.partitions.iter().position(Option::is_none) {
@@ -302,8 +302,8 @@ impl<M: CompletionTarget> Schedule<M> {
         let mut begun = 0;
         for record in records {
             self.bytes += record.size();
-            if let Some(strand) = partition.push(record, now) {
-                self.ready.push_back((id, strand));
+            if let Some(queue) = partition.push(record, now) {
+                self.ready.push_back((id, queue));
                 begun += 1;
             }
         }
@@ -319,8 +319,8 @@ impl<M: CompletionTarget> Schedule<M> {
     fn list_batch(&mut self, id: PartitionId, now: Instant) -> usize {
         let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { return 0 };
         match partition.next_batch(now) {
-            BatchReadiness::Ready(strand) => {
-                self.ready.push_back((id, strand));
+            BatchReadiness::Ready(queue) => {
+                self.ready.push_back((id, queue));
                 1
             }
             BatchReadiness::LingersUntil(at) => {
@@ -334,9 +334,9 @@ impl<M: CompletionTarget> Schedule<M> {
 
     /// Lets a partition's batch that lingers begin, because no more records come before it has.
     fn end_linger(&mut self, id: PartitionId) {
-        let strand = self.partition(id).and_then(ScheduledPartition::end_linger);
-        if let Some(strand) = strand {
-            self.ready.push_back((id, strand));
+        let queue = self.partition(id).and_then(ScheduledPartition::end_linger);
+        if let Some(queue) = queue {
+            self.ready.push_back((id, queue));
             self.wake_lanes(1);
         }
     }
@@ -401,10 +401,10 @@ impl<M: CompletionTarget> Schedule<M> {
     }
 
     fn next_ready(&mut self) -> Option<Job> {
-        while let Some((id, strand)) = self.ready.pop_front() {
+        while let Some((id, queue)) = self.ready.pop_front() {
             let batch = self.rules.batch;
             let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { continue };
-            let (begun, freed) = partition.begin(strand, batch);
+            let (begun, freed) = partition.begin(queue, batch);
             self.free(freed);
             if freed > 0 || begun.is_none() {
                 // What was dropped may have been all that its feeder, or the end, waited for.
@@ -414,7 +414,7 @@ impl<M: CompletionTarget> Schedule<M> {
                 }
             }
             if let Some((first, load)) = begun {
-                return Some(Job { partition: id, strand, first, load, attempt: 1, buried: 0, task: Task::Handle });
+                return Some(Job { partition: id, queue, first, load, attempt: 1, buried: 0, task: Task::Handle });
             }
         }
         None
@@ -485,10 +485,10 @@ impl<M: CompletionTarget> Schedule<M> {
             return Verdict::Done;
         };
         let freed = partition.complete(job.first, job.load.records().len());
-        if partition.release(job.strand) {
+        if partition.release(job.queue) {
             // Its own lane comes for the next job at once: for this one, or one that has waited
             // longer.
-            self.ready.push_back((job.partition, job.strand));
+            self.ready.push_back((job.partition, job.queue));
         }
         self.list_batch(job.partition, now);
         self.free(freed);

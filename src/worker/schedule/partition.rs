@@ -88,13 +88,13 @@ impl OrderedQueue {
 }
 
 impl<M: CompletionTarget> ScheduledPartition<M> {
-    pub(super) fn new(name: TopicPartition, strands: usize, batch: Option<BatchRule>) -> Self {
+    pub(super) fn new(name: TopicPartition, queues: usize, batch: Option<BatchRule>) -> Self {
         Self {
             name,
             slots: VecDeque::new(),
             base: 0,
             runs: VecDeque::new(),
-            queues: (0..strands.max(1)).map(|_| OrderedQueue::default()).collect(),
+            queues: (0..queues.max(1)).map(|_| OrderedQueue::default()).collect(),
             batch,
             lingers_until: None,
             running: 0,
@@ -129,11 +129,11 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
     fn pass_over(&mut self) -> usize {
         let mut freed = 0;
         for at in 0..self.queues.len() {
-            let Some(strand) = self.queues.get_mut(at) else { continue };
+            let Some(queue) = self.queues.get_mut(at) else { continue };
             let (over, wanted): (VecDeque<u64>, _) =
-                std::mem::take(&mut strand.waiting).into_iter().partition(|number| self.run_of(*number).1);
-            if let Some(strand) = self.queues.get_mut(at) {
-                strand.waiting = wanted;
+                std::mem::take(&mut queue.waiting).into_iter().partition(|number| self.run_of(*number).1);
+            if let Some(queue) = self.queues.get_mut(at) {
+                queue.waiting = wanted;
             }
             for number in over {
                 if let Some(slot) = self.slot(number) {
@@ -155,9 +155,9 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         self.bytes += size;
         self.waiting += 1;
         self.slots.push_back(RecordSlot { offset: record.offset, size, at: now, record: Some(record), done: false });
-        let strand = self.queues.get_mut(at)?;
-        strand.waiting.push_back(number);
-        (self.batch.is_none() && strand.becomes_ready()).then_some(at)
+        let queue = self.queues.get_mut(at)?;
+        queue.waiting.push_back(number);
+        (self.batch.is_none() && queue.becomes_ready()).then_some(at)
     }
 
     // ---- batches that linger
@@ -165,9 +165,7 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
     /// Returns true while a batch that is not full waits for more records.
     pub(super) fn is_lingering(&self) -> bool {
         let waits = |batch: BatchRule| {
-            self.queues
-                .first()
-                .is_some_and(|strand| !strand.busy && !strand.listed && strand.waiting.len() < batch.records)
+            self.queues.first().is_some_and(|queue| !queue.busy && !queue.listed && queue.waiting.len() < batch.records)
         };
         self.batch.is_some_and(waits)
     }
@@ -175,11 +173,11 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
     /// Lists the next batch as ready, if it is, or says when it will be. Without a linger its
     /// strand is listed elsewhere.
     pub(super) fn next_batch(&mut self, now: Instant) -> BatchReadiness {
-        let (Some(batch), Some(strand)) = (self.batch, self.queues.first()) else { return BatchReadiness::Nothing };
-        let Some(first) = strand.waiting.front().copied().filter(|_| !strand.busy && !strand.listed) else {
+        let (Some(batch), Some(queue)) = (self.batch, self.queues.first()) else { return BatchReadiness::Nothing };
+        let Some(first) = queue.waiting.front().copied().filter(|_| !queue.busy && !queue.listed) else {
             return BatchReadiness::Nothing;
         };
-        let full = strand.waiting.len() >= batch.records;
+        let full = queue.waiting.len() >= batch.records;
         // Its slot is there as long as it waits.
         let came = self.slot(first).map_or(now, |slot| slot.at);
         if full || now.saturating_duration_since(came) >= batch.linger {
@@ -208,8 +206,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
     /// Records of one key are of one strand. Those without a key have no order among them and are
     /// spread.
     fn queue_of(&self, record: &ConsumerRecord) -> usize {
-        let strands = self.queues.len() as u64;
-        if strands == 1 {
+        let queues = self.queues.len() as u64;
+        if queues == 1 {
             return 0;
         }
         let hash = match &record.key {
@@ -220,7 +218,7 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             }
             None => record.offset.unsigned_abs(),
         };
-        usize::try_from(hash % strands).unwrap_or(0)
+        usize::try_from(hash % queues).unwrap_or(0)
     }
 
     fn slot(&mut self, number: u64) -> Option<&mut RecordSlot> {
@@ -237,15 +235,15 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
     /// Begins the next job of a strand: a record, or up to `batch` of them, all of one run. Also
     /// says how many bytes came free: of records that are no longer wanted.
     pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
-        let Some(strand) = self.queues.get_mut(at) else { return (None, 0) };
-        strand.listed = false;
-        if strand.busy {
+        let Some(queue) = self.queues.get_mut(at) else { return (None, 0) };
+        queue.listed = false;
+        if queue.busy {
             return (None, 0);
         }
-        let mut queue = std::mem::take(&mut strand.waiting);
+        let mut waiting = std::mem::take(&mut queue.waiting);
         let mut freed = 0;
         let begun = loop {
-            let Some(first) = queue.pop_front() else { break None };
+            let Some(first) = waiting.pop_front() else { break None };
             let (run, over) = self.run_of(first);
             self.waiting = self.waiting.saturating_sub(1);
             let Some(record) = self.slot(first).and_then(|slot| slot.record.take()) else { continue };
@@ -257,19 +255,19 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             let Some(max) = batch else { break Some((first, Load::One(record))) };
             let mut records = vec![record];
             while records.len() < max
-                && let Some(next) = queue.front().copied()
+                && let Some(next) = waiting.front().copied()
                 && self.run_of(next).0 == run
                 && let Some(record) = self.slot(next).and_then(|slot| slot.record.take())
             {
-                queue.pop_front();
+                waiting.pop_front();
                 self.waiting = self.waiting.saturating_sub(1);
                 records.push(record);
             }
             break Some((first, Load::Many(records.into())));
         };
-        if let Some(strand) = self.queues.get_mut(at) {
-            strand.waiting = queue;
-            strand.busy = begun.is_some();
+        if let Some(queue) = self.queues.get_mut(at) {
+            queue.waiting = waiting;
+            queue.busy = begun.is_some();
         }
         (begun, freed)
     }
@@ -309,9 +307,9 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
     /// A strand's job is through; whether the strand becomes ready. Where batches linger it does
     /// not: [`next_batch`](Self::next_batch) says.
     pub(super) fn release(&mut self, at: usize) -> bool {
-        self.queues.get_mut(at).is_some_and(|strand| {
-            strand.busy = false;
-            self.batch.is_none() && strand.becomes_ready()
+        self.queues.get_mut(at).is_some_and(|queue| {
+            queue.busy = false;
+            self.batch.is_none() && queue.becomes_ready()
         })
     }
 
@@ -335,7 +333,7 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
                 self.waiting = self.waiting.saturating_sub(1);
             }
         }
-        self.queues.iter_mut().for_each(|strand| strand.waiting.retain(|number| *number < first));
+        self.queues.iter_mut().for_each(|queue| queue.waiting.retain(|number| *number < first));
         self.bytes = self.bytes.saturating_sub(freed);
         freed
     }

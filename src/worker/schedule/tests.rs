@@ -77,7 +77,7 @@ fn record(partition: i32, offset: i64, key: Option<u8>) -> ConsumerRecord {
 fn rules() -> Rules {
     Rules {
         concurrency: 4,
-        strands: 1,
+        queues: 1,
         batch: None,
         linger: Duration::ZERO,
         buffer_records: 10,
@@ -131,7 +131,7 @@ fn handles_partition_in_order_and_marks_progress() {
 
 #[test]
 fn keys_run_concurrently_and_commit_only_prefix() {
-    let rules = Rules { strands: 64, ..rules() };
+    let rules = Rules { queues: 64, ..rules() };
     let (mut schedule, mark, now) = with(rules, &[Some(1), Some(1), Some(2), Some(3)]);
     schedule.new_lanes();
     let jobs: Vec<_> = (0..3).map(|lane| schedule.next(lane, now).unwrap()).collect();
@@ -360,7 +360,7 @@ fn ended_partition_only_completes_running_handler() {
 
 #[test]
 fn drained_partition_leaves_no_offset_gap() {
-    let rules = Rules { strands: 64, retries: 5, ..rules() };
+    let rules = Rules { queues: 64, retries: 5, ..rules() };
     let keys = [Some(1), Some(1), Some(2), Some(1), Some(2), Some(3)];
     let waker = Waker::from(Arc::new(Bell::default()));
     let begin = || {
@@ -444,7 +444,7 @@ fn starts_and_wakes_one_handler_per_job() {
     schedule.take_signals();
     schedule.offer(0, TestMark::new(), [record(0, 1, None), record(0, 2, None)], now);
     let signals = schedule.take_signals();
-    assert_eq!((signals.wakers.len(), signals.driver), (1, false), "one strand is one job");
+    assert_eq!((signals.wakers.len(), signals.driver), (1, false), "one queue is one job");
     signals.wakers.into_iter().for_each(Waker::wake);
     assert_eq!(bells.iter().map(|bell| bell.0.load(SeqCst)).sum::<usize>(), 1);
 }
@@ -483,7 +483,7 @@ fn limits_buffer_by_records_and_bytes() {
 
 #[test]
 fn oldest_running_job_determines_busy_time() {
-    let rules = Rules { strands: 64, ..rules() };
+    let rules = Rules { queues: 64, ..rules() };
     let (mut schedule, _, now) = with(rules, &[Some(1), Some(2)]);
     assert_eq!(schedule.busy_since(), None);
     let first = schedule.next(0, now).unwrap();
@@ -550,7 +550,7 @@ proptest! {
     ) {
         let batch = batch.filter(|_| !by_key);
         let linger = Duration::from_millis(linger);
-        let rules = Rules { strands: if by_key { 16 } else { 1 }, batch, linger, retries: 1, failed, ..rules() };
+        let rules = Rules { queues: if by_key { 16 } else { 1 }, batch, linger, retries: 1, failed, ..rules() };
         let mut schedule = schedule(rules);
         schedule.handlers.resize_with(4, HandlerSlot::default);
         let mut now = Instant::now();
