@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{
-    ConnectionKind, Route, any,
-    connection::now,
-    coordinators::Coordinators,
-    core::Core,
-    flight::closed,
-    later::{saturating_deadline, saturating_tokio_deadline},
+use super::{ConnectionKind, Route, connection::now, coordinators::Coordinators, core::Core};
+use crate::cluster::{
+    deadline::{saturating_deadline, saturating_tokio_deadline},
+    least_loaded_node,
+    single_flight::closed,
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
@@ -47,7 +45,7 @@ pub(super) async fn call<R: Request>(
                 }
                 None => {
                     let may_bootstrap = core.metadata.plan().may_rebootstrap();
-                    any::least_loaded_node(core, kind, may_bootstrap, until).await?.1
+                    least_loaded_node::least_loaded_node(core, kind, may_bootstrap, until).await?.1
                 }
             };
             core.send_on(&connection, until, max_version, &build).await

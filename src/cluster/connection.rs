@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::{
-    answers::{ResponseQueue, ResponseTarget, unanswered},
     client::RawRequest,
     connection_task::ConnectionDriver,
     counters::NodeCounters,
@@ -22,6 +21,7 @@ use super::{
     pipeline::{Limits, Outgoing, Pipeline},
     versions::Versions,
 };
+use crate::cluster::response_queue::{ResponseQueue, ResponseTarget, unanswered};
 use crate::{
     error::{DeliveryStatus, Error, Result},
     net::Stream,

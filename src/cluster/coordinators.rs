@@ -8,12 +8,11 @@ use std::{
 
 use tokio::time::{Instant as Deadline, sleep_until, timeout_at};
 
-use super::{
-    Backoff, ConnectionKind, CoordinatorKind, any,
-    connection::now,
-    core::Core,
-    flight::{Promise, SingleFlight, closed},
-    later::saturating_deadline,
+use super::{Backoff, ConnectionKind, CoordinatorKind, connection::now, core::Core};
+use crate::cluster::{
+    deadline::saturating_deadline,
+    least_loaded_node,
+    single_flight::{Promise, SingleFlight, closed},
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy, Result, clean, is_clean},
@@ -194,7 +193,8 @@ async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>, landing: P
 async fn ask(core: &Arc<Core>, key: &Key) -> Result<i32> {
     let deadline = saturating_deadline(now(), core.settings.request_timeout);
     let may_bootstrap = core.metadata.plan().may_rebootstrap();
-    let (_, connection) = any::least_loaded_node(core, ConnectionKind::Main, may_bootstrap, deadline).await?;
+    let (_, connection) =
+        least_loaded_node::least_loaded_node(core, ConnectionKind::Main, may_bootstrap, deadline).await?;
     let version = connection.versions().pick(ApiKey::FindCoordinator, None)?;
     if version == 0 && key.0 == CoordinatorKind::Transaction {
         let message = "the broker is older than 0.11, which has no transactions";

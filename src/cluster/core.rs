@@ -19,8 +19,6 @@ use super::{
     client::{Attempt, RawRequest, RawResponse},
     connection::{Connection, now},
     coordinators::Coordinators,
-    flight::closed,
-    later::saturating_deadline,
     logins::Logins,
     metadata_cache::MetadataCache,
     metadata_plan::MetadataPlan,
@@ -28,6 +26,7 @@ use super::{
     resolution::Resolution,
     versions::Features,
 };
+use crate::cluster::{deadline::saturating_deadline, single_flight::closed};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     security::ConnectionSecurity,

@@ -3,7 +3,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{client::RawRequest, departure::RevocableParts};
+use super::client::RawRequest;
+use crate::cluster::revocable_parts::RevocableParts;
 use crate::{
     error::{Error, ErrorKind, Result},
     wire::{ApiKey, frame::Chunks, message::encode_request_header},

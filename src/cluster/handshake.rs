@@ -17,13 +17,13 @@ use super::{
     encode::encode_frame,
     exchange::{Refusal, exchange},
     frames::FrameReader,
-    later::saturating_tokio_deadline,
     login::Login,
     logins::Logins,
     pipeline::Limits,
     resolution::Resolution,
     versions::Versions,
 };
+use crate::cluster::deadline::saturating_tokio_deadline;
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result, clean},
     log::event,

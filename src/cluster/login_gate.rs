@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use super::{Backoff, address::Address, later::saturating_deadline};
+use super::{Backoff, address::Address};
+use crate::cluster::deadline::saturating_deadline;
 use crate::error::Error;
 
 /// The first wait of the whole client, and the longest. Each refused login doubles the wait: seven

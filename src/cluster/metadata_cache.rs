@@ -13,9 +13,9 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Metadata, connection::now, core::Core, flight::closed, metadata_merge::MetadataScope, metadata_plan::MetadataPlan,
-    pool::millis,
+    Metadata, connection::now, core::Core, metadata_merge::MetadataScope, metadata_plan::MetadataPlan, pool::millis,
 };
+use crate::cluster::single_flight::closed;
 use crate::{
     error::{Error, ErrorKind, Result},
     log::{Lasting, Limiter, Origin, Outage, event, several},

@@ -9,7 +9,8 @@ use std::{
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use super::{Backoff, ClientSettings, Metadata, later::saturating_deadline, metadata_merge::MetadataScope};
+use super::{Backoff, ClientSettings, Metadata, metadata_merge::MetadataScope};
+use crate::cluster::deadline::saturating_deadline;
 
 /// How long the first broker that is asked may take, before another one is.
 const PATIENCE: Duration = Duration::from_secs(5);

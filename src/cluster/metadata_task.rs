@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::{sleep_until, timeout};
 
-use super::{
-    ConnectionKind, any, connection::now, core::Core, later::saturating_deadline, metadata_merge::MetadataScope,
-    metadata_plan::PlanStep,
-};
+use super::{ConnectionKind, connection::now, core::Core, metadata_merge::MetadataScope, metadata_plan::PlanStep};
+use crate::cluster::{deadline::saturating_deadline, least_loaded_node};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     log::event,
@@ -83,9 +81,9 @@ async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse
             );
         }
         core.features().rebootstrap();
-        any::bootstrap(core, deadline).await?
+        least_loaded_node::bootstrap(core, deadline).await?
     } else {
-        any::least_loaded_node(core, ConnectionKind::Main, may_rebootstrap, deadline).await?
+        least_loaded_node::least_loaded_node(core, ConnectionKind::Main, may_rebootstrap, deadline).await?
     };
     let version = connection.versions().pick(ApiKey::Metadata, None)?;
     let build = |version| request(asked, version, core.settings.allow_auto_create_topics);

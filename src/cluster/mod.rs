@@ -7,8 +7,6 @@
 //! a coordinator. They hold the `core`; the last `Client` closes it.
 
 mod address;
-mod answers;
-mod any;
 mod backoff;
 mod call;
 mod client;
@@ -17,13 +15,12 @@ mod connection_task;
 mod coordinators;
 mod core;
 mod counters;
-mod departure;
+mod deadline;
 mod encode;
 mod exchange;
-mod flight;
 mod frames;
 mod handshake;
-mod later;
+mod least_loaded_node;
 mod login;
 mod login_gate;
 mod logins;
@@ -38,18 +35,21 @@ mod pool;
 mod properties;
 mod reconnect;
 mod resolution;
+mod response_queue;
 mod retry_grid;
+mod revocable_parts;
 mod settings;
+mod single_flight;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod versions;
 
-pub(crate) use answers::ResponseQueue;
+pub(crate) use crate::cluster::response_queue::ResponseQueue;
+pub(crate) use crate::cluster::revocable_parts::{Revocable, RevocableParts};
 pub(crate) use backoff::Backoff;
 pub(crate) use client::{Attempt, Client, ConnectionKind, CoordinatorKind, Link, RawRequest, Route};
 pub use counters::BrokerMetrics;
-pub(crate) use departure::{Revocable, RevocableParts};
 pub(crate) use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use partition_info::PartitionInfo;
 pub(crate) use properties::client_properties;

@@ -9,10 +9,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    answers::ResponseTarget, counters::NodeCounters, departure::RevocableParts, later::saturating_deadline,
-    throttle::throttle_time_ms,
-};
+use super::{counters::NodeCounters, throttle::throttle_time_ms};
+use crate::cluster::{deadline::saturating_deadline, response_queue::ResponseTarget, revocable_parts::RevocableParts};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind, Result},
     log::{Origin, event},

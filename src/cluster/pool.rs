@@ -15,10 +15,10 @@ use super::{
     connection::{Connection, now},
     core::Core,
     counters::{BrokerMetrics, NodeCounters},
-    flight::{Promise, SingleFlight, closed},
     handshake::{Established, Expected, establish},
     reconnect::Reconnect,
 };
+use crate::cluster::single_flight::{Promise, SingleFlight, closed};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     log::{Lasting, event},

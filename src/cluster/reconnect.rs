@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use super::{Backoff, later::saturating_deadline};
+use super::Backoff;
+use crate::cluster::deadline::saturating_deadline;
 use crate::{
     error::{Error, ErrorKind},
     log::{Lasting, Outage},

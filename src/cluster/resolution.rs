@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::later::saturating_deadline;
+use crate::cluster::deadline::saturating_deadline;
 
 /// Whether a server was ever resolved, and until when one has to be.
 #[derive(Debug)]

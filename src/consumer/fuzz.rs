@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{
-    budget::MemoryBudget,
-    group::protocol::{MemberSubscription, decode_assignment, encode_assignment},
-    lease::DeliveryProgress,
-    part::{DecodeConfig, DecodedBatch},
-    settings::IsolationLevel,
-    test_batches::{Sort, batch, marker},
-    walk::{ScannedEntry, scan_batches as walked},
+use super::test_batches::{Sort, batch, marker};
+use crate::consumer::{
+    buffer::decoded_batch::{DecodeConfig, DecodedBatch},
+    config::settings::IsolationLevel,
+    fetch::{
+        batch_scan::{ScannedEntry, scan_batches as walked},
+        memory_budget::MemoryBudget,
+    },
+    group::classic::member_metadata::{MemberSubscription, decode_assignment, encode_assignment},
+    subscription::delivery_progress::DeliveryProgress,
 };
 use crate::{record::TopicPartition, wire::batch::Decompressor};
 

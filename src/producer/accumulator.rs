@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     batch::{Batch, BatchShared, ResultRun},
-    cell::BatchResults,
-    credits::BufferReservation,
-    estimate::CompressionRatio,
     flush::FlushGroup,
     partitioner::{PartitionLoad, Sticky, turn_is_over},
     sizes::{Limits, Sizes},
+};
+use crate::producer::{
+    batch_results::BatchResults, buffer_pool::BufferReservation, compression_ratio::CompressionRatio,
 };
 use crate::{
     error::Error,

@@ -15,14 +15,16 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     accumulator::{RecordEntry, RecordReservation, WaitedRecord},
     callback::DeliveryCallback,
-    cell::{BatchResults, Outcome},
     counters::Counters,
-    credits::{BufferPool, BufferReservation},
     failures::Failures,
     flush::{FlushGroup, FlushGroups},
-    notes::{ReportNote, ReportNotes},
     reports::{ReportRun, Reports},
-    ticket::RevocableBatch,
+};
+use crate::producer::{
+    batch_results::{BatchResults, Outcome},
+    buffer_pool::{BufferPool, BufferReservation},
+    report_notes::{ReportNote, ReportNotes},
+    revocable_batch::RevocableBatch,
 };
 use crate::{
     cluster::Backoff,

@@ -12,12 +12,9 @@ use super::{
     DeliveryReport, Producer, ProducerHandle, ProducerInterceptor, ProducerShared,
     batch::BatchShared,
     callback::DeliveryCallback,
-    estimate::BatchGrowth,
-    inbox::SenderMailbox,
     interceptor::Interceptors,
     partitioner::Partitioner,
     properties::PROPERTIES,
-    queue::SenderRules,
     requests::Requests,
     sender::Sender,
     sender_task::SenderTask,
@@ -25,6 +22,7 @@ use super::{
     sizes::Sizes,
     topics::{Placement, TopicTimeout, Topics},
 };
+use crate::producer::{compression_ratio::BatchGrowth, partition_queue::SenderRules, sender_mailbox::SenderMailbox};
 use crate::{
     cluster::{Backoff, Client, RetryGrid, client_properties},
     config::{Configure, Pairs, apply},

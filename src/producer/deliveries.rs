@@ -7,10 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{
-    cell::{BatchResults, Outcome},
-    delivery::{Delivery, result},
-};
+use super::delivery::{Delivery, result};
+use crate::producer::batch_results::{BatchResults, Outcome};
 use crate::{
     error::{DeliveryStatus, Error, Result},
     record::RecordMetadata,

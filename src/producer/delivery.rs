@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::cell::{BatchResults, Outcome};
+use crate::producer::batch_results::{BatchResults, Outcome};
 use crate::{error::Result, record::RecordMetadata};
 
 /// The result of one record that is in the producer's buffer, to be awaited or dropped.

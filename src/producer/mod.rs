@@ -9,39 +9,39 @@
 
 mod accumulator;
 mod batch;
+mod batch_results;
+mod batch_split;
+mod buffer_pool;
 mod builder;
 mod callback;
-mod cell;
+mod compression_ratio;
 mod counters;
-mod credits;
 mod deliveries;
 mod delivery;
-mod estimate;
 mod failures;
 mod flush;
 mod idempotence;
-mod inbox;
 mod interceptor;
 mod metrics;
-mod notes;
+mod partition_queue;
 mod partitioner;
 mod properties;
 mod purge;
-mod queue;
+mod report_notes;
 mod reports;
 mod requests;
 mod response;
+mod revocable_batch;
 mod sealing;
 mod sender;
+mod sender_mailbox;
 mod sender_task;
 mod settings;
 mod sizes;
-mod split;
-mod table;
 #[cfg(test)]
 mod tests;
-mod ticket;
 mod timestamp;
+mod topic_table;
 mod topics;
 
 use std::{
@@ -62,7 +62,6 @@ use self::{
     accumulator::{Partition, SenderEvent},
     batch::BatchShared,
     counters::Counters,
-    inbox::{Phase, SenderMailbox},
     interceptor::Interceptors,
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
 };
@@ -77,6 +76,7 @@ pub use self::{
     reports::{DeliveryReport, DeliveryReports},
     settings::Acks,
 };
+use crate::producer::sender_mailbox::{Phase, SenderMailbox};
 use crate::{
     cluster::{Client, PartitionInfo},
     config::parse::FOREVER,

@@ -17,11 +17,9 @@ use futures_core::Stream;
 use super::{
     batch::BatchShared,
     callback::DeliveryCallback,
-    cell::Outcome,
-    credits::BufferReservation,
     delivery::{DeliveryId, result},
-    notes::ReportNotes,
 };
+use crate::producer::{batch_results::Outcome, buffer_pool::BufferReservation, report_notes::ReportNotes};
 use crate::{error::Result, record::RecordMetadata};
 
 /// The result of one record, as [`DeliveryReports`] gives it out and

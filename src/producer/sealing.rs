@@ -211,7 +211,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        producer::{batch::BatchShared, ticket::RevocableBatch},
+        producer::{batch::BatchShared, revocable_batch::RevocableBatch},
         wire::batch::{BatchBuilder, ProducerStamp, RecordParts},
     };
 

@@ -7,8 +7,8 @@
 //! back; one that cannot go on leaves the queue until an event of its own lets it back, so it stops
 //! nobody else.
 
-mod answers;
 mod request;
+pub(super) mod response_partitions;
 
 use std::{
     cmp::Reverse,
@@ -20,8 +20,8 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
+use self::request::PartitionName;
 pub(crate) use self::request::{Effect, ProduceRequest, RequestPart};
-use self::{answers::ResponsePartitions, request::PartitionName};
 use super::{
     accumulator::Partition,
     batch::Body,
@@ -29,9 +29,10 @@ use super::{
     idempotence::{Identity, ProducerId},
     partitioner::{Availability, AvailabilityCheck},
     purge::PurgeScope,
-    queue::{EpochEffects, PartitionQueue, Readiness, SenderRules},
     response::BatchDecision,
 };
+use crate::producer::partition_queue::{EpochEffects, PartitionQueue, Readiness, SenderRules};
+use crate::producer::sender::response_partitions::ResponsePartitions;
 use crate::{
     cluster::{Backoff, Metadata},
     error::{Error, ErrorKind},

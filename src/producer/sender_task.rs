@@ -14,11 +14,11 @@ use super::{
     accumulator::Partition,
     counters::Counters,
     idempotence::ProducerId,
-    inbox::{Phase, SenderRequest},
     requests::{EndedRequest, Requests},
     sender::{Effect, Sender},
     topics::AppendContext,
 };
+use crate::producer::sender_mailbox::{Phase, SenderRequest};
 use crate::{
     cluster::{Client, ConnectionKind, Metadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ProducerInterceptor, callback::DeliveryCallback, credits::BufferPool, partitioner::Partitioning};
+use super::{ProducerInterceptor, callback::DeliveryCallback, partitioner::Partitioning};
+use crate::producer::buffer_pool::BufferPool;
 use crate::{
     cluster::ClientSettings,
     config::{ClientKind, Configure, parse::FOREVER},

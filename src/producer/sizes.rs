@@ -1,6 +1,6 @@
 //! The size of batches, and the share of a partition's turn.
 
-use super::estimate::CompressionRatio;
+use crate::producer::compression_ratio::CompressionRatio;
 
 /// A turn gets as much at most: whoever sends little would else send to one partition for long, if
 /// batches may be large.

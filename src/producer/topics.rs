@@ -20,13 +20,15 @@ use self::waiting::{WaitingRecord, WaitingRecords};
 use super::{
     accumulator::{Appended, LockedPartition, Partition, RecordEntry, RecordReservation, SenderEvent, WaitedRecord},
     batch::{BatchShared, ResultRun},
-    cell::BatchResults,
-    credits::BufferReservation,
-    estimate::{BatchGrowth, CompressionRatio},
     partitioner::{Choice, Chooser, Leader, Partitioning},
     purge::PurgeScope,
     sizes::Sizes,
-    table::{Table, Tables},
+};
+use crate::producer::{
+    batch_results::BatchResults,
+    buffer_pool::BufferReservation,
+    compression_ratio::{BatchGrowth, CompressionRatio},
+    topic_table::{Table, Tables},
 };
 use crate::{
     cluster::Metadata,

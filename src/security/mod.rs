@@ -31,7 +31,7 @@
 //! provider of the user's own keeps.
 
 mod aws;
-mod guard;
+mod connection_security;
 #[cfg(feature = "tls")]
 pub mod hosted;
 mod http;
@@ -47,8 +47,8 @@ mod time;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub(crate) use crate::security::connection_security::{ConnectionSecurity, tls_failure};
 pub use aws::AwsCredentials;
-pub(crate) use guard::{ConnectionSecurity, tls_failure};
 #[cfg(feature = "tls")]
 pub use oauth::{JwtAlgorithm, JwtBearer};
 pub use oauth::{Oidc, Token, TokenFile, TokenSource, UnsecuredToken};

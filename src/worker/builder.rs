@@ -9,12 +9,11 @@ use super::{
     Handler, HandlerResult, OrderBy, Worker,
     dead_letter::DeadLetters,
     handler::{Batches, ByRef, Each, Work},
-    lane_task::HandlerContext,
-    plan::SharedSchedule,
     schedule::Schedule,
     settings::{Failed, Settings},
     worker_task::{Shutdown, WorkerTask},
 };
+use crate::worker::{handler_task::HandlerContext, shared_schedule::SharedSchedule};
 use crate::{
     config::parse::FOREVER,
     consumer::{Consumer, ManualReader},

@@ -17,12 +17,12 @@ mod builder;
 mod dead_letter;
 mod failure;
 mod handler;
-mod lane_task;
+mod handler_task;
 mod metrics;
 mod partition_task;
-mod plan;
 mod schedule;
 mod settings;
+mod shared_schedule;
 mod status;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;

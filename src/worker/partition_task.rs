@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{plan::SharedSchedule, schedule::PartitionId};
+use super::schedule::PartitionId;
+use crate::worker::shared_schedule::SharedSchedule;
 use crate::{
     consumer::{Consumer, ManualPartitionReader, PartitionEnd},
     error::{Error, ErrorKind},

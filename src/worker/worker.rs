@@ -8,10 +8,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{
-    WorkerMetrics, WorkerState, WorkerStatus,
-    plan::{SharedSchedule, now},
-};
+use super::{WorkerMetrics, WorkerState, WorkerStatus};
+use crate::worker::shared_schedule::{SharedSchedule, now};
 use crate::{
     config::parse::FOREVER,
     consumer::Consumer,

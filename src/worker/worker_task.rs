@@ -11,10 +11,12 @@ use tokio::{
 
 use super::{
     handler::Work,
-    lane_task::{self, HandlerContext},
     partition_task::{FeedEnd, Feeder},
-    plan::{SharedSchedule, now},
     schedule::PartitionId,
+};
+use crate::worker::{
+    handler_task::{self, HandlerContext},
+    shared_schedule::{SharedSchedule, now},
 };
 use crate::{
     config::parse::FOREVER,
@@ -112,7 +114,7 @@ impl<W: Work> WorkerTask<W> {
 
     fn start_handlers(&mut self) {
         for lane in self.plan.with(|schedule| schedule.new_lanes()) {
-            self.running.lanes.spawn(lane_task::run(self.context.clone(), lane));
+            self.running.lanes.spawn(handler_task::run(self.context.clone(), lane));
         }
     }
 

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     cluster::{
-        answers::ResponseTarget as To,
-        departure::{Revocable, RevocableParts},
         pipeline::{Limits, Outgoing, Pipeline},
+        response_queue::ResponseTarget as To,
+        revocable_parts::{Revocable, RevocableParts},
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{ApiKey, frame::Chunks},

@@ -6,17 +6,17 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{
-    GroupEvent, GroupSettings,
-    committed::{CommittedOffsets, FetchOffsets, fetch_answer, fetch_check},
-    consumer_protocol::ConsumerProtocolTask,
-    group_task::{Command, GroupTask},
-    membership::MemberSnapshot,
-    shared::MembershipShared,
+use super::{GroupEvent, GroupSettings, consumer_protocol::ConsumerProtocolTask, shared::MembershipShared};
+use crate::consumer::group::{
+    classic::{
+        MemberSnapshot,
+        group_task::{Command, GroupTask},
+    },
+    offsets::committed::{CommittedOffsets, FetchOffsets, fetch_answer, fetch_check},
 };
 use crate::{
     cluster::{Backoff, Client, ConnectionKind, CoordinatorKind, Route},
-    consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::Subscription},
+    consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::topics::Subscription},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
 };

@@ -2,22 +2,14 @@
 //! for them.
 
 pub(crate) mod assignor;
-mod commit;
-mod commit_task;
-#[cfg(test)]
-mod commit_tests;
-mod committed;
+pub(super) mod classic;
 mod consumer_protocol;
 mod coordinator;
-mod goodbyes;
-mod group_task;
+pub(super) mod failed_memberships;
 mod handle;
-mod membership;
-mod order;
-pub(super) mod protocol;
-mod reader;
-mod requests;
-mod setbacks;
+pub(super) mod offsets;
+pub(super) mod pending_leaves;
+pub(super) mod poll_activity;
 mod shared;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
@@ -28,12 +20,12 @@ use tokio::sync::oneshot;
 
 use crate::{error::Error, log::Origin, record::TopicPartition};
 
+pub(crate) use crate::consumer::group::offsets::commit::{CommittedOffset, RetryPolicy};
+pub(crate) use crate::consumer::group::offsets::commit_order::CommitOrigin;
+pub(crate) use crate::consumer::group::offsets::commit_task::{CommitEvent, RequestedCommit};
+pub(crate) use crate::consumer::group::offsets::committed::CommittedOffsets;
 use assignor::Assignor;
-pub(crate) use commit::{CommittedOffset, RetryPolicy};
-pub(crate) use commit_task::{CommitEvent, RequestedCommit};
-pub(crate) use committed::CommittedOffsets;
 pub(crate) use handle::{GroupHandle, OwnedPollGuard, PollGuard, PollRecorder};
-pub(crate) use order::CommitOrigin;
 
 /// What a member of a group has to know. The settings are checked before they come here: the
 /// heartbeat interval is shorter than the session timeout.

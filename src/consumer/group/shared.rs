@@ -8,12 +8,11 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{
-    GroupSettings,
-    committed::TopicIds,
-    membership::{Identity, MemberSnapshot},
-    order::CommitOrder,
-    reader::PollActivity,
+use super::GroupSettings;
+use crate::consumer::group::{
+    classic::{Identity, MemberSnapshot},
+    offsets::{commit_order::CommitOrder, committed::TopicIds},
+    poll_activity::PollActivity,
 };
 use crate::{
     consumer::GroupProtocol,

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     Compression,
     consumer::{
-        queue::HEAVY,
+        buffer::partition_buffer::HEAVY,
         test_batches::{Sort, batch_of, built, noise},
     },
 };
@@ -133,7 +133,7 @@ async fn records_kept_by_user_stall_nothing() {
 #[test]
 fn fetches_ahead_while_partition_is_read() {
     use super::world::{World, rules};
-    let mut world = World::new(crate::consumer::assignment::ConsumerRules { queued_bytes: 1 << 20, ..rules() });
+    let mut world = World::new(crate::consumer::state::ConsumerRules { queued_bytes: 1 << 20, ..rules() });
     for round in 0..50 {
         assert!(world.send(1).is_some(), "round {round}: the line is never idle");
         world.answer(1, 1);

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     ApiKey, IsolationLevel, OffsetReset,
-    consumer::position::{FetchState, ResetTarget},
+    consumer::subscription::fetch_position::{FetchState, ResetTarget},
     testkit::on,
 };
 

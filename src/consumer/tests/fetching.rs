@@ -7,10 +7,9 @@ use super::{
 use crate::{
     ApiKey, ErrorCode, ErrorKind, IsolationLevel, OffsetReset,
     consumer::{
-        arrivals::ScannedPartition,
-        assignment::ConsumerRules,
+        fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
+        state::ConsumerRules,
         test_batches::{Sort, batch},
-        walk::scan_batches,
     },
     testkit::on,
 };

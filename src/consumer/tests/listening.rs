@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ApiKey, Assigned, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, ListenerResult, OffsetReset,
     RebalanceListener, Revoked,
-    consumer::{assignment::ConsumerState, position::FetchState},
+    consumer::{state::ConsumerState, subscription::fetch_position::FetchState},
     testkit::on,
 };
 

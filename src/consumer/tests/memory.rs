@@ -106,7 +106,10 @@ async fn compressed_batches_of_any_size_keep_order() {
             built(0, 200, Sort::Plain, Compression::None, "x"),
             built(0, 7, Sort::Plain, compression, &noise),
         ];
-        assert!(batches.iter().any(|batch| batch.len() > crate::consumer::queue::HEAVY), "{compression:?}");
+        assert!(
+            batches.iter().any(|batch| batch.len() > crate::consumer::buffer::partition_buffer::HEAVY),
+            "{compression:?}"
+        );
         let options = Options::new().brokers(1).in_memory().sink(true).prepared("t", batches).default_partitions(2);
         let cluster = Cluster::start(options).await.unwrap();
         let consumer = consumer(&cluster).await;

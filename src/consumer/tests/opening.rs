@@ -13,13 +13,10 @@ use super::{
 use crate::{
     Compression, ErrorCode, ErrorKind, IsolationLevel,
     consumer::{
-        arrivals::ScannedPartition,
-        assignment::ConsumerRules,
-        inbox::lock,
-        part::UNLUCKY,
-        queue::HEAVY,
+        buffer::{decoded_batch::UNLUCKY, fetch_buffer::lock, partition_buffer::HEAVY},
+        fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
+        state::ConsumerRules,
         test_batches::{Sort, batch, built, noise},
-        walk::scan_batches,
     },
 };
 

@@ -12,19 +12,21 @@ use super::{
 use crate::{
     Compression, ErrorCode, IsolationLevel,
     consumer::{
-        answer_size::Bottleneck,
-        arrivals::MetadataHints,
-        arrivals::ScannedPartition,
-        assignment::{ConsumerRules, ConsumerState},
-        fetcher::FetchPlan,
-        inbox::FetchWakers,
-        lanes::FetchConnectionId,
-        part::{DecodeConfig, DecodedBatch},
-        position::FetchState,
-        queue::{Decompression, HEAVY},
-        resolve::OffsetRequest,
+        buffer::{
+            decoded_batch::{DecodeConfig, DecodedBatch},
+            fetch_buffer::FetchWakers,
+            partition_buffer::{Decompression, HEAVY},
+        },
+        fetch::{
+            batch_scan::scan_batches,
+            connection_scaling::FetchConnectionId,
+            fetch_size::Bottleneck,
+            planner::FetchPlan,
+            response_handler::{MetadataHints, ScannedPartition},
+        },
+        state::{ConsumerRules, ConsumerState},
+        subscription::{fetch_position::FetchState, offset_resolution::OffsetRequest},
         test_batches::{Sort, batch, batch_of, built, noise},
-        walk::scan_batches,
     },
     record::Offset,
     wire::{

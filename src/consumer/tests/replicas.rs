@@ -5,8 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, ErrorCode, OffsetReset, consumer::assignment::ConsumerRules, testkit::on,
-    wire::fetch::FetchPartitionResponse,
+    ApiKey, ErrorCode, OffsetReset, consumer::state::ConsumerRules, testkit::on, wire::fetch::FetchPartitionResponse,
 };
 
 /// Broker 1 in rack `a` leads the one partition of `t`, broker 2 in rack `b` follows.

@@ -10,9 +10,8 @@ use super::{
 use crate::{
     Compression, ErrorKind, OffsetReset, PartitionStream,
     consumer::{
-        assignment::ConsumerRules,
-        inbox::lock,
-        queue::HEAVY,
+        buffer::{fetch_buffer::lock, partition_buffer::HEAVY},
+        state::ConsumerRules,
         test_batches::{Sort, built, noise},
     },
     testkit::Options,

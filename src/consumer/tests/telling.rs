@@ -255,10 +255,9 @@ fn status_names_wait_for_decompression() {
     use crate::{
         Compression, IsolationLevel,
         consumer::{
-            arrivals::ScannedPartition,
-            assignment::ConsumerRules,
+            fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
+            state::ConsumerRules,
             test_batches::{Sort, built, noise},
-            walk::scan_batches,
         },
     };
     // There is never a turn for it.

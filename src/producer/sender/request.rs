@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    producer::{batch::Body, ticket::RevocableBatch},
+    producer::{batch::Body, revocable_batch::RevocableBatch},
     wire::{batch::ProducerStamp, fetch::NodeEndpoint},
 };
 

@@ -21,13 +21,13 @@ use super::{
         idempotence::ProducerId,
         partitioner::Partitioning,
         purge::PurgeScope,
-        queue::SenderRules,
         sender::{Effect, ProduceRequest, Sender},
         sizes::Sizes,
         topics::{AdmittedRecord, AppendContext, Placement, TopicTimeout, Topics, parts_of},
     },
     model_broker::{Log, response},
 };
+use crate::producer::partition_queue::SenderRules;
 use crate::{
     cluster::{Backoff, Metadata, PartitionMetadata, RetryGrid, RevocableParts, TopicMetadata},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Instant};
 use super::super::{
     accumulator::{Appended, Partition, RecordEntry, RecordReservation, SenderEvent},
     batch::BatchShared,
-    queue::PartitionQueue,
     sizes::Sizes,
     topics::parts_of,
 };
+use crate::producer::partition_queue::PartitionQueue;
 use crate::{
     error::{Error, ErrorKind},
     record::Record,

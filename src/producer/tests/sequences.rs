@@ -16,11 +16,13 @@ use super::super::{
     batch::{BatchShared, Body},
     idempotence::{Identity, ProducerId},
     purge::PurgeScope,
-    queue::{PartitionQueue, Readiness, SenderRules},
     response::BatchDecision,
     sizes::Sizes,
-    ticket::RevocableBatch,
     topics::parts_of,
+};
+use crate::producer::{
+    partition_queue::{PartitionQueue, Readiness, SenderRules},
+    revocable_batch::RevocableBatch,
 };
 use crate::{
     cluster::{Backoff, RetryGrid, RevocableParts},

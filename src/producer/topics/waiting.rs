@@ -13,9 +13,9 @@ use crate::{
     producer::{
         accumulator::{Partition, RecordReservation, SenderEvent, WaitedRecord},
         batch::BatchShared,
-        cell::{BatchResults, Outcome},
-        notes::{ReportNote, ReportNotes},
+        batch_results::{BatchResults, Outcome},
         partitioner::BrokerUnavailable,
+        report_notes::{ReportNote, ReportNotes},
         reports::ReportRun,
     },
     record::Record,

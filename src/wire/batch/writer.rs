@@ -2,10 +2,9 @@ use bytes::Bytes;
 
 use super::{
     BATCH_HEADER_SIZE, BatchHeader, Batches, BodyBuffer, Decompressor, RecordView, Records,
-    front::Front,
     header::{CHECKED_FROM, LOG_OVERHEAD},
-    stage::StagedBody,
 };
+use crate::wire::batch::{staging_buffer::StagedBody, varint_packer::Front};
 use crate::{
     error::{Error, ErrorKind, Result},
     record::Record,

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{GroupMember, GroupSubscription, PartitionRacks, RebalanceProtocol, named, withhold};
-use crate::{consumer::group::protocol, record::TopicPartition};
+use crate::{consumer::group::classic::member_metadata, record::TopicPartition};
 
 const GOLDEN: &str = include_str!("assignors.golden");
 
@@ -33,7 +33,7 @@ fn member(assignor: &str, parts: &[&str]) -> GroupMember {
     };
     match assignor {
         "sticky" if generation >= 0 => {
-            member.user_data = Some(protocol::encode_previous(&had, generation).unwrap());
+            member.user_data = Some(member_metadata::encode_previous(&had, generation).unwrap());
             member.generation = Some(generation);
         }
         "cooperative-sticky" => {

@@ -22,7 +22,7 @@ pub use range::RangeAssignor;
 pub use round_robin::RoundRobinAssignor;
 pub use sticky::{CooperativeStickyAssignor, StickyAssignor};
 
-use super::protocol;
+use crate::consumer::group::classic::member_metadata;
 use crate::{
     error::{BoxError, Error, ErrorKind, Result},
     record::TopicPartition,
@@ -201,7 +201,7 @@ pub(crate) fn share_out(
     }
     let encoded = group.members.iter().map(|member| {
         let share = shares.remove(&member.member_id).unwrap_or_default();
-        Ok((member.member_id.clone(), protocol::encode_assignment(&share)?))
+        Ok((member.member_id.clone(), member_metadata::encode_assignment(&share)?))
     });
     encoded.collect()
 }
@@ -308,7 +308,7 @@ mod tests {
     fn shared(odd: Odd, members: Vec<GroupMember>) -> Result<Vec<(String, Vec<i32>)>> {
         let topics = [("t".into(), vec![PartitionRacks::new(); 3])].into();
         let decided = share_out(&odd, members, topics)?.into_iter().map(|(id, bytes)| {
-            let share = protocol::decode_assignment(&bytes).unwrap();
+            let share = member_metadata::decode_assignment(&bytes).unwrap();
             (id.to_string(), share.iter().map(|partition| partition.partition).collect())
         });
         Ok(decided.collect())

@@ -16,7 +16,7 @@ use super::{
     Assignments, Assignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks, RebalanceProtocol,
     constrained, general, racks_matter,
 };
-use crate::{consumer::group::protocol, error::BoxError, record::TopicPartition};
+use crate::{consumer::group::classic::member_metadata, error::BoxError, record::TopicPartition};
 
 /// `sticky`: shares out as evenly as can be, and moves as little as that allows. Members give up
 /// everything before they join, as with every eager assignor, and most of it comes back.
@@ -35,13 +35,13 @@ impl Assignor for StickyAssignor {
 
     fn user_data(&self, _: &BTreeSet<Arc<str>>, last: &LastAssignment) -> Option<Bytes> {
         // What is too long to be said is not said; then it may move.
-        (last.generation >= 0).then(|| protocol::encode_previous(&last.partitions, last.generation).ok())?
+        (last.generation >= 0).then(|| member_metadata::encode_previous(&last.partitions, last.generation).ok())?
     }
 
     fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError> {
         let had = |member: &GroupMember| {
             let data = member.user_data.as_deref().filter(|data| !data.is_empty());
-            data.and_then(protocol::decode_previous).unwrap_or_default()
+            data.and_then(member_metadata::decode_previous).unwrap_or_default()
         };
         Ok(assign(group, had))
     }
@@ -210,10 +210,10 @@ mod tests {
     fn decodes_user_data_and_ignores_truncated_data() {
         let last = LastAssignment { partitions: vec![tp(0), tp(2)], generation: 7 };
         let data = StickyAssignor.user_data(&BTreeSet::new(), &last).unwrap();
-        assert_eq!(protocol::decode_previous(&data), Some((vec![tp(0), tp(2)], Some(7))));
+        assert_eq!(member_metadata::decode_previous(&data), Some((vec![tp(0), tp(2)], Some(7))));
         // Version 0 has no generation.
-        assert_eq!(protocol::decode_previous(&data[..data.len() - 4]), Some((vec![tp(0), tp(2)], None)));
-        assert_eq!(protocol::decode_previous(&data[..5]), None);
+        assert_eq!(member_metadata::decode_previous(&data[..data.len() - 4]), Some((vec![tp(0), tp(2)], None)));
+        assert_eq!(member_metadata::decode_previous(&data[..5]), None);
         assert_eq!(StickyAssignor.user_data(&BTreeSet::new(), &LastAssignment::default()), None);
         let data = CooperativeStickyAssignor.user_data(&BTreeSet::new(), &last).unwrap();
         assert_eq!(data.as_ref(), [0, 0, 0, 7]);

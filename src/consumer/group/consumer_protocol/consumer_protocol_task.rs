@@ -15,12 +15,12 @@ use crate::{
     consumer::{
         group::{
             GroupEvent,
+            classic::group_task::{Command, warn_unconfirmed_leave},
             coordinator::{ask, heed, request_timeout},
-            goodbyes::PendingLeaves,
-            group_task::{Command, warn_unconfirmed_leave},
+            pending_leaves::PendingLeaves,
             shared::{MembershipShared, bounded},
         },
-        subscription::Subscription,
+        subscription::topics::Subscription,
     },
     error::{Error, ErrorKind, Result},
     log::event,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Action, ConsumerMembership, membership::MemberState};
 use crate::{
-    consumer::group::membership::Identity,
+    consumer::group::classic::Identity,
     error::{Error, ErrorCode, ErrorKind, clean},
     log::{Lasting, event, several},
     record::TopicPartition,

@@ -40,8 +40,8 @@ use crate::{
     cluster::Backoff,
     consumer::group::{
         GroupSettings,
-        membership::{self, Identity, MemberSnapshot},
-        setbacks::FailedMemberships,
+        classic::{self, Identity, MemberSnapshot},
+        failed_memberships::FailedMemberships,
     },
     error::{Error, ErrorCode, ErrorKind, clean},
     log::{Lasting, Limiter, Outage, event},
@@ -82,7 +82,7 @@ pub(crate) struct ConsumerMembership {
     pub(super) names: BTreeMap<Uuid, Arc<str>>,
     pub(super) owned: BTreeMap<TopicPartition, OwnedPartition>,
     /// The same as others see it.
-    shown: Arc<membership::Owned>,
+    shown: Arc<classic::Owned>,
     pub(super) ownerships: u64,
     pub(super) revoking: Option<PendingRevocation>,
     /// Since when the coordinator waits for us to give up, at the earliest: several revocations may

@@ -20,7 +20,7 @@ use super::{
     tests::{POLL, settings},
 };
 use crate::{
-    consumer::group::membership::MemberSnapshot,
+    consumer::group::classic::MemberSnapshot,
     error::{Error, ErrorCode, ErrorKind},
     record::TopicPartition,
     testkit::state::{

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{HeartbeatFields, HeartbeatResponse, PartitionsByTopicId};
 use crate::{
-    consumer::group::{GroupSettings, requests::text},
+    consumer::group::{GroupSettings, classic::requests::text},
     error::{Error, ErrorCode, Result, clean},
     wire::messages::{
         ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,

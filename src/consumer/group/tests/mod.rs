@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     cluster::{Client, ClientSettings},
-    consumer::{OffsetAndMetadata, subscription::Subscription},
+    consumer::{OffsetAndMetadata, subscription::topics::Subscription},
     error::Error,
     record::TopicPartition,
     testkit::{Cluster, Options},

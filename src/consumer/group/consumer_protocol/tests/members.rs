@@ -20,7 +20,7 @@ use crate::{
     consumer::{
         OffsetAndMetadata,
         group::{GroupEvent, GroupHandle, GroupSettings},
-        subscription::Subscription,
+        subscription::topics::Subscription,
     },
     error::Error,
     record::TopicPartition,

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     consumer::group::{
         GroupSettings,
-        membership::{Identity, MemberSnapshot},
+        classic::{Identity, MemberSnapshot},
     },
     error::{Error, ErrorCode},
     record::TopicPartition,

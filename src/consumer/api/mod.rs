@@ -1,0 +1,16 @@
+//! The consumer's public types: [`Consumer`](consumer::Consumer), its builder, the records that it
+//! returns, and the rebalance listener.
+
+pub(super) mod builder;
+#[expect(clippy::module_inception, reason = "the consumer is the room's main thing")]
+pub(super) mod consumer;
+pub(super) mod offset_and_metadata;
+pub(super) mod offset_queries;
+pub(super) mod partition_stream;
+pub(super) mod pending_commit;
+pub(super) mod rebalance_listener;
+pub(super) mod record_ref;
+pub(super) mod record_stream;
+pub(super) mod records;
+pub(super) mod recv_batch;
+pub(super) mod seek;

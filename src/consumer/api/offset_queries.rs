@@ -1,0 +1,261 @@
+//! What a consumer can ask the cluster: offsets, committed ones, topics.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::consumer::{
+    Consumer, OffsetAndMetadata,
+    api::consumer::check_partition,
+    background::{
+        list_offsets::{EARLIEST, LATEST, ListedOffset, QueryRow, list_offsets, listed_offsets},
+        shared::after,
+    },
+    config::settings::IsolationLevel,
+};
+use crate::{
+    cluster::{Attempt, Backoff, ConnectionKind, PartitionInfo, Route},
+    error::{Error, ErrorCode, ErrorKind, Result},
+    record::{TopicPartition, to_millis},
+    wire::messages::MetadataRequest,
+};
+
+/// An offset that was looked up by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OffsetAndTimestamp {
+    /// The first record that is not older than was asked for.
+    pub offset: i64,
+    /// Its timestamp in milliseconds since the Unix epoch.
+    pub timestamp_millis: i64,
+    /// The leader epoch under which it was appended, if it is known.
+    pub leader_epoch: Option<i32>,
+}
+
+impl Consumer {
+    /// The first offsets that are still there. Takes at most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a topic name that Kafka forbids or a negative partition;
+    /// `UnknownTopicOrPartition` for what does not exist; `Timeout`, naming what was last in the
+    /// way; others as the broker answers.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn beginning_offsets(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<HashMap<TopicPartition, i64>> {
+        self.ends(partitions, EARLIEST).await
+    }
+
+    /// The offsets behind the last records: the high watermark, or with `read_committed` the last
+    /// stable offset. Takes at most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// As [`beginning_offsets`](Self::beginning_offsets).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn end_offsets(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<HashMap<TopicPartition, i64>> {
+        self.ends(partitions, LATEST).await
+    }
+
+    async fn ends(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+        timestamp: i64,
+    ) -> Result<HashMap<TopicPartition, i64>> {
+        let wanted = partitions.into_iter().map(|partition| (partition, timestamp)).collect();
+        let state = self.look_up(wanted).await?;
+        Ok(state.into_iter().map(|(partition, state)| (partition, state.offset)).collect())
+    }
+
+    /// For each partition the first record whose timestamp is at or after the given time; `None`
+    /// where there is none. Takes at most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// As [`beginning_offsets`](Self::beginning_offsets).
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn offsets_for_times(
+        &self,
+        times: impl IntoIterator<Item = (TopicPartition, SystemTime)>,
+    ) -> Result<HashMap<TopicPartition, Option<OffsetAndTimestamp>>> {
+        // Negative timestamps mean other questions.
+        let wanted = times.into_iter().map(|(partition, time)| (partition, to_millis(time).max(0))).collect();
+        let state = self.look_up(wanted).await?;
+        let shown = |state: ListedOffset| {
+            (state.offset >= 0).then_some(OffsetAndTimestamp {
+                offset: state.offset,
+                timestamp_millis: state.timestamp,
+                leader_epoch: Some(state.leader_epoch).filter(|epoch| *epoch >= 0),
+            })
+        };
+        Ok(state.into_iter().map(|(partition, state)| (partition, shown(state))).collect())
+    }
+
+    /// What the group has committed for these partitions; `None` where it has nothing. Takes at
+    /// most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or a negative
+    /// partition; others as the broker answers.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn committed(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<HashMap<TopicPartition, Option<OffsetAndMetadata>>> {
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        partitions.iter().try_for_each(check_partition)?;
+        let group = self.shared.group("ask for committed offsets")?;
+        group.committed(partitions, self.shared.deadline()).await
+    }
+
+    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`,
+    /// for a topic that does not exist (yet).
+    /// [`Producer::partitions_for`](crate::Producer::partitions_for) and
+    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;
+    /// `Network` or `Timeout`, naming the last cause; `Closed`.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionInfo>> {
+        self.shared.client.partitions_for(topic, self.shared.deadline()).await
+    }
+
+    /// All topics that may be seen, the broker's own among them, with their partitions. Takes at
+    /// most `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    /// `Network` or `Timeout`, naming what was last in the way.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn list_topics(&self) -> Result<BTreeMap<Arc<str>, Vec<PartitionInfo>>> {
+        // Version 0 asks for all topics by an empty list; versions before 4 cannot refuse to create
+        // topics.
+        let request = |version| MetadataRequest {
+            topics: (version == 0).then(Vec::new),
+            allow_auto_topic_creation: version < 4,
+            ..Default::default()
+        };
+        let client = &self.shared.client;
+        let response =
+            client.call(Route::Any, ConnectionKind::Main, self.shared.deadline(), request, |_| ErrorCode::NONE).await?;
+        let mut topics = BTreeMap::new();
+        for topic in response.topics.iter().filter(|topic| ErrorCode::new(topic.error_code).is_ok()) {
+            let Some(name) = &topic.name else { continue };
+            let name: Arc<str> = name.as_str().into();
+            let mut partitions: Vec<_> = topic
+                .partitions
+                .iter()
+                .map(|partition| PartitionInfo {
+                    topic: name.clone(),
+                    partition: partition.partition_index,
+                    leader: Some(partition.leader_id).filter(|leader| *leader >= 0),
+                    replicas: partition.replica_nodes.clone(),
+                    isr: partition.isr_nodes.clone(),
+                })
+                .collect();
+            partitions.sort_by_key(|partition| partition.partition);
+            topics.insert(name, partitions);
+        }
+        Ok(topics)
+    }
+
+    /// Asks the leaders for the first offset at or behind each timestamp, until all have answered.
+    async fn look_up(&self, wanted: Vec<(TopicPartition, i64)>) -> Result<HashMap<TopicPartition, ListedOffset>> {
+        wanted.iter().try_for_each(|(partition, _)| check_partition(partition))?;
+        let client = &self.shared.client;
+        let settings = client.settings();
+        let deadline = self.shared.deadline();
+        let seed = settings.seed.unwrap_or_else(|| rand::rng().random());
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut backoff = Backoff::new(settings.retry_backoff, settings.retry_backoff_max);
+        let read_committed = self.shared.settings.isolation_level == IsolationLevel::ReadCommitted;
+        let mut open = wanted;
+        let mut all = HashMap::new();
+        while !open.is_empty() {
+            let topics: BTreeSet<Arc<str>> = open.iter().map(|(partition, _)| partition.topic.clone()).collect();
+            for topic in &topics {
+                client.topic(topic, deadline).await?;
+            }
+            let metadata = client.metadata();
+            let mut asks: BTreeMap<i32, Vec<QueryRow<i64>>> = BTreeMap::new();
+            let mut trouble = None;
+            for (partition, timestamp) in &open {
+                let leader = metadata.leader(&partition.topic, partition.partition);
+                if let Some((node, epoch)) = leader {
+                    asks.entry(node).or_default().push((partition.clone(), epoch, *timestamp));
+                } else if metadata.partition(&partition.topic, partition.partition).is_none() {
+                    let message = format!("{partition} does not exist");
+                    return Err(Error::new(ErrorKind::UnknownTopicOrPartition, message));
+                } else {
+                    trouble = Some(Error::broker(ErrorCode::LEADER_NOT_AVAILABLE, partition));
+                }
+            }
+            let mut answers = JoinSet::new();
+            for (node, rows) in asks {
+                let client = client.clone();
+                let timeout = settings.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
+                let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
+                let request = list_offsets(&rows, read_committed, timeout);
+                answers.spawn(async move { client.send(attempt, |_| request).await.map(|r| listed_offsets(&r)) });
+            }
+            while let Some(answer) = answers.join_next().await {
+                let answer = answer.unwrap_or_else(|error| {
+                    Err(Error::new(ErrorKind::Internal, "a look-up of offsets panicked").with_source(error))
+                });
+                match answer {
+                    Ok(state) => {
+                        for (partition, state) in state {
+                            match state {
+                                Ok(state) => _ = all.insert(partition, state),
+                                Err(code) => {
+                                    let error =
+                                        Error::broker(code, format_args!("look-up of an offset of {partition}"));
+                                    if !error.is_retriable() {
+                                        return Err(error);
+                                    }
+                                    trouble = Some(error);
+                                }
+                            }
+                        }
+                    }
+                    Err(error) if error.is_retriable() => trouble = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            open.retain(|(partition, _)| !all.contains_key(partition));
+            if open.is_empty() {
+                break;
+            }
+            client.refresh_metadata();
+            let wait = after(backoff.next(&mut rng));
+            if wait >= deadline {
+                let error = Error::new(ErrorKind::Timeout, "look-up of offsets: the deadline passed");
+                return Err(match trouble {
+                    Some(trouble) => error.context(&trouble).with_source(trouble),
+                    None => error,
+                });
+            }
+            tokio::time::sleep_until(wait).await;
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,178 @@
+//! Whole batches of owned records.
+
+use std::{future::poll_fn, sync::Mutex, task::Poll, time::Duration};
+
+use tokio::{
+    task::{coop::consume_budget, yield_now},
+    time::{Instant, timeout_at},
+};
+
+use crate::consumer::{
+    Consumer, PartitionStream, Records,
+    api::{consumer::closed, records::UnreadReturn},
+    background::shared::after,
+    buffer::{
+        fetch_buffer::{FetchBuffer, lock},
+        record_reader::{RecordReader, RecordSlice},
+    },
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::ConsumerRecord,
+};
+
+impl Consumer {
+    /// Receives up to `max` records that own their parts, and waits until there are that many, for
+    /// `wait` at most. The batch is then what has come, perhaps nothing, which is no error. For
+    /// sinks that write many records at once: "a thousand, or what a second brings".
+    ///
+    /// The records of one partition are side by side and in order. A batch is smaller before its
+    /// time where an error or the end of a partition stands behind its records, and where it would
+    /// take a quarter of a broker's share of `queued.max.messages.kbytes`, or more room there when
+    /// it is decompressed than is left.
+    ///
+    /// As with [`poll`](Self::poll), the records are done when the next ones are asked for;
+    /// [`recv`](Self::recv), [`poll`](Self::poll) and this may take turns.
+    /// [`detach`](ConsumerRecord::detach) records that are to live long.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// cluster.create_topic("orders", 1)?;
+    /// cluster.append("orders", 0, &[Record::to("orders").value("a"), Record::to("orders").value("b")])?;
+    /// let consumer = cluster.consumer().build().await?;
+    /// consumer.assign([(TopicPartition::new("orders", 0), Offset::Beginning)])?;
+    ///
+    /// let batch = consumer.recv_batch(2, Duration::from_secs(60)).await?; // full: it does not wait
+    /// assert_eq!(batch.len(), 2);
+    /// let batch = consumer.recv_batch(2, Duration::from_millis(20)).await?; // the two are done now
+    /// assert!(batch.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), which come behind the records before them; `InvalidArgument` for a
+    /// `max` of 0; `Closed` once the consumer has ended.
+    ///
+    /// # Cancel safety
+    /// Safe: no record is handed out before the future is ready, so that dropping it loses none;
+    /// they come with the next call. The records before are done as soon as this is called.
+    pub async fn recv_batch(&self, max: usize, wait: Duration) -> Result<Vec<ConsumerRecord>> {
+        consume_budget().await;
+        check_max(max)?;
+        let buffer = &*self.shared.buffer;
+        let one_reader = buffer.start_reading()?;
+        lock(&self.shared.poll_stats).record_poll(Instant::now().into_std());
+        let _alive = self.shared.group.as_ref().map(|group| group.begin_poll());
+        if buffer.reader_should_yield() {
+            yield_now().await;
+        }
+        match gather(buffer, buffer.common_reader(), max, wait).await {
+            Some(Ok(portions)) if portions.is_empty() => Ok(Vec::new()),
+            Some(Ok(portions)) => {
+                let reading = one_reader.into_owned_guard();
+                Ok(reading
+                    .map_or_else(Vec::new, |reading| owned(&Records::new(portions, UnreadReturn::Common(reading)))))
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(closed()),
+        }
+    }
+}
+
+impl PartitionStream {
+    /// Receives up to `max` records of the partition that own their parts, and waits until there
+    /// are that many, for `wait` at most; all as with [`Consumer::recv_batch`]. `None` at the end.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv); `InvalidArgument` for a `max` of 0.
+    ///
+    /// # Cancel safety
+    /// Safe, as [`Consumer::recv_batch`].
+    pub async fn recv_batch(&mut self, max: usize, wait: Duration) -> Option<Result<Vec<ConsumerRecord>>> {
+        consume_budget().await;
+        if let Err(error) = check_max(max) {
+            return Some(Err(error));
+        }
+        let asked = self.begin_poll().await?;
+        let _alive = match asked {
+            Ok(alive) => alive,
+            Err(error) => return Some(Err(error)),
+        };
+        let (buffer, reader) = self.source();
+        let next = gather(buffer, reader, max, wait).await;
+        let Some(next) = next else {
+            self.end();
+            return None;
+        };
+        Some(next.map(|portions| match portions.is_empty() {
+            true => Vec::new(),
+            false => owned(&Records::new(portions, self.unread_return())),
+        }))
+    }
+}
+
+fn check_max(max: usize) -> Result<()> {
+    match max {
+        0 => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "recv_batch: a batch has at least one record, max must not be 0",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// All records that are lent, as owned ones.
+fn owned(lent: &Records) -> Vec<ConsumerRecord> {
+    let mut records = Vec::with_capacity(lent.len());
+    records.extend(lent.iter().map(|record| record.to_owned()));
+    records
+}
+
+/// Waits until `max` records are there, and takes them; what is there when the time is up. `None`
+/// at the end.
+///
+/// # Cancel safety
+/// Safe: they are taken in the step in which it is ready.
+async fn gather(
+    buffer: &FetchBuffer,
+    reader: &Mutex<RecordReader>,
+    max: usize,
+    wait: Duration,
+) -> Option<Result<Vec<RecordSlice>>> {
+    let deadline = after(wait);
+    loop {
+        let mut gathered = None;
+        let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_full_batch(max, &mut gathered, buffer, cx);
+        let mut state = poll_fn(|cx| Poll::Ready(look(cx))).await;
+        let mut in_time = true;
+        // Where enough is there, no timer is needed.
+        if state.is_pending() && wait.is_zero() {
+            // A timer would take a millisecond at least.
+            yield_now().await;
+            state = poll_fn(|cx| Poll::Ready(look(cx))).await;
+            in_time = false;
+        } else if state.is_pending() {
+            match timeout_at(deadline, poll_fn(&mut look)).await {
+                Ok(ready) => state = Poll::Ready(ready),
+                Err(_) => in_time = false,
+            }
+        }
+        match state {
+            Poll::Ready(None) => return None,
+            Poll::Ready(Some(Err(error))) => return Some(Err(error)),
+            Poll::Ready(Some(Ok(()))) | Poll::Pending => {}
+        }
+        match poll_fn(|cx| Poll::Ready(lock(reader).poll_slices(max, buffer, cx))).await {
+            Poll::Ready(portions) => return portions,
+            Poll::Pending if !in_time => return Some(Ok(Vec::new())),
+            // There was something, but no record: it may have been taken away, or the log begins
+            // elsewhere.
+            Poll::Pending => {}
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Asks what positions hang on: committed offsets, the starts and ends of logs, leader epochs.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use crate::consumer::{
+    background::{
+        list_offsets::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
+        shared::Shared,
+    },
+    config::settings::IsolationLevel,
+    subscription::{
+        fetch_position::ResetTarget,
+        offset_resolution::{OffsetQuery, OffsetRequest},
+    },
+};
+use crate::{
+    cluster::{Attempt, ConnectionKind},
+    error::{ErrorCode, ErrorKind},
+    record::to_millis,
+};
+
+/// For how long the look-up of committed offsets is tried before its error is shown in the status.
+/// It is asked again then.
+const SHOWN_AFTER: Duration = Duration::from_secs(10);
+
+/// Asks one question, and takes its answer to the assignment. Whether a new look at the metadata is
+/// needed.
+pub(crate) async fn send_offset_request(shared: &Shared, question: OffsetRequest) -> bool {
+    match question {
+        OffsetRequest::Committed(asked) => fetch_committed(shared, asked).await,
+        OffsetRequest::Offsets(node, asked) => look_up_offsets(shared, node, asked).await,
+        OffsetRequest::Epochs(node, asked) => fetch_epoch_ends(shared, node, asked).await,
+    }
+}
+
+async fn fetch_committed(shared: &Shared, asked: Vec<OffsetQuery<()>>) -> bool {
+    let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
+    let answer = match &shared.group {
+        // A call tries again silently: what does not pass has to come back and be shown.
+        Some(group) => {
+            let soon = Instant::now() + SHOWN_AFTER;
+            group.committed_each(partitions, shared.deadline().min(soon)).await
+        }
+        None => Ok(HashMap::new()),
+    };
+    let now = Instant::now().into_std();
+    shared.buffer.with_state(|assignment| assignment.handle_committed_offsets(&asked, answer, now));
+    false
+}
+
+fn attempt(shared: &Shared, node: i32) -> Attempt {
+    Attempt { node, kind: ConnectionKind::Main, timeout: shared.client.settings().request_timeout, max_version: None }
+}
+
+/// The timestamp that asks for a start; of the wall clock, which records are stamped by.
+fn timestamp(start: ResetTarget) -> i64 {
+    match start {
+        ResetTarget::Earliest => EARLIEST,
+        ResetTarget::Latest => LATEST,
+        // Negative timestamps mean other questions.
+        ResetTarget::At(millis) => millis.max(0),
+        ResetTarget::Since(duration) => {
+            let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+            to_millis(SystemTime::now()).saturating_sub(millis).max(0)
+        }
+    }
+}
+
+async fn look_up_offsets(shared: &Shared, node: i32, asked: Vec<OffsetQuery<ResetTarget>>) -> bool {
+    let rows: Vec<_> =
+        asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.query))).collect();
+    let read_committed = shared.settings.isolation_level == IsolationLevel::ReadCommitted;
+    let request = list_offsets(&rows, read_committed, shared.client.settings().request_timeout);
+    let answer = shared.client.send(attempt(shared, node), |_| request).await;
+    let now = Instant::now().into_std();
+    shared.buffer.with_state_and_readers(|assignment| match answer {
+        Ok(response) => {
+            let state = listed_offsets(&response);
+            let mut refresh = false;
+            for asked in &asked {
+                let answer = state.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                let answer = answer.map(|state| (state.offset, state.leader_epoch));
+                refresh |= assignment.handle_listed_offset(asked, answer, now);
+            }
+            refresh
+        }
+        Err(error) => {
+            assignment.handle_offset_failure(&asked, error, now);
+            true
+        }
+    })
+}
+
+async fn fetch_epoch_ends(shared: &Shared, node: i32, asked: Vec<OffsetQuery<(i64, i32)>>) -> bool {
+    let rows: Vec<_> = asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, asked.query.1)).collect();
+    let request = epoch_ends(&rows);
+    let answer = shared.client.send(attempt(shared, node), |_| request).await;
+    let now = Instant::now().into_std();
+    // A truncated log takes back what waits for the reader.
+    shared.buffer.with_state_and_readers(|assignment| match answer {
+        Ok(response) => {
+            let state = ended_epochs(&response);
+            let mut refresh = false;
+            for asked in &asked {
+                let answer = state.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                refresh |= assignment.handle_epoch_end(asked, answer, now);
+            }
+            refresh
+        }
+        Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
+            for asked in &asked {
+                assignment.handle_epoch_end(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
+            }
+            false
+        }
+        Err(error) => {
+            assignment.handle_offset_failure(&asked, error, now);
+            true
+        }
+    })
+}

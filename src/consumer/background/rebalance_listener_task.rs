@@ -1,0 +1,124 @@
+//! Calls the rebalance listener: one call after the other, each with a bound.
+
+use std::sync::{Arc, atomic::Ordering::SeqCst};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::consumer::{
+    api::rebalance_listener::{AnyListener, Assigned, ListenerResult, Revoked},
+    background::shared::Shared,
+    buffer::fetch_buffer::lock,
+    subscription::fetch_position::FetchState,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::event,
+    record::TopicPartition,
+};
+
+/// What the listener is to be told.
+#[derive(Debug)]
+pub(crate) enum RebalanceCall {
+    /// With the number of the positioning in which each is held back until the listener is done.
+    Assigned(Vec<(TopicPartition, u64)>),
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        done: oneshot::Sender<()>,
+    },
+    Lost(Vec<TopicPartition>),
+}
+
+pub(crate) struct ListenerTask {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) calls: mpsc::UnboundedReceiver<RebalanceCall>,
+}
+
+impl ListenerTask {
+    pub(crate) async fn run(mut self) {
+        while let Some(tell) = self.calls.recv().await {
+            let listener = lock(&self.shared.listener).0.clone();
+            match tell {
+                RebalanceCall::Assigned(held) => self.assigned(listener, held).await,
+                RebalanceCall::Revoked { partitions, done } => {
+                    // Without partitions somebody waits for what it was told before.
+                    if let Some(listener) = listener.filter(|_| !partitions.is_empty()) {
+                        let revoked = Revoked::new(partitions, Arc::downgrade(&self.shared));
+                        let told = self.call("on_revoked", async move { ((), listener.revoked(&revoked).await) }).await;
+                        self.report_error(told.err());
+                    }
+                    self.shared.announced_revocations.fetch_sub(1, SeqCst);
+                    // Who asked may have given up waiting.
+                    let _ = done.send(());
+                }
+                RebalanceCall::Lost(lost) => {
+                    if let Some(listener) = listener {
+                        let told = self.call("on_lost", async move { ((), listener.lost(&lost).await) }).await;
+                        self.report_error(told.err());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn assigned(&self, listener: Option<Arc<dyn AnyListener>>, held: Vec<(TopicPartition, u64)>) {
+        let told = match listener {
+            Some(listener) => {
+                let mut assigned = Assigned::new(held.iter().map(|(partition, _)| partition.clone()).collect());
+                let call = async move {
+                    let told = listener.assigned(&mut assigned).await;
+                    (assigned.starts, told)
+                };
+                self.call("on_assigned", call).await
+            }
+            None => Ok(Default::default()),
+        };
+        let error = self.shared.buffer.with_state_and_readers(|assignment| match told {
+            Ok(starts) => {
+                for (partition, generation) in held {
+                    let start = starts.get(&partition).copied().map_or(FetchState::Initializing, FetchState::at);
+                    assignment.release_held(&partition, generation, Some(start));
+                }
+                None
+            }
+            Err(error) => {
+                held.iter().for_each(|(partition, generation)| assignment.release_held(partition, *generation, None));
+                Some(error)
+            }
+        });
+        self.report_error(error);
+    }
+
+    fn report_error(&self, error: Option<Error>) {
+        if let Some(error) = error {
+            event!(
+                WARN, self.shared.client.origin(), %error,
+                "the rebalance listener failed: the reader is told, and the rebalance goes on"
+            );
+            self.shared.buffer.with_state(|assignment| assignment.push_error(error));
+        }
+    }
+
+    /// One call, on a task of its own, so that a panic in it is contained.
+    async fn call<T: Send + 'static>(
+        &self,
+        name: &str,
+        call: impl Future<Output = (T, ListenerResult)> + Send + 'static,
+    ) -> Result<T> {
+        let bound = self.shared.settings.max_poll_interval;
+        let failed = |what: String| Error::new(ErrorKind::Callback, format!("the rebalance listener's {name} {what}"));
+        let mut task = JoinSet::new();
+        task.spawn(call);
+        // Dropping the set ends a call that takes too long.
+        match timeout(bound, task.join_next()).await {
+            Ok(Some(Ok((value, Ok(()))))) => Ok(value),
+            Ok(Some(Ok((_, Err(cause))))) => Err(failed(format!("failed: {cause}")).with_source(cause)),
+            Ok(Some(Err(panic))) => Err(failed("panicked".to_owned()).with_source(panic)),
+            Ok(None) => Err(failed("was not called".to_owned())),
+            Err(_) => Err(failed(format!("took longer than {bound:?} (max.poll.interval.ms) and was dropped"))),
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Where the tasks that fetch and the reader that takes meet: two locks, and whom to wake.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::Waker,
+};
+
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+use crate::consumer::{
+    buffer::{
+        decoded_batch::{DecodeConfig, DecodedBatch},
+        partition_buffer::Decompression,
+        record_reader::RecordReader,
+        split_reader::SplitId,
+    },
+    fetch::{connection_scaling::FetchConnectionId, memory_budget::QuotaWaker},
+    state::{ConsumerState, Wakeups},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    record::TopicPartition,
+    wire::batch::Decompressor,
+};
+
+/// A lock that outlives a panic elsewhere: what it protects is changed in whole steps.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What wakes the tasks that fetch.
+#[derive(Debug, Default)]
+pub(crate) struct FetchWakers(Mutex<HashMap<FetchConnectionId, Arc<Notify>>>);
+
+impl FetchWakers {
+    pub(crate) fn get(&self, connection: FetchConnectionId) -> Arc<Notify> {
+        lock(&self.0).entry(connection).or_default().clone()
+    }
+
+    /// Makes what a broker's account calls when it has room again.
+    pub(crate) fn factory(self: &Arc<Self>) -> Box<dyn Fn(i32) -> QuotaWaker + Send> {
+        let wakers = self.clone();
+        Box::new(move |broker| {
+            let wakers = wakers.clone();
+            Box::new(move || {
+                let wakers = lock(&wakers.0);
+                let here = wakers.iter().filter(|(connection, _)| connection.broker == broker);
+                here.for_each(|(_, waker)| waker.notify_one());
+            })
+        })
+    }
+}
+
+/// Shared by the consumer, its tasks, and the records that a reader holds.
+pub(crate) struct FetchBuffer {
+    me: Weak<FetchBuffer>,
+    state: Mutex<ConsumerState>,
+    reader: Mutex<RecordReader>,
+    /// Those of partitions that are split off; their locks are taken after the common one's and
+    /// before the assignment's.
+    split: Mutex<Vec<Arc<Mutex<RecordReader>>>>,
+    reading: AtomicBool,
+    pub(crate) wakers: Arc<FetchWakers>,
+    /// Wakes the consumer's own task.
+    pub(crate) task: Notify,
+    /// Wakes those who wait for partitions to come or to be given back.
+    pub(crate) position_waiters: Notify,
+    /// A close waits for the readers of partitions that are split off.
+    closing: AtomicBool,
+    /// Revocations that wait for the reader.
+    pub(crate) revocations: AtomicUsize,
+    runtime: Handle,
+    /// One thread does everything: who reads without waiting keeps the fetches from going on.
+    one_thread: bool,
+    decompressors: Mutex<Vec<Decompressor>>,
+    decode_config: DecodeConfig,
+}
+
+impl FetchBuffer {
+    pub(crate) fn new(
+        assignment: ConsumerState,
+        wakers: Arc<FetchWakers>,
+        opening: DecodeConfig,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            state: Mutex::new(assignment),
+            reader: Mutex::new(RecordReader::new(opening.clone(), None)),
+            split: Mutex::default(),
+            reading: AtomicBool::new(false),
+            wakers,
+            task: Notify::new(),
+            position_waiters: Notify::new(),
+            closing: AtomicBool::new(false),
+            revocations: AtomicUsize::new(0),
+            one_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
+            runtime,
+            decompressors: Mutex::default(),
+            decode_config: opening,
+        })
+    }
+
+    /// Does something with the assignment, and wakes whom it concerns.
+    pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
+        let mut assignment = lock(&self.state);
+        let result = act(&mut assignment);
+        let signals = assignment.take_signals();
+        drop(assignment);
+        self.wake(signals);
+        result
+    }
+
+    /// The same where it takes partitions, or positions in them, away from the reader: when this
+    /// returns, nothing more of them is handed out.
+    pub(crate) fn with_state_and_readers<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
+        let mut reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        // Nobody else takes more than one of them, but under the common reader's lock.
+        let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
+        self.with_state(|assignment| {
+            let result = act(assignment);
+            reader.reconcile(assignment);
+            split.iter_mut().for_each(|reader| reader.reconcile(assignment));
+            result
+        })
+    }
+
+    /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done
+    /// with.
+    pub(crate) fn split(
+        &self,
+        partition: &TopicPartition,
+        by_hand: bool,
+    ) -> Result<(SplitId, Arc<Mutex<RecordReader>>)> {
+        let mut reader = lock(&self.reader);
+        let holds = reader.holds(partition);
+        let id = self.with_state(|assignment| {
+            let id = assignment.split(partition, holds)?;
+            reader.reconcile(assignment);
+            Ok::<_, Error>(id)
+        })?;
+        reader.release(partition);
+        let its_own = RecordReader::new(self.decode_config.clone(), Some(id.clone())).inheriting(holds);
+        let its_own = Arc::new(Mutex::new(if by_hand { its_own.with_manual_completion() } else { its_own }));
+        lock(&self.split).push(its_own.clone());
+        Ok((id, its_own))
+    }
+
+    /// The partition goes back to the common reader, with all that was not handed out of it.
+    pub(crate) fn join_split(&self, id: &SplitId, its_own: &Arc<Mutex<RecordReader>>) {
+        let lent = lock(its_own).lent;
+        self.with_state_and_readers(|assignment| assignment.unsplit(id, lent));
+        lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
+        let mut reader = lock(&self.reader);
+        let mut its_own = lock(its_own);
+        its_own.release(&id.partition);
+        reader.add_delivered_records(its_own.delivered_records());
+        drop((reader, its_own));
+        self.notify_completed();
+    }
+
+    /// Records that all readers together were given.
+    pub(crate) fn delivered_records(&self) -> u64 {
+        let mut reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        reader.delivered_records() + split.iter().map(|reader| lock(reader).delivered_records()).sum::<u64>()
+    }
+
+    /// Waits until the readers of partitions that are split off hold nothing more, until then at
+    /// the latest.
+    pub(crate) async fn wait_for_split_readers(&self, deadline: Instant) {
+        self.closing.store(true, SeqCst);
+        loop {
+            let mut moved = pin!(self.position_waiters.notified());
+            // From here on it hears of whoever is done.
+            moved.as_mut().enable();
+            let split = lock(&self.split).clone();
+            if !split.iter().any(|reader| lock(reader).holds_records()) || timeout_at(deadline, moved).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether any reader holds records of one of these.
+    pub(crate) fn holds(&self, partitions: &[TopicPartition]) -> bool {
+        let reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        let holds = |reader: &RecordReader| partitions.iter().any(|partition| reader.holds(partition));
+        holds(&reader) || split.iter().any(|reader| holds(&lock(reader)))
+    }
+
+    pub(crate) fn reader(&self) -> MutexGuard<'_, RecordReader> {
+        lock(&self.reader)
+    }
+
+    /// The reader of all that is not split off, under its lock.
+    pub(crate) fn common_reader(&self) -> &Mutex<RecordReader> {
+        &self.reader
+    }
+
+    fn wake(&self, signals: Wakeups) {
+        for node in signals.connections {
+            self.wakers.get(node).notify_one();
+        }
+        if signals.task {
+            self.task.notify_one();
+        }
+        if signals.position_waiters {
+            self.position_waiters.notify_waiters();
+        }
+        signals.reader.into_iter().chain(signals.readers).for_each(Waker::wake);
+        for job in signals.decompressions {
+            self.spawn_decompression(job);
+        }
+    }
+
+    /// Opens a batch on a thread that may block.
+    fn spawn_decompression(&self, job: Decompression) {
+        let Some(buffer) = self.me.upgrade() else { return };
+        self.runtime.spawn_blocking(move || {
+            let mut decompressor = lock(&buffer.decompressors).pop().unwrap_or_default();
+            let Decompression { progress, batch, reservation, start, end, opening } = job;
+            let opened = DecodedBatch::decode(
+                &progress,
+                &batch,
+                start..end,
+                reservation,
+                &mut decompressor,
+                &buffer.decode_config,
+            );
+            // What it became is charged by now.
+            drop(opening);
+            lock(&buffer.decompressors).push(decompressor);
+            buffer.with_state(|assignment| assignment.handle_decompressed(&progress, end, opened));
+        });
+    }
+
+    /// Becomes the one reader. What the last one held is done with, and what waits for that goes
+    /// on.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while another call reads, or records of one are still held.
+    pub(crate) fn start_reading(&self) -> Result<ReadGuard<'_>> {
+        if self.reading.swap(true, SeqCst) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "another call reads from this consumer, or the records of the last poll are still held: one reader at a time",
+            ));
+        }
+        self.complete_delivered();
+        Ok(ReadGuard(Some(self)))
+    }
+
+    /// Whether the reader should let others go on before it reads: it has taken over new batches
+    /// since it last did, and has the only thread.
+    pub(crate) fn should_yield(&self, reader: &Mutex<RecordReader>) -> bool {
+        self.one_thread && lock(reader).take_refilled()
+    }
+
+    /// The same of the common reader.
+    pub(crate) fn reader_should_yield(&self) -> bool {
+        self.should_yield(&self.reader)
+    }
+
+    /// The reader asks for the next records: it is done with those that it holds.
+    pub(crate) fn complete_delivered(&self) {
+        lock(&self.reader).complete_delivered();
+        self.notify_completed();
+    }
+
+    /// Revocations that waited for a reader may go on.
+    pub(crate) fn notify_completed(&self) {
+        if self.closing.load(SeqCst) {
+            self.position_waiters.notify_waiters();
+        }
+        if self.revocations.load(SeqCst) > 0 {
+            self.task.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for FetchBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("reading", &self.reading).finish_non_exhaustive()
+    }
+}
+
+/// The right to read, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct ReadGuard<'a>(Option<&'a FetchBuffer>);
+
+impl ReadGuard<'_> {
+    /// The same, to be kept as long as one likes; `None` where the inbox is being dropped.
+    pub(crate) fn into_owned_guard(mut self) -> Option<OwnedReadGuard> {
+        let buffer = self.0.and_then(|buffer| buffer.me.upgrade())?;
+        self.0 = None;
+        Some(OwnedReadGuard(buffer))
+    }
+}
+
+impl Drop for ReadGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.0 {
+            buffer.reading.store(false, SeqCst);
+        }
+    }
+}
+
+/// The right to read, with all that it reads from.
+#[derive(Debug)]
+pub(crate) struct OwnedReadGuard(Arc<FetchBuffer>);
+
+impl OwnedReadGuard {
+    pub(crate) fn buffer(&self) -> &Arc<FetchBuffer> {
+        &self.0
+    }
+}
+
+impl Drop for OwnedReadGuard {
+    fn drop(&mut self) {
+        self.0.reading.store(false, SeqCst);
+    }
+}

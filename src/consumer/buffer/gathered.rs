@@ -1,0 +1,67 @@
+//! Counts what a reader has taken over and not handed out while it waits for a full batch. Decides;
+//! does no IO.
+
+use std::sync::Arc;
+
+use crate::consumer::{buffer::partition_buffer::CollectedItem, fetch::memory_budget::BrokerQuota};
+
+/// The part of a broker's share, as its reciprocal, that a reader keeps to itself while it waits
+/// for more: the rest is for what is fetched meanwhile.
+const PART_OF_SHARE: usize = 4;
+
+/// Records that wait with the reader.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    records: usize,
+    /// Bytes by the account that they are charged to: few, one for each broker.
+    bytes: Vec<(Arc<BrokerQuota>, usize)>,
+    /// Something stands behind the records that only shows when they are read: an error, an end.
+    stops: bool,
+}
+
+impl Gathered {
+    pub(crate) fn add(&mut self, taken: &CollectedItem) {
+        match taken {
+            CollectedItem::Decoded(part) => {
+                self.records += part.left;
+                self.charge(part.quota(), part.bytes.max(part.records.size()));
+            }
+            CollectedItem::Fetched { batch, reservation, start, end, .. } => {
+                // What lies before `start` is not handed out. How many a message set's wrapper
+                // holds is not known yet.
+                let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
+                self.records += all.min(usize::try_from(end - start).unwrap_or(0));
+                self.charge(reservation.quota(), batch.bytes().len());
+            }
+            CollectedItem::Skip { .. } => {}
+            CollectedItem::Corrupt { .. } | CollectedItem::OutOfRange { .. } | CollectedItem::End { .. } => {
+                self.stops = true
+            }
+        }
+    }
+
+    fn charge(&mut self, to: &Arc<BrokerQuota>, bytes: usize) {
+        match self.bytes.iter_mut().find(|(quota, _)| Arc::ptr_eq(quota, to)) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.bytes.push((to.clone(), bytes)),
+        }
+    }
+
+    pub(crate) fn merge(&mut self, more: Self) {
+        self.records += more.records;
+        more.bytes.iter().for_each(|(quota, bytes)| self.charge(quota, *bytes));
+        self.stops |= more.stops;
+    }
+
+    /// Returns the number of records that are missing to that many; at least one.
+    pub(crate) fn missing(&self, records: usize) -> usize {
+        records.saturating_sub(self.records).max(1)
+    }
+
+    /// Returns true when there is nothing more to wait for: that many are there, or as many as the
+    /// reader may keep to itself, or an error or end stands behind them.
+    pub(crate) fn is_enough(&self, records: usize) -> bool {
+        let full = |(quota, bytes): &(Arc<BrokerQuota>, usize)| *bytes >= quota.limit() / PART_OF_SHARE;
+        self.records >= records || self.stops || self.bytes.iter().any(full)
+    }
+}

@@ -1,0 +1,237 @@
+//! Partitions for a reader that works on many records at once and says by itself what it is done
+//! with: the worker.
+//!
+//! A record is done here when its mark says so, and not when the next one is asked for. Everything
+//! else is as with partitions that are split off: order, commits of what is done, revocations that
+//! wait for what is in hand.
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use crate::consumer::{
+    Consumer,
+    buffer::{
+        fetch_buffer::{FetchBuffer, OwnedReadGuard, lock},
+        record_reader::RecordReader,
+        split_reader::SplitId,
+    },
+    group::OwnedPollGuard,
+    subscription::delivery_progress::DeliveryProgress,
+};
+use crate::{
+    error::{Error, Result},
+    log::Origin,
+    record::{ConsumerRecord, TopicPartition},
+};
+
+/// The right to read a consumer by hand, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct ManualReader {
+    consumer: Consumer,
+    _one_reader: Option<OwnedReadGuard>,
+    /// As long as it is there, the reader counts as one that comes.
+    poll_guard: Option<OwnedPollGuard>,
+}
+
+/// What a consumer has for whoever reads it by hand.
+#[derive(Debug)]
+pub(crate) enum ManualReaderEvent {
+    /// A partition that is assigned from now on.
+    Partition(ManualPartitionReader),
+    /// What is in the way of all partitions; the consumer goes on.
+    Error(Error),
+    /// Nothing more comes: the consumer was closed, or could not go on.
+    Ended(Option<Error>),
+}
+
+/// Why a partition is no longer read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartitionEnd {
+    /// The group waits for it: finish what is in hand, then drop the hand.
+    Revoking,
+    /// It is gone, perhaps to another member that reads the same records.
+    Gone,
+}
+
+impl Consumer {
+    /// `max.poll.interval.ms`, where there is a group.
+    pub(crate) fn max_poll_interval(&self) -> Option<Duration> {
+        self.shared.group.is_some().then_some(self.shared.settings.max_poll_interval)
+    }
+
+    /// What log lines say of this consumer.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.shared.client.origin()
+    }
+
+    pub(crate) fn group_id(&self) -> Option<Arc<str>> {
+        self.shared.settings.group_id.clone()
+    }
+}
+
+impl ManualReader {
+    /// Becomes the one reader of a consumer. `busy_since` says since when the reader has been at
+    /// the record that it has been at for longest: `max.poll.interval.ms` counts from there.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while another one reads.
+    pub(crate) fn new(
+        consumer: Consumer,
+        busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        consumer.check_open()?;
+        let one_reader = consumer.shared.buffer.start_reading()?.into_owned_guard();
+        if let Some(group) = &consumer.shared.group {
+            group.set_busy_since(busy_since);
+        }
+        let mut reader = Self { consumer, _one_reader: one_reader, poll_guard: None };
+        reader.recover();
+        Ok(reader)
+    }
+
+    /// The reader is well: a member that was put out because it was not may join again.
+    pub(crate) fn recover(&mut self) {
+        self.poll_guard = None;
+        self.poll_guard = self.consumer.shared.group.as_ref().map(|group| group.poll_recorder().begin_poll());
+    }
+
+    /// The next thing that happens; waits for it as long as it takes.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is lost.
+    pub(crate) async fn next(&self) -> ManualReaderEvent {
+        let buffer = &self.consumer.shared.buffer;
+        loop {
+            let mut moved = pin!(buffer.position_waiters.notified());
+            // From here on it hears of partitions that come.
+            moved.as_mut().enable();
+            let state = poll_fn(|cx| {
+                let state = buffer.with_state(|assignment| {
+                    if assignment.has_ended() {
+                        // The last one is why.
+                        let last = std::iter::from_fn(|| assignment.pop_error()).last();
+                        return Some(NextEvent::Event(ManualReaderEvent::Ended(last)));
+                    }
+                    if let Some(error) = assignment.pop_error() {
+                        return Some(NextEvent::Event(ManualReaderEvent::Error(error)));
+                    }
+                    let new = assignment.unsplit_partition().map(NextEvent::New);
+                    if new.is_none() {
+                        assignment.register_waker(cx.waker());
+                    }
+                    new
+                });
+                if let Some(state) = state {
+                    return Poll::Ready(Some(state));
+                }
+                moved.as_mut().poll(cx).map(|()| None)
+            });
+            match state.await {
+                Some(NextEvent::Event(event)) => return event,
+                Some(NextEvent::New(partition)) => {
+                    // Taken away meanwhile, it is an error that tells nobody anything: look again.
+                    if let Ok((id, reader)) = buffer.split(&partition, true) {
+                        return ManualReaderEvent::Partition(ManualPartitionReader {
+                            buffer: buffer.clone(),
+                            id,
+                            reader,
+                        });
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+enum NextEvent {
+    Event(ManualReaderEvent),
+    New(TopicPartition),
+}
+
+/// One partition, read by hand. Dropping it lets go of what is not done: the group may have the
+/// partition.
+#[derive(Debug)]
+pub(crate) struct ManualPartitionReader {
+    buffer: Arc<FetchBuffer>,
+    id: SplitId,
+    reader: Arc<Mutex<RecordReader>>,
+}
+
+impl ManualPartitionReader {
+    pub(crate) fn partition(&self) -> &TopicPartition {
+        &self.id.partition
+    }
+
+    /// The next records: waits for the first of them, and takes those behind it that are there, at
+    /// most so many, until they are about so many bytes. `None` when the partition is read no more.
+    ///
+    /// # Errors
+    /// As [`PartitionStream::recv`](crate::consumer::PartitionStream::recv).
+    ///
+    /// # Cancel safety
+    /// Safe: no record is lost.
+    pub(crate) async fn receive(
+        &self,
+        max: usize,
+        bytes: usize,
+        out: &mut Vec<ConsumerRecord>,
+    ) -> Option<Result<CompletionMark>> {
+        let progress = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.buffer, cx, out)).await?;
+        Some(progress.map(CompletionMark))
+    }
+
+    /// Waits until the partition is to be given up, or is gone.
+    pub(crate) async fn ended(&self) -> PartitionEnd {
+        self.until(|ending| ending.is_some()).await.unwrap_or(PartitionEnd::Gone)
+    }
+
+    /// Waits until the partition is gone.
+    pub(crate) async fn gone(&self) {
+        self.until(|ending| ending == Some(PartitionEnd::Gone)).await;
+    }
+
+    async fn until(&self, wanted: impl Fn(Option<PartitionEnd>) -> bool) -> Option<PartitionEnd> {
+        loop {
+            let mut moved = pin!(self.buffer.position_waiters.notified());
+            moved.as_mut().enable();
+            let ending = self.buffer.with_state(|assignment| assignment.partition_end(&self.id));
+            if wanted(ending) {
+                return ending;
+            }
+            moved.await;
+        }
+    }
+}
+
+impl Drop for ManualPartitionReader {
+    fn drop(&mut self) {
+        self.buffer.join_split(&self.id, &self.reader);
+    }
+}
+
+/// Where records belong that were taken together.
+#[derive(Clone, Debug)]
+pub(crate) struct CompletionMark(Arc<DeliveryProgress>);
+
+impl CompletionMark {
+    /// All records before this offset are done.
+    pub(crate) fn complete_to(&self, next: i64) {
+        self.0.complete_to(next);
+    }
+
+    /// Whether it is of the same lease as another one.
+    pub(crate) fn is_same_progress(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether its records are no longer wanted: the partition was sought, or taken away.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_superseded()
+    }
+}

@@ -1,0 +1,312 @@
+//! Partitions that are split off from the common reader: each has a reader of its own. Decides;
+//! does no IO.
+//!
+//! A partition that is split off stays in the rotation (so that its batches are opened ahead), but
+//! only its own reader takes from it and is woken by it. Where brokers' accounts are full and
+//! somebody waits, what waits for a reader that does not come is dropped and fetched anew when it
+//! does: a stream that nobody reads holds up nobody.
+
+use std::{
+    sync::Arc,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use crate::consumer::{
+    buffer::{manual_reader::PartitionEnd, partition_buffer::CollectedItem},
+    fetch::connection_scaling::FetchConnectionId,
+    state::ConsumerState,
+    subscription::fetch_position::FetchState,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    log::event,
+    record::TopicPartition,
+};
+
+/// What was fetched ahead for a reader that has not come for so long is dropped where others need
+/// its room.
+const ABSENT: Duration = Duration::from_secs(1);
+
+/// Which splitting of which partition: one that was undone, or whose partition came back later, is
+/// another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SplitId {
+    pub(crate) partition: TopicPartition,
+    id: u64,
+}
+
+/// That a partition is split off, and what its reader waits for.
+#[derive(Debug)]
+pub(crate) struct SplitReader {
+    id: u64,
+    /// Waits for records.
+    waker: Option<Waker>,
+    /// About when it last asked.
+    last_asked_at: Option<Instant>,
+    errors: Vec<Error>,
+}
+
+impl SplitReader {
+    /// Whether its reader waits for something right now.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waker.is_some()
+    }
+}
+
+impl ConsumerState {
+    /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the
+    /// new reader, which begins behind it.
+    pub(crate) fn split(&mut self, partition: &TopicPartition, holds: bool) -> Result<SplitId> {
+        let state = self.get(partition)?;
+        if state.split.is_some() {
+            let message = format!("{partition} is split off already: drop its stream first");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if state.revoking {
+            let message = format!("{partition} is being taken back by the group");
+            return Err(Error::new(ErrorKind::NotAssigned, message));
+        }
+        if holds {
+            self.refetch_undelivered(partition);
+        }
+        self.splits += 1;
+        let id = self.splits;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.evicted = false;
+            state.split = Some(SplitReader { id, waker: None, last_asked_at: self.clock, errors: Vec::new() });
+        }
+        self.mark_changed(partition);
+        Ok(SplitId { partition: partition.clone(), id })
+    }
+
+    /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind
+    /// what another one gives, and reads on behind what it has.
+    fn refetch_undelivered(&mut self, partition: &TopicPartition) {
+        let Some(state) = self.partitions.get(partition) else { return };
+        let Some(progress) = &state.progress else { return };
+        let offset = progress.delivered();
+        let epoch = progress.to_commit(offset).leader_epoch;
+        // An open question whether the log has what was read is asked anew where there is still
+        // cause for it.
+        self.reposition(partition, FetchState::Fetching { offset, epoch: epoch.unwrap_or(-1) }, false);
+    }
+
+    /// The common reader reads the partition again. `lent`: records of a poll of its own reader are
+    /// still held.
+    pub(crate) fn unsplit(&mut self, of: &SplitId, lent: bool) {
+        if self.is_split(of)
+            && let Some(state) = self.partitions.get_mut(&of.partition)
+        {
+            state.evicted = false;
+            let errors = state.split.take().map(|split| split.errors).unwrap_or_default();
+            for error in errors {
+                self.push_error(error);
+            }
+            if lent {
+                self.refetch_undelivered(&of.partition);
+            }
+            self.mark_changed(&of.partition);
+            self.enqueue_for_delivery(&of.partition);
+            self.wake_reader();
+            self.signals.position_waiters = true;
+        }
+    }
+
+    /// A partition that could be split off.
+    pub(crate) fn unsplit_partition(&self) -> Option<TopicPartition> {
+        let unsplit = self.partitions.iter().filter(|(_, state)| state.split.is_none() && !state.revoking);
+        unsplit.map(|(partition, _)| partition).min().cloned()
+    }
+
+    /// Whether that splitting still stands.
+    pub(crate) fn is_split(&self, of: &SplitId) -> bool {
+        let state = self.partitions.get(&of.partition).and_then(|state| state.split.as_ref());
+        state.is_some_and(|split| split.id == of.id)
+    }
+
+    /// Why that splitting is to end, or has; `None` while it goes on.
+    pub(crate) fn partition_end(&self, of: &SplitId) -> Option<PartitionEnd> {
+        if !self.is_split(of) {
+            Some(PartitionEnd::Gone)
+        } else {
+            // A consumer that closes waits for what is in hand as well.
+            (self.has_ended() || !self.is_owned(&of.partition)).then_some(PartitionEnd::Revoking)
+        }
+    }
+
+    /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was
+    /// taken away.
+    pub(crate) fn has_ended_for(&self, of: Option<&SplitId>) -> bool {
+        let gone = |of: &SplitId| !self.is_split(of) || !self.is_owned(&of.partition);
+        self.has_ended() || of.is_some_and(gone)
+    }
+
+    /// The next error for that reader.
+    pub(crate) fn pop_error_for(&mut self, of: Option<&SplitId>) -> Option<Error> {
+        let Some(of) = of else { return self.pop_error() };
+        let split = self.partitions.get_mut(&of.partition)?.split.as_mut()?;
+        (split.id == of.id && !split.errors.is_empty()).then(|| split.errors.remove(0))
+    }
+
+    /// Tells whoever reads a partition.
+    pub(crate) fn push_partition_error(&mut self, partition: &TopicPartition, error: Error) {
+        match self.partitions.get_mut(partition).and_then(|state| state.split.as_mut()) {
+            Some(split) => {
+                split.errors.push(error);
+                self.wake_split(partition);
+            }
+            None => self.push_error(error),
+        }
+    }
+
+    /// Tells every reader of a partition that was split off.
+    pub(crate) fn push_error_to_splits(&mut self, error: &Error) {
+        for split in self.partitions.values_mut().filter_map(|state| state.split.as_mut()) {
+            split.errors.push(error.clone());
+        }
+    }
+
+    /// Takes for one reader: the common one, or that of a partition.
+    pub(crate) fn collect_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<CollectedItem>) {
+        let Some(of) = of else {
+            self.last_asked_at = self.clock;
+            if std::mem::take(&mut self.evicted) {
+                let back = self.partitions.iter_mut().filter(|(_, state)| state.split.is_none());
+                let back = back.filter_map(|(p, state)| std::mem::take(&mut state.evicted).then(|| p.clone()));
+                for partition in back.collect::<Vec<_>>() {
+                    self.mark_changed(&partition);
+                }
+            }
+            return self.collect(records, out);
+        };
+        if self.has_ended_for(Some(of)) {
+            return;
+        }
+        let clock = self.clock;
+        let Some(state) = self.partitions.get_mut(&of.partition) else { return };
+        let Some(split) = state.split.as_mut() else { return };
+        split.last_asked_at = clock;
+        split.waker = None;
+        let evicted = std::mem::take(&mut state.evicted);
+        let Some(progress) = state.progress.as_ref().filter(|_| !state.paused) else { return };
+        state.queue.take(progress, records, out);
+        if evicted || (state.full && state.queue.bytes() <= state.queue_bound() / 2) {
+            self.mark_changed(&of.partition);
+        }
+        self.plan_decompressions();
+    }
+
+    /// A reader waits for whatever comes.
+    pub(crate) fn register_waker_for(&mut self, of: Option<&SplitId>, waker: &Waker) {
+        match of {
+            None => self.register_waker(waker),
+            Some(of) => {
+                if let Some(split) = self.partitions.get_mut(&of.partition).and_then(|state| state.split.as_mut()) {
+                    match &mut split.waker {
+                        Some(known) => known.clone_from(waker),
+                        none => *none = Some(waker.clone()),
+                    }
+                }
+            }
+        }
+        if self.partitions.values().any(|state| state.split.is_some()) {
+            // Room may have to be made for the one who waits.
+            let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
+            let full = self
+                .connections
+                .iter()
+                .filter(|(_, node)| node.quota.is_starved() || !node.quota.has_room_to_fetch(bytes));
+            self.signals.connections.extend(full.map(|(id, _)| *id));
+            // What it waits for may be there, and no room to open it.
+            self.plan_decompressions();
+        }
+    }
+
+    /// There is something for whoever reads a partition.
+    pub(crate) fn wake_reader_of(&mut self, partition: &TopicPartition) {
+        if self.partitions.get(partition).is_some_and(|state| state.split.is_some()) {
+            self.wake_split(partition);
+        } else {
+            self.wake_reader();
+        }
+    }
+
+    /// Wakes the reader of a partition that is split off.
+    pub(crate) fn wake_split(&mut self, partition: &TopicPartition) {
+        let split = self.partitions.get_mut(partition).and_then(|state| state.split.as_mut());
+        self.signals.readers.extend(split.and_then(|split| split.waker.take()));
+    }
+
+    /// Wakes the readers of all partitions that are split off.
+    pub(crate) fn wake_splits(&mut self) {
+        let splits = self.partitions.values_mut().filter_map(|state| state.split.as_mut());
+        self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
+    }
+
+    /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and
+    /// where the whole is full, those that have more than their share of it.
+    pub(crate) fn quotas_to_evict(&self, node: i32, bytes: usize) -> Vec<i32> {
+        let full = self.connections.get(&node.into()).is_some_and(|node| !node.quota.total_has_room_for(bytes));
+        let beyond = self.connections.iter().filter(|(_, state)| full && state.quota.exceeds_share());
+        beyond.map(|(connection, _)| connection.broker).filter(|id| *id != node).chain([node]).collect()
+    }
+
+    /// A broker's account is full: where somebody waits, drops what waits for readers that have not
+    /// come for long, those first that have not come for longest, until `least` bytes are free.
+    /// When to look again, if there is more of it.
+    pub(crate) fn evict_unread(&mut self, node: FetchConnectionId, least: usize, now: Instant) -> Option<Instant> {
+        let waits = |split: Option<&SplitReader>| split.is_some_and(SplitReader::is_waiting);
+        let reader_waits = self.reader_waits();
+        if !reader_waits && !self.partitions.values().any(|state| waits(state.split.as_ref())) {
+            // All are busy with what they have, and free it in time.
+            return None;
+        }
+        let quota = self.connections.get(&node).map(|node| node.quota.clone())?;
+        let makers = self.quotas_to_evict(node.broker, least);
+        let unread = self.partitions.iter().filter_map(|(partition, state)| {
+            let (waits, asked) = match &state.split {
+                Some(split) => (split.is_waiting(), split.last_asked_at),
+                None => (reader_waits, self.last_asked_at),
+            };
+            let fetched = matches!(state.position.state(), FetchState::Fetching { .. }) && !state.queue.is_empty();
+            let here = state.broker.is_some_and(|node| makers.contains(&node));
+            (here && fetched && !waits).then(|| (asked, partition.clone()))
+        });
+        let mut unread: Vec<_> = unread.collect();
+        unread.sort_unstable();
+        let rounds = [false, true].into_iter().flat_map(|opened| unread.iter().map(move |state| (opened, state)));
+        for (opened, (asked, partition)) in rounds {
+            if quota.has_room_to_fetch(least) {
+                return None;
+            }
+            let patience = asked.map(|asked| asked + ABSENT).filter(|at| *at > now);
+            if patience.is_some() {
+                return patience;
+            }
+            if let Some(state) = self.partitions.get_mut(partition)
+                && let Some(offset) = state.queue.evict(opened)
+            {
+                let what = "dropped unread, to make room: it is fetched anew when it is asked for";
+                event!(DEBUG, self.rules.origin, %partition, offset, "{what}");
+                state.evicted = true;
+                self.evicted = true;
+                self.refetch_from(partition, offset);
+            }
+        }
+        None
+    }
+
+    /// Whether records that were taken under this lease may be handed out by that reader now:
+    /// `None` when by nobody any more.
+    pub(crate) fn is_deliverable_by(
+        &self,
+        of: Option<&SplitId>,
+        progress: &Arc<crate::consumer::subscription::delivery_progress::DeliveryProgress>,
+    ) -> Option<bool> {
+        let may = self.is_deliverable(progress)?;
+        let split = self.partitions.get(progress.partition()).and_then(|state| state.split.as_ref());
+        let its_own = split.map(|split| split.id) == of.map(|of| of.id);
+        Some(may && its_own)
+    }
+}

@@ -1,0 +1,318 @@
+//! What is fetched from which broker: one request at a time over each connection, of what its
+//! partitions have room for. Decides; does no IO.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use crate::consumer::{
+    buffer::split_reader::SplitReader,
+    config::settings::IsolationLevel,
+    fetch::{
+        connection_scaling::FetchConnectionId,
+        memory_budget::{BrokerQuota, Reservation},
+        session::{PartitionSpec, SessionRequest},
+    },
+    state::ConsumerState,
+    subscription::{fetch_position::FetchState, partition_state::PartitionState},
+};
+use crate::{
+    record::TopicPartition,
+    wire::fetch::{FetchPartition, FetchRequest},
+};
+
+/// The smallest fetch that is worth its round trip while there is something else to read; of small
+/// shares a part.
+const LEAST: usize = 512 * 1024;
+const LEAST_PART: usize = 32;
+
+/// How many answers of its largest size a broker's share of the memory holds.
+const ANSWERS: usize = 8;
+/// What an answer says of a partition beside its batches takes no more than this, as a rule.
+const HEAD: usize = 64;
+/// What is left of a response, as a part of it, from which on it is copied out so that the whole
+/// can go.
+const REMAINDER: usize = 8;
+
+/// What a broker's task is to do next.
+#[derive(Debug)]
+pub(crate) enum FetchPlan {
+    /// To send this, with the bytes reserved that the answer may have.
+    Fetch {
+        request: Box<FetchRequest>,
+        reserved: Reservation,
+        /// Whether some topic's id is not known, so that it can only be asked for by name.
+        by_name: bool,
+    },
+    /// To wait until it is woken, or until then.
+    Wait(Option<Instant>),
+    /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer
+    /// connections now.
+    End,
+}
+
+/// The most that one answer may take of a broker's share.
+pub(crate) fn largest_response(quota: &BrokerQuota) -> usize {
+    quota.limit() / ANSWERS
+}
+
+/// Tells a broker that a session is over.
+#[derive(Debug)]
+pub(crate) struct SessionClose {
+    pub(crate) broker: i32,
+    /// A fetch of nothing.
+    pub(crate) request: FetchRequest,
+}
+
+fn session_close(broker: i32, session: SessionRequest) -> SessionClose {
+    let request = FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 1,
+        isolation_level: 0,
+        session_id: session.session_id,
+        session_epoch: session.session_epoch,
+        topics: Vec::new(),
+        forgotten: Vec::new(),
+        rack_id: String::new(),
+    };
+    SessionClose { broker, request }
+}
+
+impl ConsumerState {
+    /// The next fetch from a broker, over one of the connections to it.
+    pub(crate) fn plan_fetch(&mut self, from: impl Into<FetchConnectionId>, now: Instant) -> FetchPlan {
+        let id = from.into();
+        self.clock = Some(now);
+        self.expire_preferred_replicas(id, now);
+        self.update_session(id, now);
+        let (min_bytes, max_bytes) = (self.rules.min_bytes, self.rules.max_bytes);
+        let partition_bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
+        let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::Wait(None) };
+        if let Some(at) = node.not_before.filter(|at| *at > now) {
+            return FetchPlan::Wait(Some(at));
+        }
+        if node.session.len() == 0 && node.partitions == 0 {
+            return self.plan_session_close(id);
+        }
+        if node.session.len() == 0 {
+            return FetchPlan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
+        }
+        let quota = node.quota.clone();
+        // Several answers share the room: what is left of one that is being read never keeps the
+        // next ones out.
+        let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_response(&quota)).min(node.fetch_size.bytes());
+        // A broker sends at least one batch, whatever it is allowed; the next is likely not larger
+        // than the last were.
+        let least = LEAST.min(quota.limit() / LEAST_PART).max(node.largest_batch);
+        let asked = node.session.len();
+        let heads = HEAD.saturating_mul(asked.saturating_add(2));
+        // All of them ask for that much at least, so that only few need to be counted.
+        let of_all = asked.saturating_mul(partition_bytes);
+        let of_all = if of_all < most { node.session.bytes() } else { of_all };
+        let want = most.min(of_all).max(node.largest_batch).max(1).saturating_add(heads);
+        let least = want.min(least.saturating_add(heads));
+        let refused = quota.is_starved();
+        let mut reserved = quota.reserve(want, least);
+        let mut again = None;
+        if reserved.is_none() {
+            self.evict_paused(id, least);
+            again = self.evict_unread(id, least, now);
+            reserved = quota.reserve(want, least);
+        }
+        // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share,
+        // or all would stand still.
+        let starves = reserved.is_none() && self.reader_starves(id);
+        if starves && self.has_several_connections(id.broker) {
+            // It is not the line that keeps the reader waiting.
+            self.keep_connections(id.broker, 1);
+            return self.plan_fetch(id, now);
+        }
+        let beyond = starves && self.in_flight_on_siblings(id) == 0;
+        let Some(reserved) = reserved.or_else(|| beyond.then(|| quota.charge(least))) else {
+            self.quota_exhausted(id);
+            return FetchPlan::Wait(again);
+        };
+        if refused {
+            // Perhaps another connection was, which hears of room no more now.
+            self.recheck_siblings(id);
+        }
+        let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::Wait(None) };
+        node.in_flight = reserved.bytes();
+        node.empty_responses.record_sent(now);
+        node.fetch_size.record_sent(reserved.bytes().saturating_sub(heads), now);
+        let session = node.session.request();
+        let granted = i32::try_from(reserved.bytes().saturating_sub(heads).max(1)).unwrap_or(i32::MAX);
+        let by_name = node.session.has_nameless();
+        let rack = self.rules.rack.as_ref().filter(|_| node.rackless_until.is_none_or(|until| until <= now));
+        let request = FetchRequest {
+            max_wait_ms: i32::try_from(self.rules.max_wait.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: min_bytes.min(granted),
+            max_bytes: granted,
+            isolation_level: i8::from(self.rules.isolation == IsolationLevel::ReadCommitted),
+            session_id: session.session_id,
+            session_epoch: session.session_epoch,
+            topics: session.topics,
+            forgotten: session.forgotten,
+            rack_id: rack.cloned().unwrap_or_default(),
+        };
+        FetchPlan::Fetch { request: Box::new(request), reserved, by_name }
+    }
+
+    /// Nothing is read over that connection.
+    fn plan_session_close(&mut self, id: FetchConnectionId) -> FetchPlan {
+        let gone = self.has_metadata && !self.brokers.contains(&id.broker);
+        let beside = self.connections.keys().any(|other| other.broker == id.broker && *other != id);
+        let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::End };
+        if !gone && let Some(request) = node.session.closing() {
+            node.session.closed();
+            // Not by the task of this connection: a broker that does not answer would hold up what
+            // comes to it meanwhile.
+            self.session_closes.push(session_close(id.broker, request));
+            self.signals.task = true;
+        }
+        let first = id.connection == 0;
+        if first && (!gone || beside || node.quota.used() > 0) {
+            return FetchPlan::Wait(None);
+        }
+        self.connections.remove(&id);
+        self.stats.brokers.remove(&id);
+        if first {
+            self.budget.close_quota(id.broker);
+            self.scaling.remove(&id.broker);
+        } else {
+            self.connection_ended(id.broker);
+        }
+        FetchPlan::End
+    }
+
+    /// What is to be told to brokers whose sessions are over.
+    pub(crate) fn take_session_closes(&mut self) -> Vec<SessionClose> {
+        std::mem::take(&mut self.session_closes)
+    }
+
+    /// The same of all sessions that brokers have for us. Who did not answer the last fetch is not
+    /// asked.
+    pub(crate) fn end_sessions(&mut self) -> Vec<SessionClose> {
+        let mut all = self.take_session_closes();
+        for (id, node) in self.connections.iter_mut().filter(|(_, node)| node.session.is_established()) {
+            if let Some(request) = node.session.closing() {
+                node.session.closed();
+                all.push(session_close(id.broker, request));
+            }
+        }
+        all
+    }
+
+    /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker
+    /// may. What waits for other readers (of partitions that are split off, or of all others) is
+    /// nothing to this one.
+    fn reader_starves(&self, id: FetchConnectionId) -> bool {
+        // What was sought away from or paused has its turn until the reader comes to it, and
+        // nothing to give.
+        let gives = |state: &PartitionState| {
+            state.split.is_none() && !state.paused && !state.revoking && !state.queue.is_empty()
+        };
+        let gives = |partition| self.partitions.get(partition).is_some_and(gives);
+        let common = self.reader_waits() && !self.rotation.iter().any(gives);
+        let of_one = |state: &PartitionState| {
+            let waits = state.split.as_ref().is_some_and(SplitReader::is_waiting);
+            waits && state.broker == Some(id.broker) && state.queue.is_empty()
+        };
+        self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
+    }
+
+    /// Brings the session up to date with what changed.
+    fn update_session(&mut self, id: FetchConnectionId, now: Instant) {
+        let Some(node) = self.connections.get_mut(&id) else { return };
+        let mut changed = std::mem::take(&mut node.changed);
+        node.waiting.retain(|(at, partition)| {
+            let due = *at <= now;
+            if due {
+                changed.insert(partition.clone());
+            }
+            !due
+        });
+        for partition in changed {
+            let spec = self.partition_spec(&partition, id, now);
+            let waits = self.partitions.get(&partition).filter(|state| state.connection_id() == Some(id));
+            let waits = waits.and_then(|state| state.position.not_before()).filter(|at| *at > now);
+            let Some(node) = self.connections.get_mut(&id) else { return };
+            match spec {
+                Some(spec) => node.session.add(partition, spec),
+                None => {
+                    node.session.remove(&partition);
+                    if let Some(at) = waits {
+                        node.waiting.push((at, partition));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is to be fetched of a partition from that broker now.
+    fn partition_spec(
+        &mut self,
+        partition: &TopicPartition,
+        id: FetchConnectionId,
+        now: Instant,
+    ) -> Option<PartitionSpec> {
+        let state = self.partitions.get_mut(partition)?;
+        if state.connection_id() != Some(id) || state.paused || state.revoking || state.evicted {
+            return None;
+        }
+        let fetch_offset = state.position.fetch_offset(now)?;
+        // Once it has its fill it is asked for again when half of that is read, so that it does not
+        // come and go.
+        let (queued, bound) = (state.queue.bytes(), state.queue_bound());
+        state.full = if state.full { queued > bound / 2 } else { queued >= bound };
+        if state.full {
+            return None;
+        }
+        Some(PartitionSpec {
+            topic_id: state.topic_id,
+            seek_epoch: state.position.seek_epoch(),
+            partition: FetchPartition {
+                partition: partition.partition,
+                current_leader_epoch: state.leader.map_or(-1, |(_, epoch)| epoch),
+                fetch_offset,
+                max_bytes: state.fetch_bytes,
+            },
+        })
+    }
+
+    /// A broker's account is full: paused partitions give their bytes back, to be read anew when
+    /// they go on, and what keeps a whole response for a small rest is copied out of it.
+    fn evict_paused(&mut self, id: FetchConnectionId, least: usize) {
+        // Not while a question about its position is open.
+        let idle = |state: &PartitionState| {
+            state.paused && matches!(state.position.state(), FetchState::Fetching { .. } | FetchState::Stopped)
+        };
+        let mut evicted = Vec::new();
+        let makers = self.quotas_to_evict(id.broker, least);
+        let here = |state: &PartitionState| state.broker.is_some_and(|node| makers.contains(&node));
+        for (partition, state) in self.partitions.iter_mut().filter(|(_, state)| here(state) && idle(state)) {
+            if let Some(start) = state.queue.evict(false) {
+                evicted.push((partition.clone(), start));
+            }
+        }
+        for (partition, offset) in evicted {
+            self.refetch_from(&partition, offset);
+        }
+        let mut pinned: HashMap<*const Reservation, (usize, usize)> = HashMap::new();
+        let here = self.partitions.values().filter(|state| state.broker == Some(id.broker));
+        for (reservation, needed) in here.flat_map(|state| state.queue.pinned()) {
+            pinned.entry(Arc::as_ptr(reservation)).or_insert((reservation.bytes(), 0)).1 += needed;
+        }
+        let Some(quota) = self.connections.get(&id).map(|node| node.quota.clone()) else { return };
+        let mut copied = 0;
+        pinned.retain(|_, (whole, needed)| {
+            let small = *needed <= *whole / REMAINDER && quota.has_room_for(copied + *needed);
+            copied += if small { *needed } else { 0 };
+            small
+        });
+        if !pinned.is_empty() {
+            for state in self.partitions.values_mut() {
+                state.queue.copy_out(|reservation| pinned.contains_key(&Arc::as_ptr(reservation)));
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What each error means to a member, by the rules of Kafka's Java client.
+
+use std::time::{Duration, Instant};
+
+use crate::consumer::group::classic::{Action, MemberState, Membership};
+use crate::{
+    error::{Error, ErrorCode, ErrorKind, clean},
+    log::{Lasting, event, several},
+    record::TopicPartition,
+};
+
+/// How long joining may fail before the reader is told: longer than a coordinator that moves is
+/// away.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Membership {
+    /// JoinGroup or SyncGroup failed.
+    pub(super) fn join_failed(&mut self, now: Instant, error: Error) {
+        if error.code() == Some(ErrorCode::GROUP_MAX_SIZE_REACHED) {
+            // As in Java's client: another attempt would only find the group as full.
+            let group = &self.settings.group_id;
+            let what = format_args!("group {group} has as many members as the brokers allow (group.max.size)");
+            return self.end(error.context(what));
+        }
+        if error.is_fatal() {
+            return self.end(error);
+        }
+        event!(DEBUG, self.settings.origin, %error, "joining failed");
+        self.join_unconfirmed = true;
+        match error.code() {
+            Some(ErrorCode::UNKNOWN_MEMBER_ID) => {
+                let cause = self.unknown_member_message(&error);
+                self.lose_partitions(now, true, "the coordinator did not know the member", &cause);
+                self.report_retriable(now, error);
+            }
+            Some(ErrorCode::ILLEGAL_GENERATION) => {
+                self.generation = -1;
+                self.retry_because(now, "the generation was over");
+                self.report_retriable(now, error);
+            }
+            Some(ErrorCode::REBALANCE_IN_PROGRESS) => {
+                self.retry_because(now, "the group rebalances again");
+                self.report_retriable(now, error);
+            }
+            _ if error.is_retriable() => {
+                self.retry_later(now);
+                self.report_retriable(now, error);
+            }
+            _ => self.raise_error(now, error),
+        }
+    }
+
+    /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
+    /// once.
+    pub(super) fn report_retriable(&mut self, now: Instant, error: Error) {
+        if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
+            let outage_s = duration.as_secs();
+            event!(
+                WARN, self.settings.origin, member = &*clean(&self.member_id), %error, outage_s, attempts,
+                "the group cannot be joined; the consumer tries again, after retry.backoff.max.ms at the latest"
+            );
+        }
+        let (since, told) = self.failing_since.get_or_insert((now, false));
+        let lasted = now.saturating_duration_since(*since);
+        if lasted >= PATIENCE && !std::mem::replace(told, true) {
+            let (group, secs) = (&self.settings.group_id, lasted.as_secs());
+            let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
+    /// The coordinator ended a generation of the member. One that ends all of them before it has
+    /// answered a heartbeat is joined less and less often, and the reader is told once.
+    pub(super) fn count_failed_membership(&mut self, now: Instant, error: &Error) {
+        if self.setbacks.record(now, &mut self.rng) {
+            let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
+    fn retry_because(&mut self, now: Instant, reason: &str) {
+        reason.clone_into(&mut self.reason);
+        self.retry_soon(now);
+    }
+
+    /// Takes the answer that says that we are no longer in the generation; false if it says
+    /// something else.
+    pub(super) fn expelled(&mut self, now: Instant, error: &Error) -> bool {
+        match error.code() {
+            _ if error.is_fatal() => self.end(error.clone()),
+            // From OffsetCommit v9 on it says so where it knows nothing of the group.
+            Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
+                self.count_failed_membership(now, error);
+                let cause = self.unknown_member_message(error);
+                self.lose_partitions(now, true, "the coordinator did not know the member", &cause);
+            }
+            Some(ErrorCode::ILLEGAL_GENERATION) => {
+                self.count_failed_membership(now, error);
+                let cause = format!(
+                    "the group had begun another generation without the member ({error}): a rebalance did not wait for it \
+                     longer than max.poll.interval.ms ({} ms)",
+                    self.settings.max_poll_interval.as_millis()
+                );
+                self.lose_partitions(now, false, "the generation was over", &cause);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The partitions may be others' already: gives them up without asking, and joins anew. The
+    /// member keeps its name unless the coordinator has forgotten it, so that no ghost of it stays
+    /// behind.
+    ///
+    /// `reason` is what the coordinator is told with the next join, `cause` what the log is told.
+    pub(super) fn lose_partitions(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
+        event!(
+            DEBUG,
+            self.settings.origin,
+            member = &*clean(&self.member_id),
+            generation = self.generation,
+            cause,
+            "out of the generation"
+        );
+        let leaving = matches!(
+            self.state,
+            MemberState::Revoking { then: crate::consumer::group::classic::AfterRevocation::Leave, .. }
+        );
+        self.report_lost(cause);
+        let member_id = self.member_id.clone();
+        self.reset();
+        if !forgotten {
+            self.member_id = member_id;
+        }
+        if leaving {
+            return self.leave("the consumer unsubscribed");
+        }
+        self.retry_because(now, reason);
+    }
+
+    pub(super) fn poll_interval_passed(&mut self, now: Instant) {
+        let interval = self.settings.max_poll_interval;
+        let unsubscribed = self.topics.is_none();
+        self.say_goodbye("the reader did not ask for records within max.poll.interval.ms");
+        self.warn_of_leaving(&self.poll_interval_message());
+        self.report_lost(&self.poll_interval_message());
+        self.reset();
+        if unsubscribed {
+            self.state = MemberState::Unsubscribed;
+            return;
+        }
+        let message = format!(
+            "group {}: the reader did not ask for records for {interval:?} (max.poll.interval.ms), so the consumer left \
+             the group; it joins again when the reader asks next. Handle records faster, ask for fewer at a time \
+             (max.poll.records), or raise max.poll.interval.ms",
+            self.settings.group_id
+        );
+        "the reader asks for records again".clone_into(&mut self.reason);
+        self.await_poll(now, Error::new(ErrorKind::NotAssigned, message));
+    }
+
+    /// An error that trying again does not mend: the reader has it, and nothing is tried before the
+    /// reader comes again.
+    pub(super) fn raise_error(&mut self, now: Instant, error: Error) {
+        if let Some(suppressed) = self.raised_errors.admit(error.code(), now) {
+            event!(
+                WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
+                "the consumer is out of its group; it tries to join when its reader asks for records again"
+            );
+        }
+        self.report_lost(&error.to_string());
+        self.generation = -1;
+        let not_before = now + self.backoff.next(&mut self.rng);
+        self.await_poll(not_before, error);
+    }
+
+    fn await_poll(&mut self, not_before: Instant, error: Error) {
+        self.state = MemberState::AwaitPoll { not_before };
+        self.heartbeat.in_flight = None;
+        // In this order: the reader may ask again as soon as it has the error.
+        self.actions.push_back(Action::AwaitPoll);
+        self.actions.push_back(Action::Error { error, fatal: false });
+    }
+
+    /// A heartbeat failed otherwise: the reader has to know where nothing but it can help, but not
+    /// at every heartbeat.
+    pub(super) fn report_heartbeat_error(&mut self, now: Instant, error: Error) {
+        match self.heartbeat_outage.failed(now) {
+            Some(Lasting { duration, attempts }) => {
+                let (outage_s, session_ms) = (duration.as_secs(), self.settings.session_timeout.as_millis());
+                event!(
+                    WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, %error, outage_s,
+                    attempts, session_timeout_ms = %session_ms,
+                    "heartbeats fail; when none is answered for session.timeout.ms, the partitions are lost"
+                );
+            }
+            None => event!(DEBUG, self.settings.origin, %error, "heartbeat failed"),
+        }
+        if error.is_retriable() {
+            return;
+        }
+        if !self.heartbeat.complained {
+            self.heartbeat.complained = true;
+            self.actions.push_back(Action::Error { error, fatal: false });
+        }
+    }
+
+    /// Heartbeats are answered, perhaps again.
+    pub(super) fn log_heartbeats_recovered(&mut self, now: Instant) {
+        if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.ended(now) {
+            let outage_s = duration.as_secs();
+            event!(INFO, self.settings.origin, outage_s, attempts, "heartbeats are answered again");
+        }
+    }
+
+    fn end(&mut self, error: Error) {
+        event!(
+            ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, %error,
+            "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
+        );
+        self.report_lost(&error.to_string());
+        self.reset();
+        self.state = MemberState::Ended(error.clone());
+        self.actions.push_back(Action::Error { error, fatal: true });
+    }
+
+    /// Why a member is lost that the coordinator says it does not know.
+    fn unknown_member_message(&self, error: &Error) -> String {
+        format!(
+            "the coordinator does not know the member ({error}): it heard no heartbeat for session.timeout.ms ({} ms), or \
+             the group was deleted",
+            self.settings.session_timeout.as_millis()
+        )
+    }
+
+    /// Why a member gives partitions up whose reader does not come.
+    pub(super) fn poll_interval_message(&self) -> String {
+        format!(
+            "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
+             faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
+            self.settings.max_poll_interval.as_millis()
+        )
+    }
+
+    /// A member that has nothing to lose leaves all the same.
+    fn warn_of_leaving(&self, cause: &str) {
+        if self.owned.is_empty() {
+            event!(
+                WARN,
+                self.settings.origin,
+                member = &*clean(&self.member_id),
+                generation = self.generation,
+                cause,
+                "the member left its group; it joins again when its reader asks for records"
+            );
+        }
+    }
+
+    pub(super) fn warn_of_loss(&self, partitions: &[TopicPartition], cause: &str) {
+        event!(
+            WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, cause,
+            partitions = %several(partitions), count = partitions.len(),
+            "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
+        );
+    }
+
+    pub(super) fn report_lost(&mut self, cause: &str) {
+        let partitions: Vec<_> = self.owned.keys().cloned().collect();
+        if !partitions.is_empty() {
+            self.warn_of_loss(&partitions, cause);
+        }
+        self.owned = Default::default();
+        self.revokes_all = false;
+        if !partitions.is_empty() {
+            self.actions.push_back(Action::Lost { partitions });
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The loop that turns the membership's actions into requests and events, and their answers into
+//! its inputs.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::consumer::group::{
+    GroupEvent,
+    assignor::PartitionRacks,
+    classic::{Action, AttemptId, Identity, JoinOutcome, Membership, SyncAnswer, TopicPartitions, requests},
+    coordinator::{ask, heed, request_timeout},
+    pending_leaves::PendingLeaves,
+    shared::{MembershipShared, bounded},
+};
+use crate::{
+    cluster::{Client, ConnectionKind, Metadata},
+    consumer::subscription::topics::Subscription,
+    error::{Error, ErrorKind, Result},
+    log::event,
+};
+
+/// A rebalance takes as long as its slowest member may; the coordinator gets this much longer to
+/// say how it went.
+const JOIN_MARGIN: Duration = Duration::from_secs(5);
+/// How long a leader looks for topics that its picture of the cluster does not have yet.
+const COUNT_WAIT: Duration = Duration::from_secs(5);
+/// How many new pictures it looks at: a topic that is in none of them does not exist.
+const COUNT_PICTURES: u32 = 3;
+
+/// What the handles ask of the task.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Subscribe(Option<Subscription>),
+    /// The coordinator refused a commit, or a look-up of committed offsets, in the name of that
+    /// member.
+    CommitRefused {
+        identity: Identity,
+        said: Error,
+    },
+    Close {
+        deadline: Instant,
+        done: oneshot::Sender<Result<()>>,
+    },
+}
+
+/// What comes back from the requests on their way.
+#[derive(Debug)]
+enum RequestOutcome {
+    Joined(AttemptId, JoinOutcome),
+    Counted(AttemptId, TopicPartitions),
+    Synced(AttemptId, Result<SyncAnswer>),
+    Heartbeat(AttemptId, Result<()>),
+    Revoked(AttemptId),
+}
+
+pub(crate) struct GroupTask {
+    client: Client,
+    shared: Arc<MembershipShared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<GroupEvent>,
+    membership: Membership,
+    /// Everything on its way; dropped with the task.
+    answers: JoinSet<RequestOutcome>,
+    /// Closing waits for them.
+    leaves: PendingLeaves,
+    pictures: watch::Receiver<u64>,
+    subscription: Option<Subscription>,
+    /// Pictures up to this version may lack topics that the expressions look for.
+    blind_until: u64,
+    /// As the leader: what the group's other members want.
+    group_topics: BTreeSet<Arc<str>>,
+}
+
+impl GroupTask {
+    pub(crate) fn new(
+        client: Client,
+        shared: Arc<MembershipShared>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Self {
+        let settings = client.settings();
+        let membership = Membership::new(
+            shared.settings.clone(),
+            (settings.retry_backoff, settings.retry_backoff_max),
+            settings.seed.unwrap_or_else(rand::random),
+            Instant::now().into_std(),
+        );
+        Self {
+            pictures: client.metadata_changes(),
+            leaves: PendingLeaves::new(client.clone(), shared.clone()),
+            client,
+            shared,
+            commands,
+            events,
+            membership,
+            answers: JoinSet::new(),
+            subscription: None,
+            blind_until: 0,
+            group_topics: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        // Topics that nobody asks for are dropped from the picture; a member's must not be.
+        let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
+        let mut renew_at = Instant::now() + renewal;
+        loop {
+            self.carry_out_actions();
+            let wake = self.membership.next_wake().map_or(renew_at, |wake| renew_at.min(Instant::from_std(wake)));
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Subscribe(subscription)) => self.subscribe(subscription),
+                    Some(Command::CommitRefused { identity, said }) => {
+                        self.membership.commit_refused(now(), &identity, &said);
+                    }
+                    Some(Command::Close { deadline, done }) => {
+                        let result = self.close(deadline).await;
+                        let _ = done.send(result);
+                        return;
+                    }
+                    // The last handle is gone: nobody reads any more.
+                    None => return,
+                },
+                Some(answer) = self.answers.join_next() => match answer {
+                    Ok(answer) => self.handle_response(answer),
+                    Err(error) => return self.abandon(&error),
+                },
+                Some(left) = self.leaves.next() => {
+                    if let Err(error) = left {
+                        warn_unconfirmed_leave(&self.shared, &error);
+                    }
+                }
+                changed = self.pictures.changed() => match changed {
+                    Ok(()) => self.handle_metadata(),
+                    Err(_) => return self.abandon(&"the client is closed"),
+                },
+                () = self.shared.poll_activity.resumed() => {}
+                () = sleep_until(wake) => {}
+            }
+            let now = Instant::now();
+            if self.shared.poll_activity.take_poll() {
+                self.membership.polled(self.shared.poll_activity.last_poll_at(now.into_std()));
+            }
+            self.membership.tick(now.into_std());
+            if now >= renew_at {
+                renew_at = now + renewal;
+                self.want_topics();
+            }
+        }
+    }
+
+    /// Carries out what the membership asks for. Who we are is known to the handles before the
+    /// consumer hears of it.
+    fn carry_out_actions(&mut self) {
+        self.publish();
+        while let Some(action) = self.membership.next_action() {
+            match action {
+                Action::Join { .. } | Action::Count { .. } | Action::Sync { .. } | Action::Heartbeat { .. } => {
+                    self.request(action);
+                }
+                Action::Leave { member_id, reason } => {
+                    self.leave_group(member_id, reason, None);
+                }
+                Action::AwaitPoll => self.shared.poll_activity.await_poll(),
+                Action::Assigned { partitions } => {
+                    self.send_event(GroupEvent::Assigned { partitions });
+                    // The picture may have changed while the group was joining.
+                    self.check_partition_counts();
+                    self.publish();
+                }
+                Action::Revoke { ticket, partitions } => {
+                    let (done, answered) = oneshot::channel();
+                    self.send_event(GroupEvent::Revoking { partitions, done });
+                    self.answers.spawn(async move {
+                        // Dropping the other end answers too.
+                        let _ = answered.await;
+                        RequestOutcome::Revoked(ticket)
+                    });
+                }
+                Action::Lost { partitions } => self.send_event(GroupEvent::Lost { partitions }),
+                Action::Error { error, fatal } => self.send_event(GroupEvent::Error { error, fatal }),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.shared.publish(self.membership.standing(), self.subscription.is_some());
+    }
+
+    fn send_event(&self, event: GroupEvent) {
+        // A consumer that no longer listens is about to drop its handle.
+        let _ = self.events.send(event);
+    }
+
+    fn request(&mut self, action: Action) {
+        let (client, shared) = (self.client.clone(), self.shared.clone());
+        let request_timeout = request_timeout(&client);
+        let join_timeout = request_timeout.max(shared.settings.max_poll_interval + JOIN_MARGIN);
+        match action {
+            Action::Join { ticket, member_id, protocols, reason } => {
+                self.answers.spawn(async move {
+                    let settings = &shared.settings;
+                    let build = |version| requests::join(version, settings, &member_id, &protocols, &reason);
+                    let answer = ask(&client, &settings.group_id, ConnectionKind::Join, join_timeout, build).await;
+                    let joined = match answer {
+                        Ok((node, response)) => {
+                            heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                            requests::read_join(response, settings)
+                        }
+                        Err(error) => JoinOutcome::Failed(error),
+                    };
+                    RequestOutcome::Joined(ticket, joined)
+                });
+            }
+            Action::Count { ticket, topics } => {
+                self.group_topics.clone_from(&topics);
+                self.answers
+                    .spawn(async move { RequestOutcome::Counted(ticket, partition_counts(&client, topics).await) });
+            }
+            Action::Sync { ticket, identity, protocol, assignments } => {
+                self.answers.spawn(async move {
+                    let settings = &shared.settings;
+                    let build = |version| requests::sync(version, settings, &identity, &protocol, &assignments);
+                    let answer = ask(&client, &settings.group_id, ConnectionKind::Join, join_timeout, build).await;
+                    let synced = answer.and_then(|(node, response)| {
+                        heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                        requests::read_sync(response, settings)
+                    });
+                    RequestOutcome::Synced(ticket, synced)
+                });
+            }
+            Action::Heartbeat { ticket, identity } => {
+                // An attempt that is not answered must leave time for another within the session.
+                let timeout = request_timeout.min(shared.settings.session_timeout / 2);
+                self.answers.spawn(async move {
+                    let settings = &shared.settings;
+                    let build = |version| requests::heartbeat(version, settings, &identity);
+                    let answer = ask(&client, &settings.group_id, ConnectionKind::Group, timeout, build).await;
+                    let answer = answer.and_then(|(node, response)| {
+                        heed(&client, &settings.group_id, node, Some(response.error_code.into()));
+                        requests::read_heartbeat(&response, settings)
+                    });
+                    RequestOutcome::Heartbeat(ticket, answer)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_group(&mut self, member_id: Arc<str>, reason: &'static str, deadline: Option<Instant>) {
+        let build = move |version, settings: &_| requests::leave(version, settings, &member_id, reason);
+        self.leaves.leave(deadline, build, requests::read_leave);
+    }
+
+    fn handle_response(&mut self, answer: RequestOutcome) {
+        let now = now();
+        match answer {
+            RequestOutcome::Joined(ticket, joined) => self.membership.joined(now, ticket, joined),
+            RequestOutcome::Counted(ticket, counts) => self.membership.partitions_counted(now, ticket, counts),
+            RequestOutcome::Synced(ticket, answer) => self.membership.synced(now, ticket, answer),
+            RequestOutcome::Heartbeat(ticket, answer) => self.membership.heartbeat_answered(now, ticket, answer),
+            RequestOutcome::Revoked(ticket) => self.membership.revoked(now, ticket),
+        }
+    }
+
+    fn subscribe(&mut self, subscription: Option<Subscription>) {
+        let expressions = subscription.as_ref().is_some_and(Subscription::has_patterns);
+        let had_expressions = self.subscription.as_ref().is_some_and(Subscription::has_patterns);
+        if expressions != had_expressions {
+            self.client.want_all_topics(expressions);
+            if expressions {
+                self.blind_until = self.client.metadata().version;
+                self.client.refresh_metadata();
+            }
+        }
+        self.subscription = subscription;
+        self.group_topics.clear();
+        self.want_topics();
+        self.match_topics();
+    }
+
+    fn handle_metadata(&mut self) {
+        self.match_topics();
+        self.check_partition_counts();
+    }
+
+    /// Tells the membership which topics are meant now. Expressions wait for a picture with all
+    /// topics.
+    fn match_topics(&mut self) {
+        let metadata = self.client.metadata();
+        let topics = match &self.subscription {
+            Some(subscription) if subscription.has_patterns() && metadata.version <= self.blind_until => return,
+            Some(subscription) => Some(subscription.topics(&metadata, self.shared.settings.exclude_internal_topics)),
+            None => None,
+        };
+        self.membership.subscribe(now(), topics);
+    }
+
+    fn check_partition_counts(&mut self) {
+        let metadata = self.client.metadata();
+        self.membership.metadata_changed(now(), |topic| racks(&metadata, topic));
+    }
+
+    fn want_topics(&self) {
+        let names = self.subscription.iter().flat_map(|subscription| subscription.names());
+        let topics: BTreeSet<&str> = names.chain(&self.group_topics).map(|topic| &**topic).collect();
+        self.client.want_topics(topics);
+    }
+
+    async fn close(&mut self, deadline: Instant) -> Result<()> {
+        self.membership.close();
+        self.publish();
+        self.answers.abort_all();
+        if let Some(Action::Leave { member_id, reason }) = self.membership.next_action() {
+            self.leave_group(member_id, reason, Some(deadline));
+        }
+        self.leaves.all(deadline).await
+    }
+
+    /// The ground is gone under the task: its client is closed, or its runtime ends.
+    fn abandon(&mut self, reason: &dyn std::fmt::Display) {
+        self.membership.close();
+        self.publish();
+        let error = Error::new(ErrorKind::Closed, format!("group membership ended: {reason}"));
+        self.send_event(GroupEvent::Error { error, fatal: true });
+    }
+}
+
+/// A member left, and its coordinator may not know.
+pub(crate) fn warn_unconfirmed_leave(shared: &MembershipShared, error: &Error) {
+    let Some(suppressed) = shared.admit_leave_warning(now()) else { return };
+    event!(
+        WARN, shared.settings.origin, %error, suppressed,
+        "the coordinator was not told that the member has left: others get its partitions when its session has timed out"
+    );
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Which partitions the topics have, as the newest picture says; waits a little for topics that it
+/// does not have.
+async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
+    client.want_topics(topics.iter().map(|topic| &**topic));
+    let deadline = Instant::now() + COUNT_WAIT;
+    let mut metadata = client.metadata();
+    for _ in 0..COUNT_PICTURES {
+        if topics.iter().all(|topic| metadata.topic(topic).is_some()) {
+            break;
+        }
+        match client.newer_metadata(metadata.version, deadline).await {
+            Ok(newer) => metadata = newer,
+            Err(error) => {
+                event!(DEBUG, client.origin(), %error, "the leader assigns without the topics that it does not know");
+                break;
+            }
+        }
+    }
+    let known = topics.into_iter().filter_map(|topic| {
+        let partitions = racks(&metadata, &topic)?;
+        Some((topic, partitions))
+    });
+    known.collect()
+}
+
+/// The partitions of a topic, each with the racks of its replicas; `None` where there is no such
+/// topic.
+fn racks(metadata: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
+    let topic = metadata.topic(topic).filter(|topic| topic.error.is_ok())?;
+    let rack = |replica: &i32| metadata.brokers.get(replica)?.rack.clone();
+    Some(topic.partitions.iter().map(|partition| partition.replicas.iter().filter_map(rack).collect()).collect())
+}

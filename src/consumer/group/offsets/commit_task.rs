@@ -1,0 +1,287 @@
+//! Commits on their way to the coordinator: one attempt at a time, however many are under way.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::consumer::group::{
+    GroupHandle,
+    classic::{Identity, MemberSnapshot, group_task::Command},
+    coordinator::{ask_up_to, request_timeout},
+    handle::RetryWait,
+    offsets::{
+        commit::{
+            AttemptDecision, Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit,
+            is_unknown_topic, rebalancing,
+        },
+        commit_order::{CommitNumber, CommitOrigin},
+    },
+    shared::MembershipShared,
+};
+use crate::{
+    cluster::{ConnectionKind, CoordinatorKind},
+    error::{Error, ErrorCode, ErrorKind, Result},
+    log::event,
+    record::TopicPartition,
+    wire::messages::OffsetCommitResponse,
+};
+
+/// A commit that was asked for, as of then.
+#[derive(Debug)]
+pub(crate) struct RequestedCommit {
+    commit: Commit,
+    _place: CommitSlot,
+}
+
+/// What becomes of a commit.
+#[derive(Debug)]
+pub(crate) enum CommitEvent {
+    /// It goes to the coordinator with these.
+    Sent(Vec<TopicPartition>),
+    /// The coordinator has refused these for good.
+    Refused(Vec<TopicPartition>),
+    /// The group has these.
+    Committed(Vec<CommittedOffset>),
+}
+
+impl RequestedCommit {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commit.is_empty()
+    }
+
+    /// How it came out, of which nothing is left.
+    pub(crate) fn end(&self) -> Result<()> {
+        self.commit.result()
+    }
+}
+
+/// A commit's place in the order of all, for as long as it may still be carried out.
+#[derive(Debug)]
+struct CommitSlot {
+    number: CommitNumber,
+    shared: Arc<MembershipShared>,
+}
+
+impl CommitSlot {
+    fn new(shared: &Arc<MembershipShared>, by_user: bool) -> Self {
+        Self { number: shared.order().begin(by_user), shared: shared.clone() }
+    }
+}
+
+impl Drop for CommitSlot {
+    fn drop(&mut self) {
+        self.shared.order().end();
+    }
+}
+
+impl GroupHandle {
+    /// Takes note of a commit, for the assignment that is current now; for a consumer that is not
+    /// subscribed, as no member. It counts as later than all that were taken note of before.
+    ///
+    /// # Errors
+    /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as
+    /// [`Error::code`](crate::Error::code)) where the group is rebalancing. What is committed by
+    /// itself is committed of all others, and says so in the end.
+    pub(crate) fn request_commit(&self, offsets: Vec<ToCommit>, origin: CommitOrigin) -> Result<RequestedCommit> {
+        let MembershipShared { settings, .. } = &*self.shared;
+        let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
+        let place = CommitSlot::new(&self.shared, origin.by_user);
+        let (member, CommitOrigin { seek_epoch: positioned, .. }) = (self.shared.member(), origin);
+        let commit = Commit::new(group_id, instance_id, &member, place.number, positioned, offsets)?;
+        Ok(RequestedCommit { commit, _place: place })
+    }
+
+    /// Several commits as one, with what was asked for last of each partition. `None` where they
+    /// cannot go as one.
+    pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a RequestedCommit>) -> Option<RequestedCommit> {
+        let commit = Commit::merge(asked.into_iter().map(|asked| &asked.commit))?;
+        Some(RequestedCommit { commit, _place: CommitSlot::new(&self.shared, true) })
+    }
+
+    /// Whether some commit that was asked for is not over yet.
+    pub(crate) fn is_committing(&self) -> bool {
+        self.shared.order().has_any_in_flight()
+    }
+
+    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does.
+    /// Partitions that are kept over a rebalance are committed when it is through. Where something
+    /// has to be waited for, other commits go on meanwhile; what was committed of a partition for
+    /// somebody who asked later is left out.
+    ///
+    /// # Errors
+    /// `NotAssigned` where a partition was taken away meanwhile, or its topic made anew (all others
+    /// are committed all the same), and other kinds as the broker answers. `REBALANCE_IN_PROGRESS`
+    /// where the group is rebalancing.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the answer up: the offsets may or may not be committed. The commit
+    /// can be carried out again.
+    pub(crate) async fn run_commit(
+        &self,
+        asked: &mut RequestedCommit,
+        policy: RetryPolicy,
+        deadline: Instant,
+        mut hear: impl FnMut(CommitEvent) + Send,
+    ) -> Result<()> {
+        let commit = &mut asked.commit;
+        let once = policy == RetryPolicy::OneResponse;
+        let mut pace = RetryWait::new(&self.client);
+        let mut last = None;
+        while Instant::now() < deadline {
+            if commit.is_empty() {
+                return commit.result();
+            }
+            let Ok(attempt) = timeout_at(deadline, self.shared.attempt.lock()).await else { break };
+            let (member, metadata) = (self.shared.member(), self.client.metadata());
+            let turn = {
+                let order = self.shared.order();
+                commit.next_attempt(&CommitContext { member: &member, metadata: &metadata, order: &order }, policy)?
+            };
+            let identity = match turn {
+                AttemptDecision::Finished => return commit.result(),
+                AttemptDecision::Send(identity) => identity,
+                AttemptDecision::AwaitMembership if once => return Err(rebalancing(&self.shared.settings.group_id)),
+                AttemptDecision::AwaitMembership => {
+                    drop(attempt);
+                    // An incremental rebalance keeps the partitions and will be through in a while.
+                    let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
+                    continue;
+                }
+                AttemptDecision::AwaitTopic(error) => {
+                    drop(attempt);
+                    last = Some(error);
+                    self.wait_for_topics(metadata.version, &mut pace, deadline).await;
+                    continue;
+                }
+            };
+            let mut going: Vec<TopicPartition> = commit.next_partitions().cloned().collect();
+            hear(CommitEvent::Sent(going.clone()));
+            let answer = self.try_commit(commit, identity.as_ref(), deadline).await;
+            let seen = self.client.metadata().version;
+            let verdict = match answer {
+                Ok((node, response)) => {
+                    let codes = response.topics.iter().flat_map(|topic| &topic.partitions);
+                    if codes
+                        .map(|partition| partition.error_code)
+                        .any(|code| code == ErrorCode::UNKNOWN_TOPIC_ID.code())
+                    {
+                        self.client.refresh_metadata();
+                    }
+                    let mut committed = Vec::new();
+                    let verdict = {
+                        let mut order = self.shared.order();
+                        commit.handle_response(&response, policy, seen, &mut order, &mut committed)
+                    };
+                    let through: HashSet<_> = committed.iter().map(|one| &one.partition).collect();
+                    going.retain(|partition| !commit.wants(partition) && !through.contains(partition));
+                    hear(CommitEvent::Committed(committed));
+                    hear(CommitEvent::Refused(going));
+                    if matches!(verdict, CommitOutcome::Retry { find_coordinator: true, .. }) {
+                        let group_id = &self.shared.settings.group_id;
+                        self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
+                    }
+                    verdict
+                }
+                // Whom it did not reach has not answered.
+                Err(error) if error.is_retriable() && error.kind() != ErrorKind::Resolution => {
+                    CommitOutcome::Retry { find_coordinator: true, error }
+                }
+                Err(error) => return Err(error),
+            };
+            drop(attempt);
+            match &verdict {
+                CommitOutcome::Finished => self.shared.commit_succeeded(),
+                // The log is told what the coordinator said, with Kafka's code.
+                CommitOutcome::Retry { error, .. } | CommitOutcome::StaleMember { said: error, .. } => {
+                    self.shared.commit_refused(error);
+                }
+            }
+            last = Some(match verdict {
+                CommitOutcome::Finished => return commit.result(),
+                CommitOutcome::Retry { find_coordinator, error } => {
+                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
+                        // The next heartbeat brings the epoch in which this can be committed.
+                        let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
+                    }
+                    if once && !find_coordinator {
+                        return Err(error);
+                    }
+                    if error.code().is_some_and(is_unknown_topic) {
+                        self.wait_for_topics(seen, &mut pace, deadline).await;
+                        last = Some(error);
+                        continue;
+                    }
+                    error
+                }
+                CommitOutcome::StaleMember { error, said } => {
+                    let Some(identity) = identity else { return Err(error) };
+                    // In the middle of a rebalance it is said of that very one: the membership
+                    // knows, and may be through with it, under the same name, before the answer is
+                    // here.
+                    let midway = matches!(*member, MemberSnapshot::Rebalancing { .. })
+                        && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
+                    if !midway {
+                        let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
+                    }
+                    if once {
+                        return Err(error);
+                    }
+                    match &*self.shared.member() {
+                        MemberSnapshot::Member { identity: current, .. } if midway || *current != identity => {}
+                        // It came too late for this generation; the next one will be told soon.
+                        MemberSnapshot::Rebalancing { .. } => {
+                            let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
+                        }
+                        _ => return Err(error),
+                    }
+                    error
+                }
+            });
+            pace.wait(deadline).await;
+        }
+        Err(self.commit_timed_out(last))
+    }
+
+    async fn try_commit(
+        &self,
+        commit: &Commit,
+        identity: Option<&Identity>,
+        deadline: Instant,
+    ) -> Result<(i32, OffsetCommitResponse)> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = request_timeout(&self.client).min(left);
+        let build = |version| commit.request(version, identity);
+        let group_id = &self.shared.settings.group_id;
+        ask_up_to(&self.client, group_id, ConnectionKind::Group, timeout, commit.max_version(), build).await
+    }
+
+    /// Until there is a newer picture of the cluster, in which they may be.
+    async fn wait_for_topics(&self, than: u64, pace: &mut RetryWait, deadline: Instant) {
+        pace.wait(deadline).await;
+        if let Err(error) = self.client.newer_metadata(than, deadline).await {
+            event!(DEBUG, self.shared.settings.origin, %error, "a commit waits for its topics");
+        }
+    }
+
+    fn commit_timed_out(&self, last: Option<Error>) -> Error {
+        let group_id = &self.shared.settings.group_id;
+        let cause = last.as_ref().map_or_else(|| "it was not its turn yet".to_owned(), Error::to_string);
+        let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
+        match last {
+            Some(last) => error.with_source(last),
+            None => error,
+        }
+    }
+
+    /// Commits, for somebody who waits for it.
+    #[cfg(all(test, feature = "testkit"))]
+    pub(crate) async fn commit(
+        &self,
+        offsets: Vec<(TopicPartition, crate::consumer::OffsetAndMetadata)>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));
+        let mut asked = self.request_commit(offsets.collect(), CommitOrigin { by_user: true, seek_epoch: 0 })?;
+        self.run_commit(&mut asked, RetryPolicy::UntilTopicsExist, deadline, drop).await
+    }
+}

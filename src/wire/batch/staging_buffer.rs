@@ -1,0 +1,145 @@
+//! Records on their way into a batch's body, by way of a few kilobytes that stay near.
+
+use crate::wire::batch::BodyBuffer;
+use crate::wire::crc::Running;
+
+/// What a stage holds.
+pub(crate) const STAGE: usize = 4096;
+/// Records that may need more than this gain nothing by being put together first.
+const STAGED: usize = STAGE / 4;
+/// So many bytes are summed at a time: they are still in a near cache, and enough for the processor
+/// to be at its best.
+const SUMMED_AT_ONCE: usize = 16 * 1024;
+
+/// A body that is being written.
+///
+/// The memory of a body was last read by the thread that sent it, so that its cache lines have to
+/// be fetched from there when it is written again. One small record after the other, each behind an
+/// atomic step (a lock that is let go waits for the writes before it), would wait for its own lines
+/// each time. So small records are put together on a stage, which stays in the nearest cache, and
+/// go into the body many at once.
+///
+/// For the same reason a body that will go out as it is gets its checksum as it grows, and not when
+/// all of it has left the caches.
+#[derive(Debug)]
+pub(super) struct StagedBody {
+    /// Without memory of its own there is no stage: all goes straight into the body.
+    stage: Vec<u8>,
+    body: BodyBuffer,
+    /// The sum of so many bytes at the front of the body.
+    summed: usize,
+    sum: Running,
+    sums: bool,
+}
+
+impl StagedBody {
+    /// `sums`: whether it is worth summing it up as it grows.
+    pub(super) fn new(body: BodyBuffer, stage: Vec<u8>, sums: bool) -> Self {
+        Self { stage, body, summed: 0, sum: Running::default(), sums }
+    }
+
+    /// Bytes so far.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.body.len() + self.stage.len()
+    }
+
+    /// Where the next so many bytes are to be written, behind all before them; there is room for
+    /// them.
+    #[inline]
+    pub(super) fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
+        if bytes <= STAGED && self.stage.capacity() - self.stage.len() >= bytes {
+            return &mut self.stage;
+        }
+        self.make_room(bytes)
+    }
+
+    #[cold]
+    fn make_room(&mut self, bytes: usize) -> &mut Vec<u8> {
+        self.leave_stage();
+        if self.sums && self.body.len() - self.summed >= SUMMED_AT_ONCE {
+            self.sum_up();
+        }
+        if bytes <= STAGED && bytes <= self.stage.capacity() {
+            return &mut self.stage;
+        }
+        self.body.reserve(bytes);
+        &mut self.body
+    }
+
+    fn leave_stage(&mut self) {
+        self.body.extend_from_slice(&self.stage);
+        self.stage.clear();
+    }
+
+    /// Puts everything into the body, and gives the stage's memory for another.
+    pub(super) fn take_stage(&mut self) -> Vec<u8> {
+        self.leave_stage();
+        std::mem::take(&mut self.stage)
+    }
+
+    fn sum_up(&mut self) {
+        if let Some(rest) = self.body.get(self.summed..) {
+            self.sum.add(rest);
+            self.summed = self.body.len();
+        }
+    }
+
+    /// The body, with everything in it.
+    pub(super) fn into_body(mut self) -> BodyBuffer {
+        self.leave_stage();
+        self.body
+    }
+
+    /// The body, with everything in it, and its CRC-32C.
+    pub(super) fn into_summed(mut self) -> (BodyBuffer, u32) {
+        self.leave_stage();
+        self.sum_up();
+        (self.body, self.sum.sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Deref;
+
+    use crate::wire::batch::staging_buffer::*;
+    use crate::wire::crc::castagnoli;
+
+    #[test]
+    fn appends_chunks_of_any_size_in_order() {
+        for stage in [0, 16, STAGE] {
+            let mut body = StagedBody::new(BodyBuffer::with_capacity(0), Vec::with_capacity(stage), false);
+            let mut expected = Vec::new();
+            for (i, size) in [3, 1, 4000, 5, 4096, 0, 7, 1500, 1025, 30].into_iter().enumerate() {
+                let bytes = vec![i as u8; size];
+                body.room(size + 32).extend_from_slice(&bytes);
+                expected.extend_from_slice(&bytes);
+                assert_eq!(body.len(), expected.len());
+            }
+            let memory = body.take_stage();
+            assert_eq!((memory.len(), memory.capacity()), (0, stage), "it never grows");
+            body.room(2).extend_from_slice(b"xy");
+            expected.extend_from_slice(b"xy");
+            assert_eq!(body.into_body().deref(), &expected);
+        }
+    }
+
+    #[test]
+    fn checksum_covers_all_appended_bytes() {
+        for sums in [false, true] {
+            for stage in [0, STAGE] {
+                let mut body = StagedBody::new(BodyBuffer::with_capacity(0), Vec::with_capacity(stage), sums);
+                assert_eq!(StagedBody::new(BodyBuffer::with_capacity(0), Vec::new(), sums).into_summed().1, 0);
+                for i in 0..1000 {
+                    let size = i * 37 % 1500 + if i % 100 == 0 { 40_000 } else { 0 };
+                    body.room(size).extend_from_slice(&vec![i as u8; size]);
+                }
+                assert_eq!(body.summed > 0, sums, "it is summed up as it grows");
+                body.take_stage();
+                let (bytes, sum) = body.into_summed();
+                assert_eq!(sum, castagnoli(&bytes));
+            }
+        }
+    }
+}

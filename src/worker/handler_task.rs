@@ -1,0 +1,167 @@
+//! A lane: runs handlers one after the other.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::coop::consume_budget, time::timeout};
+
+use crate::worker::{
+    attempt::{self, Cancel, Ended},
+    dead_letter::DeadLetters,
+    failure::{Cause, failed},
+    handler::Work,
+    schedule::{HandlerId, Job, Outcome, Task, Verdict},
+    shared_schedule::SharedSchedule,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    log::event,
+};
+
+/// What every lane has.
+pub(super) struct HandlerContext<W> {
+    pub(super) schedule: Arc<SharedSchedule>,
+    pub(super) handler: W,
+    /// Of one attempt.
+    pub(super) timeout: Option<Duration>,
+    pub(super) dead_letters: Option<DeadLetters>,
+}
+
+/// Goes on until it is aborted.
+pub(super) async fn run<W: Work>(context: Arc<HandlerContext<W>>, lane: HandlerId) {
+    let cancel = context.schedule.cancel_of(lane);
+    let mut next = None;
+    loop {
+        // A handler that never waits leaves room for others all the same.
+        consume_budget().await;
+        let job = match next.take() {
+            Some(job) => job,
+            None => context.schedule.next_job(lane, &cancel).await,
+        };
+        let outcome = context.attempt(&job, &cancel).await;
+        next = context.finish(lane, job, outcome, &cancel);
+    }
+}
+
+impl<W: Work> HandlerContext<W> {
+    async fn attempt(&self, job: &Job, cancel: &Cancel) -> Outcome {
+        match &job.task {
+            Task::Handle => self.handle(job, cancel).await,
+            Task::Bury(error) => match &self.dead_letters {
+                Some(letters) => {
+                    match attempt::run(letters.send(job.load.records(), error, job.attempt), cancel).await {
+                        Ended::With(Ok(())) => Outcome::Buried,
+                        Ended::With(Err(error)) => Outcome::BuryingFailed(error),
+                        Ended::Cancelled => Outcome::Cancelled,
+                        Ended::Panicked(said) => {
+                            let message = format!("a dead letter could not be sent: {said}");
+                            Outcome::BuryingFailed(Error::new(ErrorKind::Internal, message))
+                        }
+                    }
+                }
+                None => Outcome::BuryingFailed(error.clone()),
+            },
+        }
+    }
+
+    async fn handle(&self, job: &Job, cancel: &Cancel) -> Outcome {
+        let failed = |cause| failed(job.load.records(), job.attempt, cause);
+        // Inside of it, so that a panic while the future is made stays inside as well.
+        let handling = async { self.handler.work(&job.load).await };
+        let ended = match self.timeout {
+            None => attempt::run(handling, cancel).await,
+            Some(after) => match attempt::run(timeout(after, handling), cancel).await {
+                Ended::With(Ok(result)) => Ended::With(result),
+                Ended::With(Err(_)) => {
+                    self.schedule.with(|schedule| schedule.count_timeout());
+                    return failed(Cause::Timeout(after));
+                }
+                Ended::Panicked(said) => Ended::Panicked(said),
+                Ended::Cancelled => Ended::Cancelled,
+            },
+        };
+        match ended {
+            Ended::With(Ok(())) => Outcome::Handled,
+            Ended::With(Err(error)) => failed(Cause::Error(error)),
+            Ended::Cancelled => Outcome::Cancelled,
+            Ended::Panicked(said) => {
+                self.schedule.with(|schedule| schedule.count_panic());
+                failed(Cause::Panic(said))
+            }
+        }
+    }
+
+    /// Tells the plan how it ended, and the log if it did not go well.
+    fn finish(&self, lane: HandlerId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
+        let error = match &outcome {
+            Outcome::Handled | Outcome::Buried => return self.schedule.finished(lane, job, outcome, cancel).1,
+            Outcome::Failed { error, .. } => Some(error.clone()),
+            Outcome::BuryingFailed(error) => {
+                self.schedule.record_error(error.clone());
+                Some(error.clone())
+            }
+            Outcome::Cancelled => None,
+        };
+        let first = job.load.records().first().cloned();
+        let (verdict, next) = self.schedule.finished(lane, job, outcome, cancel);
+        let (topic, partition, offset) = match &first {
+            Some(record) => (&*record.topic, record.partition, record.offset),
+            None => ("", -1, -1),
+        };
+        let kind = match verdict {
+            Verdict::Done => return next,
+            Verdict::Again(_) => "again",
+            Verdict::ToTheDeadLetters => "dead letters",
+            Verdict::Skipped => "skipped",
+            Verdict::Stopped => "stopped",
+            Verdict::Abandoned => "abandoned",
+        };
+        let Some(suppressed) = self.schedule.admit_line(kind, error.as_ref()) else { return next };
+        let (origin, error) = (&self.schedule.origin, error.as_ref().map(tracing::field::display));
+        match verdict {
+            Verdict::Done => {}
+            Verdict::Again(after) => {
+                event!(WARN, origin, topic, partition, offset, error, ?after, suppressed, "a record is tried again");
+            }
+            Verdict::ToTheDeadLetters => {
+                event!(WARN, origin, topic, partition, offset, error, suppressed, "a record goes to the dead letters");
+            }
+            Verdict::Skipped => {
+                event!(
+                    ERROR,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    suppressed,
+                    "a record could not be handled and is passed over (skip_failed)"
+                );
+            }
+            Verdict::Stopped => {
+                event!(
+                    ERROR,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    "the worker ends: a record could not be handled, and there is no place for those that fail \
+                     (WorkerBuilder::dead_letter, skip_failed)"
+                );
+            }
+            Verdict::Abandoned => {
+                event!(
+                    INFO,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    suppressed,
+                    "a record was not finished before its partition was given up: it is read again"
+                );
+            }
+        }
+        next
+    }
+}
