@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{Args, Failure, json};
-use ottla::{Admin, Consumer, Offset, Producer, Record, RecordRef, TopicPartition};
+use ottla::{Admin, Consumer, Offset, Producer, Record, TopicPartition, consumer::RecordRef};
 
 const HELP: &str = "\
 usage: kat produce  -b BROKERS -t TOPIC [-p PARTITION] [--key-delimiter D] [-X property=value]...

@@ -20,7 +20,8 @@ use std::{
 
 use common::{Args, Failure};
 use ottla::{
-    Admin, Compression, Consumer, Delivery, ErrorCode, NewTopic, Offset, Producer, Record, TopicPartition, testkit,
+    Admin, Compression, Consumer, Delivery, ErrorCode, Offset, Producer, Record, TopicPartition, admin::NewTopic,
+    testkit,
 };
 
 const HELP: &str = "\

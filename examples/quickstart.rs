@@ -10,7 +10,7 @@ mod common;
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use common::{Args, Failure};
-use ottla::{Admin, Consumer, ErrorCode, NewTopic, OffsetReset, Producer, Record, testkit};
+use ottla::{Admin, Consumer, ErrorCode, Producer, Record, admin::NewTopic, consumer::OffsetReset, testkit};
 
 const TOPIC: &str = "myTopic";
 const WORDS: [&str; 7] = ["Welcome", "to", "the", "Ottla", "Kafka", "Rust", "client"];

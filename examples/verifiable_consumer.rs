@@ -14,7 +14,10 @@ use common::{
     Args, Failure, json,
     verifiable::{self, Event},
 };
-use ottla::{Assigned, Consumer, ListenerResult, RebalanceListener, Records, Revoked, TopicPartition};
+use ottla::{
+    Consumer, TopicPartition,
+    consumer::{Assigned, ListenerResult, RebalanceListener, Records, Revoked},
+};
 
 const HELP: &str = "usage: verifiable_consumer --bootstrap-server HOST:PORT[,...] --topic TOPIC --group-id GROUP
   --group-protocol P          classic (the default) or consumer

@@ -22,7 +22,10 @@ use common::{
     Args, Failure,
     verifiable::{self, Event},
 };
-use ottla::{Acks, DeliveryReport, Error, Producer, Record};
+use ottla::{
+    Error, Producer, Record,
+    producer::{Acks, DeliveryReport},
+};
 
 const HELP: &str = "usage: verifiable_producer --bootstrap-server HOST:PORT[,...] --topic TOPIC
   --max-messages N         how many; -1 (the default) until it is ended

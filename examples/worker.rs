@@ -19,8 +19,11 @@ use std::{
 
 use common::{Args, Failure};
 use ottla::{
-    Admin, Consumer, ConsumerRecord, ErrorCode, HandlerError, NewTopic, NonRetriable, OffsetReset, OrderBy, Producer,
-    Record, testkit,
+    Admin, BoxError, Consumer, ConsumerRecord, ErrorCode, Producer, Record,
+    admin::NewTopic,
+    consumer::OffsetReset,
+    testkit,
+    worker::{NonRetriable, OrderBy},
 };
 
 const ORDERS: &str = "orders";
@@ -127,7 +130,7 @@ async fn run() -> Result<(), Failure> {
 }
 
 /// What a real program would do here: write to a database, call a service …
-async fn bill(record: &ConsumerRecord, billed: &AtomicU64) -> Result<(), HandlerError> {
+async fn bill(record: &ConsumerRecord, billed: &AtomicU64) -> Result<(), BoxError> {
     let text = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
     // Trying again would not make a number of it.
     let cents: u64 = text.parse().map_err(NonRetriable::new)?;

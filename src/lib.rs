@@ -3,7 +3,7 @@
 //! - [`Consumer::run`] calls a handler for every record: [`Worker`] keeps order, retries, dead
 //!   letters, commits and rebalances.
 //! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
-//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`], of partitions that it was
+//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`](consumer::Records), of partitions that it was
 //!   assigned or that its group gives it.
 //! - [`Admin`] creates, deletes, lists and describes topics.
 //! - [`security`] is TLS and SASL, for all of them.
@@ -18,13 +18,13 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> ottla::Result<()> {
 //! use std::time::Duration;
-//! use ottla::{OffsetReset, Record, testkit};
+//! use ottla::{consumer::OffsetReset, testkit, Record};
 //!
 //! let cluster = testkit::Cluster::start(testkit::Options::new().in_memory()).await?;
 //! cluster.create_topic("orders", 3)?;
 //!
 //! let producer = cluster.producer().build().await?;
-//! let delivery = producer.send(Record::to("orders").key("42").value("shipped")).await?; // in the buffer
+//! let delivery = producer.send(Record::to("orders").with_key("42").with_value("shipped")).await?; // in the buffer
 //! let at = delivery.await?; // in the log
 //! assert_eq!(at.offset, Some(0));
 //! producer.close(Duration::from_secs(10)).await?;
@@ -60,7 +60,7 @@
 //!
 //! # Observability
 //! [`Producer::metrics`] and [`Consumer::metrics`] are snapshots of what was counted,
-//! [`Consumer::status`] says what each partition waits for, [`ProducerInterceptor`] sees each
+//! [`Consumer::status`] says what each partition waits for, [`ProducerInterceptor`](producer::ProducerInterceptor) sees each
 //! record and each result, and [`Worker::status`] and [`Worker::metrics`] are the same for
 //! handlers, and `tracing` is told what happens to batches, requests and connections, under the
 //! targets `ottla::producer`, `ottla::consumer`, `ottla::worker`, `ottla::cluster` and
@@ -78,59 +78,53 @@
 // copy. Examples may define and bind what only the reader uses.
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
-mod admin;
+pub mod admin;
 pub(crate) mod cluster;
 pub(crate) mod config;
-mod consumer;
+pub mod consumer;
 pub mod error;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod histogram;
 mod log;
-mod metrics;
+pub mod metrics {
+    //! Types that the metrics of every client are made of.
+    //!
+    //! The snapshots themselves are [`ProducerMetrics`](crate::producer::ProducerMetrics),
+    //! [`ConsumerMetrics`](crate::consumer::ConsumerMetrics) and
+    //! [`WorkerMetrics`](crate::worker::WorkerMetrics).
+
+    pub use crate::{cluster::BrokerMetrics, histogram::Histogram};
+}
 pub mod net;
-mod producer;
-mod record;
+pub mod producer;
+pub mod record;
 pub mod security;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 #[cfg(feature = "testkit")]
 mod testkit_clients;
 mod wire;
-mod worker;
+pub mod worker;
 
-pub use admin::{
-    Admin, AdminBuilder, BrokerDescription, ClusterDescription, CreatedTopic, NewTopic, PartitionDescription,
-    TopicDescription, TopicId, TopicListing, TopicResult, TopicResults,
-};
-pub use cluster::{BrokerMetrics, PartitionInfo};
-pub use consumer::{
-    Assigned, Assignments, Assignor, Consumer, ConsumerBuilder, ConsumerMetrics, ConsumerStatus,
-    CooperativeStickyAssignor, GroupMember, GroupProtocol, GroupState, GroupStatus, GroupSubscription, IsolationLevel,
-    LastAssignment, ListenerResult, OffsetAndMetadata, OffsetAndTimestamp, OffsetReset, PartitionMetrics,
-    PartitionRacks, PartitionRecords, PartitionStatus, PartitionStream, PendingCommit, RangeAssignor,
-    RebalanceListener, RebalanceProtocol, RecordHeaders, RecordRef, RecordStream, Records, RecordsIter, Revoked,
-    RoundRobinAssignor, StickyAssignor, TopicState, TopicStatus, WaitReason,
-};
+#[doc(no_inline)]
+pub use admin::Admin;
+pub use cluster::PartitionInfo;
+#[doc(no_inline)]
+pub use consumer::Consumer;
+#[doc(no_inline)]
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
-pub use metrics::Histogram;
-pub use producer::{
-    Acks, CustomPartitioner, Deliveries, Delivery, DeliveryId, DeliveryReport, DeliveryReports, DeliveryResults,
-    PartitionChoice, Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, PurgeScope,
-    TopicSnapshot, TrySendError,
-};
-pub use record::{
-    ConsumerRecord, DeserializeError, Deserializer, FieldContext, Header, KafkaFormats, Offset, Payload, Record,
-    RecordMetadata, TimestampType, TopicName, TopicPartition,
-};
+#[doc(no_inline)]
+pub use producer::{Delivery, Producer};
+#[doc(no_inline)]
+pub use record::{ConsumerRecord, Offset, Record, RecordMetadata, TopicPartition};
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub use wire::any_message;
 pub use wire::{ApiKey, Compression};
-pub use worker::{
-    Handler, HandlerError, HandlerResult, NonRetriable, OrderBy, RunningJob, Worker, WorkerBuilder, WorkerMetrics,
-    WorkerPartition, WorkerState, WorkerStatus,
-};
+#[doc(no_inline)]
+pub use worker::Worker;
 
 /// The README's programs, held to compile and, where they bring their broker along, to run.
 #[cfg(all(doctest, feature = "testkit", feature = "tls"))]

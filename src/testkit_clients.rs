@@ -23,7 +23,7 @@ impl Cluster {
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// let producer = cluster.producer().build().await?;
-    /// let at = producer.send(Record::to("orders").value("shipped")).await?.await?;
+    /// let at = producer.send(Record::to("orders").with_value("shipped")).await?.await?;
     /// assert_eq!(at.offset, Some(0));
     /// # Ok(()) }
     /// ```
@@ -34,13 +34,13 @@ impl Cluster {
     /// Settings for a consumer of this cluster, as [`producer`](Self::producer).
     ///
     /// ```
-    /// use ottla::{OffsetReset, Record, testkit::{Cluster, Options}};
+    /// use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
-    /// cluster.append("orders", 0, &[Record::to("orders").value("shipped")])?;
+    /// cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
     /// let consumer = cluster.consumer().group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
     /// consumer.subscribe(["orders"])?;
     /// let record = consumer.recv().await.transpose()?.expect("a record");
@@ -54,7 +54,7 @@ impl Cluster {
     /// Settings for an admin client of this cluster, as [`producer`](Self::producer).
     ///
     /// ```
-    /// use ottla::{NewTopic, testkit::{Cluster, Options}};
+    /// use ottla::{admin::NewTopic, testkit::{Cluster, Options}};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {

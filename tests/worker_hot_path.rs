@@ -15,7 +15,10 @@ use std::{
 };
 
 use broker::{Broker, PARTITIONS};
-use ottla::{Consumer, ConsumerRecord, Handler, HandlerError, OrderBy, TopicPartition, Worker, WorkerBuilder};
+use ottla::{
+    BoxError, Consumer, ConsumerRecord, TopicPartition, Worker,
+    worker::{Handler, OrderBy, WorkerBuilder},
+};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::sync::Notify;
@@ -44,7 +47,7 @@ impl Count {
 struct ByReference(Arc<Count>);
 
 impl Handler for ByReference {
-    async fn handle(&self, record: &ConsumerRecord) -> Result<(), HandlerError> {
+    async fn handle(&self, record: &ConsumerRecord) -> Result<(), BoxError> {
         self.0.one(record);
         // As if there were something to wait for.
         tokio::task::yield_now().await;

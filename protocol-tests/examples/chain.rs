@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ottla::{Consumer, ErrorKind, Offset, OffsetReset, Producer, Record, TopicPartition};
+use ottla::{Consumer, ErrorKind, Offset, Producer, Record, TopicPartition, consumer::OffsetReset};
 use protocol_tests::{Kafka, unique};
 use tokio::{
     runtime,

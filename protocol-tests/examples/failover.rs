@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla::{Consumer, Offset, OffsetReset, Producer, Record, TopicPartition};
+use ottla::{Consumer, Offset, Producer, Record, TopicPartition, consumer::OffsetReset};
 use protocol_tests::{Kafka, unique};
 
 const PARTITIONS: u32 = 6;

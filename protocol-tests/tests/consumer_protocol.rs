@@ -19,7 +19,10 @@ use std::{
 };
 
 use members::{ByJava, Journal, LONG, Member, PARTITIONS, Source, read_once, until};
-use ottla::{Consumer, ConsumerBuilder, GroupProtocol, GroupState, TopicPartition};
+use ottla::{
+    Consumer, TopicPartition,
+    consumer::{ConsumerBuilder, GroupProtocol, GroupState},
+};
 use protocol_tests::{Kafka, needs, or_skip, unique};
 use requests::logged;
 use tokio::time::{sleep, timeout};

@@ -16,7 +16,8 @@ use std::{
 };
 
 use ottla::{
-    Consumer, Offset, OffsetReset, Producer, Record, TopicPartition,
+    Consumer, Offset, Producer, Record, TopicPartition,
+    consumer::OffsetReset,
     net::{BoxFuture, Network, Stream, Tcp},
 };
 use protocol_tests::{Kafka, needs, or_skip};

@@ -18,7 +18,8 @@ use std::{
 };
 
 use ottla::{
-    Admin, Consumer, ConsumerBuilder, ErrorKind, GroupProtocol, Offset, OffsetReset, Producer, Record, TopicPartition,
+    Admin, Consumer, ErrorKind, Offset, Producer, Record, TopicPartition,
+    consumer::{ConsumerBuilder, GroupProtocol, OffsetReset},
     net::{BoxFuture, Network, Stream, Tcp},
 };
 use protocol_tests::{Kafka, at_least, has_producer_ids, needs, or_skip, unique};
@@ -39,7 +40,7 @@ async fn kafka() -> Option<&'static Kafka> {
     SHARED.get_or_init(|| async { or_skip(builder.start().await) }).await.as_ref()
 }
 
-fn producer(bootstrap: &str) -> ottla::ProducerBuilder {
+fn producer(bootstrap: &str) -> ottla::producer::ProducerBuilder {
     Producer::builder(bootstrap).idempotence(has_producer_ids())
 }
 

@@ -7,7 +7,7 @@ mod common;
 
 use std::time::Duration;
 
-use ottla::{Consumer, ConsumerRecord, Offset, OffsetReset, Producer, Record, TopicPartition};
+use ottla::{Consumer, ConsumerRecord, Offset, Producer, Record, TopicPartition, consumer::OffsetReset};
 use protocol_tests::{Consumed, Kafka, Message, has_producer_ids, kcat::Kcat, needs, or_skip, shared, unique};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -156,7 +156,7 @@ async fn log_append_time_is_reported_and_read() {
     let consumer = Consumer::builder(kafka.bootstrap()).build().await.unwrap();
     consumer.assign([(TopicPartition::new(topic.as_str(), 0), Offset::Beginning)]).unwrap();
     let record = consumer.recv().await.unwrap().unwrap();
-    assert_eq!(record.timestamp_type, ottla::TimestampType::LogAppendTime);
+    assert_eq!(record.timestamp_type, ottla::record::TimestampType::LogAppendTime);
     assert_eq!(record.timestamp_millis, at.timestamp_millis);
 }
 

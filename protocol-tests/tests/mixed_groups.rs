@@ -10,7 +10,7 @@ mod members;
 use std::time::Duration;
 
 use members::{ByJava, Journal, Member, PARTITIONS, Source, read_once, until};
-use ottla::{Consumer, ConsumerBuilder};
+use ottla::{Consumer, consumer::ConsumerBuilder};
 use protocol_tests::{Kafka, needs, or_skip, unique};
 
 /// What both are told, whoever has a name for it of their own.

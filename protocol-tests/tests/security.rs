@@ -8,7 +8,8 @@ use std::{
 };
 
 use ottla::{
-    Admin, Consumer, DeliveryStatus, ErrorCode, ErrorKind, Offset, OffsetReset, Producer, Record, TopicPartition,
+    Admin, Consumer, DeliveryStatus, ErrorCode, ErrorKind, Offset, Producer, Record, TopicPartition,
+    consumer::OffsetReset,
     security::{AwsCredentials, AwsMskIam, Sasl, Security, Tls, UnsecuredToken},
 };
 use protocol_tests::{

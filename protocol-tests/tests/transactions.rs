@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ottla::{Consumer, IsolationLevel, Offset, TopicPartition};
+use ottla::{Consumer, Offset, TopicPartition, consumer::IsolationLevel};
 use protocol_tests::{Kafka, needs, or_skip, shared, unique};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;

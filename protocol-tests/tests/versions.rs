@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use ottla::{Consumer, GroupProtocol, OffsetReset, Producer, Record, TopicPartition};
+use ottla::{
+    Consumer, Producer, Record, TopicPartition,
+    consumer::{GroupProtocol, OffsetReset},
+};
 use protocol_tests::{Error, Kafka, Message, or_skip, unique};
 
 /// A console round trip with Kafka's own tools of that version, which also went through other

@@ -14,7 +14,7 @@ use crate::{
 /// A topic to be created.
 ///
 /// ```
-/// use ottla::NewTopic;
+/// use ottla::admin::NewTopic;
 /// let topic = NewTopic::new("orders", 6).replication_factor(3).config("retention.ms", "86400000");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ use crate::{
 /// close.
 ///
 /// ```no_run
-/// use ottla::{Admin, NewTopic};
+/// use ottla::{Admin, admin::NewTopic};
 ///
 /// # async fn example() -> ottla::Result<()> {
 /// let admin = Admin::builder("localhost:9092").build().await?;

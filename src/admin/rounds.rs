@@ -1,5 +1,7 @@
 //! A call about several topics, each of which is answered for itself: what is settled, what is to
 //! be asked again, and whether an attempt without an answer may already have done it.
+//!
+//! Sans-IO.
 
 use super::{TopicResult, TopicResults};
 use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result, clean};

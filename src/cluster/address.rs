@@ -1,3 +1,5 @@
+//! Sans-IO.
+
 use std::fmt;
 
 use crate::{

@@ -1,3 +1,5 @@
+//! Sans-IO.
+
 use std::time::Duration;
 
 use rand::{RngExt, rngs::StdRng};

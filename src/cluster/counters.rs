@@ -1,4 +1,6 @@
 //! What is counted of each broker: by its connections, for each frame and each write.
+//!
+//! Sans-IO.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,4 +1,6 @@
 //! When a client may log in again after its credentials were refused, so that no account is locked.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

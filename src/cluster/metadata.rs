@@ -1,3 +1,5 @@
+//! Sans-IO.
+
 use std::{collections::HashMap, sync::Arc};
 
 use uuid::Uuid;

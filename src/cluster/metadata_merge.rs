@@ -1,4 +1,6 @@
 //! How the next picture of the cluster comes out of the last one and what a broker said.
+//!
+//! Sans-IO.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,4 +1,6 @@
 //! When to ask for metadata, and for what.
+//!
+//! Sans-IO.
 
 use std::{
     collections::HashMap,

@@ -1,3 +1,5 @@
+//! Sans-IO.
+
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;

@@ -1,5 +1,7 @@
 //! The bound on resolving `bootstrap.servers` for the first time (`bootstrap.resolve.timeout.ms`,
 //! KIP-909).
+//!
+//! Sans-IO.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

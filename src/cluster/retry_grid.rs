@@ -1,8 +1,10 @@
-//! Common instants for the retries of many partitions. Decides; does no IO.
+//! Common instants for the retries of many partitions.
 //!
 //! Each partition waits with a jitter of its own. Partitions that fail together would so be asked
 //! for one after the other, in as many requests; rounded up to common instants they share one
 //! request.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! The last word of a request's owner before the connection hands the request to the socket.
+//!
+//! Sans-IO.
 
 use std::{fmt, sync::Arc};
 

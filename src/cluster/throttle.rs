@@ -1,3 +1,5 @@
+//! Sans-IO.
+
 use crate::wire::{ApiKey, messages::throttled_from};
 
 /// Reads how long the broker asks this client to be silent (KIP-219) off the front of a response's

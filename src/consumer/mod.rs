@@ -34,25 +34,31 @@ mod test_batches;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
 
-pub use crate::consumer::api::builder::ConsumerBuilder;
-pub use crate::consumer::api::consumer::Consumer;
-pub use crate::consumer::api::offset_and_metadata::OffsetAndMetadata;
-pub use crate::consumer::api::offset_queries::OffsetAndTimestamp;
-pub use crate::consumer::api::partition_stream::PartitionStream;
-pub use crate::consumer::api::pending_commit::PendingCommit;
-pub use crate::consumer::api::rebalance_listener::{Assigned, ListenerResult, RebalanceListener, Revoked};
-pub use crate::consumer::api::record_ref::{RecordHeaders, RecordRef};
-pub use crate::consumer::api::record_stream::RecordStream;
-pub use crate::consumer::api::records::{PartitionRecords, Records, RecordsIter};
-pub(crate) use crate::consumer::buffer::manual_reader::{
+pub mod assignor {
+    //! Assignors of the classic protocol (`partition.assignment.strategy`): the built-in ones, and
+    //! the trait for a program's own.
+
+    pub use super::group::assignor::{
+        Assignments, Assignor, CooperativeStickyAssignor, GroupMember, GroupSubscription, LastAssignment,
+        PartitionRacks, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+    };
+}
+
+pub use self::api::builder::ConsumerBuilder;
+pub use self::api::consumer::Consumer;
+pub use self::api::offset_and_metadata::OffsetAndMetadata;
+pub use self::api::offset_queries::OffsetAndTimestamp;
+pub use self::api::partition_stream::PartitionStream;
+pub use self::api::pending_commit::PendingCommit;
+pub use self::api::rebalance_listener::{Assigned, ListenerResult, RebalanceListener, Revoked};
+pub use self::api::record_ref::{RecordHeaders, RecordRef};
+pub use self::api::record_stream::RecordStream;
+pub use self::api::records::{PartitionRecords, Records, RecordsIter};
+pub(crate) use self::buffer::manual_reader::{
     CompletionMark, ManualPartitionReader, ManualReader, ManualReaderEvent, PartitionEnd,
 };
-pub use crate::consumer::config::settings::{GroupProtocol, IsolationLevel, OffsetReset};
-pub use crate::consumer::observability::consumer_status::{ConsumerStatus, GroupState, GroupStatus};
-pub use crate::consumer::observability::metrics::{ConsumerMetrics, PartitionMetrics};
-pub use crate::consumer::observability::wait_reason::{PartitionStatus, WaitReason};
-pub use crate::consumer::subscription::wanted_topics::{TopicState, TopicStatus};
-pub use group::assignor::{
-    Assignments, Assignor, CooperativeStickyAssignor, GroupMember, GroupSubscription, LastAssignment, PartitionRacks,
-    RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
-};
+pub use self::config::settings::{GroupProtocol, IsolationLevel, OffsetReset};
+pub use self::observability::consumer_status::{ConsumerStatus, GroupState, GroupStatus};
+pub use self::observability::metrics::{ConsumerMetrics, PartitionMetrics};
+pub use self::observability::wait_reason::{PartitionStatus, WaitReason};
+pub use self::subscription::wanted_topics::{TopicState, TopicStatus};

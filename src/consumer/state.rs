@@ -1,9 +1,11 @@
-//! The partitions that this consumer reads, and all that is known about them. Decides; does no IO.
+//! The partitions that this consumer reads, and all that is known about them.
 //!
 //! This file holds how partitions come and go; `positioning.rs` where they are read from,
 //! `resolve.rs` how that is found out, `search.rs` how it is behind damage, `routes.rs` which
 //! broker a partition is read from, `fetcher.rs` what is asked of it, `arrivals.rs` what becomes of
 //! the answer, `handout.rs` what the reader takes, `trouble.rs` what it is told.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},

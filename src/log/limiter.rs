@@ -1,4 +1,6 @@
-//! How often a line may be written for the same cause. Decides; does no IO.
+//! How often a line may be written for the same cause.
+//!
+//! Sans-IO.
 
 use std::{
     collections::HashMap,

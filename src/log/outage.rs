@@ -1,5 +1,7 @@
 //! When the log is told of something that fails again and again: at its beginning, while it lasts,
-//! and at its end. Decides; does no IO.
+//! and at its end.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Many things in one line: the first few by name, and how many there are besides.
+//!
+//! Sans-IO.
 
 use std::fmt::{self, Write};
 

@@ -1,5 +1,7 @@
 //! Where records come in: one partition's open batch and the full ones behind it, under the
 //! partition's own lock.
+//!
+//! Sans-IO.
 
 use std::{
     collections::VecDeque,

@@ -4,6 +4,8 @@
 //! A cell holds results, never bytes. They come as segments: usually one for the whole batch, more
 //! when the batch was split or when the broker found fault with single records. Each index gets
 //! exactly one result.
+//!
+//! Sans-IO.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -1,4 +1,6 @@
 //! Taking a closed batch apart when the broker finds it too large.
+//!
+//! Sans-IO.
 
 use crate::producer::batch::Batch;
 use crate::{

@@ -224,7 +224,7 @@ impl ProducerBuilder {
     ///     })
     ///     .build()
     ///     .await?;
-    /// drop(producer.send(Record::to("orders").value("shipped").tag(42)).await?);
+    /// drop(producer.send(Record::to("orders").with_value("shipped").with_tag(42)).await?);
     /// # Ok(())
     /// # }
     /// ```

@@ -1,4 +1,6 @@
 //! How large a batch may grow before it is compressed, so that it fills `batch.size` afterwards.
+//!
+//! Sans-IO.
 
 use std::sync::{
     Arc,

@@ -4,6 +4,8 @@
 //! Where each is counted: batches begun and gone in `batch`, as are results; what leaves and what
 //! is answered in `sender`; repetitions, splits and expiry in `queue`; sizes and latencies in
 //! `requests`; waiting for room in `send`. What belongs to connections is counted in `cluster`.
+//!
+//! Sans-IO.
 
 use std::{
     sync::{
@@ -16,8 +18,8 @@ use std::{
 use super::{metrics::ProducerMetrics, sender::RequestPart};
 use crate::{
     error::{DeliveryStatus, Error},
+    histogram::Histogram,
     log::{Limiter, Origin},
-    metrics::Histogram,
     wire::{batch::SealedBatch, produce::ProduceResponse},
 };
 

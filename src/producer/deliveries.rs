@@ -24,7 +24,7 @@ use crate::{
 /// [`delivery_reports`](super::Producer::delivery_reports).
 ///
 /// ```
-/// use ottla::{Deliveries, Record, testkit::{Cluster, Options}};
+/// use ottla::{Record, producer::Deliveries, testkit::{Cluster, Options}};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ottla::Result<()> {
@@ -32,7 +32,7 @@ use crate::{
 /// # let producer = cluster.producer().build().await?;
 /// let mut deliveries = Deliveries::default();
 /// for n in 0..1000 {
-///     deliveries.push(producer.send(Record::to("orders").key(n.to_string()).value("shipped")).await?);
+///     deliveries.push(producer.send(Record::to("orders").with_key(n.to_string()).with_value("shipped")).await?);
 /// }
 /// let results = deliveries.await;
 /// for (n, error) in results.failures() {

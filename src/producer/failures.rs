@@ -1,5 +1,7 @@
 //! What the log is told of records that failed for good: one line for each cause, with how many
-//! there were. Decides; does no IO.
+//! there were.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeSet,

@@ -12,6 +12,8 @@
 //!
 //! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs,
 //! for all partitions.
+//!
+//! Sans-IO.
 
 use crate::wire::batch::ProducerStamp;
 

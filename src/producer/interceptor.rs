@@ -22,7 +22,7 @@ use crate::{error::said, log::event, record::Record};
 /// level ERROR, and the record goes on.
 ///
 /// ```
-/// use ottla::{ProducerInterceptor, Record};
+/// use ottla::{Record, producer::ProducerInterceptor};
 ///
 /// /// Hands the trace that the sender is in on to whoever reads the record (W3C trace context).
 /// #[derive(Debug)]
@@ -44,7 +44,7 @@ use crate::{error::said, log::event, record::Record};
 /// # let cluster = ottla::testkit::Cluster::start(ottla::testkit::Options::new()).await?;
 /// # cluster.create_topic("orders", 1)?;
 /// let producer = cluster.producer().interceptor(TraceContext).build().await?;
-/// producer.send(Record::to("orders").value("shipped")).await?.await?;
+/// producer.send(Record::to("orders").with_value("shipped")).await?.await?;
 ///
 /// let record = cluster.records("orders", 0)?.remove(0);
 /// assert_eq!(record.headers[0].name, "traceparent");

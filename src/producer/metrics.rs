@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{cluster::BrokerMetrics, error::ErrorCode, metrics::Histogram};
+use crate::{cluster::BrokerMetrics, error::ErrorCode, histogram::Histogram};
 
 /// What a producer has counted, from [`Producer::metrics`](super::Producer::metrics): a snapshot
 /// that is the caller's own.

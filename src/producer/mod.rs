@@ -114,7 +114,7 @@ const TURN: Duration = Duration::from_secs(1);
 ///
 /// # async fn example() -> ottla::Result<()> {
 /// let producer = Producer::builder("localhost:9092").build().await?;
-/// let delivery = producer.send(Record::to("orders").key("42").value("shipped")).await?; // in the buffer
+/// let delivery = producer.send(Record::to("orders").with_key("42").with_value("shipped")).await?; // in the buffer
 /// let at = delivery.await?; // in the log
 /// println!("{}[{}]@{:?}", at.topic, at.partition, at.offset);
 /// producer.close(Duration::from_secs(10)).await?;
@@ -291,7 +291,7 @@ impl Producer {
     /// ```no_run
     /// # use ottla::{Producer, Record};
     /// # async fn example(producer: Producer, lines: Vec<String>) -> ottla::Result<()> {
-    /// let deliveries = producer.send_batch(lines.iter().map(|line| Record::to("lines").value(line))).await;
+    /// let deliveries = producer.send_batch(lines.iter().map(|line| Record::to("lines").with_value(line))).await;
     /// for result in deliveries.await.iter() {
     ///     println!("at offset {:?}", result?.offset);
     /// }

@@ -24,6 +24,8 @@
 //!
 //! Results are told in the order of sending: one that is known is kept back until all before it
 //! are. Only a purge, or the end, tells at once what is known.
+//!
+//! Sans-IO.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,7 @@
 //! What a report says of a record that its batch does not know: kept from `send` to the result, for
 //! as little as can be.
+//!
+//! Sans-IO.
 
 use std::ops::Range;
 

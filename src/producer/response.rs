@@ -1,4 +1,6 @@
 //! What a broker's answer means for a batch.
+//!
+//! Sans-IO.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! Who may still decide about a batch that was given to a request.
+//!
+//! Sans-IO.
 
 use std::sync::{
     Arc,

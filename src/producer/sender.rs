@@ -6,6 +6,8 @@
 //! front of that queue, one batch of each partition, and a partition with more to send goes to the
 //! back; one that cannot go on leaves the queue until an event of its own lets it back, so it stops
 //! nobody else.
+//!
+//! Sans-IO.
 
 mod request;
 pub(super) mod response_partitions;

@@ -1,4 +1,6 @@
 //! The size of batches, and the share of a partition's turn.
+//!
+//! Sans-IO.
 
 use crate::producer::compression_ratio::CompressionRatio;
 

@@ -4,6 +4,8 @@
 //! is not in the table waits in a queue of the topic. When the partition appears, the queue's
 //! records are appended before the new table is published, and the queue is seen empty under its
 //! lock in the moment of publishing: so no later record overtakes them.
+//!
+//! Sans-IO.
 
 mod waiting;
 

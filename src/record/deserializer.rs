@@ -1,15 +1,12 @@
 //! From the bytes of a record to a value: by a trait that nobody has to use.
 
-use std::{error::Error as StdError, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::ConsumerRecord;
-use crate::error::{Error, ErrorKind, Result};
-
-/// Why bytes could not be turned into a value.
-pub type DeserializeError = Box<dyn StdError + Send + Sync>;
+use crate::error::{BoxError, Error, ErrorKind, Result};
 
 /// What of a record is to be turned into a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +20,13 @@ pub struct FieldContext<'r> {
 
 /// Turns the bytes of a key or a value into a `T`, which may borrow from them.
 ///
-/// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::RecordRef::value_as)
+/// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::consumer::RecordRef::value_as)
 /// and `key_as`; records themselves are bytes whatever is done with them. Any `Fn(&[u8]) ->
 /// Result<T, E>` is one, and [`KafkaFormats`] knows the formats of Kafka's own serializers. Null is not
 /// asked about.
 ///
 /// ```
-/// use ottla::{DeserializeError, Deserializer, Field};
+/// use ottla::{BoxError, record::{Deserializer, FieldContext}};
 ///
 /// struct Order { id: u32 }
 ///
@@ -37,7 +34,7 @@ pub struct FieldContext<'r> {
 /// struct Orders;
 ///
 /// impl Deserializer<'_, Order> for Orders {
-///     fn deserialize(&self, field: FieldContext<'_>, bytes: &[u8]) -> Result<Order, DeserializeError> {
+///     fn deserialize(&self, field: FieldContext<'_>, bytes: &[u8]) -> Result<Order, BoxError> {
 ///         let id = std::str::from_utf8(bytes)?.strip_prefix("id=").ok_or_else(|| format!("{}: no id", field.topic))?;
 ///         Ok(Order { id: id.parse()? })
 ///     }
@@ -53,15 +50,15 @@ pub trait Deserializer<'a, T> {
     /// # Errors
     /// Whatever is wrong with them; it becomes the source of an error of kind
     /// [`Deserialization`](ErrorKind::Deserialization) that names the record.
-    fn deserialize(&self, field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError>;
+    fn deserialize(&self, field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, BoxError>;
 }
 
 impl<'a, T, E, F> Deserializer<'a, T> for F
 where
     F: Fn(&'a [u8]) -> Result<T, E>,
-    E: Into<DeserializeError>,
+    E: Into<BoxError>,
 {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, BoxError> {
         self(bytes).map_err(Into::into)
     }
 }
@@ -71,7 +68,7 @@ where
 /// size), `bool` (one byte, 0 or 1), `Uuid` (its text).
 ///
 /// ```
-/// use ottla::KafkaFormats;
+/// use ottla::record::KafkaFormats;
 /// # fn show(record: &ottla::ConsumerRecord) -> ottla::Result<()> {
 /// let customer: Option<&str> = record.key_as(&KafkaFormats)?; // borrowed from the record
 /// let cents: Option<i64> = record.value_as(&KafkaFormats)?;
@@ -81,25 +78,25 @@ where
 pub struct KafkaFormats;
 
 impl<'a> Deserializer<'a, &'a str> for KafkaFormats {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<&'a str, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<&'a str, BoxError> {
         Ok(std::str::from_utf8(bytes)?)
     }
 }
 
 impl Deserializer<'_, String> for KafkaFormats {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<String, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<String, BoxError> {
         Ok(std::str::from_utf8(bytes)?.to_owned())
     }
 }
 
 impl<'a> Deserializer<'a, &'a [u8]> for KafkaFormats {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<&'a [u8], DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &'a [u8]) -> Result<&'a [u8], BoxError> {
         Ok(bytes)
     }
 }
 
 impl Deserializer<'_, Vec<u8>> for KafkaFormats {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<Vec<u8>, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<Vec<u8>, BoxError> {
         Ok(bytes.to_vec())
     }
 }
@@ -107,7 +104,7 @@ impl Deserializer<'_, Vec<u8>> for KafkaFormats {
 macro_rules! numbers {
     ($($number:ty),*) => { $(
         impl Deserializer<'_, $number> for KafkaFormats {
-            fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<$number, DeserializeError> {
+            fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<$number, BoxError> {
                 let wrong = || format!("an {} has {} bytes, not {}", stringify!($number), size_of::<$number>(), bytes.len());
                 Ok(<$number>::from_be_bytes(bytes.try_into().map_err(|_| wrong())?))
             }
@@ -118,7 +115,7 @@ macro_rules! numbers {
 numbers!(i16, i32, i64, f32, f64);
 
 impl Deserializer<'_, bool> for KafkaFormats {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<bool, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<bool, BoxError> {
         match bytes {
             [0] => Ok(false),
             [1] => Ok(true),
@@ -128,7 +125,7 @@ impl Deserializer<'_, bool> for KafkaFormats {
 }
 
 impl Deserializer<'_, Uuid> for KafkaFormats {
-    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<Uuid, DeserializeError> {
+    fn deserialize(&self, _field: FieldContext<'_>, bytes: &[u8]) -> Result<Uuid, BoxError> {
         Ok(Uuid::try_parse_ascii(bytes)?)
     }
 }
@@ -175,8 +172,10 @@ impl ConsumerRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
-    use crate::TimestampType;
+    use crate::record::TimestampType;
 
     fn record(key: Option<&'static [u8]>, value: Option<&'static [u8]>) -> ConsumerRecord {
         ConsumerRecord {
@@ -231,7 +230,7 @@ mod tests {
 
     #[test]
     fn accepts_functions_and_trait_objects() {
-        let parse = |bytes: &[u8]| std::str::from_utf8(bytes)?.parse::<u64>().map_err(DeserializeError::from);
+        let parse = |bytes: &[u8]| std::str::from_utf8(bytes)?.parse::<u64>().map_err(BoxError::from);
         let record = record(Some(b"x"), Some(b"123"));
         assert_eq!(record.value_as(&parse).unwrap(), Some(123));
         assert!(record.key_as(&parse).is_err());

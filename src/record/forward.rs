@@ -6,7 +6,7 @@ use super::{ConsumerRecord, Payload, Record, TopicName};
 
 impl<'a> Record<'a> {
     /// A copy of a record that was read, for another topic: a [`ConsumerRecord`] (by reference, or
-    /// by value to own its parts) or a [`RecordRef`](crate::RecordRef). No byte of key, value or
+    /// by value to own its parts) or a [`RecordRef`](crate::consumer::RecordRef). No byte of key, value or
     /// headers is copied here.
     ///
     /// It keeps the key and the value (null stays null, and empty stays empty), all headers (their
@@ -22,7 +22,7 @@ impl<'a> Record<'a> {
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
-    /// cluster.append("orders", 0, &[Record::to("orders").key("42").value("shipped").header("trace", "a1b2")])?;
+    /// cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("shipped").with_header("trace", "a1b2")])?;
     /// let (consumer, producer) = (cluster.consumer().build().await?, cluster.producer().build().await?);
     /// consumer.assign([(TopicPartition::new("orders", 0), Offset::Beginning)])?;
     ///

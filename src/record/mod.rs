@@ -10,7 +10,7 @@ mod topic;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use deserializer::field_as;
-pub use deserializer::{DeserializeError, Deserializer, FieldContext, KafkaFormats};
+pub use deserializer::{Deserializer, FieldContext, KafkaFormats};
 pub(crate) use edit::Marks;
 pub use incoming::{ConsumerRecord, Header};
 pub use outgoing::{Payload, Record, RecordMetadata};

@@ -12,7 +12,7 @@ use super::{Marks, TopicName, from_millis, to_millis};
 ///
 /// ```
 /// use ottla::Record;
-/// let record = Record::to("orders").key("42").value("shipped").header("trace", "a1b2");
+/// let record = Record::to("orders").with_key("42").with_value("shipped").with_header("trace", "a1b2");
 /// assert_eq!(record.topic(), "orders");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl<'a> Record<'a> {
     }
 
     /// A number of your own by which to know the record again in its report: it comes back as
-    /// [`DeliveryReport::tag`](crate::DeliveryReport::tag) and is not sent to Kafka. Default: none.
+    /// [`DeliveryReport::tag`](crate::producer::DeliveryReport::tag) and is not sent to Kafka. Default: none.
     #[inline]
     pub fn with_tag(mut self, tag: u64) -> Self {
         self.set_tag(Some(tag));

@@ -89,7 +89,7 @@ impl TopicPartition {
     /// ```
     /// use ottla::TopicPartition;
     ///
-    /// # fn place(record: &ottla::ConsumerRecord, borrowed: ottla::RecordRef<'_>) {
+    /// # fn place(record: &ottla::ConsumerRecord, borrowed: ottla::consumer::RecordRef<'_>) {
     /// let orders = TopicPartition::new("orders", 0);
     /// let other = TopicPartition::new(&record.topic, record.partition + 1); // shares the name
     /// let same = TopicPartition::new(borrowed.topic(), borrowed.partition());

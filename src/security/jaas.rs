@@ -1,4 +1,6 @@
 //! `sasl.jaas.config`: a login module with its options, as Java writes it.
+//!
+//! Sans-IO.
 
 use std::{cell::RefCell, collections::BTreeSet};
 

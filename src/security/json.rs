@@ -1,5 +1,7 @@
 //! JSON, as much as tokens and their endpoints need. Texts are zeroed on drop: some of them are
 //! secrets.
+//!
+//! Sans-IO.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,6 @@
 //! Security by properties: what was set, until it is known to make sense together.
+//!
+//! Sans-IO.
 
 use std::{
     cell::RefCell,

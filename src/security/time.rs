@@ -1,4 +1,6 @@
 //! Dates: as AWS and certificates write them, and as errors show them.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -22,7 +22,7 @@
 //! // … build a producer with `cluster.producer()` and send …
 //! assert_eq!(fault.hits(), 0);
 //!
-//! cluster.append("orders", 0, &[Record::to("orders").key("42").value("shipped")])?;
+//! cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("shipped")])?;
 //! let records = cluster.records("orders", 0)?;
 //! assert_eq!(records[0].value.as_deref(), Some(&b"shipped"[..]));
 //! cluster.kill(1).await?;

@@ -30,7 +30,7 @@ use crate::{
 ///
 /// ```no_run
 /// # async fn example(consumer: ottla::Consumer, producer: ottla::Producer) -> ottla::Result<()> {
-/// use ottla::{OrderBy, Plain};
+/// use ottla::{record::KafkaFormats, worker::OrderBy};
 ///
 /// consumer.subscribe(["orders"])?;
 /// consumer
@@ -41,7 +41,7 @@ use crate::{
 ///     .dead_letter(&producer, "orders.dead")
 ///     .shutdown(async { tokio::signal::ctrl_c().await.unwrap_or(()) })
 ///     .run(|record| async move {
-///         let cents: Option<i64> = record.value_as(&Plain)?;
+///         let cents: Option<i64> = record.value_as(&KafkaFormats)?;
 ///         println!("{:?}: {cents:?}", record.key);
 ///         Ok::<_, ottla::Error>(())
 ///     })
@@ -141,14 +141,14 @@ impl WorkerBuilder {
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
-    /// use ottla::{ConsumerRecord, OffsetReset, Record, testkit::{Cluster, Options}};
+    /// use ottla::{ConsumerRecord, Record, consumer::OffsetReset, testkit::{Cluster, Options}};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
     /// for _ in 0..3 {
-    ///     cluster.append("orders", 0, &[Record::to("orders").value("shipped")])?;
+    ///     cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
     /// }
     /// let consumer = cluster.consumer().group("archive").auto_offset_reset(OffsetReset::Earliest).build().await?;
     /// consumer.subscribe(["orders"])?;
@@ -172,7 +172,7 @@ impl WorkerBuilder {
     }
 
     /// How often a handler that failed is called again with the same record; 0 for never,
-    /// `u32::MAX` for without end. Not for errors that are [`Permanent`](super::Permanent) or of
+    /// `u32::MAX` for without end. Not for errors that are [`NonRetriable`](super::NonRetriable) or of
     /// kind [`Deserialization`](crate::ErrorKind::Deserialization). Default: 5.
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)

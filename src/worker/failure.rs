@@ -2,7 +2,8 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
-use super::{handler::HandlerError, schedule::Outcome};
+use super::schedule::Outcome;
+use crate::error::BoxError;
 use crate::{
     error::{Error, ErrorKind},
     record::ConsumerRecord,
@@ -13,19 +14,19 @@ use crate::{
 /// [`Deserialization`](ErrorKind::Deserialization) need no such wrapping.
 ///
 /// ```
-/// use ottla::{ConsumerRecord, HandlerError, Permanent};
+/// use ottla::{BoxError, ConsumerRecord, worker::NonRetriable};
 ///
-/// fn amount(record: &ConsumerRecord) -> Result<u32, HandlerError> {
-///     let text = record.value_as::<&str>(&ottla::Plain)?.ok_or_else(|| Permanent::new("no amount"))?;
-///     Ok(text.parse().map_err(Permanent::new)?)
+/// fn amount(record: &ConsumerRecord) -> Result<u32, BoxError> {
+///     let text = record.value_as::<&str>(&ottla::record::KafkaFormats)?.ok_or_else(|| NonRetriable::new("no amount"))?;
+///     Ok(text.parse().map_err(NonRetriable::new)?)
 /// }
 /// ```
 #[derive(Debug)]
-pub struct NonRetriable(HandlerError);
+pub struct NonRetriable(BoxError);
 
 impl NonRetriable {
     /// This error, for good.
-    pub fn new(error: impl Into<HandlerError>) -> Self {
+    pub fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
     }
 }
@@ -44,7 +45,7 @@ impl StdError for NonRetriable {
 
 /// Why an attempt failed.
 pub(super) enum Cause {
-    Error(HandlerError),
+    Error(BoxError),
     Panic(String),
     Timeout(Duration),
 }

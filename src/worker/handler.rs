@@ -5,14 +5,10 @@ use std::sync::Arc;
 use super::schedule::Load;
 use crate::{error::BoxError, record::ConsumerRecord};
 
-/// What a handler may fail with: anything that turns into this, as every error and every string
-/// does.
-pub type HandlerError = BoxError;
-
-/// What a handler gives: nothing, or a `Result<(), E>` whose error turns into a [`HandlerError`].
+/// What a handler gives: nothing, or a `Result<(), E>` whose error turns into a [`BoxError`].
 pub trait HandlerResult: sealed::Sealed {
     #[doc(hidden)]
-    fn into_result(self) -> Result<(), HandlerError>;
+    fn into_result(self) -> Result<(), BoxError>;
 }
 
 mod sealed {
@@ -22,13 +18,13 @@ mod sealed {
 }
 
 impl HandlerResult for () {
-    fn into_result(self) -> Result<(), HandlerError> {
+    fn into_result(self) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
-impl<E: Into<HandlerError>> HandlerResult for Result<(), E> {
-    fn into_result(self) -> Result<(), HandlerError> {
+impl<E: Into<BoxError>> HandlerResult for Result<(), E> {
+    fn into_result(self) -> Result<(), BoxError> {
         self.map_err(Into::into)
     }
 }
@@ -39,13 +35,13 @@ impl<E: Into<HandlerError>> HandlerResult for Result<(), E> {
 /// has headers, of their list and their names.
 ///
 /// ```no_run
-/// use ottla::{ConsumerRecord, Handler, HandlerError, Plain};
+/// use ottla::{BoxError, ConsumerRecord, record::KafkaFormats, worker::Handler};
 ///
 /// struct Billing { rate: i64 }
 ///
 /// impl Handler for Billing {
-///     async fn handle(&self, record: &ConsumerRecord) -> Result<(), HandlerError> {
-///         let cents: Option<i64> = record.value_as(&Plain)?;
+///     async fn handle(&self, record: &ConsumerRecord) -> Result<(), BoxError> {
+///         let cents: Option<i64> = record.value_as(&KafkaFormats)?;
 ///         println!("{:?} owes {}", record.key, cents.unwrap_or(0) * self.rate);
 ///         Ok(())
 ///     }
@@ -63,7 +59,7 @@ pub trait Handler: Send + Sync + 'static {
     /// The worker drops the future at one of its `.await`s when the record is no longer this
     /// worker's: its partition was lost, or the time to drain is over. The record is then not done,
     /// and is handled again by whoever has it next.
-    fn handle(&self, record: &ConsumerRecord) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    fn handle(&self, record: &ConsumerRecord) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 /// Any of the forms.
@@ -71,7 +67,7 @@ pub(super) trait Work: Send + Sync + 'static {
     /// Whether it takes many records at a time.
     const BATCHES: bool;
 
-    fn work(&self, load: &Load) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    fn work(&self, load: &Load) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 pub(super) struct ByRef<H>(pub(super) H);
@@ -79,7 +75,7 @@ pub(super) struct ByRef<H>(pub(super) H);
 impl<H: Handler> Work for ByRef<H> {
     const BATCHES: bool = false;
 
-    async fn work(&self, load: &Load) -> Result<(), HandlerError> {
+    async fn work(&self, load: &Load) -> Result<(), BoxError> {
         for record in load.records() {
             self.0.handle(record).await?;
         }
@@ -96,7 +92,7 @@ where
 {
     const BATCHES: bool = false;
 
-    async fn work(&self, load: &Load) -> Result<(), HandlerError> {
+    async fn work(&self, load: &Load) -> Result<(), BoxError> {
         for record in load.records() {
             (self.0)(record.clone()).await.into_result()?;
         }
@@ -113,7 +109,7 @@ where
 {
     const BATCHES: bool = true;
 
-    async fn work(&self, load: &Load) -> Result<(), HandlerError> {
+    async fn work(&self, load: &Load) -> Result<(), BoxError> {
         let records = match load {
             Load::Many(records) => records.clone(),
             Load::One(record) => Arc::new([record.clone()]),

@@ -1,6 +1,6 @@
 //! What a worker has counted.
 
-use crate::metrics::Histogram;
+use crate::histogram::Histogram;
 
 /// What a worker has counted, from [`Worker::metrics`](super::Worker::metrics): a snapshot that is
 /// the caller's own.

@@ -32,7 +32,7 @@ mod worker_task;
 
 pub use builder::WorkerBuilder;
 pub use failure::NonRetriable;
-pub use handler::{Handler, HandlerError, HandlerResult};
+pub use handler::{Handler, HandlerResult};
 pub use metrics::WorkerMetrics;
 pub use settings::OrderBy;
 pub use status::{RunningJob, WorkerPartition, WorkerState, WorkerStatus};

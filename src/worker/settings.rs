@@ -1,4 +1,6 @@
 //! What a worker can be told.
+//!
+//! Sans-IO.
 
 use std::time::Duration;
 

@@ -60,20 +60,20 @@ use crate::{
 ///   together, as in the example.
 /// - [`OrderBy::Key`](super::OrderBy::Key) runs different keys of a partition side by side, up to
 ///   `concurrency`.
-/// - [`linger(Duration::ZERO)`](crate::ProducerBuilder::linger) leaves the round trip.
+/// - [`linger(Duration::ZERO)`](crate::producer::ProducerBuilder::linger) leaves the round trip.
 ///
 /// Not to wait for the delivery at all is no help: the record would be done, and be committed,
 /// before its copy is in the log.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use ottla::{ConsumerRecord, OffsetReset, Record, testkit::{Cluster, Options}};
+/// use ottla::{ConsumerRecord, Record, consumer::OffsetReset, testkit::{Cluster, Options}};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ottla::Result<()> {
 /// let cluster = Cluster::start(Options::new().in_memory()).await?;
 /// cluster.create_topic("orders", 2)?;
-/// cluster.append("orders", 0, &[Record::to("orders").key("42").value("shipped")])?;
+/// cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("shipped")])?;
 /// let producer = cluster.producer().build().await?;
 /// let consumer = cluster.consumer().group("copy").auto_offset_reset(OffsetReset::Earliest).build().await?;
 /// consumer.subscribe(["orders"])?;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ottla::{
-    Admin, Consumer, ErrorKind, NewTopic, Offset, Producer, Record,
+    Admin, Consumer, ErrorKind, Offset, Producer, Record,
+    admin::NewTopic,
     testkit::{Cluster, Options},
 };
 
@@ -134,7 +135,7 @@ async fn conflicting_settings_error_names_both_properties() {
     let bad = ErrorKind::Configuration;
     let producer = || Producer::builder("127.0.0.1:1");
     let consumer = || Consumer::builder("127.0.0.1:1");
-    let weak = producer().idempotence(true).acks(ottla::Acks::Leader);
+    let weak = producer().idempotence(true).acks(ottla::producer::Acks::Leader);
     refused(weak.build().await, bad, &["enable.idempotence", "acks"]);
     let short = producer().delivery_timeout(SECOND).request_timeout(2 * SECOND);
     refused(short.build().await, bad, &["delivery.timeout.ms", "linger.ms", "request.timeout.ms"]);
@@ -159,7 +160,7 @@ async fn accepts_maximum_duration_for_every_timeout() {
 
     let builder = consumer(&cluster).group("g").request_timeout(ever).default_api_timeout(ever).fetch_max_wait(SECOND);
     let builder = builder.max_poll_interval(ever).session_timeout(60 * SECOND).auto_commit_interval(ever);
-    let consumer = builder.auto_offset_reset(ottla::OffsetReset::Earliest).build().await.unwrap();
+    let consumer = builder.auto_offset_reset(ottla::consumer::OffsetReset::Earliest).build().await.unwrap();
     consumer.subscribe(["t"]).unwrap();
     assert_eq!(numbers(&consumer, 1).await, [0]);
     in_time(consumer.commit()).await.unwrap();

@@ -1,6 +1,6 @@
 //! Clients that are closed, or dropped without it: every call ends, and says why.
 
-use ottla::{ErrorKind, NewTopic, Offset, Record};
+use ottla::{ErrorKind, Offset, Record, admin::NewTopic};
 
 use crate::common::*;
 

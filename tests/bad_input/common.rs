@@ -3,7 +3,10 @@
 use std::{fmt, future::Future, ops::Range, pin::pin, task::Poll, time::Duration};
 
 use ottla::{
-    AdminBuilder, Consumer, ConsumerBuilder, ConsumerRecord, Error, ErrorKind, ProducerBuilder, Record, TopicPartition,
+    Consumer, ConsumerRecord, Error, ErrorKind, Record, TopicPartition,
+    admin::AdminBuilder,
+    consumer::ConsumerBuilder,
+    producer::ProducerBuilder,
     testkit::{Cluster, Options},
 };
 

@@ -1,6 +1,6 @@
 //! Futures that are dropped at any point: later calls work, every record arrives exactly once.
 
-use ottla::{OffsetReset, Record};
+use ottla::{Record, consumer::OffsetReset};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::common::*;

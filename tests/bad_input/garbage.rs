@@ -2,7 +2,8 @@
 //! whoever cannot go on says so.
 
 use ottla::{
-    ApiKey, ErrorKind, OffsetReset, Record,
+    ApiKey, ErrorKind, Record,
+    consumer::OffsetReset,
     testkit::{Fault, on},
 };
 

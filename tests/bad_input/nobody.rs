@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use ottla::{Admin, Consumer, Error, ErrorKind, NewTopic, Offset, OffsetReset, Producer, Record, net::MemoryNetwork};
+use ottla::{
+    Admin, Consumer, Error, ErrorKind, Offset, Producer, Record, admin::NewTopic, consumer::OffsetReset,
+    net::MemoryNetwork,
+};
 use tokio::time::Instant;
 
 use crate::common::*;

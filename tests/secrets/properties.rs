@@ -24,7 +24,8 @@ const PUBLIC: [&str; 7] = [
 /// Every name that stands in a table of properties, as the code has it.
 fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for file in ["cluster/properties.rs", "producer/properties.rs", "consumer/properties.rs", "config/known.rs"] {
+    for file in ["cluster/properties.rs", "producer/properties.rs", "consumer/config/properties.rs", "config/known.rs"]
+    {
         let path = format!("{}/src/{file}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();

@@ -1,7 +1,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ottla::{
-    Admin, Consumer, Error, ErrorKind, OffsetReset, Producer, Record,
+    Admin, Consumer, Error, ErrorKind, Producer, Record,
+    consumer::OffsetReset,
     net::Network,
     security::{Security, Tls},
     testkit::{self, Cluster, Options, certificates},

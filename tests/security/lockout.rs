@@ -1,7 +1,8 @@
 //! Logins that are refused: how often they are tried, and what the user hears meanwhile.
 
 use ottla::{
-    ApiKey, Consumer, ErrorCode, ErrorKind, OffsetReset, Producer, Record,
+    ApiKey, Consumer, ErrorCode, ErrorKind, Producer, Record,
+    consumer::OffsetReset,
     security::{Sasl, Security},
     testkit::{Cluster, Options, on},
 };

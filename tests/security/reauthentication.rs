@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use ottla::{
-    ApiKey, ErrorKind, OffsetReset, Record,
+    ApiKey, ErrorKind, Record,
+    consumer::OffsetReset,
     security::{Sasl, Security, UnsecuredToken},
     testkit::{Cluster, Options, on},
 };

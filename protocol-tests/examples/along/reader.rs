@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ottla::{Consumer, ErrorKind, IsolationLevel, Offset, OffsetReset, TopicPartition};
+use ottla::{
+    Consumer, ErrorKind, Offset, TopicPartition,
+    consumer::{IsolationLevel, OffsetReset},
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use ottla::{Delivery, DeliveryReports, Producer, Record};
+use ottla::{Delivery, Producer, Record, producer::DeliveryReports};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -96,7 +96,11 @@ impl Drive {
         }
     }
 
-    async fn send_batches(self, shared: Arc<Shared>, results: mpsc::UnboundedSender<(u64, ottla::Deliveries)>) {
+    async fn send_batches(
+        self,
+        shared: Arc<Shared>,
+        results: mpsc::UnboundedSender<(u64, ottla::producer::Deliveries)>,
+    ) {
         let mut due = Instant::now();
         while !*self.stop.borrow() {
             self.pace(&mut due, BATCH).await;
@@ -135,7 +139,7 @@ async fn await_each(mut sent: mpsc::UnboundedReceiver<(u64, Delivery)>, shared: 
 }
 
 /// Takes the results of whole calls of `send_batch`.
-async fn await_batches(mut sent: mpsc::UnboundedReceiver<(u64, ottla::Deliveries)>, shared: Arc<Shared>) {
+async fn await_batches(mut sent: mpsc::UnboundedReceiver<(u64, ottla::producer::Deliveries)>, shared: Arc<Shared>) {
     let mut batches = FuturesUnordered::new();
     let mut open = true;
     while open || !batches.is_empty() {

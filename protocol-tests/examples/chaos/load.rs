@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ottla::{DeliveryReport, DeliveryStatus, Error, Producer, RecordMetadata};
+use ottla::{DeliveryStatus, Error, Producer, RecordMetadata, producer::DeliveryReport};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 

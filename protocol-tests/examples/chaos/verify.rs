@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ottla::{Consumer, Offset, RecordRef, TopicPartition};
+use ottla::{Consumer, Offset, TopicPartition, consumer::RecordRef};
 
 use crate::Failure;
 use crate::ledger::{Wrong, Wrongs};

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ottla::{Consumer, ConsumerBuilder, OffsetReset, Producer, Record, TopicPartition};
+use ottla::{
+    Consumer, Producer, Record, TopicPartition,
+    consumer::{ConsumerBuilder, OffsetReset},
+};
 use protocol_tests::{Kafka, has_producer_ids};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::world::{Kind, build};
-use crate::{Consumer, ErrorKind, Producer, ProducerBuilder, net::MemoryNetwork};
+use crate::{Consumer, ErrorKind, Producer, net::MemoryNetwork, producer::ProducerBuilder};
 
 const SERVERS: (&str, &str) = ("bootstrap.servers", "h:9092");
 

@@ -122,14 +122,14 @@ impl ConsumerBuilder {
 
     /// `partition.assignment.strategy`, with [`GroupProtocol::Classic`], in the order of
     /// preference: the group takes the one that most of its members prefer among those that all of
-    /// them have. Default: [`RangeAssignor`](crate::RangeAssignor), then
-    /// [`CooperativeStickyAssignor`](crate::CooperativeStickyAssignor), so that the group can be
+    /// them have. Default: [`RangeAssignor`](crate::consumer::assignor::RangeAssignor), then
+    /// [`CooperativeStickyAssignor`](crate::consumer::assignor::CooperativeStickyAssignor), so that the group can be
     /// moved to the latter alone.
     ///
     /// ```no_run
     /// # async fn example() -> ottla::Result<()> {
     /// use std::sync::Arc;
-    /// use ottla::{Consumer, CooperativeStickyAssignor};
+    /// use ottla::{consumer::assignor::CooperativeStickyAssignor, Consumer};
     ///
     /// let builder = Consumer::builder("localhost:9092").group("billing");
     /// let consumer = builder.assignors(vec![Arc::new(CooperativeStickyAssignor)]).build().await?;

@@ -59,7 +59,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {
 /// use std::time::Duration;
-/// use ottla::{Consumer, OffsetReset};
+/// use ottla::{Consumer, consumer::OffsetReset};
 ///
 /// let consumer = Consumer::builder("localhost:9092")
 ///     .group("billing")

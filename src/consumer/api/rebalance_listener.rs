@@ -36,12 +36,12 @@ pub type ListenerResult = std::result::Result<(), BoxError>;
 /// ```no_run
 /// # struct Database;
 /// # impl Database { async fn offset(&self, _: &ottla::TopicPartition) -> std::io::Result<i64> { Ok(0) } }
-/// use ottla::{Assigned, RebalanceListener, Told};
+/// use ottla::consumer::{Assigned, ListenerResult, RebalanceListener};
 ///
 /// struct FromDatabase(Database);
 ///
 /// impl RebalanceListener for FromDatabase {
-///     async fn on_assigned(&self, assigned: &mut Assigned) -> Told {
+///     async fn on_assigned(&self, assigned: &mut Assigned) -> ListenerResult {
 ///         for partition in assigned.partitions().to_vec() {
 ///             let offset = self.0.offset(&partition).await?;
 ///             assigned.start_at(&partition, offset)?;

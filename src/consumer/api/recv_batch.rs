@@ -43,7 +43,7 @@ impl Consumer {
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
-    /// cluster.append("orders", 0, &[Record::to("orders").value("a"), Record::to("orders").value("b")])?;
+    /// cluster.append("orders", 0, &[Record::to("orders").with_value("a"), Record::to("orders").with_value("b")])?;
     /// let consumer = cluster.consumer().build().await?;
     /// consumer.assign([(TopicPartition::new("orders", 0), Offset::Beginning)])?;
     ///

@@ -1,4 +1,6 @@
 //! The part of a batch that is still to be handed out.
+//!
+//! Sans-IO.
 
 use std::{
     ops::Range,

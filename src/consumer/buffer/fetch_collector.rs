@@ -1,5 +1,6 @@
 //! What the reader takes, in fair turns over the partitions, and what is opened ahead of it.
-//! Decides; does no IO.
+//!
+//! Sans-IO.
 
 use std::sync::Arc;
 

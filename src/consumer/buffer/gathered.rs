@@ -1,5 +1,6 @@
-//! Counts what a reader has taken over and not handed out while it waits for a full batch. Decides;
-//! does no IO.
+//! Counts what a reader has taken over and not handed out while it waits for a full batch.
+//!
+//! Sans-IO.
 
 use std::sync::Arc;
 

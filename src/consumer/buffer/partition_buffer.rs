@@ -1,4 +1,6 @@
 //! What was fetched of one partition and waits for its reader, in the log's order.
+//!
+//! Sans-IO.
 
 use std::{collections::VecDeque, sync::Arc};
 

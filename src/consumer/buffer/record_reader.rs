@@ -3,6 +3,8 @@
 //! There is one reader at a time, beside those of partitions that are split off. Its lock is taken
 //! for each record that `recv` gives, by nobody else but for a moment (a seek, a rebalance), and
 //! before the assignment's lock, never inside of it.
+//!
+//! Sans-IO.
 
 use std::{
     collections::VecDeque,

@@ -1,10 +1,11 @@
-//! Partitions that are split off from the common reader: each has a reader of its own. Decides;
-//! does no IO.
+//! Partitions that are split off from the common reader: each has a reader of its own.
 //!
 //! A partition that is split off stays in the rotation (so that its batches are opened ahead), but
 //! only its own reader takes from it and is woken by it. Where brokers' accounts are full and
 //! somebody waits, what waits for a reader that does not come is dropped and fetched anew when it
 //! does: a stream that nobody reads holds up nobody.
+//!
+//! Sans-IO.
 
 use std::{
     sync::Arc,

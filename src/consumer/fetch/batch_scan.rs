@@ -1,6 +1,8 @@
 //! What one partition's slice of a fetch response holds, by the headers of its batches alone: which
 //! of them are to be handed out, and where to read on. Nothing is decompressed or copied, but for
 //! the markers of transactions.
+//!
+//! Sans-IO.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,6 @@
-//! Which broker each partition is read from, as the picture of the cluster changes. Decides; does
-//! no IO.
+//! Which broker each partition is read from, as the picture of the cluster changes.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeSet,

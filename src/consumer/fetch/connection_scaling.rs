@@ -1,12 +1,13 @@
 //! Over how many connections a broker is read: one as a rule, and more of them, one after the
 //! other, where one is not enough, each with a fetch session of its own over other partitions.
-//! Decides; does no IO.
 //!
 //! One connection carries one answer in a round trip, and no more than what may be under way on it.
 //! Answers grow first (`answer_size`); only where they are as large as they may be, come full one
 //! after the other, and the reader still waits for each of them, does a second connection carry
 //! more. It costs the broker a session, so it goes again as soon as it is the reader who takes his
 //! time.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

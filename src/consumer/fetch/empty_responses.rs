@@ -1,7 +1,9 @@
-//! Recognizes a broker that answers fetches at once and with nothing. Decides; does no IO.
+//! Recognizes a broker that answers fetches at once and with nothing.
 //!
 //! A broker waits up to `fetch.max.wait.ms` for `fetch.min.bytes`. One that does not would be asked
 //! in a circle without a wait.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! How much is asked for in one fetch, and of each partition in it: as little as keeps the reader
 //! busy, since small answers are still in the processor's caches when they are read; more where the
-//! line is long or slow, so that it is full all the same. Decides; does no IO.
+//! line is long or slow, so that it is full all the same.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

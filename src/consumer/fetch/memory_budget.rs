@@ -9,6 +9,8 @@
 //! charged to it always gets its smallest wish, so that a batch larger than the share still comes
 //! through; so has one whose room is kept by what cannot be read now, while the reader has nothing
 //! else (`fetcher` says when).
+//!
+//! Sans-IO.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,7 @@
 //! What is fetched from which broker: one request at a time over each connection, of what its
-//! partitions have room for. Decides; does no IO.
+//! partitions have room for.
+//!
+//! Sans-IO.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 

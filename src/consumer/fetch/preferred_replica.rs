@@ -1,5 +1,7 @@
 //! The replica nearby that a partition's leader recommends (KIP-392): for how long its word holds,
 //! and what becomes of it when the replica fails.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! What becomes of a broker's answer to a fetch: batches for the queues, news of leaders, trouble.
-//! Decides; does no IO.
+//!
+//! Sans-IO.
 
 use std::{
     sync::Arc,

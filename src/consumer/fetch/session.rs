@@ -1,5 +1,7 @@
 //! One broker's fetch session (KIP-227): the broker remembers which partitions are asked for and
 //! from where, so that a request names only what has changed.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,7 +1,9 @@
-//! What is counted and remembered of fetches, for metrics and status. Decides nothing; does no IO.
+//! What is counted and remembered of fetches, for metrics and status.
 //!
 //! Everything here is added up once for each response, under the assignment's lock, which is held
 //! then anyway.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeMap,

@@ -1,10 +1,11 @@
-//! How often a reader polls, and what its group does to it: counted for metrics and status. Decides
-//! nothing; does no IO.
+//! How often a reader polls, and what its group does to it: counted for metrics and status.
+//!
+//! Sans-IO.
 
 use std::time::Instant;
 
 use crate::consumer::observability::metrics::ConsumerMetrics;
-use crate::metrics::Histogram;
+use crate::histogram::Histogram;
 
 /// When a consumer was polled.
 #[derive(Debug, Default)]

@@ -1,5 +1,7 @@
 //! What the log is told of many partitions in one line: positions that are reset, and partitions
-//! that stand still. Decides; does no IO.
+//! that stand still.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeMap,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use crate::consumer::{Consumer, buffer::fetch_buffer::lock};
-use crate::{cluster::BrokerMetrics, error::ErrorCode, metrics::Histogram, record::TopicPartition};
+use crate::{cluster::BrokerMetrics, error::ErrorCode, histogram::Histogram, record::TopicPartition};
 
 /// What a consumer has counted, from [`Consumer::metrics`]: a snapshot that is the caller's own.
 ///

@@ -1,5 +1,7 @@
 //! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand
-//! still silently. Decides; does no IO.
+//! still silently.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeMap,

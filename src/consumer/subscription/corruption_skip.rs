@@ -1,6 +1,8 @@
 //! Where a partition can be read again behind damage that hides its own end: searched for in steps
 //! that double until there is something to read, and then halve. So one call gets past any damage,
-//! with a few fetches for each power of two of the offsets that it covers. Decides; does no IO.
+//! with a few fetches for each power of two of the offsets that it covers.
+//!
+//! Sans-IO.
 
 use crate::consumer::{
     fetch::batch_scan::{ScannedEntry, ScannedSlice},

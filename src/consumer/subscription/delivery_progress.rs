@@ -3,6 +3,8 @@
 //! A lease lasts from one positioning of a partition to the next: a seek, a reset or the loss of
 //! the partition withholds it for good and what follows goes by another one. So whatever was taken
 //! under an old lease can neither be handed out nor move the new position.
+//!
+//! Sans-IO.
 
 use std::sync::{
     Arc, Mutex, PoisonError,

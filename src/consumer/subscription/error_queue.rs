@@ -1,4 +1,6 @@
-//! What the common reader waits for and is told, up to the end. Decides; does no IO.
+//! What the common reader waits for and is told, up to the end.
+//!
+//! Sans-IO.
 
 use std::{task::Waker, time::Instant};
 

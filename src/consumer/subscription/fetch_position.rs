@@ -9,6 +9,8 @@
 //!                                                                │
 //!   damage, out of range, no policy ──────────────────────► Stopped, until a seek
 //! ```
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! How positions are found out: the questions that are open, and what their answers mean. Decides;
-//! does no IO.
+//! How positions are found out: the questions that are open, and what their answers mean.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeMap,

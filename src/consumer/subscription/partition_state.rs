@@ -1,4 +1,6 @@
-//! A partition that is read, and all that is known about it. Decides; does no IO.
+//! A partition that is read, and all that is known about it.
+//!
+//! Sans-IO.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},

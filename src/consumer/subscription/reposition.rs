@@ -1,5 +1,6 @@
-//! How partitions are positioned, anew or for the first time, paused and stopped. Decides; does no
-//! IO.
+//! How partitions are positioned, anew or for the first time, paused and stopped.
+//!
+//! Sans-IO.
 
 use std::sync::Arc;
 

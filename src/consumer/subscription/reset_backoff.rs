@@ -1,8 +1,10 @@
-//! Paces resets of a position that the leader refuses again. Decides; does no IO.
+//! Paces resets of a position that the leader refuses again.
 //!
 //! A log that lost its start answers OFFSET_OUT_OF_RANGE once, and the offset that ListOffsets
 //! gives then is in the log. A leader that refuses that offset too would otherwise be asked in a
 //! circle of ListOffsets and Fetch without a wait.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

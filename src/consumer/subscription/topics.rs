@@ -1,4 +1,6 @@
 //! What a consumer asks to read: names of topics, and regular expressions over them.
+//!
+//! Sans-IO.
 
 use std::{collections::BTreeSet, sync::Arc};
 

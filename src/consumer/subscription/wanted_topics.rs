@@ -1,5 +1,7 @@
 //! The topics that a consumer asks for, and whether they are there: for its status, its reader and
-//! its log. Decides; does no IO.
+//! its log.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -5,7 +5,7 @@ use std::pin::pin;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::{ErrorKind, OffsetReset, Record};
+use crate::{ErrorKind, Record, consumer::OffsetReset};
 
 fn values(batch: &[ConsumerRecord]) -> Vec<i64> {
     batch.iter().map(number).collect()

@@ -19,7 +19,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 
 use super::{freezing::Freezer, *};
-use crate::{ErrorKind, GroupProtocol, OffsetReset, testkit::Options};
+use crate::{
+    ErrorKind,
+    consumer::{GroupProtocol, OffsetReset},
+    testkit::Options,
+};
 
 const STAGES: usize = 3;
 const PARTITIONS: i32 = 4;

@@ -1,7 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{ApiKey, ErrorCode, ErrorKind, OffsetAndMetadata, OffsetReset, testkit::on};
+use crate::{
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::{OffsetAndMetadata, OffsetReset},
+    testkit::on,
+};
 
 async fn member(cluster: &Cluster, group: &str) -> Consumer {
     let builder = builder(cluster).group(group).auto_offset_reset(OffsetReset::Earliest);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    ApiKey, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, OffsetAndMetadata, OffsetReset, testkit::on,
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::{GroupProtocol, OffsetAndMetadata, OffsetReset, assignor::CooperativeStickyAssignor},
+    testkit::on,
 };
 
 fn in_group(cluster: &Cluster, interval: Duration) -> ConsumerBuilder {

@@ -6,7 +6,10 @@ use super::{
     coming_and_going::{each_record_is_read_once, one_by_one},
     *,
 };
-use crate::{ErrorKind, GroupProtocol, GroupState, OffsetReset};
+use crate::{
+    ErrorKind,
+    consumer::{GroupProtocol, GroupState, OffsetReset},
+};
 
 async fn member(cluster: &Cluster, topics: &[&str]) -> Arc<Consumer> {
     let builder = builder(cluster).group("g").group_protocol(GroupProtocol::Consumer);

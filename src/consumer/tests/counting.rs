@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, OffsetReset, testkit::on};
+use crate::{ApiKey, ErrorCode, consumer::OffsetReset, testkit::on};
 
 #[tokio::test(start_paused = true)]
 async fn counts_records_batches_and_fetches() {
@@ -21,7 +21,7 @@ async fn counts_records_batches_and_fetches() {
     let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
     let first = stream.recv().await.unwrap().unwrap();
     let metrics = consumer.metrics();
-    let consumed = |metrics: &crate::ConsumerMetrics| {
+    let consumed = |metrics: &crate::consumer::ConsumerMetrics| {
         metrics.partitions.values().map(|partition| partition.records_consumed).collect::<Vec<_>>()
     };
     assert_eq!((metrics.records_consumed, consumed(&metrics).iter().sum()), (8, 8));

@@ -1,7 +1,10 @@
 //! A consumer that is dropped without a close.
 
 use super::*;
-use crate::{ApiKey, GroupProtocol, OffsetReset};
+use crate::{
+    ApiKey,
+    consumer::{GroupProtocol, OffsetReset},
+};
 
 const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
 

@@ -6,8 +6,11 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, IsolationLevel, OffsetReset,
-    consumer::subscription::fetch_position::{FetchState, ResetTarget},
+    ApiKey,
+    consumer::{
+        IsolationLevel, OffsetReset,
+        subscription::fetch_position::{FetchState, ResetTarget},
+    },
     testkit::on,
 };
 

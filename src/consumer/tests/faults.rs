@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, ErrorKind, OffsetReset, testkit::on};
+use crate::{ApiKey, ErrorCode, ErrorKind, consumer::OffsetReset, testkit::on};
 
 #[tokio::test(start_paused = true)]
 async fn follows_partition_leader_after_each_move() {

@@ -5,8 +5,9 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, ErrorCode, ErrorKind, IsolationLevel, OffsetReset,
+    ApiKey, ErrorCode, ErrorKind,
     consumer::{
+        IsolationLevel, OffsetReset,
         fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
         state::ConsumerRules,
         test_batches::{Sort, batch},

@@ -5,7 +5,9 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, GroupState, OffsetReset, testkit::on,
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::{GroupProtocol, GroupState, OffsetReset, assignor::CooperativeStickyAssignor},
+    testkit::on,
 };
 
 const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];

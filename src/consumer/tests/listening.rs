@@ -7,9 +7,11 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, Assigned, CooperativeStickyAssignor, ErrorCode, ErrorKind, GroupProtocol, ListenerResult, OffsetReset,
-    RebalanceListener, Revoked,
-    consumer::{state::ConsumerState, subscription::fetch_position::FetchState},
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::{
+        Assigned, GroupProtocol, ListenerResult, OffsetReset, RebalanceListener, Revoked,
+        assignor::CooperativeStickyAssignor, state::ConsumerState, subscription::fetch_position::FetchState,
+    },
     testkit::on,
 };
 

@@ -3,7 +3,12 @@
 use tracing::Level;
 
 use super::*;
-use crate::{ApiKey, ErrorCode, GroupProtocol, OffsetReset, log::capture::Lines, testkit::on_any_of};
+use crate::{
+    ApiKey, ErrorCode,
+    consumer::{GroupProtocol, OffsetReset},
+    log::capture::Lines,
+    testkit::on_any_of,
+};
 
 const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
 

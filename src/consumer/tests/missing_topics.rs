@@ -5,7 +5,8 @@ use tracing::Level;
 
 use super::*;
 use crate::{
-    ApiKey, ErrorCode, ErrorKind, GroupProtocol, GroupState, OffsetReset, TopicState,
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::{GroupProtocol, GroupState, OffsetReset, TopicState},
     log::capture::Lines,
     testkit::{Options, on},
 };

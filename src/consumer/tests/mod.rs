@@ -40,7 +40,8 @@ mod world;
 use std::time::Duration;
 
 use crate::{
-    Consumer, ConsumerBuilder, ConsumerRecord, Offset, Record, TopicPartition,
+    Consumer, ConsumerRecord, Offset, Record, TopicPartition,
+    consumer::ConsumerBuilder,
     testkit::{Cluster, Options},
 };
 

@@ -11,8 +11,9 @@ use super::{
     *,
 };
 use crate::{
-    Compression, ErrorCode, ErrorKind, IsolationLevel,
+    Compression, ErrorCode, ErrorKind,
     consumer::{
+        IsolationLevel,
         buffer::{decoded_batch::UNLUCKY, fetch_buffer::lock, partition_buffer::HEAVY},
         fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
         state::ConsumerRules,

@@ -10,8 +10,9 @@ use super::{
     world::{World, head, rules},
 };
 use crate::{
-    Compression, ErrorCode, IsolationLevel,
+    Compression, ErrorCode,
     consumer::{
+        IsolationLevel,
         buffer::{
             decoded_batch::{DecodeConfig, DecodedBatch},
             fetch_buffer::FetchWakers,

@@ -2,8 +2,11 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::{
-    ApiKey, ErrorCode, ErrorKind, IsolationLevel, OffsetReset,
-    consumer::test_batches::{Sort, batch},
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::{
+        IsolationLevel, OffsetReset,
+        test_batches::{Sort, batch},
+    },
     testkit::on,
 };
 
@@ -73,7 +76,7 @@ async fn repeated_offset_reset_backs_off_and_reports() {
     assert!(error.to_string().contains("t[0]") && !error.is_fatal(), "{error}");
     assert!(is_quiet(&consumer).await, "it is told once");
     let status = consumer.status().partitions.remove(&tp("t", 0)).unwrap();
-    assert!(matches!(status.waiting, crate::WaitReason::BackingOff(_)), "{status:?}");
+    assert!(matches!(status.waiting, crate::consumer::WaitReason::BackingOff(_)), "{status:?}");
     assert!(refused.hits() < 20, "{} fetches", refused.hits());
     refused.clear();
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);

@@ -5,7 +5,10 @@ use super::{
     *,
 };
 use crate::{
-    ApiKey, ErrorCode, OffsetReset, consumer::state::ConsumerRules, testkit::on, wire::fetch::FetchPartitionResponse,
+    ApiKey, ErrorCode,
+    consumer::{OffsetReset, state::ConsumerRules},
+    testkit::on,
+    wire::fetch::FetchPartitionResponse,
 };
 
 /// Broker 1 in rack `a` leads the one partition of `t`, broker 2 in rack `b` follows.

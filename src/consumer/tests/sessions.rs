@@ -245,7 +245,7 @@ async fn recreated_topic_with_more_partitions_is_read() {
         let cluster = Cluster::start(options).await.unwrap();
         cluster.create_topic("t", 3).unwrap();
         let builder = builder(&cluster).group("g").property("metadata.max.age.ms", "5000");
-        let consumer = builder.auto_offset_reset(crate::OffsetReset::Earliest).build().await.unwrap();
+        let consumer = builder.auto_offset_reset(crate::consumer::OffsetReset::Earliest).build().await.unwrap();
         consumer.subscribe(["t"]).unwrap();
         for (round, partitions) in [(0, 3), (1, 6), (2, 4)] {
             if round > 0 {

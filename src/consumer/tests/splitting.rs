@@ -8,8 +8,9 @@ use super::{
     *,
 };
 use crate::{
-    Compression, ErrorKind, OffsetReset, PartitionStream,
+    Compression, ErrorKind,
     consumer::{
+        OffsetReset, PartitionStream,
         buffer::{fetch_buffer::lock, partition_buffer::HEAVY},
         state::ConsumerRules,
         test_batches::{Sort, built, noise},
@@ -321,7 +322,7 @@ async fn stream_poll_returns_uniterated_records_on_drop() {
     let cluster = cluster(1).await;
     let consumer = wide(&cluster, 2).await;
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
-    let offsets = |records: &crate::Records| records.iter().map(|record| record.offset()).collect::<Vec<_>>();
+    let offsets = |records: &crate::consumer::Records| records.iter().map(|record| record.offset()).collect::<Vec<_>>();
     let records = stream.poll(60 * SECOND).await.unwrap().unwrap();
     assert_eq!(records.iter().take(3).count(), 3);
     assert_eq!(stream.recv().await.unwrap().unwrap_err().kind(), ErrorKind::InvalidArgument);

@@ -11,7 +11,8 @@ use std::{
 
 use super::*;
 use crate::{
-    ApiKey, OffsetReset,
+    ApiKey,
+    consumer::OffsetReset,
     error::ErrorCode,
     net::{BoxFuture, MemoryNetwork, Network, Stream},
     testkit::tampered::tampered,

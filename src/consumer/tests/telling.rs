@@ -1,7 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{ApiKey, ErrorCode, GroupState, OffsetReset, PartitionStatus, WaitReason, testkit::on};
+use crate::{
+    ApiKey, ErrorCode,
+    consumer::{GroupState, OffsetReset, PartitionStatus, WaitReason},
+    testkit::on,
+};
 
 fn status(consumer: &Consumer, partition: i32) -> PartitionStatus {
     consumer.status().partitions.remove(&tp("t", partition)).expect("an assigned partition")
@@ -253,8 +257,9 @@ async fn status_names_wait_for_memory() {
 fn status_names_wait_for_decompression() {
     use super::world::{World, head, rules};
     use crate::{
-        Compression, IsolationLevel,
+        Compression,
         consumer::{
+            IsolationLevel,
             fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
             state::ConsumerRules,
             test_batches::{Sort, built, noise},

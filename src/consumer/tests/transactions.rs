@@ -1,7 +1,7 @@
 //! Transactions: what a reader of committed records is given, and what of all others.
 
 use super::*;
-use crate::{ErrorKind, IsolationLevel};
+use crate::{ErrorKind, consumer::IsolationLevel};
 
 async fn committed(cluster: &Cluster) -> Consumer {
     let consumer = builder(cluster).isolation_level(IsolationLevel::ReadCommitted).build().await.unwrap();

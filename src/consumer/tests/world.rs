@@ -17,9 +17,10 @@ use super::{
     tp,
 };
 use crate::{
-    ConsumerRecord, ErrorCode, IsolationLevel, OffsetReset, TopicPartition,
+    ConsumerRecord, ErrorCode, TopicPartition,
     cluster::{Backoff, Broker, Metadata, PartitionMetadata, TopicMetadata},
     consumer::{
+        IsolationLevel, OffsetReset,
         api::records::{Records, UnreadReturn},
         buffer::{
             decoded_batch::DecodeConfig,

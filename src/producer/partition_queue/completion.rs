@@ -1,5 +1,7 @@
 //! How batches leave a partition's queue, or come back into it: retries, verdicts in the order of
 //! sending, and what both do to the numbers.
+//!
+//! Sans-IO.
 
 use std::{
     collections::VecDeque,

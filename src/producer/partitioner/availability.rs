@@ -4,6 +4,8 @@
 //! a request to it failed; it waits no longer when the broker has answered one. Java compares the
 //! times at which a node was last ready to be sent to and last drained, which comes to the same: a
 //! node that is not connected, or that has its fill of requests in flight, is not drained.
+//!
+//! Sans-IO.
 
 use std::{
     collections::HashMap,

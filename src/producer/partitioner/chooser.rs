@@ -1,5 +1,7 @@
 //! The choice of a partition in one topic: the rule of the partitioner, and what it needs to know
 //! of the topic.
+//!
+//! Sans-IO.
 
 use std::sync::{
     Arc,

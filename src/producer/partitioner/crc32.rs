@@ -1,6 +1,8 @@
 //! The hash of keys of librdkafka's `consistent` partitioners: CRC-32 as zlib computes it.
 //!
 //! A table of one byte at a time: keys are short, and the checksums of batches are another CRC.
+//!
+//! Sans-IO.
 
 use super::modulo;
 

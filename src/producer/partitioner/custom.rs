@@ -1,4 +1,6 @@
 //! The user's own partitioner: what it sees, and what it says.
+//!
+//! Sans-IO.
 
 use std::{
     fmt::Debug,
@@ -11,7 +13,7 @@ use crate::{
     record::Record,
 };
 
-/// A partitioner of the user's own ([`Partitioner::custom`](crate::Partitioner::custom)).
+/// A partitioner of the user's own ([`Partitioner::custom`](crate::producer::Partitioner::custom)).
 ///
 /// It is asked in the call that sends the record, or, for a record whose topic was not known then,
 /// on the producer's task: so it must not block, and it should be quick. No lock of the producer is
@@ -23,7 +25,7 @@ use crate::{
 /// [`InvalidArgument`](ErrorKind::InvalidArgument), and no other.
 ///
 /// ```
-/// use ottla::{CustomPartitioner, PartitionChoice, Partitioner, Producer, Record, TopicSnapshot};
+/// use ottla::{producer::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot}, Producer, Record};
 ///
 /// /// Keys of our largest customer have the last partition to themselves.
 /// #[derive(Debug)]
@@ -32,7 +34,7 @@ use crate::{
 /// impl CustomPartitioner for LargestApart {
 ///     fn partition(&self, record: &Record<'_>, topic: &TopicSnapshot<'_>) -> PartitionChoice {
 ///         let last = topic.partitions() as i32 - 1;
-///         match record.key_bytes() {
+///         match record.key() {
 ///             Some(b"acme") => PartitionChoice::Partition(last),
 ///             Some(key) if last > 0 => PartitionChoice::Partition(i32::from(key.len() as u8) % last),
 ///             _ => PartitionChoice::Any,

@@ -1,5 +1,7 @@
 //! The hash of keys of librdkafka's `fnv1a` partitioners, which is that of Sarama: FNV-1a with 32
 //! bits, its sign taken off by negation.
+//!
+//! Sans-IO.
 
 use super::modulo;
 

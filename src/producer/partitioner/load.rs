@@ -2,6 +2,8 @@
 //! know.
 //!
 //! These are hints: who reads one a moment too early chooses a little worse and nothing else.
+//!
+//! Sans-IO.
 
 use std::sync::{
     Arc,

@@ -1,5 +1,7 @@
 //! Which partition a record goes to: the one it asks for, by its key's hash, the one that is having
 //! its turn, or what the user's own partitioner says.
+//!
+//! Sans-IO.
 
 mod availability;
 mod chooser;

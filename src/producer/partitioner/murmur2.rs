@@ -1,4 +1,6 @@
 //! The hash of keys of Kafka's Java client: murmur2 with Kafka's seed.
+//!
+//! Sans-IO.
 
 use super::modulo;
 

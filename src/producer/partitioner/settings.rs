@@ -1,4 +1,6 @@
 //! How records are put into partitions, as it was set: names, and what contradicts what.
+//!
+//! Sans-IO.
 
 use std::time::Duration;
 

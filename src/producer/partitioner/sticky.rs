@@ -1,4 +1,6 @@
 //! The partition that records go to that may go to any, and which one is next.
+//!
+//! Sans-IO.
 
 use std::sync::{
     Arc, Mutex, TryLockError,

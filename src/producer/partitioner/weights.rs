@@ -1,5 +1,7 @@
 //! How likely each partition is to have the next turn: the fewer batches wait for it, the more
 //! (KIP-794).
+//!
+//! Sans-IO.
 
 /// A queue's partition, and how many batches are in it.
 pub(super) type QueueLength = (u32, u32);

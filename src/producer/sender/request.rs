@@ -1,4 +1,6 @@
 //! What the sender gives out: requests, and what it asks of the world besides.
+//!
+//! Sans-IO.
 
 use std::{fmt, sync::Arc, time::Instant};
 

@@ -1,4 +1,6 @@
 //! The parts of a response, by the parts of its request.
+//!
+//! Sans-IO.
 
 use smallvec::SmallVec;
 use uuid::Uuid;

@@ -1,7 +1,7 @@
 //! Ends: closed, dropped, or left without a runtime.
 
 use super::*;
-use crate::{DeliveryStatus, ErrorKind, PurgeScope, testkit::on, wire::ApiKey};
+use crate::{DeliveryStatus, ErrorKind, producer::PurgeScope, testkit::on, wire::ApiKey};
 
 #[tokio::test(start_paused = true)]
 async fn close_delivers_pending_and_rejects_new_records() {

@@ -1,7 +1,13 @@
 use futures_util::{StreamExt, future::join_all};
 
 use super::*;
-use crate::{Acks, Compression, DeliveryReport, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
+use crate::{
+    Compression, ErrorKind,
+    error::ErrorCode,
+    producer::{Acks, DeliveryReport},
+    testkit::on,
+    wire::ApiKey,
+};
 
 #[tokio::test(start_paused = true)]
 async fn delivery_returns_partition_offset_and_timestamp() {
@@ -222,7 +228,7 @@ async fn splits_batch_too_large_for_topic() {
 async fn collected_deliveries_report_each_failure() {
     let cluster = cluster_with(Options::new().max_message_bytes(400), 2).await;
     let producer = builder(&cluster).idempotence(false).build().await.unwrap();
-    let mut deliveries = crate::Deliveries::default();
+    let mut deliveries = crate::producer::Deliveries::default();
     for number in 0..20_usize {
         let value = "x".repeat(if number % 10 == 7 { 1000 } else { 5 });
         let record = Record::to(TOPIC).with_partition((number % 2) as i32).with_value(value);
@@ -232,6 +238,6 @@ async fn collected_deliveries_report_each_failure() {
     let results = deliveries.await;
     assert_eq!(results.failures().map(|(at, _)| at).collect::<Vec<_>>(), [7, 17]);
     assert_eq!(results.ok().unwrap_err().kind(), ErrorKind::RecordTooLarge);
-    let collected: crate::Deliveries = send_numbers(&producer, 0..5).await.into_iter().collect();
+    let collected: crate::producer::Deliveries = send_numbers(&producer, 0..5).await.into_iter().collect();
     assert!(collected.await.ok().is_ok());
 }

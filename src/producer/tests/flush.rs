@@ -1,7 +1,7 @@
 //! Flush and close, in every state.
 
 use super::*;
-use crate::{ErrorKind, PurgeScope, testkit::on, wire::ApiKey};
+use crate::{ErrorKind, producer::PurgeScope, testkit::on, wire::ApiKey};
 
 /// A producer whose batches would linger for hours.
 async fn lingering(cluster: &Cluster) -> Producer {

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::{CustomPartitioner, ErrorKind, PartitionChoice, Partitioner, TopicSnapshot};
+use crate::{
+    ErrorKind,
+    producer::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
+};
 
 const KEYS: u64 = 7;
 

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use super::*;
-use crate::{DeliveryReport, ErrorKind, ProducerInterceptor};
+use crate::{
+    ErrorKind,
+    producer::{DeliveryReport, ProducerInterceptor},
+};
 
 /// Adds a header of its name, and counts.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What is counted, where faults make the counts known beforehand.
 
 use super::*;
-use crate::{Compression, ProducerMetrics, error::ErrorCode, testkit::on, wire::ApiKey};
+use crate::{Compression, error::ErrorCode, producer::ProducerMetrics, testkit::on, wire::ApiKey};
 
 /// Sends a record and waits for what becomes of it.
 async fn send_one(producer: &Producer) -> Result<RecordMetadata, Error> {

@@ -1,7 +1,13 @@
 //! Records that are given up.
 
 use super::*;
-use crate::{Acks, DeliveryStatus, ErrorKind, PurgeScope, error::ErrorCode, testkit::on, wire::ApiKey};
+use crate::{
+    DeliveryStatus, ErrorKind,
+    error::ErrorCode,
+    producer::{Acks, PurgeScope},
+    testkit::on,
+    wire::ApiKey,
+};
 
 fn purged(result: Result<RecordMetadata, Error>) -> DeliveryStatus {
     let error = result.unwrap_err();

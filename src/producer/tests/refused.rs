@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::{
-    CustomPartitioner, DeliveryStatus, ErrorKind, PartitionChoice, Partitioner, TopicSnapshot, testkit::on,
+    DeliveryStatus, ErrorKind,
+    producer::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
+    testkit::on,
     wire::ApiKey,
 };
 

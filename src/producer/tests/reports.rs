@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::{DeliveryReport, DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
+use crate::{DeliveryStatus, ErrorKind, producer::DeliveryReport, testkit::on, wire::ApiKey};
 
 /// What a callback was told.
 type Told = Arc<Mutex<Vec<DeliveryReport>>>;

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    DeliveryStatus, ErrorKind, PurgeScope,
+    DeliveryStatus, ErrorKind,
+    producer::PurgeScope,
     security::{Sasl, Security},
     testkit::{self, on},
     wire::ApiKey,

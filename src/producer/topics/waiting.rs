@@ -1,4 +1,6 @@
 //! Records that wait for a topic that is not known yet, or a partition that is not there.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{HashMap, VecDeque},

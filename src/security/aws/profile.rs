@@ -1,4 +1,6 @@
 //! AWS's `credentials` and `config` files.
+//!
+//! Sans-IO.
 
 use crate::security::Secret;
 

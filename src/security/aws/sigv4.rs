@@ -1,4 +1,6 @@
 //! AWS Signature Version 4, as much as a presigned request without a body needs.
+//!
+//! Sans-IO.
 
 use std::time::SystemTime;
 

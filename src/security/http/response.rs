@@ -1,4 +1,6 @@
 //! An answer, out of the bytes that came so far.
+//!
+//! Sans-IO.
 
 use zeroize::Zeroizing;
 

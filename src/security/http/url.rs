@@ -1,4 +1,6 @@
 //! URLs of token endpoints.
+//!
+//! Sans-IO.
 
 use std::fmt;
 

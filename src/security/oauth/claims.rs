@@ -1,4 +1,6 @@
 //! What a token says of itself. Nothing is verified here: that is the broker's part.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,6 @@
 //! When a token is to be replaced, by Java's rules (`sasl.login.refresh.*`).
+//!
+//! Sans-IO.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The parts of a certificate (RFC 5280) that are read where webpki does not read it: in version 1,
 //! and where nothing but its key matters.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,4 +1,6 @@
 //! DER (X.690), as much of it as naming and unwrapping certificates and keys takes.
+//!
+//! Sans-IO.
 
 pub(super) const INTEGER: u8 = 0x02;
 pub(super) const BIT_STRING: u8 = 0x03;

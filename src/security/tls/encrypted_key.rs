@@ -1,4 +1,6 @@
 //! Encrypted private keys: PKCS#8's `EncryptedPrivateKeyInfo` (RFC 5958).
+//!
+//! Sans-IO.
 
 use cbc::cipher::{BlockModeDecrypt, KeyIvInit, block_padding::Pkcs7};
 use sha1::{Digest, Sha1};

@@ -1,4 +1,6 @@
 //! The kind of a key, for errors that say why it cannot be used.
+//!
+//! Sans-IO.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! Names of algorithms by their object identifiers.
+//!
+//! Sans-IO.
 
 use super::der::{self, Der};
 

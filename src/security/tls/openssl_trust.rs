@@ -1,5 +1,7 @@
 //! OpenSSL's `TRUSTED CERTIFICATE`: a certificate with settings behind it that say what it is
 //! trusted for.
+//!
+//! Sans-IO.
 
 use super::{
     certificate,

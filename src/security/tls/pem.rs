@@ -1,4 +1,6 @@
 //! PEM (RFC 7468): blocks of base64 between lines that name them.
+//!
+//! Sans-IO.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;

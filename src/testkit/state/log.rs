@@ -1,5 +1,7 @@
 //! The log of one partition: the batches as the producer sent them, with the base offset and leader
 //! epoch filled in.
+//!
+//! Sans-IO.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -4,6 +4,8 @@
 //! The rules are those of Kafka's `ProducerStateManager`: the last five batches of each producer
 //! are remembered, a batch that is among them is answered with its first offset again, and any
 //! other must continue the sequence.
+//!
+//! Sans-IO.
 
 use std::collections::{HashMap, VecDeque};
 

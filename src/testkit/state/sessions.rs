@@ -1,5 +1,7 @@
 //! Fetch sessions (KIP-227): the broker remembers what a consumer reads, and answers only what
 //! changed.
+//!
+//! Sans-IO.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,6 @@
 //! Topics and their partitions: who leads, under which epoch, and the log of each.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, HashMap},

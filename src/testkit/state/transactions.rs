@@ -4,6 +4,8 @@
 //! As in Kafka's `ProducerStateManager` and transaction index: a transaction begins with the first
 //! transactional batch of its producer and ends with that producer's next marker. Aborted ones are
 //! told in the order of their markers, which is not that of their first offsets.
+//!
+//! Sans-IO.
 
 use std::collections::BTreeMap;
 

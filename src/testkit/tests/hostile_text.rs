@@ -19,7 +19,9 @@ use tracing::{
 
 use super::client::{cluster, text};
 use crate::{
-    Admin, ApiKey, Consumer, ErrorCode, GroupProtocol, NewTopic, OffsetReset, Producer, Record, TopicResults,
+    Admin, ApiKey, Consumer, ErrorCode, Producer, Record,
+    admin::{NewTopic, TopicResults},
+    consumer::{GroupProtocol, OffsetReset},
     net::Network,
     security::{Sasl, Security},
     testkit::{self, Cluster, Options, tampered::tampered_bytes},

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::client::{Client, NOBODY, batch, cluster, outcomes, produce_request, text};
 use crate::{
-    ApiKey, ErrorCode, Record, TimestampType, TopicPartition,
+    ApiKey, ErrorCode, Record, TopicPartition,
+    record::TimestampType,
     testkit::Options,
     wire::{
         batch::BatchHeader,

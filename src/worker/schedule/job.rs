@@ -1,4 +1,6 @@
 //! What runs on a lane, and how it ends.
+//!
+//! Sans-IO.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What may run, what is done, what is tried again and when. Decides; does no IO.
+//! What may run, what is done, what is tried again and when.
 //!
 //! ```text
 //!            offer                next                   finished
@@ -10,6 +10,8 @@
 //! be committed. Each belongs to a *strand*: within it one job runs at a time, so order is kept. A
 //! partition has one strand, or many over which keys are spread. Jobs run on *lanes*, as many as
 //! may run at once.
+//!
+//! Sans-IO.
 
 mod job;
 mod partition;

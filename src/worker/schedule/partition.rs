@@ -1,5 +1,6 @@
-//! The records of one partition: what waits, what is under way, and how far all is done. Decides;
-//! does no IO.
+//! The records of one partition: what waits, what is under way, and how far all is done.
+//!
+//! Sans-IO.
 
 use std::{
     collections::VecDeque,

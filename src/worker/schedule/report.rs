@@ -1,4 +1,6 @@
-//! What the schedule has counted, and what it has in hand. Decides; does no IO.
+//! What the schedule has counted, and what it has in hand.
+//!
+//! Sans-IO.
 
 use std::time::Instant;
 

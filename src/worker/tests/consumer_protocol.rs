@@ -2,7 +2,11 @@
 //! that only what moves is drained.
 
 use super::*;
-use crate::{ApiKey, ErrorCode, GroupProtocol, GroupState, testkit::on};
+use crate::{
+    ApiKey, ErrorCode,
+    consumer::{GroupProtocol, GroupState},
+    testkit::on,
+};
 
 async fn working(
     cluster: &Cluster,

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{ApiKey, ErrorKind, OrderBy, WorkerState, testkit::on};
+use crate::{
+    ApiKey, ErrorKind,
+    testkit::on,
+    worker::{OrderBy, WorkerState},
+};
 
 async fn sleeping(cluster: &Cluster, seen: &Seen, time: Duration) -> Worker {
     let seen = seen.clone();
@@ -276,7 +280,7 @@ async fn missing_topic_does_not_end_the_worker() {
     let worker = worker.unwrap();
     sleep(60 * SECOND).await;
     let status = worker.status();
-    assert!(matches!(status.state, crate::WorkerState::Running), "{:?}", status.state);
+    assert!(matches!(status.state, crate::worker::WorkerState::Running), "{:?}", status.state);
     let error = status.last_error.expect("the worker's status has it");
     assert_eq!(error.kind(), crate::ErrorKind::UnknownTopicOrPartition);
     cluster.create_topic("t", 1).unwrap();

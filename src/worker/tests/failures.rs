@@ -1,5 +1,10 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, ErrorKind, KafkaFormats, NonRetriable, OrderBy, WorkerState, testkit::on};
+use crate::{
+    ApiKey, ErrorCode, ErrorKind,
+    record::KafkaFormats,
+    testkit::on,
+    worker::{NonRetriable, OrderBy, WorkerState},
+};
 
 type Fails = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
@@ -67,7 +72,7 @@ async fn permanent_error_skips_record_without_retry() {
         let seen = handler.clone();
         async move {
             if record.offset == 1 {
-                return Err::<(), crate::HandlerError>(NonRetriable::new("never").into());
+                return Err::<(), crate::BoxError>(NonRetriable::new("never").into());
             }
             let text: &str = record.value_as(&KafkaFormats)?.unwrap_or_default();
             let parse = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap_or_default().parse::<i64>();

@@ -1,7 +1,10 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::{ErrorKind, Handler, HandlerError, OrderBy};
+use crate::{
+    BoxError, ErrorKind,
+    worker::{Handler, OrderBy},
+};
 
 #[tokio::test(start_paused = true)]
 async fn handles_each_record_once_and_commits() {
@@ -122,7 +125,7 @@ async fn batches_are_ordered_and_filled_to_maximum() {
 struct Counting(Seen);
 
 impl Handler for Counting {
-    async fn handle(&self, record: &ConsumerRecord) -> Result<(), HandlerError> {
+    async fn handle(&self, record: &ConsumerRecord) -> Result<(), BoxError> {
         let _at_work = self.0.begin();
         sleep(Duration::from_millis(1)).await;
         self.0.done(record);

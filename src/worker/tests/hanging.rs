@@ -1,5 +1,5 @@
 use super::*;
-use crate::GroupState;
+use crate::consumer::GroupState;
 
 fn stable(worker: &Worker) -> bool {
     matches!(worker.status().consumer.group.unwrap().state, GroupState::Stable { .. })

@@ -19,8 +19,10 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    Consumer, ConsumerBuilder, ConsumerRecord, OffsetReset, Producer, Record, TopicPartition, Worker, WorkerBuilder,
+    Consumer, ConsumerRecord, Producer, Record, TopicPartition, Worker,
+    consumer::{ConsumerBuilder, OffsetReset},
     testkit::{Cluster, Options},
+    worker::WorkerBuilder,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, OrderBy, testkit::on};
+use crate::{ApiKey, ErrorCode, testkit::on, worker::OrderBy};
 
 async fn slow(cluster: &Cluster, seen: &Seen, order: OrderBy, time: Duration) -> Worker {
     let seen = seen.clone();

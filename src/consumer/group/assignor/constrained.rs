@@ -1,5 +1,7 @@
 //! The sticky strategy where all members want the same topics: each gets `least` partitions, or one
 //! more.
+//!
+//! Sans-IO.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

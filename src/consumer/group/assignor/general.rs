@@ -1,6 +1,8 @@
 //! The sticky strategy where members want different topics: leaves everything where it is as far as
 //! it may stay, deals the rest, then moves partitions from who has more to who has less until that
 //! makes nothing more even.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

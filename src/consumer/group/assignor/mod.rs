@@ -1,5 +1,7 @@
 //! Who gets which partition: decided by the group's leader, with one of the strategies that all
 //! members know.
+//!
+//! Sans-IO.
 
 mod constrained;
 mod general;

@@ -1,5 +1,7 @@
 //! The range strategy: topic by topic, each member that wants it gets a run of neighbouring
 //! partitions; where racks differ, as many of them as possible in the member's own rack (KIP-881).
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

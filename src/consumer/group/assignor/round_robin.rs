@@ -1,4 +1,6 @@
 //! The round-robin strategy: all partitions in a row go to the members in turn.
+//!
+//! Sans-IO.
 
 use std::sync::Arc;
 

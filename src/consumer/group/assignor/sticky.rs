@@ -4,6 +4,8 @@
 //! Both decide alike, by `constrained` where all members want the same topics and by `general`
 //! else. They differ in where they learn what members had: from what the eager member's assignor
 //! remembered, or from what the cooperative member still owns.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

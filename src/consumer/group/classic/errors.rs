@@ -1,4 +1,6 @@
 //! What each error means to a member, by the rules of Kafka's Java client.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! The way into a generation: JoinGroup, for the leader the sharing out, SyncGroup.
+//!
+//! Sans-IO.
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 

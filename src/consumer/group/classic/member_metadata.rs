@@ -5,6 +5,8 @@
 //! read as far as the known fields go, as Kafka's own clients do. Some clients name a version and
 //! leave its last fields out (sarama-cluster and kafka-go write version 1 without owned
 //! partitions): a field that is missing at the end is absent.
+//!
+//! Sans-IO.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -29,6 +29,8 @@
 //!   sent during a JoinGroup: the coordinator keeps a member that waits there.
 //! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the
 //!   coordinator cannot have seen it earlier, so it never thinks us gone before we do.
+//!
+//! Sans-IO.
 
 mod actions;
 mod errors;

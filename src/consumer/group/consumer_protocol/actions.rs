@@ -1,4 +1,6 @@
 //! What the membership asks its task to do, and what it is told back.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

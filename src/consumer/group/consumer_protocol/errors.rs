@@ -2,6 +2,8 @@
 //!
 //! Kafka's Java client ends for good at what its user has to mend; here the reader is told, and the
 //! member tries again when the reader asks next, as it does in the classic protocol.
+//!
+//! Sans-IO.
 
 use std::time::{Duration, Instant};
 

@@ -22,6 +22,8 @@
 //! * The member's id is its own, for as long as it lives (KIP-1082): so a join whose answer was
 //!   lost leaves no ghost behind. A goodbye under it that comes late would put the next membership
 //!   out, so nothing is joined before it has ended.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, VecDeque},

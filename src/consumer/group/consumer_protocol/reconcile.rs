@@ -1,5 +1,7 @@
 //! How a member comes from what it owns to what it may own: it gives up first, tells the
 //! coordinator when that is done, and takes what is free for it by then.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! Offsets to the group's coordinator (OffsetCommit): in whose name, and what each answer means.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,4 +1,4 @@
-//! In which order commits were asked for. Decides; does no IO.
+//! In which order commits were asked for.
 //!
 //! One attempt goes out at a time. Between the attempts of one commit others go, so that none waits
 //! for what is in the way of another one alone. For that no partition goes back: what was committed
@@ -6,6 +6,8 @@
 //! commits and what is committed by itself the offsets count as well: the latter gives way to what
 //! the user asked for later, or got through with meanwhile for as much, and stands for what the
 //! user asked for earlier where it is as much.
+//!
+//! Sans-IO.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,6 @@
 //! Who is to have what: Kafka's `range`, and a `uniform` that leaves as much as it can where it is.
+//!
+//! Sans-IO.
 
 use std::collections::{BTreeMap, BTreeSet};
 

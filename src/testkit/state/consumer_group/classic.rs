@@ -4,6 +4,8 @@
 //! Such a member joins, syncs and heartbeats as ever, but nobody leads: the coordinator answers a
 //! JoinGroup at once, its SyncGroup with what the member may have, and its heartbeats with
 //! REBALANCE_IN_PROGRESS whenever there is something to come for.
+//!
+//! Sans-IO.
 
 use std::{
     collections::BTreeSet,

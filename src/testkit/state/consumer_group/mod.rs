@@ -16,6 +16,8 @@
 //! A partition is given to a member only when no other has it any more. Members of the classic
 //! protocol take part (see `classic`), so that a group can be moved from one protocol to the other
 //! while it runs.
+//!
+//! Sans-IO.
 
 mod assign;
 mod classic;

@@ -1,5 +1,7 @@
 //! How far a member may come towards what it is to have: it gives up first, and gets what nobody
 //! else has any more.
+//!
+//! Sans-IO.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

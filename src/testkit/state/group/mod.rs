@@ -13,6 +13,8 @@
 //! Time comes in as `now`; what waits (a JoinGroup until everybody is there, a SyncGroup until the
 //! leader has decided) holds a [`Ticket`] and asks for its outcome again whenever the group changed
 //! or [`Group::deadline`] has passed.
+//!
+//! Sans-IO.
 
 mod join;
 mod membership;

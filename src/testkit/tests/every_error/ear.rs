@@ -14,7 +14,10 @@ use tracing::{
     span,
 };
 
-use crate::{Consumer, Error, GroupState, WaitReason};
+use crate::{
+    Consumer, Error,
+    consumer::{GroupState, WaitReason},
+};
 
 /// By which way the user hears of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,8 +6,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::stage::{GROUP, Playing, Stage, TOPIC};
 use crate::{
-    Acks, Admin, Consumer, ConsumerBuilder, GroupProtocol, NewTopic, Offset, OffsetReset, ProducerBuilder, Record,
-    TopicPartition,
+    Admin, Consumer, Offset, Record, TopicPartition,
+    admin::NewTopic,
+    consumer::{ConsumerBuilder, GroupProtocol, OffsetReset},
+    producer::{Acks, ProducerBuilder},
     security::{Sasl, Security},
 };
 

@@ -15,8 +15,10 @@ use tokio::{
 
 use super::ear::{Ear, Way};
 use crate::{
-    ApiKey, Consumer, ConsumerBuilder, Producer, ProducerBuilder, Record,
+    ApiKey, Consumer, Producer, Record,
+    consumer::ConsumerBuilder,
     net::Network,
+    producer::ProducerBuilder,
     testkit::{Cluster, Fault, FaultHandle, Options, on_any_of},
 };
 

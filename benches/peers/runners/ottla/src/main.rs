@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla::{Deliveries, Delivery, ErrorKind, Producer, Record, TrySendError};
+use ottla::{producer::{Deliveries, TrySendError}, Delivery, ErrorKind, Producer, Record};
 use peers_common::{Clock, Counter, Failure, Mode, Outcome, Work, finish};
 
 /// How many deliveries are kept before the older half of them is awaited.
@@ -78,7 +78,7 @@ fn tls(work: &Work) -> Vec<(&'static str, String)> {
 
 #[inline(always)]
 fn record(work: &Work, n: u64) -> Record<'_> {
-    let mut record = Record::to(work.topic.as_str()).value(work.value(n));
+    let mut record = Record::to(work.topic.as_str()).with_value(work.value(n));
     if work.keyed {
         record.set_key(Some(work.key(n).into()));
     }

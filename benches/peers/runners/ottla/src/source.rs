@@ -72,7 +72,7 @@ fn batches(topic: &str, values: &[u8], size: usize, compression: Compression) ->
     for values in values.chunks((BATCH / size).max(1)) {
         // All of one time, as if they had been sent together.
         let records: Vec<Record<'_>> =
-            values.iter().map(|value| Record::to(topic).value(*value).timestamp_millis(1_700_000_000_000)).collect();
+            values.iter().map(|value| Record::to(topic).with_value(*value).with_timestamp_millis(1_700_000_000_000)).collect();
         batches.push(batch(&records, compression)?);
     }
     Ok(batches)

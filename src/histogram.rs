@@ -1,3 +1,5 @@
+//! Sans-IO.
+
 use std::{fmt, time::Duration};
 
 /// Buckets in each power of two: 2 to the power of this.
@@ -11,7 +13,7 @@ const SUB: u64 = 1 << SUB_BITS;
 /// and maximum are exact. Its unit is that of the field that holds it.
 ///
 /// ```
-/// # use ottla::Histogram;
+/// # use ottla::metrics::Histogram;
 /// fn show(latency_micros: &Histogram) {
 ///     println!("p50 {} µs, p99 {} µs", latency_micros.quantile(0.5), latency_micros.quantile(0.99));
 /// }

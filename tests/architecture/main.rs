@@ -1,6 +1,8 @@
 //! Holds the code against `ARCHITECTURE.md`: which room may use which, and which files decide
 //! without IO.
 
+mod imports;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -152,18 +154,25 @@ fn modules_use_only_allowed_modules() {
     assert!(wrong.is_empty(), "arrows that ARCHITECTURE.md does not have:\n{}", wrong.join("\n"));
 }
 
+/// A file that calls itself Sans-IO in its module comment decides alone: its caller brings the bytes,
+/// the time and the seed.
 #[test]
-fn decision_modules_use_no_io_or_clock() {
+fn sans_io_files_use_no_io_or_clock() {
     let forbidden =
         ["tokio", "std::net", "std::fs", "std::thread", "Instant::now", "SystemTime::now", "rand::rng(", "async "];
-    let mut wrong = Vec::new();
-    for name in block("decides") {
-        let path = root().join("src").join(&name);
-        assert!(path.is_file(), "{name} of ARCHITECTURE.md is there");
+    let (mut wrong, mut files) = (Vec::new(), 0);
+    for path in sources() {
+        let text = fs::read_to_string(&path).expect("a source file");
+        if !text.lines().take_while(|line| line.starts_with("//!")).any(|line| line == "//! Sans-IO.") {
+            continue;
+        }
+        files += 1;
         let code = code(&path);
-        wrong.extend(forbidden.iter().filter(|word| code.contains(**word)).map(|word| format!("{name} has {word}")));
+        let words = forbidden.iter().filter(|word| code.contains(**word));
+        wrong.extend(words.map(|word| format!("{} has {word}", path.display())));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(files >= 125, "{files} files are Sans-IO: state machines keep their mark");
 }
 
 /// All Rust files below a folder.
@@ -222,4 +231,41 @@ fn every_event_uses_macro_naming_client() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Files that reach each other by imports are one file to the reader. Circles of more than three
+/// files; the list only shrinks.
+#[allow(dead_code)]
+const CIRCLES: &[&[&str]] = &[];
+
+#[test]
+fn files_of_a_room_import_in_one_direction() {
+    let src = root().join("src");
+    let sources = sources()
+        .into_iter()
+        .filter(|path| !path.starts_with(src.join("wire/messages")))
+        .map(|path| {
+            let below = path.strip_prefix(&src).expect("below src").to_owned();
+            imports::Source { module: imports::module_of(&below), code: code(&path), path: below }
+        })
+        .collect();
+    let imports = imports::Imports::new(sources);
+    let circles = imports.circles();
+    for circle in &circles {
+        println!("{} {:?}", circle.len(), circle);
+        for source in imports.sources().filter(|s| circle.contains(&s.path)) {
+            let to: Vec<String> = imports
+                .of(source)
+                .iter()
+                .map(|m| m.join("/"))
+                .filter(|m| {
+                    circle
+                        .iter()
+                        .any(|c| c.with_extension("").to_str() == Some(m) || c.to_str() == Some(&format!("{m}/mod.rs")))
+                })
+                .collect();
+            println!("    {} -> {}", source.path.display(), to.join(" "));
+        }
+    }
+    assert!(circles.len() < 100);
 }
