@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{ConnectionKind, Route, connection::now, coordinators::Coordinators, core::Core};
+use super::{ConnectionKind, Route, coordinator_lookup, core::Core};
+use crate::cluster::deadline::now;
 use crate::cluster::{
     deadline::{saturating_deadline, saturating_tokio_deadline},
     least_loaded_node,
@@ -81,7 +82,7 @@ pub(super) async fn call<R: Request>(
 fn prepare(core: &Core, route: &Route, node: Option<i32>, remedy: Remedy) {
     match (route, node, remedy) {
         (Route::Coordinator(kind, key), Some(node), Remedy::FindCoordinator) => {
-            Coordinators::forget_coordinator(core, *kind, key, node);
+            coordinator_lookup::forget_coordinator(core, *kind, key, node);
         }
         (Route::Controller, ..) | (_, _, Remedy::RefreshMetadata) => core.metadata.refresh(),
         _ => {}
@@ -102,7 +103,7 @@ async fn locate(core: &Arc<Core>, route: &Route, deadline: Instant) -> Result<Op
                 Error::new(ErrorKind::Network, format!("the cluster's controller is not known: {cause}"))
             })
         }
-        Route::Coordinator(kind, key) => Coordinators::get(core, *kind, key, deadline).await.map(Some),
+        Route::Coordinator(kind, key) => coordinator_lookup::get(core, *kind, key, deadline).await.map(Some),
     }
 }
 

@@ -5,18 +5,16 @@ use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use super::{
-    BrokerMetrics, ClientSettings, Metadata, ResponseQueue, RevocableParts, call,
-    connection::{Connection, now},
-    coordinators::Coordinators,
-    core::Core,
-    metadata_task,
-    pool::ConnectionLookup,
+    BrokerMetrics, ClientSettings, Metadata, ResponseQueue, call, connection::Connection, connection_life,
+    coordinator_lookup, core::Core, metadata_task, metadata_wait, pool::ConnectionLookup,
 };
+use crate::cluster::deadline::now;
+use crate::cluster::request::{Attempt, ConnectionKind, CoordinatorKind, RawRequest, RawResponse, Route};
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
     log::Origin,
     net::{check_network, runtime},
-    wire::{ApiKey, fetch::NodeEndpoint, frame::Inserts, protocol::Request},
+    wire::{ApiKey, fetch::NodeEndpoint, protocol::Request},
 };
 
 /// The one client under a producer, a consumer or an admin. Clones share everything. When the last
@@ -32,78 +30,6 @@ struct ClientOwner(Arc<Core>);
 impl Drop for ClientOwner {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// Which of a broker's connections a request takes: a broker works on one request of a connection
-/// at a time, so what may wait there for long never stands before what must not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ConnectionKind {
-    /// Produce and everything short.
-    Main,
-    /// Fetches: one connection for each fetch session.
-    Fetch(u8),
-    /// JoinGroup and SyncGroup wait for other members; heartbeats and commits go beside them.
-    Join,
-    /// Heartbeats, commits and the rest of what a group's coordinator is asked.
-    Group,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum CoordinatorKind {
-    Group,
-    Transaction,
-}
-
-/// Who is to answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
-    #[cfg_attr(not(test), expect(dead_code, reason = "admin calls to one broker, such as DescribeLogDirs, take it"))]
-    Broker(i32),
-    /// Any broker that is connected, or else any that can be reached.
-    Any,
-    Controller,
-    Coordinator(CoordinatorKind, Arc<str>),
-}
-
-/// One attempt to send a request to one broker.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
-    pub(crate) node: i32,
-    pub(crate) kind: ConnectionKind,
-    /// From now to the answer (connecting included). Passing it closes the connection, unless
-    /// nothing was sent yet.
-    pub(crate) timeout: Duration,
-    /// The newest version that may be agreed on, where the request's meaning asks for an older one
-    /// (Produce without transactions v2, Fetch of a topic whose id is not known).
-    pub(crate) max_version: Option<i16>,
-}
-
-/// What is left to say of a request whose body the caller wrote behind its header.
-#[derive(Debug)]
-pub(crate) struct RawRequest {
-    /// What stands in the body without being copied there, behind so many bytes of header and body.
-    pub(crate) inserts: Inserts,
-    /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an
-    /// empty body once written.
-    pub(crate) answered: bool,
-    /// As large an answer as this is read into memory that is reserved for all of it at once; 0:
-    /// one of no special size.
-    pub(crate) expects: usize,
-    /// Asked when the request is about to be written.
-    pub(crate) departure: RevocableParts,
-}
-
-impl RawRequest {
-    /// One whose body is all there, and that is answered.
-    pub(crate) fn whole() -> Self {
-        Self { inserts: Inserts::new(), answered: true, expects: 0, departure: RevocableParts::default() }
-    }
-
-    /// The same, with an answer of up to so many bytes. One that is larger still comes, but is
-    /// copied on its way.
-    pub(crate) fn expecting(self, bytes: usize) -> Self {
-        Self { expects: bytes, ..self }
     }
 }
 
@@ -134,13 +60,6 @@ impl Link {
     ) {
         self.0.request_into_queue(key, version, deadline.into_std(), to, write);
     }
-}
-
-/// An answer whose body the caller reads.
-#[derive(Debug)]
-pub(crate) struct RawResponse {
-    pub(crate) version: i16,
-    pub(crate) body: Bytes,
 }
 
 impl Client {
@@ -233,7 +152,7 @@ impl Client {
         }
         let newer = |metadata: &Arc<Metadata>| Ok((metadata.version > than).then(|| Arc::clone(metadata)));
         let late = |_: &Metadata| Error::new(ErrorKind::Timeout, "no newer metadata came before the deadline");
-        core.metadata.wait(core, deadline, newer, late).await
+        metadata_wait::wait(core, deadline, newer, late).await
     }
 
     /// Waits until a topic is there without an error, asking with backoff.
@@ -273,7 +192,7 @@ impl Client {
             Some(error) if !error.is_ok() => Error::broker(error, format_args!("topic \"{name}\"")),
             _ => Error::new(ErrorKind::Timeout, format!("nothing was heard of topic \"{name}\" before the deadline")),
         };
-        cache.wait(self.core(), deadline, found, gave_up).await
+        metadata_wait::wait(self.core(), deadline, found, gave_up).await
     }
 
     /// An error response named the new leader (KIP-951): takes it at once if its epoch is newer.
@@ -343,7 +262,7 @@ impl Client {
     /// The open connection to a broker. If there is none, one is begun, for which
     /// [`link_by`](Self::link_by) waits.
     pub(crate) fn link(&self, node: i32, kind: ConnectionKind) -> Option<Link> {
-        match self.core().pool.connection(self.core(), node, kind) {
+        match connection_life::lookup(self.core(), node, kind) {
             ConnectionLookup::Open(connection) => Some(Link(connection)),
             ConnectionLookup::Connecting(_) => None,
         }
@@ -416,12 +335,12 @@ impl Client {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn coordinator(&self, kind: CoordinatorKind, key: &str, deadline: Instant) -> Result<i32> {
-        Coordinators::get(self.core(), kind, key, deadline).await
+        coordinator_lookup::get(self.core(), kind, key, deadline).await
     }
 
     /// That node is no longer the coordinator; ignored when another one is known by now.
     pub(crate) fn forget_coordinator(&self, kind: CoordinatorKind, key: &str, node: i32) {
-        Coordinators::forget_coordinator(self.core(), kind, key, node);
+        coordinator_lookup::forget_coordinator(self.core(), kind, key, node);
     }
 
     /// A finalized feature's level as the last ApiVersions said it (e.g. `transaction.version`).

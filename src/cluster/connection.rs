@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use super::{
-    client::RawRequest,
     connection_task::ConnectionDriver,
     counters::NodeCounters,
     encode::{Encoded, encode_frame},
@@ -21,6 +20,8 @@ use super::{
     pipeline::{Limits, Outgoing, Pipeline},
     versions::Versions,
 };
+use crate::cluster::deadline::now;
+use crate::cluster::request::RawRequest;
 use crate::cluster::response_queue::{ResponseQueue, ResponseTarget, unanswered};
 use crate::{
     error::{DeliveryStatus, Error, Result},
@@ -205,9 +206,4 @@ impl Connection {
     pub(super) fn load(&self) -> usize {
         self.shared.lock().pipeline.load()
     }
-}
-
-/// Now, on tokio's clock, so that paused time is seen.
-pub(super) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -12,10 +12,11 @@ use std::{
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
-    connection::{ConnectionShared, now},
+    connection::ConnectionShared,
     frames::{FrameReader, FrameWriter, broken},
     login::Login,
 };
+use crate::cluster::deadline::now;
 use crate::{
     error::{Error, ErrorKind, Result},
     log::{Origin, event},

@@ -12,3 +12,12 @@ pub(super) fn saturating_deadline(now: Instant, wait: Duration) -> Instant {
 pub(super) fn saturating_tokio_deadline(now: tokio::time::Instant, wait: Duration) -> tokio::time::Instant {
     now + wait.min(NEVER)
 }
+
+/// Now, on tokio's clock, so that paused time is seen.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

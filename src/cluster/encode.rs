@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::client::RawRequest;
+use crate::cluster::request::RawRequest;
 use crate::cluster::revocable_parts::RevocableParts;
 use crate::{
     error::{Error, ErrorKind, Result},

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     ClientSettings,
     address::Address,
-    client::RawRequest,
     connection::Connection,
     connection_task::ConnectionDriver,
     encode::encode_frame,
@@ -24,6 +23,7 @@ use super::{
     versions::Versions,
 };
 use crate::cluster::deadline::saturating_tokio_deadline;
+use crate::cluster::request::RawRequest;
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result, clean},
     log::event,

@@ -9,12 +9,12 @@ use zeroize::Zeroize;
 use super::{
     ClientSettings,
     address::Address,
-    client::RawRequest,
     encode::encode_frame,
     exchange::{Refusal, exchange},
     logins::Logins,
     versions::Versions,
 };
+use crate::cluster::request::RawRequest;
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::Stream,

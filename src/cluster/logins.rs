@@ -11,9 +11,9 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     address::Address,
-    connection::now,
     login_gate::{LoginGate, Refusal},
 };
+use crate::cluster::deadline::now;
 use crate::{
     error::{Error, ErrorKind, Result},
     log::{Origin, event},

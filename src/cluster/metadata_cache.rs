@@ -6,18 +6,14 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout_at},
-};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::{
-    Metadata, connection::now, core::Core, metadata_merge::MetadataScope, metadata_plan::MetadataPlan, pool::millis,
-};
-use crate::cluster::single_flight::closed;
+use super::{Metadata, metadata_merge::MetadataScope, metadata_plan::MetadataPlan};
+use crate::cluster::deadline::millis;
+use crate::cluster::deadline::now;
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Error,
     log::{Lasting, Limiter, Origin, Outage, event, several},
     wire::{fetch::NodeEndpoint, messages::MetadataResponse},
 };
@@ -66,6 +62,11 @@ impl MetadataCache {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Changes with every attempt at metadata that failed, and with the first that succeeds again.
+    pub(super) fn failures(&self) -> watch::Receiver<Option<Error>> {
+        self.failure.subscribe()
     }
 
     pub(super) fn failure(&self) -> Option<Error> {
@@ -178,61 +179,6 @@ impl MetadataCache {
                 WARN, self.origin, ignored = %several(ignored), count = ignored.len(), suppressed,
                 "parts of the metadata are ignored because they cannot be used: look at advertised.listeners of the brokers"
             );
-        }
-    }
-
-    /// Waits for a picture in which `found` sees what it looks for; somebody has to have asked for
-    /// it. `gave_up` says why it is not there when the deadline comes.
-    pub(super) async fn wait<T>(
-        &self,
-        core: &Core,
-        deadline: Instant,
-        mut found: impl FnMut(&Arc<Metadata>) -> Result<Option<T>>,
-        gave_up: impl FnOnce(&Metadata) -> Error,
-    ) -> Result<T> {
-        let mut closing = core.closing.subscribe();
-        let mut changes = self.changes.subscribe();
-        let mut failures = self.failure.subscribe();
-        failures.mark_unchanged();
-        loop {
-            if *closing.borrow() {
-                return Err(closed());
-            }
-            changes.mark_unchanged();
-            if let Some(found) = found(&self.current())? {
-                return Ok(found);
-            }
-            if let Some(error) = core.unresolved() {
-                return Err(error);
-            }
-            let news = async {
-                tokio::select! {
-                    biased;
-                    _ = closing.wait_for(|closing| *closing) => {}
-                    _ = changes.changed() => {}
-                    _ = failures.changed() => {}
-                    _ = core.overdue() => {}
-                }
-            };
-            let in_time = timeout_at(deadline, news).await.is_ok();
-            let failure = failures.borrow_and_update().clone();
-            match failure {
-                // Waiting does not make settings, credentials or versions better.
-                Some(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Configuration | ErrorKind::Authentication | ErrorKind::UnsupportedVersion
-                    ) =>
-                {
-                    return Err(error);
-                }
-                Some(error) if !in_time => {
-                    let message = format!("no metadata before the deadline: {error}");
-                    return Err(Error::new(ErrorKind::Timeout, message).with_source(error));
-                }
-                None if !in_time => return Err(gave_up(&self.current())),
-                _ => {}
-            }
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::{sleep_until, timeout};
 
-use super::{ConnectionKind, connection::now, core::Core, metadata_merge::MetadataScope, metadata_plan::PlanStep};
+use super::{ConnectionKind, core::Core, metadata_merge::MetadataScope, metadata_plan::PlanStep};
+use crate::cluster::deadline::now;
 use crate::cluster::{deadline::saturating_deadline, least_loaded_node};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},

@@ -3,26 +3,19 @@
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use rand::{rngs::StdRng, seq::SliceRandom};
-use tokio::time::sleep_until;
 
 use super::{
     ClientSettings, ConnectionKind, Metadata,
     address::Address,
-    connection::{Connection, now},
-    core::Core,
+    connection::Connection,
     counters::{BrokerMetrics, NodeCounters},
-    handshake::{Established, Expected, establish},
     reconnect::Reconnect,
 };
 use crate::cluster::single_flight::{Promise, SingleFlight, closed};
-use crate::{
-    error::{Error, ErrorCode, ErrorKind, Result},
-    log::{Lasting, event},
-};
+use crate::error::Error;
 
 /// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has
 /// a negative one.
@@ -70,27 +63,31 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection to a node, which is begun if there is none. Single-flight: callers share one
+    /// Returns the connection to a node, or the attempt that is under way. If there is neither, the
+    /// caller has to carry out a new attempt, whose result goes to the promise. Callers share one
     /// attempt.
-    pub(super) fn connection(&self, core: &Arc<Core>, node: i32, kind: ConnectionKind) -> ConnectionLookup {
+    pub(super) fn connection(
+        &self,
+        node: i32,
+        kind: ConnectionKind,
+    ) -> (ConnectionLookup, Option<Promise<Arc<Connection>>>) {
         let mut state = self.lock();
         match state.slots.get(&(node, kind)) {
             Some(Slot::Open(connection, _)) if connection.is_usable() => {
-                return ConnectionLookup::Open(Arc::clone(connection));
+                return (ConnectionLookup::Open(Arc::clone(connection)), None);
             }
-            Some(Slot::Connecting(flight)) if !flight.is_over() => return ConnectionLookup::Connecting(flight.clone()),
+            Some(Slot::Connecting(attempt)) if !attempt.is_over() => {
+                return (ConnectionLookup::Connecting(attempt.clone()), None);
+            }
             _ => {}
         }
-        let (landing, flight) = SingleFlight::new();
+        let (promise, attempt) = SingleFlight::new();
         if state.closed {
-            landing.complete(Err(closed()));
-            return ConnectionLookup::Connecting(flight);
+            promise.complete(Err(closed()));
+            return (ConnectionLookup::Connecting(attempt), None);
         }
-        state.slots.insert((node, kind), Slot::Connecting(flight.clone()));
-        drop(state);
-        let (origin, life) = (core.settings.origin.clone(), live(Arc::clone(core), node, kind, landing));
-        core.runtime.spawn(async move { origin.scope(life).await });
-        ConnectionLookup::Connecting(flight)
+        state.slots.insert((node, kind), Slot::Connecting(attempt.clone()));
+        (ConnectionLookup::Connecting(attempt), Some(promise))
     }
 
     /// The open connection with the least to do, of those on one lane whose broker answers; rather
@@ -176,7 +173,7 @@ impl Pool {
     }
 
     /// Where what happens at a node is counted.
-    fn counters(&self, node: i32) -> Arc<NodeCounters> {
+    pub(crate) fn counters(&self, node: i32) -> Arc<NodeCounters> {
         Arc::clone(self.lock().counters.entry(node).or_default())
     }
 
@@ -199,7 +196,7 @@ impl Pool {
         }
     }
 
-    fn node<T>(
+    pub(crate) fn node<T>(
         &self,
         settings: &ClientSettings,
         node: i32,
@@ -218,11 +215,11 @@ impl Pool {
     }
 
     /// Lets all nodes be tried again that refused the client's credentials.
-    fn forgive(&self) {
+    pub(crate) fn forgive(&self) {
         self.lock().nodes.values_mut().for_each(Reconnect::forgive);
     }
 
-    fn opened(&self, node: i32, kind: ConnectionKind, connection: &Arc<Connection>, address: Address) {
+    pub(crate) fn opened(&self, node: i32, kind: ConnectionKind, connection: &Arc<Connection>, address: Address) {
         let mut state = self.lock();
         if state.closed {
             connection.close(&closed());
@@ -231,7 +228,7 @@ impl Pool {
         }
     }
 
-    fn gone(&self, node: i32, kind: ConnectionKind, connection: &Arc<Connection>) {
+    pub(crate) fn gone(&self, node: i32, kind: ConnectionKind, connection: &Arc<Connection>) {
         if let Entry::Occupied(slot) = self.lock().slots.entry((node, kind))
             && matches!(slot.get(), Slot::Open(there, _) if Arc::ptr_eq(there, connection))
         {
@@ -242,104 +239,4 @@ impl Pool {
 
 fn bootstrap_node(index: usize) -> i32 {
     i32::try_from(index).map_or(i32::MIN, |index| FIRST_BOOTSTRAP - index)
-}
-
-/// The life of one connection: made after its backoff, driven until it closes.
-async fn live(core: Arc<Core>, node: i32, kind: ConnectionKind, landing: Promise<Arc<Connection>>) {
-    let mut closing = core.closing.subscribe();
-    let counters = core.pool.counters(node);
-    let attempt = attempt(&core, node);
-    let made = tokio::select! {
-        biased;
-        // The landing is dropped, which tells its callers.
-        _ = closing.wait_for(|closing| *closing) => return,
-        made = attempt => made,
-    };
-    let (established, address) = match made {
-        Ok(made) => made,
-        Err(ConnectFailure::NotTried(error)) => return landing.complete(Err(error)),
-        Err(ConnectFailure::Failed(error)) => {
-            counters.not_connected();
-            if error.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
-                core.metadata.require_rebootstrap();
-            }
-            let due = core.pool.node(&core.settings, node, |known, rng| known.failed(error.clone(), now(), rng));
-            log_outage(&core, node, due, &error);
-            return landing.complete(Err(error));
-        }
-    };
-    if core.logins.take_reopened() {
-        core.pool.forgive();
-    }
-    let Established { connection, driver, api_versions } = established;
-    core.features().learn(&api_versions);
-    // A connection may live for months.
-    drop(api_versions);
-    counters.connected();
-    connection.count_into(Arc::clone(&counters));
-    let connection = Arc::new(connection);
-    let outage = core.pool.node(&core.settings, node, |known, rng| known.connected(now(), rng));
-    if let Some(Lasting { duration, attempts }) = outage {
-        let outage_ms = millis(duration);
-        event!(INFO, core.settings.origin, %address, node, outage_ms, attempts, "the broker can be connected to again");
-    }
-    core.pool.opened(node, kind, &connection, address.clone());
-    landing.complete(Ok(Arc::clone(&connection)));
-    let began = now();
-    event!(DEBUG, core.settings.origin, %address, node, ?kind, "connected");
-    let reason = driver.await;
-    counters.disconnected();
-    event!(DEBUG, core.settings.origin, %address, node, ?kind, %reason, "disconnected");
-    core.pool.gone(node, kind, &connection);
-    let lived = now().saturating_duration_since(began);
-    let due = core.pool.node(&core.settings, node, |known, rng| known.ended(&reason, lived, now(), rng));
-    log_outage(&core, node, due, &reason);
-}
-
-/// A broker that cannot be connected to, or hangs up at once, for longer than a restart takes.
-fn log_outage(core: &Core, node: i32, due: Option<Lasting>, error: &Error) {
-    let Some(Lasting { duration, attempts }) = due.filter(|_| !core.is_closed()) else { return };
-    let outage_ms = millis(duration);
-    event!(
-        WARN, core.settings.origin, node, %error, outage_ms, attempts,
-        "no connection to a broker lasts; it is tried again, after reconnect.backoff.max.ms at the latest"
-    );
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Why there is no connection.
-enum ConnectFailure {
-    Failed(Error),
-    /// The peer or the client's credentials were refused a short while ago.
-    NotTried(Error),
-}
-
-async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), ConnectFailure> {
-    let (refusal, not_before, setup_timeout) = core.pool.node(&core.settings, node, |known, _| {
-        (known.refusal(now()).cloned(), known.not_before(), known.setup_timeout())
-    });
-    if let Some(refusal) = core.logins.refusal().or(refusal) {
-        return Err(ConnectFailure::NotTried(refusal));
-    }
-    if let Some(not_before) = not_before {
-        sleep_until(not_before.into()).await;
-    }
-    let unknown = || Error::new(ErrorKind::Network, format!("broker {node} is not in the cluster's metadata"));
-    let metadata = core.metadata.current();
-    let address = core.pool.address(&metadata, node).ok_or_else(|| ConnectFailure::Failed(unknown()))?;
-    let expected = expected(core, &metadata, node);
-    let (resolution, logins, to) = (&core.resolution, &core.logins, (&address, expected.as_ref()));
-    let established = establish(&core.settings, &core.guard, resolution, logins, to, setup_timeout).await;
-    Ok((established.map_err(ConnectFailure::Failed)?, address))
-}
-
-/// What a broker hears of where the connection is meant to go; `None` unless both the cluster and
-/// the node are known.
-fn expected(core: &Core, metadata: &Metadata, node: i32) -> Option<Expected> {
-    let checks = core.settings.metadata_cluster_check && core.settings.metadata_rebootstrap_trigger.is_some();
-    let cluster_id = metadata.cluster_id.clone().filter(|_| checks && node >= 0)?;
-    Some(Expected { cluster_id, node })
 }

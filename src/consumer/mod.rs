@@ -26,6 +26,7 @@ mod fetch;
 #[cfg(all(any(test, fuzzing), feature = "testkit"))]
 pub(crate) mod fuzz;
 pub(crate) mod group;
+mod lock;
 mod observability;
 mod state;
 mod subscription;
@@ -54,11 +55,11 @@ pub use self::api::rebalance_listener::{Assigned, ListenerResult, RebalanceListe
 pub use self::api::record_ref::{RecordHeaders, RecordRef};
 pub use self::api::record_stream::RecordStream;
 pub use self::api::records::{PartitionRecords, Records, RecordsIter};
-pub(crate) use self::buffer::manual_reader::{
-    CompletionMark, ManualPartitionReader, ManualReader, ManualReaderEvent, PartitionEnd,
-};
+pub(crate) use self::buffer::manual_reader::{CompletionMark, ManualPartitionReader, ManualReader, ManualReaderEvent};
 pub use self::config::settings::{GroupProtocol, IsolationLevel, OffsetReset};
-pub use self::observability::consumer_status::{ConsumerStatus, GroupState, GroupStatus};
+pub use self::observability::consumer_status::ConsumerStatus;
 pub use self::observability::metrics::{ConsumerMetrics, PartitionMetrics};
 pub use self::observability::wait_reason::{PartitionStatus, WaitReason};
 pub use self::subscription::wanted_topics::{TopicState, TopicStatus};
+pub(crate) use crate::consumer::buffer::partition_end::PartitionEnd;
+pub use crate::consumer::group::status::{GroupState, GroupStatus};

@@ -10,20 +10,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     task::Waker,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rand::rngs::StdRng;
 
+use crate::consumer::buffer::wakeups::Wakeups;
+use crate::consumer::subscription::ownership::Ownership;
+use crate::consumer::subscription::rules::ConsumerRules;
 use crate::consumer::{
     OffsetAndMetadata,
-    buffer::partition_buffer::Decompression,
-    config::settings::{IsolationLevel, OffsetReset},
     fetch::{
-        broker_selection::FetchConnection,
-        connection_scaling::{ConnectionScaling, FetchConnectionId},
+        connection::FetchConnection,
+        connection_id::FetchConnectionId,
+        connection_scaling::ConnectionScaling,
         memory_budget::{MemoryBudget, QuotaWaker},
-        planner::SessionClose,
+        plan::SessionClose,
     },
     group::{CommitEvent, CommittedOffset},
     observability::{fetch_stats::FetchStats, log_digest::LogDigest},
@@ -34,67 +36,10 @@ use crate::consumer::{
     },
 };
 use crate::{
-    cluster::{Backoff, Metadata, RetryGrid},
+    cluster::{Metadata, RetryGrid},
     error::{Error, ErrorKind, Result},
-    log::Origin,
     record::TopicPartition,
 };
-
-/// What decides has to know of the settings.
-#[derive(Clone, Debug)]
-pub(crate) struct ConsumerRules {
-    pub(crate) reset: OffsetReset,
-    pub(crate) isolation: IsolationLevel,
-    /// Whether the reader is told of the end of a partition.
-    pub(crate) partition_eof: bool,
-    pub(crate) min_bytes: i32,
-    pub(crate) max_bytes: i32,
-    pub(crate) max_wait: Duration,
-    /// Asked for of one partition in one answer, at least.
-    pub(crate) partition_bytes: i32,
-    /// Whether more is asked for of it where a long line would be half empty: the user has not said
-    /// how much.
-    pub(crate) partition_grows: bool,
-    pub(crate) queued_bytes: usize,
-    /// Connections to a broker that are fetched over, at most.
-    pub(crate) connections: u8,
-    pub(crate) rack: Option<String>,
-    pub(crate) backoff: Backoff,
-    /// How long a preferred replica is believed in (`metadata.max.age.ms`).
-    pub(crate) replica_age: Duration,
-    /// After how long without a leader the reader is told.
-    pub(crate) grace_period: Duration,
-    /// Batches that are opened ahead at a time.
-    pub(crate) max_decompressions: usize,
-    /// How long a topic may be missing before the reader is told
-    /// (`topic.metadata.propagation.max.ms`).
-    pub(crate) topic_propagation: Duration,
-    /// The consumer, as log lines name it.
-    pub(crate) origin: Origin,
-}
-
-/// A partition in the group's gift, from when it came to when it goes: who takes one back takes
-/// back no later one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ownership {
-    pub(crate) partition: TopicPartition,
-    number: u64,
-}
-
-/// Whom to wake after a change.
-#[derive(Debug, Default)]
-pub(crate) struct Wakeups {
-    /// Brokers, and connections to them, from which something else is to be fetched.
-    pub(crate) connections: BTreeSet<FetchConnectionId>,
-    /// The consumer's own task: questions to ask, brokers to begin with.
-    pub(crate) task: bool,
-    /// Those who wait for a position.
-    pub(crate) position_waiters: bool,
-    pub(crate) reader: Option<Waker>,
-    /// Readers of partitions that are split off.
-    pub(crate) readers: Vec<Waker>,
-    pub(crate) decompressions: Vec<Decompression>,
-}
 
 pub(crate) struct ConsumerState {
     pub(crate) rules: ConsumerRules,

@@ -1,129 +1,30 @@
 //! A batch on its way: its records' bytes, who waits for their results, and what became of its
 //! attempts so far.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{
-    accumulator::{RecordEntry, RecordReservation, WaitedRecord},
-    callback::DeliveryCallback,
-    counters::Counters,
-    failures::Failures,
-    flush::{FlushGroup, FlushGroups},
-    reports::{ReportRun, Reports},
-};
+use super::{counters::Counters, flush::FlushGroup};
+use crate::producer::batch_body::Body;
+use crate::producer::batch_results::ResultRun;
+use crate::producer::batch_shared::BatchShared;
 use crate::producer::{
     batch_results::{BatchResults, Outcome},
-    buffer_pool::{BufferPool, BufferReservation},
+    buffer_pool::BufferReservation,
     report_notes::{ReportNote, ReportNotes},
     revocable_batch::RevocableBatch,
+};
+use crate::producer::{
+    delivery_report::ReportRun,
+    record_entry::{RecordEntry, RecordReservation, WaitedRecord},
 };
 use crate::{
     cluster::Backoff,
     error::{DeliveryStatus, Error, ErrorKind, clean},
-    log::Origin,
     record::Record,
-    wire::batch::{BatchBuilder, BodyPool, SealedBatch},
+    wire::batch::BatchBuilder,
 };
-
-/// The part of the buffer whose memory is kept for the next batches, at most: what was in use is
-/// all there is to keep.
-const POOLED_PART: usize = 2;
-
-/// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
-#[derive(Debug)]
-pub(crate) struct BatchShared {
-    pub(crate) buffer: Arc<BufferPool>,
-    pub(super) reports: Reports,
-    pub(crate) flushes: FlushGroups,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) bodies: BodyPool,
-    failures: Mutex<Failures>,
-    result_cells: AtomicU64,
-    /// Records of batches whose results are out.
-    completed_records: AtomicU64,
-}
-
-impl BatchShared {
-    pub(crate) fn new(buffer_memory: usize) -> Self {
-        Self {
-            buffer: Arc::new(BufferPool::new(buffer_memory)),
-            reports: Reports::default(),
-            flushes: FlushGroups::new(),
-            counters: Arc::default(),
-            bodies: BodyPool::new(buffer_memory / POOLED_PART),
-            failures: Mutex::default(),
-            result_cells: AtomicU64::new(0),
-            completed_records: AtomicU64::new(0),
-        }
-    }
-
-    /// Also tells a callback of every result.
-    pub(super) fn with_callbacks(self, callbacks: Vec<DeliveryCallback>) -> Self {
-        Self { reports: Reports::with_callbacks(callbacks), ..self }
-    }
-
-    /// What log lines say of the producer; before it is used.
-    pub(super) fn with_origin(self, origin: Origin) -> Self {
-        Self { counters: Arc::new(Counters::new(origin)), ..self }
-    }
-
-    /// Writes that records failed for good, or gathers them for a later line, which
-    /// [`write_failures`](Self::write_failures) writes: then it returns true.
-    pub(super) fn log_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
-        let now = tokio::time::Instant::now().into_std();
-        let line = self.failures().failed((topic, partition), records, error, now);
-        line.iter().for_each(|line| line.write(self.counters.origin()));
-        line.is_none()
-    }
-
-    /// Writes the lines about failures that are due, or all that were gathered.
-    pub(super) fn write_failures(&self, all: bool) {
-        let due = self.failures().take_due(all, tokio::time::Instant::now().into_std());
-        due.iter().for_each(|line| line.write(self.counters.origin()));
-    }
-
-    /// When the next such line is due.
-    pub(super) fn failures_due(&self) -> Option<Instant> {
-        self.failures().next_due()
-    }
-
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn new_cell(&self) -> Arc<BatchResults> {
-        Arc::new(BatchResults::new(self.result_cells.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    pub(crate) fn completed_records(&self) -> u64 {
-        self.completed_records.load(Ordering::Acquire)
-    }
-}
-
-/// The records' bytes: being written, closed, or lent to the request that is to carry them.
-#[derive(Debug)]
-pub(crate) enum Body {
-    Open(BatchBuilder),
-    Sealed(SealedBatch),
-    Lent(RevocableBatch),
-}
-
-/// Records next to each other in a batch, and where in a cell their results belong.
-#[derive(Clone, Debug)]
-pub(crate) struct ResultRun {
-    pub(crate) results: Arc<BatchResults>,
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-}
 
 /// What the broker, or we, said of a whole batch.
 #[derive(Clone, Debug)]
@@ -433,7 +334,7 @@ impl Batch {
             BatchOutcome::Failed(error) => self.complete_range(0..self.records, &Outcome::Failed(error)),
             BatchOutcome::Invalid { error, records } => self.complete_invalid(&error, records),
         }
-        self.shared.completed_records.fetch_add(u64::from(self.records), Ordering::Release);
+        self.shared.add_completed(self.records);
         self.groups.clear();
         self.runs.clear();
         drop(self.reservation.split(usize::MAX));

@@ -177,6 +177,14 @@ impl State {
     }
 }
 
+/// Records next to each other in a batch, and where in a cell their results belong.
+#[derive(Clone, Debug)]
+pub(crate) struct ResultRun {
+    pub(crate) results: Arc<BatchResults>,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

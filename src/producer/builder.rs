@@ -10,7 +10,6 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     DeliveryReport, Producer, ProducerHandle, ProducerInterceptor, ProducerShared,
-    batch::BatchShared,
     callback::DeliveryCallback,
     interceptor::Interceptors,
     partitioner::Partitioner,
@@ -22,6 +21,7 @@ use super::{
     sizes::Sizes,
     topics::{Placement, TopicTimeout, Topics},
 };
+use crate::producer::batch_shared::BatchShared;
 use crate::producer::{compression_ratio::BatchGrowth, partition_queue::SenderRules, sender_mailbox::SenderMailbox};
 use crate::{
     cluster::{Backoff, Client, RetryGrid, client_properties},

@@ -10,10 +10,8 @@ use std::{
     },
 };
 
-use super::{
-    counters::Counters,
-    reports::{DeliveryReport, ReportRun},
-};
+use super::counters::Counters;
+use crate::producer::delivery_report::{DeliveryReport, ReportRun};
 use crate::{error::said, log::event};
 
 /// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was

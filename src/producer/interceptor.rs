@@ -11,7 +11,8 @@ use std::{
     },
 };
 
-use super::{callback::DeliveryCallback, counters::Counters, reports::DeliveryReport};
+use super::{callback::DeliveryCallback, counters::Counters};
+use crate::producer::delivery_report::DeliveryReport;
 use crate::{error::said, log::event, record::Record};
 
 /// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does

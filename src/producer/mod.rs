@@ -9,7 +9,9 @@
 
 mod accumulator;
 mod batch;
+mod batch_body;
 mod batch_results;
+mod batch_shared;
 mod batch_split;
 mod buffer_pool;
 mod builder;
@@ -18,6 +20,7 @@ mod compression_ratio;
 mod counters;
 mod deliveries;
 mod delivery;
+mod delivery_report;
 mod failures;
 mod flush;
 mod idempotence;
@@ -27,6 +30,7 @@ mod partition_queue;
 mod partitioner;
 mod properties;
 mod purge;
+mod record_entry;
 mod report_notes;
 mod reports;
 mod requests;
@@ -60,7 +64,6 @@ use tokio::{
 
 use self::{
     accumulator::{Partition, SenderEvent},
-    batch::BatchShared,
     counters::Counters,
     interceptor::Interceptors,
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
@@ -73,9 +76,11 @@ pub use self::{
     metrics::ProducerMetrics,
     partitioner::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
     purge::PurgeScope,
-    reports::{DeliveryReport, DeliveryReports},
+    reports::DeliveryReports,
     settings::Acks,
 };
+use crate::producer::batch_shared::BatchShared;
+pub use crate::producer::delivery_report::DeliveryReport;
 use crate::producer::sender_mailbox::{Phase, SenderMailbox};
 use crate::{
     cluster::{Client, PartitionInfo},

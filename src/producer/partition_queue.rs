@@ -38,7 +38,8 @@ use rand::rngs::StdRng;
 use crate::producer::partition_queue::completion::late;
 use crate::producer::{
     accumulator::Partition,
-    batch::{Batch, BatchOutcome, Body},
+    batch::{Batch, BatchOutcome},
+    batch_body::Body,
     batch_split::split,
     idempotence::{Identity, ProducerId, Sequences},
     purge::PurgeScope,

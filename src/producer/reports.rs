@@ -14,30 +14,9 @@ use std::{
 
 use futures_core::Stream;
 
-use super::{
-    batch::BatchShared,
-    callback::DeliveryCallback,
-    delivery::{DeliveryId, result},
-};
-use crate::producer::{batch_results::Outcome, buffer_pool::BufferReservation, report_notes::ReportNotes};
-use crate::{error::Result, record::RecordMetadata};
-
-/// The result of one record, as [`DeliveryReports`] gives it out and
-/// [`on_delivery`](super::ProducerBuilder::on_delivery) is told it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DeliveryReport {
-    /// The same as [`Delivery::id`](super::Delivery::id) of the record.
-    pub id: DeliveryId,
-    /// The number that the record was given with [`Record::tag`](crate::Record::tag).
-    pub tag: Option<u64>,
-    /// The topic that the record was sent to.
-    pub topic: Arc<str>,
-    /// The partition, unless the record failed before it had one.
-    pub partition: Option<i32>,
-    /// Where the record stands in the log, or why it failed and how far it got.
-    pub result: Result<RecordMetadata>,
-}
+use super::callback::DeliveryCallback;
+use crate::producer::batch_shared::BatchShared;
+use crate::producer::delivery_report::{DeliveryReport, ReportRun};
 
 /// The reports of a producer's records, each once, from
 /// [`Producer::delivery_reports`](super::Producer::delivery_reports).
@@ -77,36 +56,6 @@ struct State {
 #[derive(Debug, Default)]
 struct Reader {
     waker: Option<Waker>,
-}
-
-/// Records next to each other that share an outcome.
-#[derive(Debug)]
-pub(super) struct ReportRun {
-    pub(super) results: u64,
-    pub(super) first: u32,
-    pub(super) topic: Arc<str>,
-    pub(super) partition: Option<i32>,
-    /// The first record's.
-    pub(super) outcome: Outcome,
-    /// One for each record.
-    pub(super) notes: ReportNotes,
-    /// How many of them were read.
-    pub(super) read: u32,
-    pub(super) reserved: BufferReservation,
-}
-
-impl ReportRun {
-    /// The report of the record at that place of the run.
-    pub(super) fn report(&self, place: u32) -> Option<DeliveryReport> {
-        let note = self.notes.get(place)?;
-        Some(DeliveryReport {
-            id: DeliveryId { results: self.results, index: self.first + place },
-            tag: note.tag,
-            topic: self.topic.clone(),
-            partition: self.partition,
-            result: result(self.outcome.clone(), place, note.timestamp),
-        })
-    }
 }
 
 impl Reports {

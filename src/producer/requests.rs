@@ -21,11 +21,11 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    batch::Body,
     counters::Counters,
     sealing::Sealing,
     sender::{ProduceRequest, RequestPart},
 };
+use crate::producer::batch_body::Body;
 use crate::{
     cluster::{Client, ConnectionKind, Link, RawRequest, ResponseQueue, RevocableParts},
     error::{DeliveryStatus, Error, ErrorKind, Result},

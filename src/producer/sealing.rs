@@ -10,10 +10,10 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
-    batch::Body,
     counters::Counters,
     sender::{ProduceRequest, RequestPart},
 };
+use crate::producer::batch_body::Body;
 use crate::{
     error::{Error, ErrorKind, Result, said},
     log::event,
@@ -211,7 +211,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        producer::{batch::BatchShared, revocable_batch::RevocableBatch},
+        producer::{batch_shared::BatchShared, revocable_batch::RevocableBatch},
         wire::batch::{BatchBuilder, ProducerStamp, RecordParts},
     };
 

@@ -26,13 +26,13 @@ use self::request::PartitionName;
 pub(crate) use self::request::{Effect, ProduceRequest, RequestPart};
 use super::{
     accumulator::Partition,
-    batch::Body,
     counters::Counters,
     idempotence::{Identity, ProducerId},
     partitioner::{Availability, AvailabilityCheck},
     purge::PurgeScope,
     response::BatchDecision,
 };
+use crate::producer::batch_body::Body;
 use crate::producer::partition_queue::{EpochEffects, PartitionQueue, Readiness, SenderRules};
 use crate::producer::sender::response_partitions::ResponsePartitions;
 use crate::{

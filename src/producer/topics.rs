@@ -20,8 +20,7 @@ use uuid::Uuid;
 pub(crate) use self::waiting::TopicTimeout;
 use self::waiting::{WaitingRecord, WaitingRecords};
 use super::{
-    accumulator::{Appended, LockedPartition, Partition, RecordEntry, RecordReservation, SenderEvent, WaitedRecord},
-    batch::{BatchShared, ResultRun},
+    accumulator::{Appended, LockedPartition, Partition, SenderEvent},
     partitioner::{Choice, Chooser, Leader, Partitioning},
     purge::PurgeScope,
     sizes::Sizes,
@@ -31,6 +30,11 @@ use crate::producer::{
     buffer_pool::BufferReservation,
     compression_ratio::{BatchGrowth, CompressionRatio},
     topic_table::{Table, Tables},
+};
+use crate::producer::{
+    batch_results::ResultRun,
+    batch_shared::BatchShared,
+    record_entry::{RecordEntry, RecordReservation, WaitedRecord},
 };
 use crate::{
     cluster::Metadata,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::schedule::Rules;
+use crate::worker::schedule::rules::Rules;
 use crate::{
     cluster::Backoff,
     config::parse::FOREVER,

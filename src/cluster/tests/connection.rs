@@ -6,11 +6,7 @@ use tokio::{io::duplex, task::JoinHandle};
 use super::peer::{Link, api_versions};
 use crate::{
     cluster::{
-        RawRequest,
-        connection::{Connection, now},
-        frames::FrameReader,
-        pipeline::Limits,
-        versions::Versions,
+        RawRequest, connection::Connection, deadline::now, frames::FrameReader, pipeline::Limits, versions::Versions,
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{

@@ -17,7 +17,8 @@ use crate::consumer::{
         settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     },
     group::{GroupHandle, assignor::Assignor},
-    state::{ConsumerRules, ConsumerState},
+    state::ConsumerState,
+    subscription::rules::ConsumerRules,
 };
 use crate::{
     cluster::{Backoff, Client, client_properties},

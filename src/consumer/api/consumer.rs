@@ -7,6 +7,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::consumer::api::checks::{check_offset, check_partition};
 use crate::consumer::{
     ConsumerBuilder, OffsetAndMetadata, PendingCommit, RebalanceListener, RecordStream, Records,
     api::{rebalance_listener::CurrentListener, records::UnreadReturn},
@@ -14,14 +15,14 @@ use crate::consumer::{
         leave_on_drop::LeaveOnDrop,
         shared::{Mode, Offsets, Shared, after},
     },
-    buffer::fetch_buffer::lock,
     fetch::fetch_task::close_sessions,
     group::RetryPolicy,
+    lock::lock,
     subscription::{fetch_position::FetchState, topics::Subscription},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{ConsumerRecord, Offset, TopicPartition, check_topic_name},
+    record::{ConsumerRecord, Offset, TopicPartition},
 };
 
 /// What a close keeps of its time, at most, for what comes behind its commits.
@@ -511,21 +512,4 @@ fn checked<O: Into<OffsetAndMetadata>>(offsets: impl IntoIterator<Item = (TopicP
         check_offset(partition, Offset::At(offset.offset))?;
     }
     Ok(offsets)
-}
-
-pub(crate) fn check_partition(partition: &TopicPartition) -> Result<()> {
-    check_topic_name(&partition.topic)?;
-    if partition.partition < 0 {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: partitions count from 0")));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_offset(partition: &TopicPartition, offset: Offset) -> Result<Offset> {
-    match offset {
-        Offset::At(at) if at < 0 => {
-            Err(Error::new(ErrorKind::InvalidArgument, format!("{partition}: offset {at} is negative")))
-        }
-        offset => Ok(offset),
-    }
 }

@@ -2,8 +2,10 @@
 //! returns, and the rebalance listener.
 
 pub(super) mod builder;
+pub(super) mod checks;
 #[expect(clippy::module_inception, reason = "the consumer is the room's main thing")]
 pub(super) mod consumer;
+pub(super) mod inspection;
 pub(super) mod offset_and_metadata;
 pub(super) mod offset_queries;
 pub(super) mod partition_stream;

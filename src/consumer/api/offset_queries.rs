@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::consumer::{
     Consumer, OffsetAndMetadata,
-    api::consumer::check_partition,
+    api::checks::check_partition,
     background::{
         list_offsets::{EARLIEST, LATEST, ListedOffset, QueryRow, list_offsets, listed_offsets},
         shared::after,

@@ -19,12 +19,9 @@ use crate::consumer::{
     Consumer, Records,
     api::records::UnreadReturn,
     background::shared::{Shared, after},
-    buffer::{
-        fetch_buffer::{FetchBuffer, lock},
-        record_reader::RecordReader,
-        split_reader::SplitId,
-    },
+    buffer::{fetch_buffer::FetchBuffer, record_reader::RecordReader, split::SplitId},
     group::{OwnedPollGuard, PollRecorder},
+    lock::lock,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

@@ -10,7 +10,7 @@ use std::{
 
 use crate::consumer::{
     OffsetAndMetadata,
-    api::consumer::{check_offset, check_partition},
+    api::checks::{check_offset, check_partition},
     background::shared::Shared,
     group::RetryPolicy,
 };

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
-use crate::consumer::buffer::{decoded_batch::DecodedBatch, record_reader::owned_record};
+use crate::consumer::buffer::{decoded_batch::DecodedBatch, owned_record::owned_record};
 use crate::{
     error::Result,
     record::{ConsumerRecord, Deserializer, Payload, Record, TimestampType, TopicPartition, field_as, from_millis},

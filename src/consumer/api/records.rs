@@ -9,10 +9,11 @@ use crate::consumer::{
     api::record_ref::RecordRef,
     buffer::{
         decoded_batch::DecodedBatch,
-        fetch_buffer::{FetchBuffer, OwnedReadGuard, lock},
+        fetch_buffer::{FetchBuffer, OwnedReadGuard},
         partition_buffer::CollectedItem,
         record_reader::{RecordReader, RecordSlice},
     },
+    lock::lock,
     subscription::delivery_progress::DeliveryProgress,
 };
 use crate::{

@@ -12,9 +12,10 @@ use crate::consumer::{
     api::{consumer::closed, records::UnreadReturn},
     background::shared::after,
     buffer::{
-        fetch_buffer::{FetchBuffer, lock},
+        fetch_buffer::FetchBuffer,
         record_reader::{RecordReader, RecordSlice},
     },
+    lock::lock,
 };
 use crate::{
     error::{Error, ErrorKind, Result},

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::consumer::{
     Consumer,
-    api::consumer::check_offset,
+    api::checks::check_offset,
     subscription::fetch_position::{FetchState, ResetTarget},
 };
 use crate::{

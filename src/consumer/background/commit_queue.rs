@@ -3,35 +3,32 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use tokio::time::{Instant, timeout_at};
-
 use crate::consumer::{
     api::pending_commit::{CommitCompleter, PendingCommit},
-    background::shared::Shared,
-    buffer::fetch_buffer::lock,
-    group::{RequestedCommit, RetryPolicy},
+    group::RequestedCommit,
+    lock::lock,
 };
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 
 /// What nobody waits for right now.
 #[derive(Debug, Default)]
 pub(crate) struct CommitQueue {
     waiting: Mutex<QueuedCommits>,
     /// Whoever has it carries them out, one at a time.
-    turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct QueuedCommits {
+pub(crate) struct QueuedCommits {
     commits: Vec<QueuedCommit>,
     /// Nothing is committed any more.
     ended: bool,
 }
 
 #[derive(Debug)]
-struct QueuedCommit {
-    commit: RequestedCommit,
-    done: CommitCompleter,
+pub(crate) struct QueuedCommit {
+    pub(crate) commit: RequestedCommit,
+    pub(crate) done: CommitCompleter,
 }
 
 impl CommitQueue {
@@ -68,13 +65,13 @@ impl CommitQueue {
 
 /// Commits that were taken to be carried out. Those that have no result when it is dropped wait
 /// again.
-struct TakenCommits<'a> {
+pub(crate) struct TakenCommits<'a> {
     from: &'a CommitQueue,
-    commits: Vec<QueuedCommit>,
+    pub(crate) commits: Vec<QueuedCommit>,
 }
 
 impl<'a> TakenCommits<'a> {
-    fn all(from: &'a CommitQueue) -> Self {
+    pub(crate) fn all(from: &'a CommitQueue) -> Self {
         Self { from, commits: std::mem::take(&mut from.lock().commits) }
     }
 }
@@ -84,40 +81,6 @@ impl Drop for TakenCommits<'_> {
         let mut waiting = self.from.lock();
         if !waiting.ended {
             waiting.commits.splice(0..0, self.commits.drain(..));
-        }
-    }
-}
-
-impl Shared {
-    /// Carries out what was asked for in the background until now; what waited is put together, the
-    /// latest offset for each partition. Waits, until the deadline, for whoever is at it already.
-    ///
-    /// # Cancel safety
-    /// What is under way may be committed, and is carried out again by the next call.
-    pub(crate) async fn run_queued_commits(&self, deadline: Instant) {
-        let Ok(_turn) = timeout_at(deadline, self.commit_queue.turn.lock()).await else { return };
-        let mut taken = TakenCommits::all(&self.commit_queue);
-        if taken.commits.is_empty() {
-            return;
-        }
-        let Ok(group) = self.group("commit offsets") else { return };
-        if let Some(mut together) = group.together(taken.commits.iter().map(|asked| &asked.commit)) {
-            let together = self.run_commit(&mut together, RetryPolicy::UntilCommitted, deadline).await;
-            let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
-            if together.is_ok() || is_late || taken.commits.len() == 1 {
-                let mut unheard = None;
-                for asked in taken.commits.drain(..) {
-                    unheard = asked.done.complete(together.clone()).or(unheard);
-                }
-                unheard.iter().for_each(|error| self.log_failed_commit(error));
-                return;
-            }
-        }
-        // One of them may be at fault for all. What got through is known, and not sent again.
-        while let Some(first) = taken.commits.first_mut() {
-            let committed = self.run_commit(&mut first.commit, RetryPolicy::UntilCommitted, deadline).await;
-            let unheard = taken.commits.remove(0).done.complete(committed);
-            unheard.iter().for_each(|error| self.log_failed_commit(error));
         }
     }
 }

@@ -16,15 +16,16 @@ use tokio::{
 use crate::consumer::{
     background::{
         offset_request_task::send_offset_request,
-        rebalance_listener_task::{ListenerTask, RebalanceCall},
+        rebalance_call::RebalanceCall,
+        rebalance_listener_task::ListenerTask,
         shared::{Mode, Shared, after},
     },
-    buffer::fetch_buffer::{FetchBuffer, lock},
-    fetch::connection_scaling::FetchConnectionId,
+    buffer::fetch_buffer::FetchBuffer,
+    fetch::connection_id::FetchConnectionId,
     group::{GroupEvent, RetryPolicy},
+    lock::lock,
     observability::consumer_status::STALLED,
-    state::Ownership,
-    subscription::fetch_position::FetchState,
+    subscription::{fetch_position::FetchState, ownership::Ownership},
 };
 use crate::{
     error::{Error, ErrorKind},

@@ -12,7 +12,7 @@ use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
 use crate::consumer::{
     background::shared::{Shared, after},
-    fetch::{fetch_task::close_sessions, planner::SessionClose},
+    fetch::{fetch_task::close_sessions, plan::SessionClose},
     group::{RequestedCommit, RetryPolicy},
 };
 use crate::{error::Result, log::event};

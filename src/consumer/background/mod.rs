@@ -8,5 +8,7 @@ pub(super) mod consumer_task;
 pub(super) mod leave_on_drop;
 pub(super) mod list_offsets;
 pub(super) mod offset_request_task;
+pub(super) mod queued_commits;
+pub(super) mod rebalance_call;
 pub(super) mod rebalance_listener_task;
 pub(super) mod shared;

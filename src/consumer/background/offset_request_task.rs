@@ -15,7 +15,7 @@ use crate::consumer::{
     config::settings::IsolationLevel,
     subscription::{
         fetch_position::ResetTarget,
-        offset_resolution::{OffsetQuery, OffsetRequest},
+        offset_query::{OffsetQuery, OffsetRequest},
     },
 };
 use crate::{

@@ -2,16 +2,13 @@
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
+use crate::consumer::background::rebalance_call::RebalanceCall;
 use crate::consumer::{
     api::rebalance_listener::{AnyListener, Assigned, ListenerResult, Revoked},
     background::shared::Shared,
-    buffer::fetch_buffer::lock,
+    lock::lock,
     subscription::fetch_position::FetchState,
 };
 use crate::{
@@ -19,18 +16,6 @@ use crate::{
     log::event,
     record::TopicPartition,
 };
-
-/// What the listener is to be told.
-#[derive(Debug)]
-pub(crate) enum RebalanceCall {
-    /// With the number of the positioning in which each is held back until the listener is done.
-    Assigned(Vec<(TopicPartition, u64)>),
-    Revoked {
-        partitions: Vec<TopicPartition>,
-        done: oneshot::Sender<()>,
-    },
-    Lost(Vec<TopicPartition>),
-}
 
 pub(crate) struct ListenerTask {
     pub(crate) shared: Arc<Shared>,

@@ -17,13 +17,15 @@ use uuid::Uuid;
 use crate::consumer::{
     OffsetAndMetadata,
     api::{pending_commit::PendingCommit, rebalance_listener::CurrentListener},
-    background::{commit_queue::CommitQueue, rebalance_listener_task::RebalanceCall},
-    buffer::fetch_buffer::{FetchBuffer, lock},
+    background::{commit_queue::CommitQueue, rebalance_call::RebalanceCall},
+    buffer::fetch_buffer::FetchBuffer,
     config::settings::ConsumerSettings,
     fetch::fetch_task::FetchTask,
     group::{CommitOrigin, GroupHandle, RequestedCommit, RetryPolicy},
+    lock::lock,
     observability::group_stats::PollStats,
-    state::{ConsumerState, Ownership},
+    state::ConsumerState,
+    subscription::ownership::Ownership,
 };
 use crate::{
     cluster::Client,

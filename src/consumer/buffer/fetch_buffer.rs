@@ -5,7 +5,7 @@ use std::{
     fmt,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::Waker,
@@ -17,26 +17,23 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::consumer::lock::lock;
 use crate::consumer::{
     buffer::{
         decoded_batch::{DecodeConfig, DecodedBatch},
         partition_buffer::Decompression,
         record_reader::RecordReader,
-        split_reader::SplitId,
+        split::SplitId,
+        wakeups::Wakeups,
     },
-    fetch::{connection_scaling::FetchConnectionId, memory_budget::QuotaWaker},
-    state::{ConsumerState, Wakeups},
+    fetch::{connection_id::FetchConnectionId, memory_budget::QuotaWaker},
+    state::ConsumerState,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     record::TopicPartition,
     wire::batch::Decompressor,
 };
-
-/// A lock that outlives a panic elsewhere: what it protects is changed in whole steps.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What wakes the tasks that fetch.
 #[derive(Debug, Default)]

@@ -13,14 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::consumer::buffer::partition_end::PartitionEnd;
 use crate::consumer::{
     Consumer,
     buffer::{
-        fetch_buffer::{FetchBuffer, OwnedReadGuard, lock},
+        fetch_buffer::{FetchBuffer, OwnedReadGuard},
         record_reader::RecordReader,
-        split_reader::SplitId,
+        split::SplitId,
     },
     group::OwnedPollGuard,
+    lock::lock,
     subscription::delivery_progress::DeliveryProgress,
 };
 use crate::{
@@ -47,15 +49,6 @@ pub(crate) enum ManualReaderEvent {
     Error(Error),
     /// Nothing more comes: the consumer was closed, or could not go on.
     Ended(Option<Error>),
-}
-
-/// Why a partition is no longer read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PartitionEnd {
-    /// The group waits for it: finish what is in hand, then drop the hand.
-    Revoking,
-    /// It is gone, perhaps to another member that reads the same records.
-    Gone,
 }
 
 impl Consumer {

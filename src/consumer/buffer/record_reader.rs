@@ -12,21 +12,22 @@ use std::{
     task::{Context, Poll},
 };
 
+use crate::consumer::buffer::owned_record::owned_record;
 use crate::consumer::{
     buffer::{
         decoded_batch::{DecodeConfig, DecodedBatch},
         fetch_buffer::FetchBuffer,
         gathered::Gathered,
         partition_buffer::{CollectedItem, GROWTH},
-        split_reader::SplitId,
+        split::SplitId,
     },
     state::ConsumerState,
     subscription::delivery_progress::DeliveryProgress,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::{ConsumerRecord, Header, TopicPartition},
-    wire::batch::{Decompressor, RecordView},
+    record::{ConsumerRecord, TopicPartition},
+    wire::batch::Decompressor,
 };
 
 /// A part of which so many records are handed out at once.
@@ -540,25 +541,4 @@ fn count(held: &[Arc<DeliveryProgress>], uncounted: &mut u64, given: &mut u64) {
         progress.add_delivered_records(more);
     }
     *given += more;
-}
-
-/// A record that shares the bytes of its batch.
-pub(crate) fn owned_record(part: &DecodedBatch, view: &RecordView<'_>) -> ConsumerRecord {
-    let partition = part.progress.partition();
-    let header = &part.records.header;
-    let share = |bytes: &[u8]| part.records.share(bytes);
-    ConsumerRecord {
-        topic: partition.topic.clone(),
-        partition: partition.partition,
-        offset: view.offset,
-        leader_epoch: (header.partition_leader_epoch >= 0).then_some(header.partition_leader_epoch),
-        timestamp_millis: view.timestamp,
-        timestamp_type: header.timestamp_type(),
-        key: view.key.map(share),
-        value: view.value.map(share),
-        headers: view
-            .headers
-            .map(|(name, value)| Header { name: String::from_utf8_lossy(name).into_owned(), value: value.map(share) })
-            .collect(),
-    }
 }

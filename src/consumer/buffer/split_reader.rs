@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::consumer::buffer::split::{SplitId, SplitReader};
 use crate::consumer::{
-    buffer::{manual_reader::PartitionEnd, partition_buffer::CollectedItem},
-    fetch::connection_scaling::FetchConnectionId,
+    buffer::{partition_buffer::CollectedItem, partition_end::PartitionEnd},
+    fetch::connection_id::FetchConnectionId,
     state::ConsumerState,
     subscription::fetch_position::FetchState,
 };
@@ -28,32 +29,6 @@ use crate::{
 /// What was fetched ahead for a reader that has not come for so long is dropped where others need
 /// its room.
 const ABSENT: Duration = Duration::from_secs(1);
-
-/// Which splitting of which partition: one that was undone, or whose partition came back later, is
-/// another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SplitId {
-    pub(crate) partition: TopicPartition,
-    id: u64,
-}
-
-/// That a partition is split off, and what its reader waits for.
-#[derive(Debug)]
-pub(crate) struct SplitReader {
-    id: u64,
-    /// Waits for records.
-    waker: Option<Waker>,
-    /// About when it last asked.
-    last_asked_at: Option<Instant>,
-    errors: Vec<Error>,
-}
-
-impl SplitReader {
-    /// Whether its reader waits for something right now.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.waker.is_some()
-    }
-}
 
 impl ConsumerState {
     /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the

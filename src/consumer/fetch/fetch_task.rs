@@ -13,10 +13,10 @@ use crate::consumer::{
     config::settings::IsolationLevel,
     fetch::{
         batch_scan::scan_batches,
-        connection_scaling::FetchConnectionId,
+        connection_id::FetchConnectionId,
         memory_budget::Reservation,
-        planner::{FetchPlan, SessionClose},
-        response_handler::{MetadataHints, ScannedPartition},
+        plan::{FetchPlan, SessionClose},
+        scanned::{MetadataHints, ScannedPartition},
     },
 };
 use crate::{

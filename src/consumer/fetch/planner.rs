@@ -5,11 +5,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
+use crate::consumer::fetch::plan::{FetchPlan, SessionClose};
 use crate::consumer::{
-    buffer::split_reader::SplitReader,
+    buffer::split::SplitReader,
     config::settings::IsolationLevel,
     fetch::{
-        connection_scaling::FetchConnectionId,
+        connection_id::FetchConnectionId,
         memory_budget::{BrokerQuota, Reservation},
         session::{PartitionSpec, SessionRequest},
     },
@@ -34,34 +35,9 @@ const HEAD: usize = 64;
 /// can go.
 const REMAINDER: usize = 8;
 
-/// What a broker's task is to do next.
-#[derive(Debug)]
-pub(crate) enum FetchPlan {
-    /// To send this, with the bytes reserved that the answer may have.
-    Fetch {
-        request: Box<FetchRequest>,
-        reserved: Reservation,
-        /// Whether some topic's id is not known, so that it can only be asked for by name.
-        by_name: bool,
-    },
-    /// To wait until it is woken, or until then.
-    Wait(Option<Instant>),
-    /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer
-    /// connections now.
-    End,
-}
-
 /// The most that one answer may take of a broker's share.
 pub(crate) fn largest_response(quota: &BrokerQuota) -> usize {
     quota.limit() / ANSWERS
-}
-
-/// Tells a broker that a session is over.
-#[derive(Debug)]
-pub(crate) struct SessionClose {
-    pub(crate) broker: i32,
-    /// A fetch of nothing.
-    pub(crate) request: FetchRequest,
 }
 
 fn session_close(broker: i32, session: SessionRequest) -> SessionClose {

@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::consumer::fetch::scanned::{MetadataHints, ScannedPartition};
 use crate::consumer::{
     buffer::partition_buffer::is_heavy,
     fetch::{
         batch_scan::{ScannedEntry, ScannedSlice},
-        connection_scaling::{ConnectionScaling, FetchConnectionId},
+        connection_id::FetchConnectionId,
+        connection_scaling::ConnectionScaling,
         fetch_size::{Bottleneck, PartitionResponseSize, partition_bytes},
         memory_budget::Reservation,
         planner::largest_response,
@@ -21,40 +23,15 @@ use crate::consumer::{
     state::ConsumerState,
     subscription::{
         fetch_position::{FetchState, ResetTarget},
-        offset_resolution::HUMAN,
         partition_state::PartitionState,
-        reset_backoff::Pause,
+        reset_backoff::{HUMAN, Pause},
     },
 };
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Remedy},
     log::event,
     record::TopicPartition,
-    wire::fetch::FetchPartitionResponse,
 };
-
-/// What came of one partition, and what its slice holds.
-#[derive(Debug)]
-pub(crate) struct ScannedPartition {
-    /// Without its records.
-    pub(crate) head: FetchPartitionResponse,
-    pub(crate) scan: ScannedSlice,
-}
-
-impl ScannedPartition {
-    /// Neither records nor an error, nor another broker to read from.
-    fn is_empty(&self) -> bool {
-        self.head.error.is_ok() && self.scan.entries.is_empty() && self.head.preferred_read_replica < 0
-    }
-}
-
-/// What an answer asks of the cluster's metadata.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct MetadataHints {
-    pub(crate) refresh: bool,
-    /// Partition, leader, epoch.
-    pub(crate) leaders: Vec<(TopicPartition, i32, i32)>,
-}
 
 impl ConsumerState {
     /// A broker's answer came.

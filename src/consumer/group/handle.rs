@@ -1,21 +1,19 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{GroupEvent, GroupSettings, consumer_protocol::ConsumerProtocolTask, shared::MembershipShared};
+use crate::consumer::group::retry_wait::RetryWait;
 use crate::consumer::group::{
-    classic::{
-        MemberSnapshot,
-        group_task::{Command, GroupTask},
-    },
+    classic::{MemberSnapshot, group_task::GroupTask},
+    command::Command,
     offsets::committed::{CommittedOffsets, FetchOffsets, fetch_answer, fetch_check},
 };
 use crate::{
-    cluster::{Backoff, Client, ConnectionKind, CoordinatorKind, Route},
+    cluster::{Client, ConnectionKind, CoordinatorKind, Route},
     consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::topics::Subscription},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
@@ -266,26 +264,5 @@ impl GroupHandle {
                 Err(Error::new(ErrorKind::Timeout, message))
             }
         }
-    }
-}
-
-/// The waits between attempts of one call.
-pub(super) struct RetryWait {
-    backoff: Backoff,
-    rng: StdRng,
-}
-
-impl RetryWait {
-    pub(super) fn new(client: &Client) -> Self {
-        let settings = client.settings();
-        Self {
-            backoff: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
-            rng: StdRng::seed_from_u64(settings.seed.unwrap_or_else(rand::random)),
-        }
-    }
-
-    pub(super) async fn wait(&mut self, deadline: Instant) {
-        let left = deadline.saturating_duration_since(Instant::now());
-        sleep(self.backoff.next(&mut self.rng).min(left).max(Duration::from_millis(1))).await;
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod assignor;
 pub(super) mod classic;
+pub(super) mod command;
 mod consumer_protocol;
 mod coordinator;
 pub(super) mod failed_memberships;
@@ -10,7 +11,9 @@ mod handle;
 pub(super) mod offsets;
 pub(super) mod pending_leaves;
 pub(super) mod poll_activity;
+pub(super) mod retry_wait;
 mod shared;
+pub(super) mod status;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
 

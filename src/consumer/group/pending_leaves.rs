@@ -10,7 +10,7 @@ use tokio::{
 use crate::consumer::group::{
     GroupSettings,
     coordinator::{ask, heed, request_timeout},
-    handle::RetryWait,
+    retry_wait::RetryWait,
     shared::MembershipShared,
 };
 use crate::{

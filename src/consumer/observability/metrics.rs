@@ -2,9 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::Instant;
-
-use crate::consumer::{Consumer, buffer::fetch_buffer::lock};
 use crate::{cluster::BrokerMetrics, error::ErrorCode, histogram::Histogram, record::TopicPartition};
 
 /// What a consumer has counted, from [`Consumer::metrics`]: a snapshot that is the caller's own.
@@ -145,21 +142,5 @@ impl ConsumerMetrics {
         let mut all = Histogram::default();
         self.fetch_latency_micros.values().for_each(|of_one| all.merge(of_one));
         all
-    }
-}
-
-impl Consumer {
-    /// A snapshot of what was counted. Takes the consumer's lock for as long as copying takes, some
-    /// microseconds; call it every second if you like, not for every record.
-    pub fn metrics(&self) -> ConsumerMetrics {
-        let buffer = &self.shared.buffer;
-        let records_consumed = buffer.delivered_records();
-        let now = Instant::now().into_std();
-        let mut metrics = buffer.with_state(|assignment| assignment.metrics(now));
-        lock(&self.shared.poll_stats).write_to(now, &mut metrics);
-        metrics.records_consumed = records_consumed;
-        metrics.brokers = self.shared.client.metrics();
-        metrics.metadata_age = self.shared.client.metadata_age();
-        metrics
     }
 }

@@ -5,4 +5,6 @@ pub(super) mod fetch_stats;
 pub(super) mod group_stats;
 pub(super) mod log_digest;
 pub(super) mod metrics;
+pub(super) mod partition_offsets;
+pub(super) mod partition_status;
 pub(super) mod wait_reason;

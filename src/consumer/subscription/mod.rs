@@ -1,13 +1,17 @@
 //! The partitions that are read: their positions, how positions are found out, and the topics
 //! that are subscribed to.
 
+pub(super) mod corruption_probe;
 pub(super) mod corruption_skip;
 pub(super) mod delivery_progress;
 pub(super) mod error_queue;
 pub(super) mod fetch_position;
+pub(super) mod offset_query;
 pub(super) mod offset_resolution;
+pub(super) mod ownership;
 pub(super) mod partition_state;
 pub(super) mod reposition;
 pub(super) mod reset_backoff;
+pub(super) mod rules;
 pub(crate) mod topics;
 pub(super) mod wanted_topics;

@@ -2,11 +2,10 @@
 //!
 //! Sans-IO.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
+use crate::consumer::subscription::offset_query::{OffsetQuery, OffsetRequest};
+use crate::consumer::subscription::reset_backoff::HUMAN;
 use crate::consumer::{
     group::CommittedOffsets,
     state::ConsumerState,
@@ -17,31 +16,6 @@ use crate::{
     log::{event, several},
     record::TopicPartition,
 };
-
-/// How long an error that only a human can mend waits before it is tried again.
-pub(crate) const HUMAN: Duration = Duration::from_secs(30);
-
-/// One partition that is asked about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OffsetQuery<T> {
-    pub(crate) partition: TopicPartition,
-    /// The positioning that asks; an answer to an older one is stale.
-    pub(crate) seek_epoch: u64,
-    /// Of the leader that is asked; once another one leads, its answer is stale as well.
-    pub(crate) leader_epoch: i32,
-    pub(crate) query: T,
-}
-
-/// A request to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum OffsetRequest {
-    /// What has the group committed?
-    Committed(Vec<OffsetQuery<()>>),
-    /// ListOffsets to that broker.
-    Offsets(i32, Vec<OffsetQuery<ResetTarget>>),
-    /// OffsetForLeaderEpoch to that broker: where do these (offset, epoch) end?
-    Epochs(i32, Vec<OffsetQuery<(i64, i32)>>),
-}
 
 impl ConsumerState {
     /// All questions that can be asked now; each is asked once until it is answered.

@@ -11,15 +11,15 @@ use uuid::Uuid;
 
 use crate::cluster::Backoff;
 use crate::consumer::{
-    buffer::{partition_buffer::PartitionBuffer, split_reader::SplitReader},
-    fetch::{connection_scaling::FetchConnectionId, preferred_replica::PreferredReplica},
+    buffer::{partition_buffer::PartitionBuffer, split::SplitReader},
+    fetch::{connection_id::FetchConnectionId, preferred_replica::PreferredReplica},
     observability::fetch_stats::PartitionOffsets,
-    state::ConsumerRules,
     subscription::{
         corruption_skip::CorruptionSkip,
         delivery_progress::DeliveryProgress,
         fetch_position::{FetchPosition, FetchState},
         reset_backoff::Resets,
+        rules::ConsumerRules,
     },
 };
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use crate::cluster::Backoff;
-use crate::consumer::subscription::offset_resolution::HUMAN;
 
 /// Refused resets after which the reader is told.
 const TOLD_AFTER: u32 = 6;
@@ -59,6 +58,9 @@ impl Resets {
         Some(Pause { since, wait, tell: before == TOLD_AFTER })
     }
 }
+
+/// How long an error that only a human can mend waits before it is tried again.
+pub(crate) const HUMAN: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

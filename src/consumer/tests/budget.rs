@@ -133,7 +133,8 @@ async fn records_kept_by_user_stall_nothing() {
 #[test]
 fn fetches_ahead_while_partition_is_read() {
     use super::world::{World, rules};
-    let mut world = World::new(crate::consumer::state::ConsumerRules { queued_bytes: 1 << 20, ..rules() });
+    let mut world =
+        World::new(crate::consumer::subscription::rules::ConsumerRules { queued_bytes: 1 << 20, ..rules() });
     for round in 0..50 {
         assert!(world.send(1).is_some(), "round {round}: the line is never idle");
         world.answer(1, 1);

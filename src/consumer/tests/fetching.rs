@@ -8,8 +8,8 @@ use crate::{
     ApiKey, ErrorCode, ErrorKind,
     consumer::{
         IsolationLevel, OffsetReset,
-        fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
-        state::ConsumerRules,
+        fetch::{batch_scan::scan_batches, scanned::ScannedPartition},
+        subscription::rules::ConsumerRules,
         test_batches::{Sort, batch},
     },
     testkit::on,

@@ -12,7 +12,7 @@ use super::{
     tp,
     world::{PARTITIONS, World, rules},
 };
-use crate::{TopicPartition, consumer::state::ConsumerRules, record::Offset};
+use crate::{TopicPartition, consumer::subscription::rules::ConsumerRules, record::Offset};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {

@@ -14,9 +14,10 @@ use crate::{
     Compression, ErrorCode, ErrorKind,
     consumer::{
         IsolationLevel,
-        buffer::{decoded_batch::UNLUCKY, fetch_buffer::lock, partition_buffer::HEAVY},
-        fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
-        state::ConsumerRules,
+        buffer::{decoded_batch::UNLUCKY, partition_buffer::HEAVY},
+        fetch::{batch_scan::scan_batches, scanned::ScannedPartition},
+        lock::lock,
+        subscription::rules::ConsumerRules,
         test_batches::{Sort, batch, built, noise},
     },
 };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     ApiKey, ErrorCode,
-    consumer::{OffsetReset, state::ConsumerRules},
+    consumer::{OffsetReset, subscription::rules::ConsumerRules},
     testkit::on,
     wire::fetch::FetchPartitionResponse,
 };

@@ -11,8 +11,9 @@ use crate::{
     Compression, ErrorKind,
     consumer::{
         OffsetReset, PartitionStream,
-        buffer::{fetch_buffer::lock, partition_buffer::HEAVY},
-        state::ConsumerRules,
+        buffer::partition_buffer::HEAVY,
+        lock::lock,
+        subscription::rules::ConsumerRules,
         test_batches::{Sort, built, noise},
     },
     testkit::Options,

@@ -260,8 +260,8 @@ fn status_names_wait_for_decompression() {
         Compression,
         consumer::{
             IsolationLevel,
-            fetch::{batch_scan::scan_batches, response_handler::ScannedPartition},
-            state::ConsumerRules,
+            fetch::{batch_scan::scan_batches, scanned::ScannedPartition},
+            subscription::rules::ConsumerRules,
             test_batches::{Sort, built, noise},
         },
     };

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    producer::{batch::Body, revocable_batch::RevocableBatch},
+    producer::{batch_body::Body, revocable_batch::RevocableBatch},
     wire::{batch::ProducerStamp, fetch::NodeEndpoint},
 };
 

@@ -17,7 +17,6 @@ use super::{
     super::{
         Delivery, DeliveryReports,
         accumulator::{Partition, SenderEvent},
-        batch::{BatchShared, Body},
         idempotence::ProducerId,
         partitioner::Partitioning,
         purge::PurgeScope,
@@ -28,6 +27,7 @@ use super::{
     model_broker::{Log, response},
 };
 use crate::producer::partition_queue::SenderRules;
+use crate::producer::{batch_body::Body, batch_shared::BatchShared};
 use crate::{
     cluster::{Backoff, Metadata, PartitionMetadata, RetryGrid, RevocableParts, TopicMetadata},
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind},

@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use super::super::{
-    accumulator::{Appended, Partition, RecordEntry, RecordReservation, SenderEvent},
-    batch::BatchShared,
+    accumulator::{Appended, Partition, SenderEvent},
     sizes::Sizes,
     topics::parts_of,
 };
 use crate::producer::partition_queue::PartitionQueue;
+use crate::producer::{
+    batch_shared::BatchShared,
+    record_entry::{RecordEntry, RecordReservation},
+};
 use crate::{
     error::{Error, ErrorKind},
     record::Record,

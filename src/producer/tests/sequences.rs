@@ -12,13 +12,17 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::super::{
     Delivery,
-    accumulator::{Appended, Partition, RecordEntry, RecordReservation},
-    batch::{BatchShared, Body},
+    accumulator::{Appended, Partition},
     idempotence::{Identity, ProducerId},
     purge::PurgeScope,
     response::BatchDecision,
     sizes::Sizes,
     topics::parts_of,
+};
+use crate::producer::{
+    batch_body::Body,
+    batch_shared::BatchShared,
+    record_entry::{RecordEntry, RecordReservation},
 };
 use crate::producer::{
     partition_queue::{PartitionQueue, Readiness, SenderRules},

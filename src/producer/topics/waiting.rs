@@ -13,12 +13,13 @@ use super::{AdmittedRecord, AppendContext, Placement, Topic, TopicAppend};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
     producer::{
-        accumulator::{Partition, RecordReservation, SenderEvent, WaitedRecord},
-        batch::BatchShared,
+        accumulator::{Partition, SenderEvent},
         batch_results::{BatchResults, Outcome},
+        batch_shared::BatchShared,
+        delivery_report::ReportRun,
         partitioner::BrokerUnavailable,
+        record_entry::{RecordReservation, WaitedRecord},
         report_notes::{ReportNote, ReportNotes},
-        reports::ReportRun,
     },
     record::Record,
 };

@@ -12,10 +12,12 @@
 //! may run at once.
 //!
 //! Sans-IO.
+use crate::worker::schedule::rules::Rules;
 
 mod job;
 mod partition;
 mod report;
+pub(super) mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +33,6 @@ pub(super) use self::job::{Job, Load, Outcome, Task, Verdict};
 use self::partition::{BatchReadiness, BatchRule, ScheduledPartition};
 use super::{Failed, WorkerMetrics};
 use crate::{
-    cluster::Backoff,
     config::parse::FOREVER,
     error::Error,
     record::{ConsumerRecord, TopicPartition},
@@ -45,29 +46,6 @@ pub(super) trait CompletionTarget {
     fn is_over(&self) -> bool;
     /// Whether it is another form of that one.
     fn is_same(&self, other: &Self) -> bool;
-}
-
-/// What decides has to know of the settings.
-#[derive(Clone, Debug)]
-pub(super) struct Rules {
-    /// Jobs at a time.
-    pub(super) concurrency: usize,
-    /// Of each partition; more than one spreads its keys.
-    pub(super) queues: usize,
-    /// The most records of one job, where jobs are batches.
-    pub(super) batch: Option<usize>,
-    /// How long a batch that is not full waits for more records, from when its first one came.
-    pub(super) linger: Duration,
-    /// Of each partition.
-    pub(super) buffer_records: usize,
-    /// Of all partitions together.
-    pub(super) buffer_bytes: usize,
-    /// How often a job is tried again.
-    pub(super) retries: u32,
-    pub(super) backoff: Backoff,
-    pub(super) failed: Failed,
-    /// `max.poll.interval.ms`, where there is a group.
-    pub(super) patience: Option<Duration>,
 }
 
 pub(super) type PartitionId = usize;

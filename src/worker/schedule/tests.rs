@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 
 use super::*;
+use crate::cluster::Backoff;
 use crate::{
     error::{ErrorCode, ErrorKind},
     record::TimestampType,

@@ -9,10 +9,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use crate::consumer::group::command::Command;
 use crate::consumer::group::{
     GroupEvent,
     assignor::PartitionRacks,
-    classic::{Action, AttemptId, Identity, JoinOutcome, Membership, SyncAnswer, TopicPartitions, requests},
+    classic::{Action, AttemptId, JoinOutcome, Membership, SyncAnswer, TopicPartitions, requests},
     coordinator::{ask, heed, request_timeout},
     pending_leaves::PendingLeaves,
     shared::{MembershipShared, bounded},
@@ -31,22 +32,6 @@ const JOIN_MARGIN: Duration = Duration::from_secs(5);
 const COUNT_WAIT: Duration = Duration::from_secs(5);
 /// How many new pictures it looks at: a topic that is in none of them does not exist.
 const COUNT_PICTURES: u32 = 3;
-
-/// What the handles ask of the task.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Subscribe(Option<Subscription>),
-    /// The coordinator refused a commit, or a look-up of committed offsets, in the name of that
-    /// member.
-    CommitRefused {
-        identity: Identity,
-        said: Error,
-    },
-    Close {
-        deadline: Instant,
-        done: oneshot::Sender<Result<()>>,
-    },
-}
 
 /// What comes back from the requests on their way.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ use crate::{
     consumer::{
         group::{
             GroupEvent,
-            classic::group_task::{Command, warn_unconfirmed_leave},
+            classic::group_task::warn_unconfirmed_leave,
+            command::Command,
             coordinator::{ask, heed, request_timeout},
             pending_leaves::PendingLeaves,
             shared::{MembershipShared, bounded},

@@ -6,9 +6,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::consumer::group::{
     GroupHandle,
-    classic::{Identity, MemberSnapshot, group_task::Command},
+    classic::{Identity, MemberSnapshot},
+    command::Command,
     coordinator::{ask_up_to, request_timeout},
-    handle::RetryWait,
     offsets::{
         commit::{
             AttemptDecision, Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit,
@@ -16,6 +16,7 @@ use crate::consumer::group::{
         },
         commit_order::{CommitNumber, CommitOrigin},
     },
+    retry_wait::RetryWait,
     shared::MembershipShared,
 };
 use crate::{

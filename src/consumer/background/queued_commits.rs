@@ -1,0 +1,44 @@
+//! Runs the commits that wait in the queue.
+
+use crate::{
+    consumer::{
+        background::{commit_queue::TakenCommits, shared::Shared},
+        group::RetryPolicy,
+    },
+    error::ErrorKind,
+};
+use tokio::time::{Instant, timeout_at};
+
+impl Shared {
+    /// Carries out what was asked for in the background until now; what waited is put together, the
+    /// latest offset for each partition. Waits, until the deadline, for whoever is at it already.
+    ///
+    /// # Cancel safety
+    /// What is under way may be committed, and is carried out again by the next call.
+    pub(crate) async fn run_queued_commits(&self, deadline: Instant) {
+        let Ok(_turn) = timeout_at(deadline, self.commit_queue.turn.lock()).await else { return };
+        let mut taken = TakenCommits::all(&self.commit_queue);
+        if taken.commits.is_empty() {
+            return;
+        }
+        let Ok(group) = self.group("commit offsets") else { return };
+        if let Some(mut together) = group.together(taken.commits.iter().map(|asked| &asked.commit)) {
+            let together = self.run_commit(&mut together, RetryPolicy::UntilCommitted, deadline).await;
+            let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
+            if together.is_ok() || is_late || taken.commits.len() == 1 {
+                let mut unheard = None;
+                for asked in taken.commits.drain(..) {
+                    unheard = asked.done.complete(together.clone()).or(unheard);
+                }
+                unheard.iter().for_each(|error| self.log_failed_commit(error));
+                return;
+            }
+        }
+        // One of them may be at fault for all. What got through is known, and not sent again.
+        while let Some(first) = taken.commits.first_mut() {
+            let committed = self.run_commit(&mut first.commit, RetryPolicy::UntilCommitted, deadline).await;
+            let unheard = taken.commits.remove(0).done.complete(committed);
+            unheard.iter().for_each(|error| self.log_failed_commit(error));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Records that own their parts.
+
+use crate::{
+    consumer::buffer::decoded_batch::DecodedBatch,
+    record::{ConsumerRecord, Header},
+    wire::batch::RecordView,
+};
+
+/// A record that shares the bytes of its batch.
+pub(crate) fn owned_record(part: &DecodedBatch, view: &RecordView<'_>) -> ConsumerRecord {
+    let partition = part.progress.partition();
+    let header = &part.records.header;
+    let share = |bytes: &[u8]| part.records.share(bytes);
+    ConsumerRecord {
+        topic: partition.topic.clone(),
+        partition: partition.partition,
+        offset: view.offset,
+        leader_epoch: (header.partition_leader_epoch >= 0).then_some(header.partition_leader_epoch),
+        timestamp_millis: view.timestamp,
+        timestamp_type: header.timestamp_type(),
+        key: view.key.map(share),
+        value: view.value.map(share),
+        headers: view
+            .headers
+            .map(|(name, value)| Header { name: String::from_utf8_lossy(name).into_owned(), value: value.map(share) })
+            .collect(),
+    }
+}

@@ -1,0 +1,98 @@
+//! State that all batches of a producer share: buffer memory, reports, flushes and counters.
+
+use crate::{
+    error::Error,
+    log::Origin,
+    producer::{
+        batch_results::BatchResults, buffer_pool::BufferPool, callback::DeliveryCallback, counters::Counters,
+        failures::Failures, flush::FlushGroups, reports::Reports,
+    },
+    wire::batch::BodyPool,
+};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+/// The part of the buffer whose memory is kept for the next batches, at most: what was in use is
+/// all there is to keep.
+const POOLED_PART: usize = 2;
+
+/// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
+#[derive(Debug)]
+pub(crate) struct BatchShared {
+    pub(crate) buffer: Arc<BufferPool>,
+    pub(crate) reports: Reports,
+    pub(crate) flushes: FlushGroups,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) bodies: BodyPool,
+    failures: Mutex<Failures>,
+    result_cells: AtomicU64,
+    /// Records of batches whose results are out.
+    completed_records: AtomicU64,
+}
+
+impl BatchShared {
+    pub(crate) fn new(buffer_memory: usize) -> Self {
+        Self {
+            buffer: Arc::new(BufferPool::new(buffer_memory)),
+            reports: Reports::default(),
+            flushes: FlushGroups::new(),
+            counters: Arc::default(),
+            bodies: BodyPool::new(buffer_memory / POOLED_PART),
+            failures: Mutex::default(),
+            result_cells: AtomicU64::new(0),
+            completed_records: AtomicU64::new(0),
+        }
+    }
+
+    /// Also tells a callback of every result.
+    pub(crate) fn with_callbacks(self, callbacks: Vec<DeliveryCallback>) -> Self {
+        Self { reports: Reports::with_callbacks(callbacks), ..self }
+    }
+
+    /// What log lines say of the producer; before it is used.
+    pub(crate) fn with_origin(self, origin: Origin) -> Self {
+        Self { counters: Arc::new(Counters::new(origin)), ..self }
+    }
+
+    /// Writes that records failed for good, or gathers them for a later line, which
+    /// [`write_failures`](Self::write_failures) writes: then it returns true.
+    pub(crate) fn log_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        let line = self.failures().failed((topic, partition), records, error, now);
+        line.iter().for_each(|line| line.write(self.counters.origin()));
+        line.is_none()
+    }
+
+    /// Writes the lines about failures that are due, or all that were gathered.
+    pub(crate) fn write_failures(&self, all: bool) {
+        let due = self.failures().take_due(all, tokio::time::Instant::now().into_std());
+        due.iter().for_each(|line| line.write(self.counters.origin()));
+    }
+
+    /// When the next such line is due.
+    pub(crate) fn failures_due(&self) -> Option<Instant> {
+        self.failures().next_due()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn new_cell(&self) -> Arc<BatchResults> {
+        Arc::new(BatchResults::new(self.result_cells.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn completed_records(&self) -> u64 {
+        self.completed_records.load(Ordering::Acquire)
+    }
+
+    /// Counts records whose results are out.
+    pub(crate) fn add_completed(&self, records: u32) {
+        self.completed_records.fetch_add(u64::from(records), Ordering::Release);
+    }
+}
