@@ -18,38 +18,38 @@ use std::{
 use ottla::{
     Consumer, Offset, Producer, Record, TopicPartition,
     consumer::OffsetReset,
-    net::{BoxFuture, Network, Stream, Tcp},
+    net::{BoxFuture, Endpoint, Network, Stream, Tcp},
 };
 use protocol_tests::{Kafka, needs, or_skip};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// TCP that counts what is read from each address.
+/// TCP that counts what is read from each port.
 #[derive(Debug, Default)]
 struct Counting(Mutex<HashMap<u16, Arc<AtomicU64>>>);
 
 impl Counting {
     fn read_from(&self, address: SocketAddr) -> u64 {
-        self.counter(address).load(Relaxed)
+        self.counter(address.port()).load(Relaxed)
     }
 
-    fn counter(&self, address: SocketAddr) -> Arc<AtomicU64> {
-        self.0.lock().expect("no panic").entry(address.port()).or_default().clone()
+    fn counter(&self, port: u16) -> Arc<AtomicU64> {
+        self.0.lock().expect("no panic").entry(port).or_default().clone()
     }
 }
 
 struct Counted(Box<dyn Stream>, Arc<AtomicU64>);
 
 impl Network for Counting {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         Tcp.resolve(host, port)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let stream = Tcp.connect(address).await?;
-            Ok(Box::new(Counted(stream, self.counter(address))) as Box<dyn Stream>)
+            let counter = self.counter(endpoint.port());
+            Ok(Box::new(Counted(Tcp.connect(endpoint).await?, counter)) as Box<dyn Stream>)
         })
     }
 }

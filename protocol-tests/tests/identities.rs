@@ -20,7 +20,7 @@ use std::{
 use ottla::{
     Admin, Consumer, ErrorKind, Offset, Producer, Record, TopicPartition,
     consumer::{ConsumerBuilder, GroupProtocol, OffsetReset},
-    net::{BoxFuture, Network, Stream, Tcp},
+    net::{BoxFuture, Endpoint, Network, Stream, Tcp},
 };
 use protocol_tests::{Kafka, at_least, has_producer_ids, needs, or_skip, unique};
 use requests::logged;
@@ -161,15 +161,15 @@ struct Reused {
 }
 
 impl Network for Reused {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         Tcp.resolve(host, port)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        let is_bootstrap = address.to_string() == BOOTSTRAP;
-        let is_reused = address == self.ours && self.is_reused.load(Ordering::Relaxed);
-        let to = if is_bootstrap { self.ours } else { address };
-        Box::pin(async move { Tcp.connect(if is_reused { self.theirs } else { to }).await })
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        let is_bootstrap = endpoint.to_string() == BOOTSTRAP;
+        let is_reused = endpoint.address() == Some(self.ours) && self.is_reused.load(Ordering::Relaxed);
+        let to = if is_bootstrap { self.ours.into() } else { endpoint };
+        Box::pin(async move { Tcp.connect(if is_reused { self.theirs.into() } else { to }).await })
     }
 
     fn check_runtime(&self) -> io::Result<()> {

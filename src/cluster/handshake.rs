@@ -3,7 +3,7 @@
 //! TLS stands between `connect` and `agree`: it takes the stream and gives one back. SASL stands
 //! behind `agree`, as in Java: a broker says its versions to everybody.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
@@ -27,7 +27,7 @@ use crate::cluster::request::RawRequest;
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result, clean},
     log::event,
-    net::Stream,
+    net::{Endpoint, Stream},
     security::ConnectionSecurity,
     wire::{
         ApiKey,
@@ -79,13 +79,20 @@ pub(super) async fn establish(
     }
     let mut failure = Error::new(ErrorKind::Network, "the name has no address").context(address);
     let mut misrouted = None;
-    for ip in resolved {
-        let attempt =
-            ConnectAttempt { settings, guard, logins, address, expected, ip, limit: SetupLimit::new(setup_timeout) };
+    for endpoint in resolved {
+        let attempt = ConnectAttempt {
+            settings,
+            guard,
+            logins,
+            address,
+            expected,
+            endpoint: endpoint.clone(),
+            limit: SetupLimit::new(setup_timeout),
+        };
         match attempt.connect().await {
             Ok(established) => return Ok(established),
             Err(error) => {
-                failure = error.context(NamedAddress { address, ip });
+                failure = error.context(NamedAddress { address, endpoint: &endpoint });
                 event!(DEBUG, settings.origin, %failure, "no connection");
                 if failure.kind() == ErrorKind::Authentication {
                     break;
@@ -136,7 +143,7 @@ struct ConnectAttempt<'a> {
     logins: &'a Arc<Logins>,
     address: &'a Address,
     expected: Option<&'a Expected>,
-    ip: SocketAddr,
+    endpoint: Endpoint,
     limit: SetupLimit,
 }
 
@@ -201,7 +208,7 @@ impl ConnectAttempt<'_> {
 
     /// A stream on which nothing was said yet, under TLS if it is asked for.
     async fn open(&self) -> Result<Box<dyn Stream>> {
-        let connected = self.limit.keep("connecting", self.settings.network.connect(self.ip)).await?;
+        let connected = self.limit.keep("connecting", self.settings.network.connect(self.endpoint.clone())).await?;
         let stream = connected.map_err(|error| Error::new(ErrorKind::Network, error.to_string()))?;
         self.limit.keep("the TLS handshake", self.guard.secure(stream, &self.address.host)).await?
     }
@@ -254,12 +261,12 @@ async fn ask(
 /// An address as it was given, and the IP address behind it where that is not the same.
 struct NamedAddress<'a> {
     address: &'a Address,
-    ip: SocketAddr,
+    endpoint: &'a Endpoint,
 }
 
 impl fmt::Display for NamedAddress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, ip) = (self.address.to_string(), self.ip.to_string());
-        if address == ip { f.write_str(&ip) } else { write!(f, "{address} ({ip})") }
+        let (address, endpoint) = (self.address.to_string(), self.endpoint.to_string());
+        if address == endpoint { f.write_str(&address) } else { write!(f, "{address} ({endpoint})") }
     }
 }

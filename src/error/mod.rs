@@ -56,15 +56,20 @@ struct Inner {
     message: String,
     retriable: bool,
     status: Option<DeliveryStatus>,
-    place: Option<Place>,
+    location: Option<Location>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-#[derive(Clone)]
-struct Place {
-    topic: Arc<str>,
-    partition: i32,
-    offset: i64,
+/// The record, or the end of a partition, that an [`Error`] is about, from [`Error::location`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Location {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+    /// The offset of the record, or the end offset.
+    pub offset: i64,
 }
 
 /// The kind of an [`Error`], for programs that decide by it.
@@ -129,6 +134,8 @@ pub enum ErrorKind {
 }
 
 /// How far a record got that was not acknowledged.
+///
+/// The list is complete: a record is in the log, is not, or may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryStatus {
     /// The record is not in the log and will not get there: it may be sent again without doubling
@@ -178,7 +185,7 @@ impl Error {
             message: clean::clean_message(message.into()),
             retriable,
             status: None,
-            place: None,
+            location: None,
             source: None,
         }))
     }
@@ -208,7 +215,7 @@ impl Error {
             message: clean::clean_message(format!("{context}: {code}: {}", code.message())),
             retriable: code.is_retriable(),
             status: None,
-            place: None,
+            location: None,
             source: None,
         }))
     }
@@ -220,7 +227,7 @@ impl Error {
 
     /// The same error, saying where in the log it is.
     pub(crate) fn at(self, topic: Arc<str>, partition: i32, offset: i64) -> Self {
-        self.changed(|inner| inner.place = Some(Place { topic, partition, offset }))
+        self.changed(|inner| inner.location = Some(Location { topic, partition, offset }))
     }
 
     /// The same error with more context before its message.
@@ -272,11 +279,11 @@ impl Error {
         self.0.status
     }
 
-    /// Topic, partition and offset of what could not be read ([`ErrorKind::Corrupt`],
-    /// [`ErrorKind::NoOffset`], [`ErrorKind::Deserialization`]) or handled
-    /// ([`ErrorKind::Handler`]), or of the end that was reached ([`ErrorKind::EndOfPartition`]).
-    pub fn place(&self) -> Option<(&str, i32, i64)> {
-        self.0.place.as_ref().map(|place| (&*place.topic, place.partition, place.offset))
+    /// Returns the record that could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
+    /// [`ErrorKind::Deserialization`]) or handled ([`ErrorKind::Handler`]), or the end that was
+    /// reached ([`ErrorKind::EndOfPartition`]); `None` for all other errors.
+    pub fn location(&self) -> Option<&Location> {
+        self.0.location.as_ref()
     }
 
     /// What to do next, in one sentence.

@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{BoxFuture, Network, Stream};
+use super::{BoxFuture, Endpoint, Network, Stream};
 
 /// What a connection holds in each direction before its writer waits.
 const PIPE: usize = 256 * 1024;
@@ -69,12 +69,18 @@ impl fmt::Debug for MemoryNetwork {
 }
 
 impl Network for MemoryNetwork {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         let ip = host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        Box::pin(async move { Ok(vec![SocketAddr::new(ip, port)]) })
+        Box::pin(async move { Ok(vec![(ip, port).into()]) })
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        // Every name is an address of the one machine.
+        let ip = |host: &str| host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let address = match &endpoint {
+            Endpoint::Address(address) => *address,
+            Endpoint::Name { host, port } => SocketAddr::new(ip(host), *port),
+        };
         Box::pin(async move { Ok(Box::new(self.dial(address)?) as Box<dyn Stream>) })
     }
 }
@@ -116,7 +122,7 @@ mod tests {
         let network = MemoryNetwork::new();
         let mut listener = network.listen(address()).unwrap();
         assert_eq!(network.listen(address()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let mut client = network.connect(address()).await.unwrap();
+        let mut client = network.connect(address().into()).await.unwrap();
         let mut server = listener.accept().await.unwrap();
         client.write_all(b"ping").await.unwrap();
         let mut got = [0; 4];
@@ -125,7 +131,7 @@ mod tests {
         drop(server);
         assert_eq!(client.read(&mut got).await.unwrap(), 0);
         drop(listener);
-        let refused = network.connect(address()).await.err().unwrap();
+        let refused = network.connect(address().into()).await.err().unwrap();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -1,15 +1,19 @@
 //! The network as a trait, so that the same client runs over TCP, over memory in tests, and over
 //! whatever a user brings.
 
-mod memory;
+mod endpoint;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod memory;
 mod runtime;
 mod tcp;
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin};
+use std::{fmt, future::Future, io, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use memory::{MemoryListener, MemoryNetwork};
+pub use endpoint::Endpoint;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use memory::{MemoryListener, MemoryNetwork};
 pub(crate) use runtime::{check_network, runtime};
 pub use tcp::Tcp;
 
@@ -20,23 +24,67 @@ pub(crate) const IN_MEMORY_DOMAIN: &str = ".testkit.invalid";
 /// A boxed future, as the methods of [`Network`] return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Turns names into addresses and addresses into connections.
+/// Resolves names and connects to brokers. The default is [`Tcp`].
 ///
 /// The client brings the timeouts (`socket.connection.setup.timeout.ms`), the order in which
-/// addresses are tried, and, above this, TLS; an implementation only resolves and connects. Its
-/// futures are dropped when time is up.
+/// endpoints are tried, and, above this, TLS; an implementation resolves and connects. The client
+/// drops the futures when the time is up.
+///
+/// # Proxies
+/// A proxy such as SOCKS5 or HTTP CONNECT can resolve the brokers' names at its own end. Its
+/// network returns the name itself from [`resolve`](Self::resolve), and passes it on in
+/// [`connect`](Self::connect):
+///
+/// ```
+/// use std::{io, sync::Arc};
+/// use ottla::net::{BoxFuture, Endpoint, Network, Stream, Tcp};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// /// Connects through an HTTP proxy (RFC 9110, CONNECT).
+/// #[derive(Debug)]
+/// struct HttpProxy(std::net::SocketAddr);
+///
+/// impl Network for HttpProxy {
+///     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
+///         Box::pin(async move { Ok(vec![Endpoint::name(host, port)]) })
+///     }
+///
+///     fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+///         Box::pin(async move {
+///             let mut stream = Tcp.connect(self.0.into()).await?;
+///             stream.write_all(format!("CONNECT {endpoint} HTTP/1.1\r\nHost: {endpoint}\r\n\r\n").as_bytes()).await?;
+///             let mut head = Vec::new();
+///             while !head.ends_with(b"\r\n\r\n") {
+///                 if head.len() == 8192 {
+///                     return Err(io::Error::other("the proxy's answer does not end"));
+///                 }
+///                 head.push(stream.read_u8().await?);
+///             }
+///             match head.get(9..12) {
+///                 Some(b"200") => Ok(stream),
+///                 _ => Err(io::Error::other("the proxy refuses the connection")),
+///             }
+///         })
+///     }
+/// }
+///
+/// let consumer = ottla::Consumer::builder("kafka.internal:9092")
+///     .network(Arc::new(HttpProxy(([10, 0, 0, 1], 3128).into())));
+/// ```
 pub trait Network: fmt::Debug + Send + Sync + 'static {
-    /// All addresses of a host, in the order in which they should be tried.
+    /// Returns all endpoints of a host, in the order in which the client tries them.
     ///
     /// # Errors
-    /// Every error is one that trying again may cure, except
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput): no address will ever be found for that name,
-    /// and calls that need the broker fail at once with
-    /// [`Configuration`](crate::ErrorKind::Configuration).
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+    /// The client tries again after every error but [`InvalidInput`](io::ErrorKind::InvalidInput):
+    /// that one says that the name will never have an address, and calls that need the broker fail
+    /// at once with [`Configuration`](crate::ErrorKind::Configuration).
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>>;
 
-    /// A new connection to one address.
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+    /// Opens a new connection to one endpoint that [`resolve`](Self::resolve) returned.
+    ///
+    /// # Errors
+    /// The client tries the next endpoint, and all of them again after `reconnect.backoff.ms`.
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
 
     /// Checks, when a client is built, that the current tokio runtime has what connections need;
     /// the error becomes that of `build()`. Default: nothing is needed. A network over [`Tcp`]

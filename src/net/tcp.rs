@@ -1,8 +1,8 @@
-use std::{io, net::SocketAddr};
+use std::io;
 
 use tokio::net::{TcpStream, lookup_host};
 
-use super::{BoxFuture, IN_MEMORY_DOMAIN, Network, Stream, runtime};
+use super::{BoxFuture, Endpoint, IN_MEMORY_DOMAIN, Network, Stream, runtime};
 
 /// TCP, with the system's resolver and `TCP_NODELAY`: requests are coalesced by the client, so
 /// waiting for more bytes would only add latency.
@@ -10,7 +10,7 @@ use super::{BoxFuture, IN_MEMORY_DOMAIN, Network, Stream, runtime};
 pub struct Tcp;
 
 impl Network for Tcp {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         Box::pin(async move {
             if host.ends_with(IN_MEMORY_DOMAIN) {
                 // The resolver is not asked: some of them answer for names that do not exist.
@@ -19,13 +19,16 @@ impl Network for Tcp {
                                cluster.admin()";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
             }
-            Ok(lookup_host((host, port)).await?.collect())
+            Ok(lookup_host((host, port)).await?.map(Endpoint::from).collect())
         })
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
+            let stream = match endpoint {
+                Endpoint::Address(address) => TcpStream::connect(address).await?,
+                Endpoint::Name { host, port } => TcpStream::connect((&*host, port)).await?,
+            };
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Which records [`Producer::purge`](super::Producer::purge) gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PurgeScope {
     /// Those that are not on their way: in the buffer, waiting for their topic, or waiting to be
     /// sent again.

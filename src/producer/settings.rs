@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// Whose acknowledgement a record waits for (`acks`).
+///
+/// The list is complete: Kafka knows these three values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {
     /// Nobody's (`acks=0`): a record counts as delivered when it was written to the connection, and

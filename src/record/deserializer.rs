@@ -221,7 +221,10 @@ mod tests {
     fn error_names_partition_offset_and_field() {
         let bad = record(Some(b"\xff"), Some(b"123"));
         let error = bad.value_as::<i32>(&KafkaFormats).unwrap_err();
-        assert_eq!((error.kind(), error.place()), (ErrorKind::Deserialization, Some(("t", 3, 7))));
+        assert_eq!(
+            (error.kind(), error.location().map(|at| (&*at.topic, at.partition, at.offset))),
+            (ErrorKind::Deserialization, Some(("t", 3, 7)))
+        );
         assert_eq!(error.to_string(), "value of t[3], offset 7: an i32 has 4 bytes, not 3");
         let error = bad.key_as::<&str>(&KafkaFormats).unwrap_err();
         assert!(error.to_string().starts_with("key of t[3], offset 7: ") && error.source().is_some(), "{error}");

@@ -18,6 +18,8 @@ pub(crate) use topic::check_topic_name;
 pub use topic::{Offset, TopicName, TopicPartition};
 
 /// Who gave a record its timestamp (`message.timestamp.type` of the topic).
+///
+/// The list is complete: Kafka knows these two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimestampType {
     /// The producer, when the record was sent.

@@ -108,6 +108,7 @@ impl fmt::Display for TopicPartition {
 
 /// A place in a partition to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Offset {
     /// The first record that is still there.
     Beginning,

@@ -67,6 +67,7 @@ mod tests;
 mod tls;
 mod transactions;
 
+pub use crate::net::memory::{MemoryListener, MemoryNetwork};
 pub use batch::batch;
 pub use cluster::{Cluster, FaultHandle};
 pub use fault::{Fault, on, on_any_of};

@@ -1,6 +1,6 @@
 //! A network on which somebody changes what the brokers answer, after they have acted.
 
-use std::{collections::HashMap, fmt, io, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, fmt, io, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::{
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::Cluster;
 use crate::{
-    net::{BoxFuture, Network, Stream},
+    net::{BoxFuture, Endpoint, Network, Stream},
     wire::{
         ApiKey,
         decoder::Decode,
@@ -69,13 +69,13 @@ impl fmt::Debug for Tampered {
 }
 
 impl Network for Tampered {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         self.inner.resolve(host, port)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let (from_broker, to_broker) = tokio::io::split(self.inner.connect(address).await?);
+            let (from_broker, to_broker) = tokio::io::split(self.inner.connect(endpoint).await?);
             let (client, ours) = tokio::io::duplex(1 << 20);
             let (from_client, to_client) = tokio::io::split(ours);
             let tamper = self.tamper.clone();

@@ -63,10 +63,6 @@ impl Imports {
         files
     }
 
-    pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
-        self.sources.values()
-    }
-
     /// The path from the crate's root, where the first segment says where it begins.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         let (first, rest) = path.split_first()?;

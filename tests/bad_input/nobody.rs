@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ottla::{
     Admin, Consumer, Error, ErrorKind, Offset, Producer, Record, admin::NewTopic, consumer::OffsetReset,
-    net::MemoryNetwork,
+    testkit::MemoryNetwork,
 };
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use ottla::{Admin, Consumer, Error, Offset, Producer, Record, net::MemoryNetwork};
+use ottla::{Admin, Consumer, Error, Offset, Producer, Record, testkit::MemoryNetwork};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::*;

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use ottla::{
     Admin,
-    net::MemoryNetwork,
     security::{JwtBearer, Oidc, Security, Tls, TokenFile, TokenSource},
+    testkit::MemoryNetwork,
     testkit::certificates::*,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc};
 
-use ottla::{Admin, Consumer, Producer, net::MemoryNetwork};
+use ottla::{Admin, Consumer, Producer, testkit::MemoryNetwork};
 
 use crate::{
     capture,

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ottla::{
     Admin, ErrorKind,
-    net::MemoryNetwork,
     security::{Sasl, Security},
+    testkit::MemoryNetwork,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 

@@ -16,8 +16,8 @@ use base64::{
 };
 use ottla::{
     ErrorKind,
-    net::MemoryNetwork,
     security::{JwtAlgorithm, JwtBearer, Oidc, Sasl, Security, Tls, TokenSource},
+    testkit::MemoryNetwork,
     testkit::{Cluster, Options, certificates::*},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -15,7 +15,7 @@ use super::peer::{
 use crate::{
     cluster::{Client, ConnectionKind},
     error::{DeliveryStatus, ErrorCode, ErrorKind},
-    net::{BoxFuture, MemoryNetwork, Network, Stream},
+    net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
     wire::{
         ApiKey,
         byte_string::ByteString,
@@ -35,17 +35,17 @@ struct Rough {
 }
 
 impl Network for Rough {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         Box::pin(async move {
             match host {
                 "nowhere" => Err(io::Error::other("no such host")),
-                "both" => Ok(vec![SocketAddr::new(IpAddr::from([0_u16; 8]), port), address(port)]),
+                "both" => Ok(vec![SocketAddr::new(IpAddr::from([0_u16; 8]), port).into(), address(port).into()]),
                 _ => self.inner.resolve(host, port).await,
             }
         })
     }
 
-    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, to: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         match to.port() {
             // Swallows packets.

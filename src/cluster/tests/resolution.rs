@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     Admin, Consumer, DeliveryStatus, Error, ErrorKind, Producer, Record,
-    net::{BoxFuture, MemoryNetwork, Network, Stream},
+    net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
 };
 
 /// A network whose name service knows no name until it is told to, or does not answer at all.
@@ -36,7 +35,7 @@ impl Names {
 }
 
 impl Network for Names {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         Box::pin(async move {
             if self.silent {
                 std::future::pending::<()>().await;
@@ -48,8 +47,8 @@ impl Network for Names {
         })
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        self.inner.connect(address)
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        self.inner.connect(endpoint)
     }
 }
 

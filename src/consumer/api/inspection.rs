@@ -1,12 +1,14 @@
 //! Metrics and status of a consumer.
 
-use crate::consumer::{Consumer, lock::lock, observability::metrics::ConsumerMetrics};
+use tokio::time::Instant;
+
 use crate::consumer::{
+    Consumer,
     group::status::{GroupState, GroupStatus},
-    observability::consumer_status::{ConsumerStatus, STALLED},
+    lock::lock,
+    observability::{consumer_status::ConsumerStatus, metrics::ConsumerMetrics},
     subscription::wanted_topics::Presence,
 };
-use tokio::time::Instant;
 
 impl Consumer {
     /// A snapshot of what was counted. Takes the consumer's lock for as long as copying takes, some
@@ -22,9 +24,7 @@ impl Consumer {
         metrics.metadata_age = self.shared.client.metadata_age();
         metrics
     }
-}
 
-impl Consumer {
     /// What each partition waits for and since when, and where the membership stands. It costs no
     /// request, and is cheap enough for a health check: call it when nothing comes.
     ///
@@ -38,7 +38,7 @@ impl Consumer {
         let (partitions, topics, unmatched_patterns, ended) = shared.buffer.with_state(|assignment| {
             let topics = assignment.wanted_topics.status(now);
             let unmatched = assignment.wanted_topics.unmatched();
-            (assignment.status(STALLED, now), topics, unmatched, assignment.has_ended())
+            (assignment.status(now), topics, unmatched, assignment.has_ended())
         });
         let group = shared.group.as_ref().map(|group| self.refine_group_state(group.status()));
         ConsumerStatus {
@@ -56,11 +56,8 @@ impl Consumer {
     /// members without partitions apart, by whether there are topics.
     fn refine_group_state(&self, status: GroupStatus) -> GroupStatus {
         let (was_member, presence) = self.shared.buffer.with_state(|assignment| {
-            let rebalances = &mut assignment.stats.rebalances;
-            if matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader) {
-                rebalances.left();
-            }
-            (rebalances.member, assignment.wanted_topics.presence())
+            let is_out = matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader);
+            (assignment.stats.rebalances.member && !is_out, assignment.wanted_topics.presence())
         });
         let state = match (status.state, presence) {
             (GroupState::Rebalancing, _) if !was_member => GroupState::Joining,

@@ -88,9 +88,9 @@ impl Consumer {
     ///     match next {
     ///         Ok(record) => println!("{}", record.offset),
     ///         Err(error) if error.kind() == ErrorKind::Corrupt => {
-    ///             let Some((topic, partition, offset)) = error.place() else { return Err(error) };
-    ///             let next = consumer.skip_corrupt(&TopicPartition::new(topic, partition))?;
-    ///             eprintln!("given up: {topic}[{partition}], offsets {offset} to {next}: {error}");
+    ///             let Some(at) = error.location().cloned() else { return Err(error) };
+    ///             let next = consumer.skip_corrupt(&TopicPartition::new(at.topic, at.partition))?;
+    ///             eprintln!("skipped offsets {} to {next}: {error}", at.offset);
     ///         }
     ///         Err(error) => return Err(error),
     ///     }

@@ -22,6 +22,7 @@ use crate::consumer::{
     },
     buffer::fetch_buffer::FetchBuffer,
     fetch::connection_id::FetchConnectionId,
+    group::status::GroupState,
     group::{GroupEvent, RetryPolicy},
     lock::lock,
     observability::consumer_status::STALLED,
@@ -238,7 +239,14 @@ impl ConsumerTask {
         let now = Instant::now();
         if now >= self.next_observation {
             self.next_observation = now + SOON;
-            self.shared.buffer.with_state(|assignment| assignment.observe(STALLED, now.into_std()));
+            let group = self.shared.group.as_ref().map(|group| group.status().state);
+            let is_out = matches!(group, Some(GroupState::Unsubscribed | GroupState::WaitingForReader));
+            self.shared.buffer.with_state(|assignment| {
+                if is_out {
+                    assignment.stats.rebalances.left();
+                }
+                assignment.observe(STALLED, now.into_std());
+            });
         }
     }
 

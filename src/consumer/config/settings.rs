@@ -33,6 +33,7 @@ pub enum OffsetReset {
 
 /// Whether records of transactions are handed out before these are committed (`isolation.level`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IsolationLevel {
     /// All records, as they stand in the log, those of aborted transactions too. The default.
     #[default]

@@ -114,11 +114,10 @@ impl ConsumerState {
         for partition in partitions {
             let Some(state) = self.partitions.get(&partition) else { continue };
             let (waiting, _) = self.waiting(state, now);
-            let handed = state.progress.as_ref().map_or(-1, |progress| progress.delivered());
-            let fetched = if let FetchState::Fetching { offset, .. } = state.position.state() { offset } else { -1 };
+            let at = progress_of(state);
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
             let sample = &mut state.offsets.sample;
-            let (reason, at) = (waiting.name(), (handed, fetched));
+            let reason = waiting.name();
             let moved = sample.at != Some(at);
             if moved || sample.reason != reason {
                 sample.since = Some(now);
@@ -174,12 +173,14 @@ impl ConsumerState {
         self.journal.write(&self.rules.origin, now);
     }
 
-    /// Every partition's status.
-    pub(crate) fn status(&mut self, patience: Duration, now: Instant) -> Vec<(TopicPartition, PartitionStatus)> {
-        self.observe(patience, now);
+    /// Returns the status of every partition. A reason that [`observe`](Self::observe) has not seen
+    /// yet counts from now on.
+    pub(crate) fn status(&self, now: Instant) -> Vec<(TopicPartition, PartitionStatus)> {
         let status = |(partition, state): (&TopicPartition, &PartitionState)| {
-            let since = state.offsets.sample.since;
             let (waiting, until) = self.waiting(state, now);
+            let sample = &state.offsets.sample;
+            let is_seen = sample.at == Some(progress_of(state)) && sample.reason == waiting.name();
+            let since = sample.since.filter(|_| is_seen);
             let status = PartitionStatus {
                 waiting,
                 next_attempt_in: until.map(|until| until.saturating_duration_since(now)),
@@ -221,4 +222,11 @@ impl ConsumerState {
         metrics.partitions = self.partitions.iter().map(of).collect();
         metrics
     }
+}
+
+/// Returns how far a partition has come: the delivered and the fetched offset, −1 where unknown.
+fn progress_of(state: &PartitionState) -> (i64, i64) {
+    let delivered = state.progress.as_ref().map_or(-1, |progress| progress.delivered());
+    let fetched = if let FetchState::Fetching { offset, .. } = state.position.state() { offset } else { -1 };
+    (delivered, fetched)
 }

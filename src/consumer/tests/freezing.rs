@@ -5,7 +5,6 @@
 use std::{
     future::poll_fn,
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker, ready},
@@ -13,7 +12,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::{BoxFuture, Network, Stream};
+use crate::net::{BoxFuture, Endpoint, Network, Stream};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Freezer(Arc<Mutex<Ice>>);
@@ -59,14 +58,14 @@ struct Freezing {
 }
 
 impl Network for Freezing {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         self.network.resolve(host, port)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
             poll_fn(|cx| self.freezer.poll_thawed(cx)).await;
-            let stream = self.network.connect(address).await?;
+            let stream = self.network.connect(endpoint).await?;
             Ok(Box::new(FrozenStream { freezer: self.freezer.clone(), stream }) as Box<dyn Stream>)
         })
     }

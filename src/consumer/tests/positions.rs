@@ -117,7 +117,10 @@ async fn skip_corrupt_skips_only_corrupt_batches() {
         }
         if seen.len() == 3 {
             let error = next_error(&consumer, 60).await;
-            assert_eq!((error.kind(), error.place()), (ErrorKind::Corrupt, Some(("t", 0, 3))));
+            assert_eq!(
+                (error.kind(), error.location().map(|at| (&*at.topic, at.partition, at.offset))),
+                (ErrorKind::Corrupt, Some(("t", 0, 3)))
+            );
             assert_eq!(consumer.skip_corrupt(&partition).unwrap(), 6);
             assert_eq!(consumer.skip_corrupt(&partition).unwrap_err().kind(), ErrorKind::InvalidArgument, "once");
         }
@@ -127,20 +130,26 @@ async fn skip_corrupt_skips_only_corrupt_batches() {
     let mut stream = consumer.split_partition(&partition).unwrap();
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 7);
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 8);
-    assert_eq!(stream.recv().await.unwrap().unwrap_err().place(), Some(("t", 0, 9)));
+    assert_eq!(
+        stream.recv().await.unwrap().unwrap_err().location().map(|at| (&*at.topic, at.partition, at.offset)),
+        Some(("t", 0, 9))
+    );
     assert_eq!(consumer.skip_corrupt(&partition).unwrap(), 12);
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 12);
     drop(stream);
     let rest = consumer.poll(60 * SECOND).await.unwrap();
     assert_eq!(rest.iter().map(|record| record.offset()).collect::<Vec<_>>(), [13, 14]);
     drop(rest);
-    assert_eq!(consumer.poll(60 * SECOND).await.unwrap_err().place(), Some(("t", 0, 15)));
+    assert_eq!(
+        consumer.poll(60 * SECOND).await.unwrap_err().location().map(|at| (&*at.topic, at.partition, at.offset)),
+        Some(("t", 0, 15))
+    );
 }
 
 async fn at_end(consumer: &Consumer) -> (i32, i64) {
     let error = next_error(consumer, 60).await;
     assert_eq!(error.kind(), ErrorKind::EndOfPartition, "{error}");
-    let (topic, partition, offset) = error.place().unwrap();
+    let (topic, partition, offset) = error.location().map(|at| (&*at.topic, at.partition, at.offset)).unwrap();
     assert_eq!(topic, "t");
     (partition, offset)
 }
@@ -224,5 +233,5 @@ async fn evicted_partition_end_is_reported_when_refetched() {
     }
     assert!(counted() > 5, "it was dropped and fetched anew: {}", counted());
     let end = tokio::time::timeout(60 * SECOND, stream.recv()).await.expect("the end").unwrap().unwrap_err();
-    assert_eq!(end.place(), Some(("t", 0, 5)));
+    assert_eq!(end.location().map(|at| (&*at.topic, at.partition, at.offset)), Some(("t", 0, 5)));
 }

@@ -14,7 +14,7 @@ use crate::{
     ApiKey,
     consumer::OffsetReset,
     error::ErrorCode,
-    net::{BoxFuture, MemoryNetwork, Network, Stream},
+    net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
     testkit::tampered::tampered,
     wire::messages::MetadataResponse,
 };
@@ -122,13 +122,13 @@ struct Named {
 }
 
 impl Network for Named {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         let named = *self.stands_for.lock().unwrap();
-        if host == "kafka" { Box::pin(async move { Ok(vec![named]) }) } else { self.inner.resolve(host, port) }
+        if host == "kafka" { Box::pin(async move { Ok(vec![named.into()]) }) } else { self.inner.resolve(host, port) }
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        self.inner.connect(address)
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        self.inner.connect(endpoint)
     }
 }
 

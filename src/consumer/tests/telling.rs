@@ -104,7 +104,7 @@ async fn status_marks_waits_that_need_user_action() {
     let consumer = builder(&cluster).auto_offset_reset(OffsetReset::None).build().await.unwrap();
     consumer.assign([(tp("t", 0), 77)]).unwrap();
     let error = next_error(&consumer, 60).await;
-    assert_eq!(error.place(), Some(("t", 0, 77)));
+    assert_eq!(error.location().map(|at| (&*at.topic, at.partition, at.offset)), Some(("t", 0, 77)));
     let no_offset = status(&consumer, 0).waiting;
     assert_eq!((no_offset.name(), no_offset.is_for_user()), ("no_offset", true));
     cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(1).error(ErrorCode::CORRUPT_MESSAGE));
@@ -274,7 +274,7 @@ fn status_names_wait_for_decompression() {
     let walk = scan_batches(large, IsolationLevel::ReadUncommitted, &[]);
     world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], reservation);
     let reason = |world: &World| {
-        let status = world.buffer.with_state(|assignment| assignment.status(10 * SECOND, world.now));
+        let status = world.buffer.with_state(|assignment| assignment.status(world.now));
         let (_, state) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();
         state.waiting.name()
     };

@@ -53,6 +53,7 @@ pub trait CustomPartitioner: Send + Sync + Debug {
 
 /// What a [`CustomPartitioner`] says of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PartitionChoice {
     /// It goes to this partition.
     Partition(i32),

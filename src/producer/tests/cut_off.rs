@@ -4,12 +4,11 @@
 use std::{
     collections::HashSet,
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use super::*;
-use crate::net::{BoxFuture, Network, Stream};
+use crate::net::{BoxFuture, Endpoint, Network, Stream};
 
 /// A network on which connections to some ports are never made.
 #[derive(Clone, Debug)]
@@ -34,15 +33,15 @@ impl Holes {
 }
 
 impl Network for Holes {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         self.inner.resolve(host, port)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        if self.swallowed.lock().unwrap().contains(&address.port()) {
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        if self.swallowed.lock().unwrap().contains(&endpoint.port()) {
             return Box::pin(std::future::pending());
         }
-        self.inner.connect(address)
+        self.inner.connect(endpoint)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use super::*;
 use crate::{
     error::ErrorCode,
-    net::{BoxFuture, MemoryNetwork, Network, Stream},
+    net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
     testkit::tampered::tampered,
     wire::{ApiKey, messages::MetadataResponse},
 };
@@ -92,13 +92,13 @@ struct Named {
 }
 
 impl Network for Named {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         let named = *self.stands_for.lock().unwrap();
-        if host == "kafka" { Box::pin(async move { Ok(vec![named]) }) } else { self.inner.resolve(host, port) }
+        if host == "kafka" { Box::pin(async move { Ok(vec![named.into()]) }) } else { self.inner.resolve(host, port) }
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        self.inner.connect(address)
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        self.inner.connect(endpoint)
     }
 }
 
@@ -147,17 +147,17 @@ struct Reused {
 }
 
 impl Network for Reused {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         self.inner.resolve(host, port)
     }
 
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        let reused = address == self.from && self.is_reused.load(Ordering::Relaxed);
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        let reused = endpoint == self.from.into() && self.is_reused.load(Ordering::Relaxed);
         let left = |left: u64| left.checked_sub(1);
         if reused && self.hang_ups.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok() {
             return Box::pin(async { Ok(Box::new(tokio::io::duplex(64).0) as Box<dyn Stream>) });
         }
-        self.inner.connect(if reused { self.to } else { address })
+        self.inner.connect(if reused { self.to.into() } else { endpoint })
     }
 }
 

@@ -52,6 +52,7 @@ pub trait Exchange: Send + 'static {
 
 /// What a mechanism does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Step {
     /// These bytes go to the broker, as a SaslAuthenticate request.
     Send(Secret),

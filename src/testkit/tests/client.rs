@@ -47,7 +47,7 @@ impl Client {
 
     pub(super) async fn try_to(cluster: &Cluster, broker: usize) -> std::io::Result<Self> {
         let network: Arc<dyn Network> = cluster.network();
-        Ok(Self { stream: network.connect(address(cluster, broker)).await?, correlation: 0 })
+        Ok(Self { stream: network.connect(address(cluster, broker).into()).await?, correlation: 0 })
     }
 
     /// Sends without waiting for an answer.

@@ -52,7 +52,10 @@ async fn exhausted_retries_end_worker_without_commit() {
     let seen = Seen::default();
     let worker = worker(&cluster).await.retries(1).start(failing(&seen, 4, 2)).unwrap();
     let error = worker.wait().await.unwrap_err();
-    assert_eq!((error.kind(), error.place()), (ErrorKind::Handler, Some(("t", 0, 4))));
+    assert_eq!(
+        (error.kind(), error.location().map(|at| (&*at.topic, at.partition, at.offset))),
+        (ErrorKind::Handler, Some(("t", 0, 4)))
+    );
     assert_eq!(error.to_string(), "t[0], offset 4: attempt 2 of the handler failed: cannot do 4");
     assert!(std::error::Error::source(&error).is_some());
     assert_eq!(seen.of(0), numbers(0..4));
@@ -274,7 +277,10 @@ async fn corrupt_record_ends_worker_or_is_skipped() {
     let seen = Seen::default();
     let first = worker(&cluster).await.start(failing(&seen, 99, 0)).unwrap();
     let error = first.wait().await.unwrap_err();
-    assert_eq!((error.kind(), error.place()), (ErrorKind::Corrupt, Some(("t", 0, 3))));
+    assert_eq!(
+        (error.kind(), error.location().map(|at| (&*at.topic, at.partition, at.offset))),
+        (ErrorKind::Corrupt, Some(("t", 0, 3)))
+    );
     assert_eq!(cluster.committed("g", "t", 0), Some(3));
     let second = worker(&cluster).await.skip_corrupt(true).start(failing(&seen, 99, 0)).unwrap();
     until("what is behind it was handled", || seen.of(0).len() == 5).await;
@@ -335,7 +341,7 @@ async fn missing_offset_without_reset_ends_worker() {
     });
     let error = worker.unwrap().wait().await.unwrap_err();
     assert_eq!((error.kind(), seen.count()), (ErrorKind::NoOffset, 0));
-    assert_eq!(error.place().map(|(topic, partition, _)| (topic.to_owned(), partition)), Some(("t".to_owned(), 0)));
+    assert_eq!(error.location().map(|at| (&*at.topic, at.partition)), Some(("t", 0)));
     assert!(cluster.group("g").is_none_or(|group| group.members.is_empty()), "it left the group");
 }
 

@@ -31,6 +31,8 @@ use crate::{
 };
 
 /// How members behave when their group rebalances.
+///
+/// The list is complete: the classic protocol knows these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RebalanceProtocol {
     /// Everything is given up before a member joins anew.
