@@ -1,42 +1,44 @@
-//! Text from outside (a broker, another member, a token endpoint, a certificate) as an error or a
-//! log line may hold it.
+//! Escapes and cuts text from outside (a broker, another member, a token endpoint, a certificate)
+//! for error messages and log lines.
 
 use std::borrow::Cow;
 
-/// The most bytes that one piece of such text keeps.
+/// Maximum bytes of one piece of such text.
 const PIECE: usize = 512;
-/// The most bytes of a whole message, which may hold many pieces.
+/// Maximum bytes of a whole message, which may hold many pieces.
 const MESSAGE: usize = 8192;
 const CUT: char = '…';
 
-/// Returns `text` with each character that a terminal or a log viewer acts on written out (`\n`,
-/// `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without an
+/// Returns `text` with each character that a terminal or a log viewer acts on written as an escape
+/// (`
+/// `, `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without an
 /// allocation.
 ///
-/// Escaped are the control characters (C0, DEL, C1), the separators of lines and paragraphs
+/// Escaped characters are: control characters (C0, DEL, C1), the separators of lines and paragraphs
 /// (U+2028, U+2029), and characters that reorder or hide text (bidirectional controls, zero-width
 /// characters, tags). A second call changes nothing.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     escaped(text, PIECE).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// Whether [`clean`] returns the text as it is.
+/// Returns true if [`clean`] returns the text as it is.
 pub(crate) fn is_clean(text: &str) -> bool {
     matches!(clean(text), Cow::Borrowed(_))
 }
 
-/// The same for the message of an error, which may hold many pieces.
+/// Cleans the message of an error like [`clean`], but cuts it at 8192 bytes, because it may hold
+/// many pieces.
 pub(super) fn clean_message(message: String) -> String {
     escaped(&message, MESSAGE).unwrap_or(message)
 }
 
-/// `None` where nothing has to change.
+/// Returns `None` if nothing has to change.
 fn escaped(text: &str, limit: usize) -> Option<String> {
     if text.len() <= limit && !text.chars().any(is_unsafe) {
         return None;
     }
     let mut out = String::with_capacity(text.len().min(limit));
-    // Where the text is cut if it does not fit.
+    // Length at which the text is cut if it does not fit.
     let mut fits = 0;
     for c in text.chars() {
         if is_unsafe(c) {
