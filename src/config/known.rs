@@ -1,8 +1,8 @@
-//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have: each is
-//! taken without an effect or refused, and why.
+//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have. Each is
+//! ignored or refused, with the reason.
 //!
-//! A name is refused where doing without it weakens security or delivery. All others are taken, so
-//! that one file serves every client, and are named in one warning.
+//! A name is refused if ignoring it would weaken security or delivery. All others are ignored, so
+//! that one file serves every client, and one warning names them.
 
 use Fate::{Always, Ignored, Refused};
 use Owner::{Admin, All, Consumer, Producer, Reading, ShareConsumer};
@@ -12,11 +12,11 @@ use super::ClientKind;
 /// The outcome for a property without an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The client does what the value asks for in any case.
+    /// The value asks for behaviour that the client has in any case.
     AsIs,
-    /// It is taken, and named in the warning for this reason.
+    /// The property is ignored, and named in the warning with this reason.
     Ignored(&'static str),
-    /// It is an error for this reason.
+    /// The property is an error with this reason.
     Refused(&'static str),
 }
 
@@ -36,8 +36,8 @@ enum Owner {
 enum Fate {
     Ignored(&'static str),
     Refused(&'static str),
-    /// These values ask for what the client does in any case; others are ignored or refused, for
-    /// that reason.
+    /// These values ask for behaviour that the client has in any case; others are ignored or
+    /// refused, for that reason.
     Always(&'static [&'static str], Otherwise, &'static str),
 }
 
@@ -82,8 +82,9 @@ impl Owner {
 
 const EMPTY: &str = "empty, which counts as not set";
 
-/// The outcome for a name that the client does not have; `None` for one that Kafka does not know
-/// either. Gives the name as Kafka writes it, or its beginning where the rest is the user's.
+/// Returns the outcome for a name that the client does not have, or `None` for one that Kafka does
+/// not know either. The outcome has the name as Kafka writes it, or only its prefix if the rest is
+/// the user's.
 pub(super) fn verdict(client: ClientKind, name: &str, value: &str) -> Option<(&'static str, Verdict)> {
     for (prefix, reason) in PREFIXES {
         if name.starts_with(prefix) {
@@ -114,7 +115,7 @@ pub(super) fn verdict(client: ClientKind, name: &str, value: &str) -> Option<(&'
     Some((name, verdict))
 }
 
-/// Why a value of a property that the client has changes nothing, if it does not.
+/// Returns the reason why a value of a property that the client has is without effect, if it is.
 pub(super) fn without_effect(client: ClientKind, name: &str, value: &str) -> Option<&'static str> {
     let value = value.trim();
     match name {
@@ -129,7 +130,8 @@ pub(super) fn without_effect(client: ClientKind, name: &str, value: &str) -> Opt
     }
 }
 
-/// Why a property of security changes nothing under that `security.protocol`, if it does not.
+/// Returns the reason why a security property is without effect under that `security.protocol`, if
+/// it is.
 pub(super) fn without_effect_under(protocol: &str, name: &str) -> Option<&'static str> {
     let protocol = protocol.trim().to_ascii_uppercase();
     let tls = name.starts_with("ssl.") || name == "enable.ssl.certificate.verification";
@@ -144,11 +146,11 @@ const SERDES: &str = "keys and values are bytes: serialize before sending and af
 const JVM: &str = "names a class of the JVM";
 const LIBRDKAFKA: &str = "librdkafka's own, without a counterpart";
 const METRICS: &str = "metrics are read with `metrics()`";
-const LOGS: &str = "logs go to `tracing`, which decides over levels and targets";
+const LOGS: &str = "logs go to `tracing`, whose subscriber selects levels and targets";
 const IN_CODE: &str = "a function or an object, which is given in code";
-const VALIDATOR: &str = "belongs to the validation of tokens, which is the broker's";
+const VALIDATOR: &str = "configures the validation of tokens, which is the broker's task";
 const NOT_HERE: &str = "this version does not have it";
-const BUFFERS: &str = "the system decides over the sizes of sockets' buffers";
+const BUFFERS: &str = "the operating system chooses the sizes of socket buffers";
 const GSSAPI: &str = "GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`";
 const TLS_PARAMETERS: &str = "it restricts TLS, and this version would not; restrict the `CryptoProvider` that is given to `Tls`, and leave it out";
 const TLS_PROVIDER: &str = "it chooses the library for TLS; give a `CryptoProvider` to `Tls` instead, and leave it out";
@@ -247,7 +249,7 @@ const ROWS: &[Row] = &[
         Refused("transactions are not in this version, and the records would be sent outside of any"),
         &["transactional.id"],
     ),
-    row(Producer, Ignored("means nothing without `transactional.id`"), &["transaction.timeout.ms"]),
+    row(Producer, Ignored("has no effect without `transactional.id`"), &["transaction.timeout.ms"]),
     row(
         Producer,
         Always(&["false"], Otherwise::Refuse, "transactions are not in this version"),
@@ -320,7 +322,7 @@ const ROWS: &[Row] = &[
         Refused("controllers are not asked directly in this version (KIP-919); set `bootstrap.servers` instead"),
         &["bootstrap.controllers"],
     ),
-    // ---- Java's, without a meaning here
+    // ---- Java's, without effect here
     row(Producer, Ignored(SERDES), &["key.serializer", "value.serializer"]),
     row(Consumer, Ignored(SERDES), &["key.deserializer", "value.deserializer"]),
     row(Admin, Ignored("a call is repeated until `default.api.timeout.ms`"), &["retries"]),
@@ -344,7 +346,7 @@ const ROWS: &[Row] = &[
         Always(&["-1", "0"], Otherwise::Ignore, BUFFERS),
         &["receive.buffer.bytes", "send.buffer.bytes", "socket.receive.buffer.bytes", "socket.send.buffer.bytes"],
     ),
-    // ---- librdkafka's, without a meaning here
+    // ---- librdkafka's, without effect here
     row(All, Always(&["0"], Otherwise::Ignore, METRICS), &["statistics.interval.ms"]),
     row(All, Always(&["false"], Otherwise::Ignore, NOT_HERE), &["socket.keepalive.enable"]),
     row(All, Always(&["true"], Otherwise::Ignore, "Nagle's algorithm is always off"), &["socket.nagle.disable"]),

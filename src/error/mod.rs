@@ -301,7 +301,7 @@ impl Error {
             ErrorKind::Authorization => "grant this client the permission that the message names",
             ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
             ErrorKind::UnknownTopicOrPartition => {
-                "create the topic, or check its name and this client's permission to describe it"
+                "create the topic, or check its name and the permission to describe it"
             }
             ErrorKind::EndOfPartition => "continue reading: records that are appended later follow",
             ErrorKind::Deserialization => "skip the record or store it elsewhere; check the producers of the topic",
@@ -314,7 +314,9 @@ impl Error {
                 "send the record again if it is still needed; if it was possibly persisted, a second send may duplicate it"
             }
             ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
-            ErrorKind::Callback => "check the callback that the message names; the source is its own error",
+            ErrorKind::Callback => {
+                "check the callback that the message names; the source of this error is the callback's own error"
+            }
             ErrorKind::Internal => "please report this as a bug",
         }
     }
