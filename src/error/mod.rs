@@ -300,9 +300,7 @@ impl Error {
             }
             ErrorKind::Authorization => "grant this client the permission that the message names",
             ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
-            ErrorKind::UnknownTopicOrPartition => {
-                "create the topic, or check its name and the permission to describe it"
-            }
+            ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and the permission to see it",
             ErrorKind::EndOfPartition => "continue reading: records that are appended later follow",
             ErrorKind::Deserialization => "skip the record or store it elsewhere; check the producers of the topic",
             ErrorKind::Handler => {
