@@ -1,5 +1,5 @@
-//! No broker there: an error in time that names the addresses and the last cause, and a broker that
-//! comes later is used.
+//! Without a broker, an error comes in time and names the addresses and the last cause. A broker
+//! that starts later is used.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::common::*;
 
 const NOWHERE: &str = "127.0.0.1:1,127.0.0.1:2";
 
-/// The error names both addresses and why they could not be reached, and came within so many
+/// Checks that the error names both addresses and the cause, and came within that number of
 /// seconds.
 #[track_caller]
 fn names_all(error: &Error, began: Instant, seconds: u64) {
@@ -36,7 +36,7 @@ async fn delivery_fails_within_max_block() {
     let began = Instant::now();
     let delivery = producer.send(Record::to("t").with_value("0")).await.unwrap();
     names_all(&in_time(delivery).await.unwrap_err(), began, 20);
-    assert!(began.elapsed() >= 19 * SECOND, "it was tried until then");
+    assert!(began.elapsed() >= 19 * SECOND, "the client tried until then");
     let began = Instant::now();
     names_all(&producer.partitions_for("t").await.unwrap_err(), began, 20);
     assert_eq!(producer.flush(SECOND).await, 0);
@@ -135,7 +135,7 @@ async fn uses_broker_that_starts_before_deadline() {
     let read = async {
         let mut numbers = Vec::new();
         while numbers.len() < 2 {
-            // The reader may be told that nobody is there yet.
+            // The reader may first report that no broker can be reached yet.
             if let Ok(record) = next(&consumer).await {
                 numbers.push(number(&record));
             }
