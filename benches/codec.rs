@@ -5,7 +5,7 @@
 #[allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "only the codecs' own calls are measured")]
 #[path = "../src/wire/codec/mod.rs"]
 mod codec;
-#[allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "what the codecs need of it")]
+#[allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "the codecs need only a part of it")]
 #[path = "../src/error/mod.rs"]
 mod error;
 

@@ -1,5 +1,5 @@
-//! The program that `scripts/instructions` measures: it does one thing many times, in functions
-//! with names of their own, whose instructions callgrind counts. Run alone it only does the work
+//! The program that `scripts/instructions` measures: it does one thing many times, in separately
+//! named functions, so that callgrind can count their instructions. Run alone it only does the work
 //! and prints the number of units.
 //!
 //! ```sh

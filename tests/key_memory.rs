@@ -1,5 +1,5 @@
 //! A client's private key is nowhere in the memory of the process once the client is dropped. The
-//! test has a process of its own, whose other threads hold no key.
+//! test has a process of its own, in which no other thread holds a key.
 #![cfg(all(feature = "tls", target_os = "linux"))]
 
 use std::{

@@ -1,5 +1,5 @@
 //! The code that the examples share: reading arguments, and ending with an error and advice.
-#![allow(dead_code, unreachable_pub, reason = "each example takes what it needs of this")]
+#![allow(dead_code, unreachable_pub, reason = "each example uses only a part of this")]
 
 pub mod json;
 pub mod verifiable;
@@ -15,7 +15,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The words after the program's name, read one by one.
 pub struct Args {
     rest: VecDeque<String>,
-    /// Options whose value was read.
+    /// The options that were read with their values.
     given: BTreeSet<String>,
 }
 

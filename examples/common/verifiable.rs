@@ -19,7 +19,7 @@ impl Event {
         Self(format!(r#"{{"timestamp":{millis},"name":{}"#, text(name)))
     }
 
-    /// Adds a field whose value is JSON already.
+    /// Adds a field with a value that is JSON already.
     pub fn raw(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         // Writing to a string cannot fail.
         let _ = write!(self.0, ",{}:{value}", text(name));

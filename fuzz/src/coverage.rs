@@ -121,8 +121,8 @@ impl Coverage {
 /// before, plus 1 if anything is new.
 ///
 /// It visits every edge of the program after every run. The compiler does not instrument functions
-/// whose names begin with `__sanitizer_`; with the instrumentation it would take a hundred times as
-/// long.
+/// with names that begin with `__sanitizer_`; with the instrumentation it would take a hundred
+/// times as long.
 ///
 /// # Safety
 /// Both pointers are valid for `length` bytes, which no other code writes to.

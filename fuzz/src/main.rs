@@ -36,7 +36,7 @@ struct Args {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let name = args.next().ok_or("which target?")?;
+    let name = args.next().ok_or("no target was given")?;
     let targets: Vec<Target> = TARGETS.into_iter().filter(|target| name == "all" || name == target.name).collect();
     if targets.is_empty() {
         return Err(format!("{name} is not a target"));

@@ -1,7 +1,7 @@
 //! The administration of a cluster, one file per subject.
 //!
 //! Every call is repeated until its deadline (`default.api.timeout.ms`) after lost connections and
-//! retriable errors. An attempt whose response was lost may have changed the cluster: `rounds`
+//! retriable errors. An attempt that lost its response may have changed the cluster: `rounds`
 //! records that, and the error says so.
 
 mod builder;
@@ -66,9 +66,9 @@ impl Admin {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an unknown name (with the
-    /// nearest known one), for a name whose loss would weaken security or delivery (with the
-    /// reason), for a value that is not allowed (with the allowed values), and for a property given
-    /// twice with different values.
+    /// nearest known one), for a name that cannot be ignored without weakening security or delivery
+    /// (with the reason), for a value that is not allowed (with the allowed values), and for a
+    /// property given twice with different values.
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.

@@ -117,9 +117,9 @@ impl<S> Property<S> {
 /// of that name.
 ///
 /// # Errors
-/// Kind `Configuration` for an unknown name (with the nearest known one), for a name whose loss
-/// would weaken security or delivery (with the reason), for a value that is not allowed (with the
-/// allowed values), and for a property given twice with different values.
+/// Kind `Configuration` for an unknown name (with the nearest known one), for a name that cannot be
+/// ignored without weakening security or delivery (with the reason), for a value that is not
+/// allowed (with the allowed values), and for a property given twice with different values.
 pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
     settings: &mut S,
     tables: &[&[Property<S>]],

@@ -3,8 +3,8 @@
 
 use super::parse;
 
-/// Properties whose values are numbers or switches. All others may hold a secret, or contain one by
-/// mistake.
+/// Properties that have numbers or switches as values. All others may hold a secret, or contain one
+/// by mistake.
 const HARMLESS: &[&str] = &[
     "acks",
     "allow.auto.create.topics",

@@ -99,7 +99,7 @@ mod tests {
         for unit in ["x", "é", "東", "🦦", "\u{1b}", "a\n"] {
             let cleaned = clean(&unit.repeat(PIECE + 1)).into_owned();
             assert!(cleaned.len() <= PIECE && cleaned.len() > PIECE - 16, "{} of {unit:?}", cleaned.len());
-            let kept = cleaned.strip_suffix(CUT).expect("the cut shows");
+            let kept = cleaned.strip_suffix(CUT).expect("the cut is visible");
             assert!(!kept.ends_with(['\\', '{']), "an escape was cut: {kept}");
         }
         assert_eq!(clean_message("y".repeat(MESSAGE)).len(), MESSAGE);

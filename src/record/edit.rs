@@ -5,7 +5,7 @@ use std::{borrow::Cow, num::NonZeroU32};
 use super::{Payload, Record, TopicName};
 
 /// Facts about a record that are not part of its content, in one word: whether it has a tag, and
-/// the producer whose interceptors have seen it. The latter keeps a record that is returned and
+/// which producer has shown it to its interceptors. The latter keeps a record that is returned and
 /// sent again from being shown to them twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks(u64);

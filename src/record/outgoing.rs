@@ -84,7 +84,7 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Adds a header whose value is null.
+    /// Adds a header with a null value.
     pub fn with_null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
         self.headers.push((name.into(), None));
         self

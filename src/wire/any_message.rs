@@ -68,7 +68,7 @@ impl AnyMessage {
         (self.recode)(body, version).map_err(|error| error.context(self.name))
     }
 
-    /// Encodes a message whose fields have their defaults.
+    /// Encodes a message of default values.
     ///
     /// # Errors
     /// `UnsupportedVersion` for a version that cannot express a default, or that the message does

@@ -25,7 +25,7 @@ const TOPIC_IDS: i16 = 13;
 /// The first version that omits a consumer's replica id (KIP-903). 17 and 18 add fields of replicas
 /// only.
 const REPLICA_STATE: i16 = 15;
-/// The first version whose responses name the new leaders' addresses (KIP-951).
+/// The first version with the new leaders' addresses in its responses (KIP-951).
 const ENDPOINTS: i16 = 16;
 
 /// A Fetch request. Topics are by name before v13, by id from v13 on.

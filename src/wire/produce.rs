@@ -29,9 +29,9 @@ pub(crate) const PRODUCE_VERSIONS: (i16, i16) = (3, 13);
 
 /// The first version with compact lengths and tagged fields.
 const FLEXIBLE: i16 = 9;
-/// The first version whose responses name the records at fault (KIP-467).
+/// The first version that names the records at fault in its responses (KIP-467).
 const RECORD_ERRORS: i16 = 8;
-/// The first version whose responses name new leaders (KIP-951).
+/// The first version that names new leaders in its responses (KIP-951).
 const LEADER_HINTS: i16 = 10;
 /// The first version with topic ids instead of names.
 const TOPIC_IDS: i16 = 13;

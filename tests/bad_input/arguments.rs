@@ -67,7 +67,7 @@ async fn rejects_negative_and_unknown_partitions() {
     consumer.assign([(tp("t", 2), Offset::Beginning), (tp("t", 0), Offset::Beginning)]).unwrap();
     refused(next(&consumer).await, missing, &["t[2]"]);
     append(&cluster, "t", 0, 0..2);
-    assert_eq!(numbers(&consumer, 2).await, [0, 1], "the other one is read");
+    assert_eq!(numbers(&consumer, 2).await, [0, 1], "the other partition is read");
 }
 
 #[tokio::test(start_paused = true)]

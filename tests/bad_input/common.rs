@@ -32,7 +32,7 @@ pub(crate) fn admin(cluster: &Cluster) -> AdminBuilder {
     cluster.admin()
 }
 
-/// Appends a batch whose values are these numbers.
+/// Appends a batch with these numbers as values.
 pub(crate) fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: Range<i64>) {
     let records: Vec<_> = numbers.map(|n| Record::to(topic).with_value(n.to_string())).collect();
     cluster.append(topic, partition, &records).unwrap();
@@ -49,7 +49,7 @@ pub(crate) fn number(record: &ConsumerRecord) -> i64 {
 
 /// Awaits a future for at most ten minutes, so that the test fails instead of hanging.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(600 * SECOND, future).await.expect("this hangs")
+    tokio::time::timeout(600 * SECOND, future).await.expect("the future hangs")
 }
 
 /// Returns the reader's next record or error.
@@ -66,8 +66,8 @@ pub(crate) async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
     numbers
 }
 
-/// Checks that the result is an error of that kind whose text contains all of `says`, and returns
-/// it.
+/// Checks that the result is an error of that kind, with a text that contains all of `says`, and
+/// returns it.
 #[track_caller]
 pub(crate) fn refused<T: fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error {
     let error = result.expect_err("an error");
@@ -107,7 +107,7 @@ pub(crate) fn batch() -> Vec<u8> {
     batch_of(0, &records)
 }
 
-/// Returns a batch whose header claims three records, with these bytes for them.
+/// Returns a batch with these bytes for its records, of which its header claims three.
 pub(crate) fn batch_of(codec: u8, records: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER];
     put(&mut out, LENGTH, i32::try_from(HEADER - 12 + records.len()).unwrap().to_be_bytes());

@@ -27,7 +27,7 @@ async fn read_around(what: &str, bytes: Vec<u8>, by_poll: bool) {
         }
         assert!(errors.len() < 10 && offsets.len() < 20, "{what}: no end: {offsets:?} {errors:?}");
     }
-    assert_eq!(beside, [0, 1, 2], "{what}: the partition beside");
+    assert_eq!(beside, [0, 1, 2], "{what}: the other partition");
     assert!(offsets.starts_with(&[0, 1, 2]), "{what}: the sound records come first: {offsets:?}");
     assert!(offsets.iter().copied().eq(0..offsets.len() as i64), "{what}: in order: {offsets:?}");
     assert!(offsets.len() <= 6, "{what}: no record after the damage: {offsets:?}");

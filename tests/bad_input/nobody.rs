@@ -78,7 +78,7 @@ async fn consumer_reports_unreachable_brokers_once() {
                 next(&consumer).await.unwrap_err()
             };
             names_all(&error, began, 20);
-            assert!(consumer.poll(SECOND).await.unwrap().is_empty(), "told once");
+            assert!(consumer.poll(SECOND).await.unwrap().is_empty(), "reported once");
             in_time(consumer.close(SECOND)).await.ok();
         }
     }

@@ -1,5 +1,5 @@
 //! A broker in a process of its own, so that only the client's allocations and memory are counted.
-#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs of this")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses only a part of this")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -33,7 +33,7 @@ impl Broker {
         Self { process, address: address.trim().to_owned() }
     }
 
-    /// Starts a broker whose topic `orders` serves batches of 100-byte records without end.
+    /// Starts a broker with a topic `orders` that serves batches of 100-byte records without end.
     pub fn source() -> Self {
         Self::start(["--serve", &format!("orders:{PARTITIONS}:{BATCH}:100")])
     }

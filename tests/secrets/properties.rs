@@ -135,7 +135,7 @@ async fn errors_hide_values_of_mistyped_properties() {
         }
     }
     for secret in SECRETS {
-        // The secret as a line of a file whose beginning was lost, and as a name.
+        // The secret as the rest of a line that lost its beginning, and as a name.
         check(&mut leaks, "a name", secret, &shown(&[(secret, "x")]).await);
     }
     let log = capture::log();

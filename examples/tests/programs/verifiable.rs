@@ -135,7 +135,7 @@ async fn run_until(mut command: std::process::Command, name: &'static str, count
                 let read = out.read_line(&mut text).expect("a line");
                 assert!(read > 0, "it ended by itself: {text}");
             }
-            tell.send(()).expect("somebody waits");
+            tell.send(()).expect("the receiver waits");
             out.read_to_string(&mut text).expect("the rest");
             text
         });
@@ -166,7 +166,7 @@ async fn ends_cleanly_on_signal_and_reads_properties() {
     assert!(events(&out, "producer_send_error").is_empty(), "{out}");
     assert!(events(&out, "tool_data")[0].contains(&format!(r#""sent":{sent},"acked":{sent},"#)), "{out}");
     let ends: i64 = (0..2).map(|partition| cluster.log_end("numbers", partition).expect("an end")).sum();
-    assert_eq!(usize::try_from(ends).expect("no less than nothing"), sent);
+    assert_eq!(usize::try_from(ends).expect("not negative"), sent);
 
     let file = std::env::temp_dir().join(format!("verifiable-{}.properties", std::process::id()));
     std::fs::write(&file, "# a comment\nclient.id = from-the-file\nmax.poll.records: 7\ngroup.id=not-this-one\n")
@@ -176,7 +176,7 @@ async fn ends_cleanly_on_signal_and_reads_properties() {
     consume.args(["--group-protocol", "consumer", "--group-remote-assignor", "range", "--group-instance-id", "one"]);
     consume.args(["--command-config".as_ref(), file.as_os_str()]);
     let out = run_until(consume, "record_data", 20).await;
-    std::fs::remove_file(&file).expect("it was there");
+    std::fs::remove_file(&file).expect("the file existed");
     assert_eq!(events(&out, "partitions_assigned").len(), 1, "{out}");
     let largest = |line: &&str| (8..=500).any(|count| line.contains(&format!(r#","count":{count},"partitions""#)));
     assert!(!events(&out, "records_consumed").iter().any(largest), "{out}");

@@ -126,8 +126,7 @@ const INDEX: &str = include_str!("index.rs.txt");
 /// The attribute of an item that only a broker needs.
 const BROKER: &str = "#[cfg(feature = \"testkit\")]\n";
 
-/// Returns the first version whose first field is `ThrottleTimeMs`, which is then the first in all
-/// later versions too.
+/// Returns the first version that begins with `ThrottleTimeMs`, as all later versions then do.
 fn throttled_from(response: &Message) -> Option<i16> {
     let stable = response.stable_versions();
     let leads = |version: i16| {

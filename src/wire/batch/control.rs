@@ -61,7 +61,10 @@ pub(crate) fn marker_batch(
         ControlRecord::Abort { coordinator_epoch } => (0i16, coordinator_epoch),
         ControlRecord::Commit { coordinator_epoch } => (1, coordinator_epoch),
         ControlRecord::Other(kind) => {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("control type {kind} ends no transaction")));
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("control type {kind} does not end a transaction"),
+            ));
         }
     };
     let key = [[0, 0], kind.to_be_bytes()].concat();

@@ -146,7 +146,7 @@ pub(super) fn unwrapped(mut header: BatchHeader, body: Bytes) -> Result<Records>
     let span = last.checked_sub(first).and_then(|span| i32::try_from(span).ok()).filter(|span| *span >= 0);
     let base = if header.magic == 0 { Some(first) } else { span.map(|span| header.base_offset - i64::from(span)) };
     let (Some(span), Some(base), true) = (span, base.filter(|base| *base >= 0), last < i64::MAX) else {
-        return Err(header.corrupt(format_args!("its records' offsets {first} to {last} cannot be")));
+        return Err(header.corrupt(format_args!("its records' offsets {first} to {last} are impossible")));
     };
     header.last_offset_delta = span;
     header.record_count = count;

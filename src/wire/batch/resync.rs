@@ -1,4 +1,4 @@
-//! Searches for the next readable batch after a damaged batch whose length cannot be trusted.
+//! Searches for the next readable batch after a damaged batch with a length that cannot be trusted.
 
 use super::{BATCH_HEADER_SIZE, BatchHeader, header::CHECKED_FROM, header::LOG_OVERHEAD};
 
@@ -91,7 +91,7 @@ mod tests {
             assert_eq!(next_sound(&bytes, 11), Some(13), "{name}");
             bytes.extend(batch(15, 2, b"more"));
             assert_eq!(next_sound(&bytes, 11), Some(13), "{name}: the first of those that follow");
-            assert_eq!(next_sound(&bytes, 14), Some(15), "{name}: none from before");
+            assert_eq!(next_sound(&bytes, 14), Some(15), "{name}: no batch before the offset");
         }
     }
 

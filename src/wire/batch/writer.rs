@@ -76,9 +76,9 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Makes an empty batch whose records are written into this buffer; small records go through
-    /// the stage, if it has memory. `plain` is true if the batch will not be compressed, so that
-    /// its checksum may be computed while it grows.
+    /// Makes an empty batch that writes its records into this buffer; small records go through the
+    /// stage, if it has memory. `plain` is true if the batch will not be compressed, so that its
+    /// checksum may be computed while it grows.
     pub(crate) fn new(body: BodyBuffer, stage: Vec<u8>, plain: bool) -> Self {
         Self { body: StagedBody::new(body, stage, plain), count: 0, base_timestamp: 0, max_timestamp: 0 }
     }
@@ -264,7 +264,7 @@ pub(crate) struct Compressor {
 }
 
 impl Compressor {
-    /// Makes the state. Refuses a codec whose feature is off and a level that is not supported, by
+    /// Makes the state. Refuses a codec that is not built in and a level that is not supported, by
     /// name.
     pub(crate) fn new(compression: Compression) -> Result<Self> {
         if compression != Compression::None {

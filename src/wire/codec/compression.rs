@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compression {
-    /// No compression.
+    /// Records are not compressed.
     #[default]
     None,
     /// gzip, level 1 to 9, or −1: the codec's default, 6. Level 0, no compression, is refused.
@@ -219,8 +219,8 @@ pub(crate) struct CompressionSettings {
     pub(crate) lz4_level: Option<i32>,
     /// `compression.zstd.level`.
     pub(crate) zstd_level: Option<i32>,
-    /// librdkafka's `compression.level`: the level of any codec whose own level is not set; −1
-    /// stands for the default.
+    /// librdkafka's `compression.level`: the level of the codec, if the codec's own level is not
+    /// set; −1 stands for the default.
     pub(crate) level: Option<i32>,
 }
 
@@ -357,7 +357,7 @@ mod tests {
         let general = |codec, level| CompressionSettings { codec, level: Some(level), ..Default::default() }.resolve();
         assert_eq!(general(Codec::Gzip, -1).unwrap(), Compression::Gzip(-1));
         assert!(general(Codec::Gzip, 0).is_err());
-        assert_eq!(general(Codec::Zstd, -1).unwrap(), Compression::Zstd(1), "librdkafka's word for the default");
+        assert_eq!(general(Codec::Zstd, -1).unwrap(), Compression::Zstd(1), "librdkafka's value for the default");
         assert_eq!(general(Codec::Zstd, 0).unwrap(), Compression::Zstd(0));
         let zstd = CompressionSettings { codec: Codec::Zstd, zstd_level: Some(-1), ..Default::default() };
         assert_eq!(zstd.resolve().unwrap(), Compression::Zstd(-1), "a level of its own");

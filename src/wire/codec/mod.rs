@@ -57,7 +57,7 @@ pub(crate) struct DecompressorState {
     zstd: Option<zstd::Decoder>,
 }
 
-/// Refuses a codec whose feature is off and a level that is not supported, by name
+/// Refuses a codec that is not built in and a level that is not supported, by name
 /// (`Configuration`).
 pub(crate) fn check(compression: Compression) -> Result<()> {
     compression.check()

@@ -126,7 +126,7 @@ fn cases(list: &str) -> Result<Vec<Case>, String> {
     named(plan::cases(), |case| &case.name, &names.join(","))
 }
 
-/// Returns the elements of `all` whose names are in the list, in the order of `all`.
+/// Returns the elements of `all` with a name in the list, in the order of `all`.
 fn named<T>(all: Vec<T>, name: impl Fn(&T) -> &str, list: &str) -> Result<Vec<T>, String> {
     let wanted: Vec<&str> = list.split(',').collect();
     if let Some(unknown) = wanted.iter().find(|wanted| all.iter().all(|one| name(one) != **wanted)) {

@@ -119,7 +119,7 @@ pub fn number(number: Option<f64>) -> String {
     number.filter(|number| number.is_finite()).map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
-/// Writes an object of fields whose values are JSON already.
+/// Writes an object of fields; their values are JSON already.
 pub fn object<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{}:{value}", text(name))).collect();
     format!("{{{}}}", fields.join(","))

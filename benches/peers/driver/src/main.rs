@@ -82,8 +82,8 @@ fn run(mut args: Args) -> Result<bool, String> {
         let found = bench.case(case)?;
         println!("{}", table::one(&found));
         results.cases.push(found);
-        // The files are written after every case, so that a user who interrupts the comparison has
-        // the results so far.
+        // The files are written after every case, so that an interrupted comparison leaves the
+        // results so far.
         write(&out.join("results.json"), &results.to_json())?;
         write(&out.join("results.svg"), &svg::draw(&results))?;
         write(&out.join("results.md"), &table::all(&results))?;

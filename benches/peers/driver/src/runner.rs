@@ -42,9 +42,9 @@ pub struct Places {
 impl Places {
     pub fn look() -> Result<Self, String> {
         let driver = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let peers = driver.parent().ok_or("the driver lies in no workspace")?.to_owned();
+        let peers = driver.parent().ok_or("the driver is in no workspace")?.to_owned();
         let me = env::current_exe().map_err(|error| error.to_string())?;
-        let binaries = me.parent().ok_or("this program lies nowhere")?.to_owned();
+        let binaries = me.parent().ok_or("this program has no directory")?.to_owned();
         Ok(Self { peers, binaries })
     }
 
@@ -56,8 +56,8 @@ impl Places {
         self.cargo(&self.peers, &["--release", "-p", SINK.0])
     }
 
-    /// Returns the command of the broker for a case: the sink, or for reading the source, whose
-    /// batches are made of the same values.
+    /// Returns the command of the broker for a case: the sink, or for reading the source, which
+    /// makes its batches of the same values.
     pub fn sink(&self, case: &Case, values: &Path) -> Command {
         if case.work == Work::Consume {
             let mut command = Command::new(self.binaries.join(SOURCE));

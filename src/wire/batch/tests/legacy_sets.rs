@@ -34,7 +34,7 @@ fn reads_messages_of_magic_0_and_1() {
     ]
     .concat();
     let batches: Vec<RawBatch> = Batches::new(log.into()).collect::<Result<_>>().unwrap();
-    assert_eq!(batches.len(), 3, "the last one is cut off");
+    assert_eq!(batches.len(), 3, "the last one is truncated");
     for batch in &batches {
         batch.check_crc().unwrap();
         assert_eq!((batch.header.producer_id, batch.header.partition_leader_epoch), (-1, -1));

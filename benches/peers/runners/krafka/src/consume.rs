@@ -13,7 +13,7 @@ use crate::VERSION;
 /// Its defaults of 500 records, for the read-ahead and for a poll, are less than one batch: it
 /// would wait for the broker each time.
 const MAX_POLL_RECORDS: i32 = 10_000;
-/// No bound, because `fetch.max.bytes` is a bound already.
+/// 0 stands for no bound, because `fetch.max.bytes` is a bound already.
 const MAX_BUFFERED_RECORDS: i32 = 0;
 
 pub async fn run(work: &Work, kafka: &Kafka) -> Result<Outcome, Failure> {

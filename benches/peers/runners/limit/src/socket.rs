@@ -133,7 +133,7 @@ impl Socket {
         Ok(self.stream.write_all(&frame)?)
     }
 
-    /// Reads a response into `answer`, whose buffer is reused.
+    /// Reads a response into `answer` and reuses its buffer.
     pub fn end(&mut self, answer: &mut Vec<u8>) -> Result<(), Failure> {
         self.read_frame()?;
         mem::swap(answer, &mut self.answer);

@@ -1,6 +1,6 @@
 //! Runs the work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a
-//! `ThreadedProducer`, whose own thread serves the delivery callbacks) or `base` (a `BaseProducer`,
-//! polled by the thread that sends).
+//! `ThreadedProducer`, which serves the delivery callbacks on a thread of its own) or `base` (a
+//! `BaseProducer`, polled by the thread that sends).
 
 mod consume;
 
