@@ -55,7 +55,7 @@ impl AdminBuilder {
     }
 
     /// Sets how connections are secured: TLS, SASL (`security.protocol` and its related
-    /// properties). It excludes the properties for the same settings. Default:
+    /// properties). If it is set, [`build`](Self::build) refuses those properties. Default:
     /// [`Security::plaintext`].
     pub fn security(mut self, security: Security) -> Self {
         self.settings.security.give(security);

@@ -33,7 +33,8 @@ pub(crate) struct Lasting {
 }
 
 impl Outage {
-    /// Makes a log that reports an outage once it has lasted for `patience`.
+    /// Makes a log of outages. The first line about an outage is due once it has lasted for
+    /// `patience`.
     pub(crate) fn after(patience: Duration) -> Self {
         Self { patience, running: None, last_line: None }
     }

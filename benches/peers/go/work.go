@@ -95,7 +95,7 @@ func workFromArgs(args []string) (*work, error) {
 			w.ca = value
 		case "--api":
 			if value != "callback" {
-				err = fmt.Errorf("unknown --api %s", value)
+				err = fmt.Errorf("unknown value %s", value)
 			}
 		default:
 			err = fmt.Errorf("not known")
