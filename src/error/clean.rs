@@ -10,9 +10,8 @@ const MESSAGE: usize = 8192;
 const CUT: char = '…';
 
 /// Returns `text` with each character that a terminal or a log viewer acts on written as an escape
-/// (`
-/// `, `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without an
-/// allocation.
+/// (`\n`, `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without
+/// an allocation.
 ///
 /// Escaped characters are: control characters (C0, DEL, C1), the separators of lines and paragraphs
 /// (U+2028, U+2029), and characters that reorder or hide text (bidirectional controls, zero-width

@@ -23,8 +23,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// A message never holds a control character. It may quote text of brokers, other members of a
 /// group and token endpoints, so each character that a terminal or a log viewer would act on is
-/// written as an escape (`
-/// `, `\u{1b}`).
+/// written as an escape (`\n`, `\u{1b}`).
 ///
 /// # Errors made by a program
 /// A [`TokenSource`](crate::security::TokenSource), a [`Mechanism`](crate::security::Mechanism) and
@@ -254,8 +253,9 @@ impl Error {
         self.0.retriable
     }
 
-    /// Returns true if this client cannot be used after the error: close it and make a new one. The
-    /// kinds are [`Fenced`](ErrorKind::Fenced) and [`Closed`](ErrorKind::Closed).
+    /// Returns true if this client cannot be used after the error: close it and make a new one. Such
+    /// errors have the kind [`Fenced`](ErrorKind::Fenced) or [`Closed`](ErrorKind::Closed), or the
+    /// code `GROUP_MAX_SIZE_REACHED`.
     pub fn is_fatal(&self) -> bool {
         let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
         full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)

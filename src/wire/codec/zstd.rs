@@ -10,7 +10,8 @@ pub(super) struct Encoder {
     level: i32,
 }
 
-/// Returns the encoder in its slot, made or set to that level. The level was checked: −7 to 4.
+/// Returns the encoder in its slot, replaced if it has another level. The level was checked: −7 to
+/// 4.
 pub(super) fn encoder(place: &mut Option<Encoder>, level: i32) -> Result<&mut Encoder> {
     if place.as_ref().is_none_or(|encoder| encoder.level != level) {
         let mut state = CompressContext::new(level).map_err(failed)?;
