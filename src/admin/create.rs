@@ -29,8 +29,8 @@ pub struct NewTopic {
 impl NewTopic {
     /// Describes a topic with this number of partitions, or, for −1, with the brokers'
     /// `num.partitions`. Each partition has the number of replicas that the brokers'
-    /// `default.replication.factor` says (KIP-464; brokers before 2.4 have neither default and
-    /// require both numbers).
+    /// `default.replication.factor` says (KIP-464; brokers before 2.4 accept neither
+    /// default and require both numbers).
     pub fn new(name: impl AsRef<str>, partitions: i32) -> Self {
         Self {
             name: name.as_ref().to_owned(),

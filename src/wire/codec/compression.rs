@@ -207,7 +207,7 @@ impl FromStr for Compression {
     }
 }
 
-/// The properties about compression, in the order in which they come; [`resolve`](Self::resolve)
+/// The properties about compression, which may be set in any order; [`resolve`](Self::resolve)
 /// combines them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CompressionSettings {
