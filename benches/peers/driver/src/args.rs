@@ -39,7 +39,7 @@ pub struct Args {
     pub cases: Vec<Case>,
     pub clients: Vec<Client>,
     pub broker: Broker,
-    /// `None` stands for the target directory of cargo.
+    /// `None` stands for a folder below cargo's target directory.
     pub out: Option<PathBuf>,
     pub help: bool,
 }

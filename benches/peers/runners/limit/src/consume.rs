@@ -1,6 +1,6 @@
 //! The minimum cost of reading: Fetch v13 over one blocking socket, with the next request sent
-//! before a response is read; every batch is checksummed, and its records are scanned up to their
-//! values.
+//! before the records of a response are read; every batch is checksummed, and its records are
+//! scanned up to their values.
 
 use std::time::{Duration, Instant};
 
