@@ -1,8 +1,8 @@
-//! What `try_send` and `send_batch` of small records cost their caller, from the record to the full
-//! batch: nanoseconds a record.
+//! Measures the cost of `try_send` and `send_batch` of small records for their caller, from the
+//! record to the full batch, in nanoseconds per record.
 //!
-//! One thread: the producer's task sleeps while records are timed and sends them afterwards, to a
-//! broker in the process that keeps nothing.
+//! There is one thread: the producer's task sleeps while records are timed, and sends them
+//! afterwards to a broker in the process that keeps no records.
 
 use std::{
     hint::black_box,
@@ -14,8 +14,8 @@ use ottla::{
     testkit::{Cluster, Options},
 };
 
-/// Few enough for the allocator to give freed batches out again, as it does in a program that runs
-/// on.
+/// Number of records, small enough for the allocator to reuse freed batches, as it does in a
+/// program that runs on.
 const RECORDS: u32 = 10_000;
 const ROUNDS: usize = 101;
 /// Records of one `send_batch`.

@@ -1,11 +1,11 @@
-//! What each codec does at the sizes of a small and of a large batch: `cargo bench --bench codec`.
+//! Measures each codec at the sizes of a small and of a large batch: `cargo bench --bench codec`.
 //!
-//! The codecs are not public, so that their sources are taken in here.
+//! The codecs are not public, so their sources are compiled in here.
 
 #[allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "only the codecs' own calls are measured")]
 #[path = "../src/wire/codec/mod.rs"]
 mod codec;
-#[allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "what the codecs need of it")]
+#[allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "the codecs need only a part of it")]
 #[path = "../src/error/mod.rs"]
 mod error;
 
@@ -16,7 +16,7 @@ use std::{
 
 use codec::{Compression, CompressorState, DecompressorState, compress, decompress};
 
-/// Each measurement goes on for so long.
+/// Duration of each measurement.
 const TIME: Duration = Duration::from_millis(300);
 
 fn main() -> error::Result<()> {
@@ -37,7 +37,7 @@ fn main() -> error::Result<()> {
     Ok(())
 }
 
-/// Megabytes a second of the uncompressed size.
+/// Returns megabytes of the uncompressed size per second.
 fn rate(size: usize, mut work: impl FnMut() -> error::Result<()>) -> error::Result<f64> {
     work()?;
     let (start, mut rounds) = (Instant::now(), 0u32);
@@ -48,7 +48,7 @@ fn rate(size: usize, mut work: impl FnMut() -> error::Result<()>) -> error::Resu
     Ok(size as f64 * f64::from(rounds) / start.elapsed().as_secs_f64() / 1e6)
 }
 
-/// Events in JSON, as topics hold them.
+/// Returns events in JSON, like those of many topics.
 fn records(size: usize) -> Vec<u8> {
     let mut seed = 42u64;
     let mut next = |below: u64| {

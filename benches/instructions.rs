@@ -1,13 +1,14 @@
-//! What is counted by `scripts/instructions`: a program that does one thing many times, in
-//! functions of their own names, whose instructions callgrind counts. Run by itself it only does
-//! the work and says how much it was.
+//! The program that `scripts/instructions` measures: it does one thing many times, in separately
+//! named functions, so that callgrind can count their instructions. Run alone it only does the work
+//! and prints the number of units.
 //!
 //! ```sh
 //! scripts/instructions                # the table, and whether every figure is within its bound
 //! ```
-//! One thread, a clock that stands still and a network in memory: what else the machine does
-//! changes nothing. The broker is in the process, and so are the tasks of producer and consumer,
-//! but none of them works while a counted function runs.
+//!
+//! The program has one thread, a clock that stands still and a network in memory, so that the
+//! machine's load does not change the counts. The broker and the tasks of producer and consumer are
+//! in the process, but none of them runs during a counted function.
 
 use std::{
     hint::black_box,
@@ -25,23 +26,24 @@ use ottla::{
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 4;
 const VALUE: [u8; 100] = [b'x'; 100];
-/// Records of one round: fewer than what the buffer holds.
+/// Records of one round, fewer than the buffer can hold.
 const RECORDS: usize = 20_000;
 const ROUNDS: usize = 5;
 /// Records of one `send_batch`.
 const AT_ONCE: usize = 500;
 
-/// What is done once for each unit that is counted.
+/// The number of counted units, and their name.
 struct Done {
     units: u64,
     what: &'static str,
 }
 
 async fn producer(cluster: &Cluster) -> ottla::Result<Producer> {
-    // What a batch costs is told for one of this size.
+    // The bounds are for batches of this size.
     let builder = cluster.producer().batch_size(16_384);
     let producer = builder.build().await?;
-    // Connected, the topic is known, and the memory that a round takes is there.
+    // Afterwards the client is connected, the topic is known, and the memory of a round is
+    // allocated.
     for _ in 0..2 {
         for _ in 0..RECORDS {
             drop(producer.send(Record::to(TOPIC).with_value(&VALUE)).await?);
@@ -51,7 +53,7 @@ async fn producer(cluster: &Cluster) -> ottla::Result<Producer> {
     Ok(producer)
 }
 
-/// Counted: records into batches, those that become full included.
+/// Counted: appends records to batches, including those that become full.
 #[inline(never)]
 fn append(producer: &Producer, records: usize) -> ottla::Result<()> {
     for _ in 0..records {
@@ -60,7 +62,7 @@ fn append(producer: &Producer, records: usize) -> ottla::Result<()> {
     Ok(())
 }
 
-/// Counted: the same, many at a time. There is room, so that it never waits.
+/// Counted: appends records like [`append`], many at a time. There is room, so that it never waits.
 #[inline(never)]
 fn append_at_once(producer: &Producer, cx: &mut Context<'_>, records: usize) {
     for _ in 0..records / AT_ONCE {
@@ -70,7 +72,7 @@ fn append_at_once(producer: &Producer, cx: &mut Context<'_>, records: usize) {
     }
 }
 
-/// Counted: what was read ahead is polled, and every record of it looked at.
+/// Counted: polls the records that were read ahead, and reads every one.
 #[inline(never)]
 fn read(consumer: &Consumer, cx: &mut Context<'_>) -> u64 {
     let mut count = 0;
@@ -94,7 +96,7 @@ async fn now<T>(work: impl FnOnce(&mut Context<'_>) -> T) -> T {
 }
 
 async fn flushed(producer: &Producer) {
-    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0, "records were left");
+    assert_eq!(producer.flush(Duration::from_secs(60)).await, 0, "all records are sent");
 }
 
 async fn run(what: &str) -> ottla::Result<Option<Done>> {
@@ -119,7 +121,7 @@ async fn run(what: &str) -> ottla::Result<Option<Done>> {
             }
             Done { units: records, what: "record" }
         }
-        // Counted is what the producer's task does with batches that are full.
+        // Counts the work of the producer's task on full batches.
         "request" | "answer" => {
             let cluster = Cluster::start(options.sink(true)).await?;
             let producer = producer(&cluster).await?;
@@ -143,7 +145,7 @@ async fn run(what: &str) -> ottla::Result<Option<Done>> {
                 let consumer = cluster.consumer().build().await?;
                 let all = (0..PARTITIONS).map(|index| (TopicPartition::new(TOPIC, index), Offset::Beginning));
                 consumer.assign(all)?;
-                // Reads ahead as far as it may.
+                // Leaves time to read ahead up to the limit.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 units += now(|cx| read(&consumer, cx)).await;
             }
@@ -161,7 +163,7 @@ fn main() -> ExitCode {
             println!("{units} {what}");
             ExitCode::SUCCESS
         }
-        // `cargo bench` asks for nothing in particular.
+        // `cargo bench` names no measurement.
         Ok(None) => {
             eprintln!("usage: instructions append|append_at_once|request|answer|read; see scripts/instructions");
             ExitCode::from(if what.is_empty() || what.starts_with("--") { 0 } else { 2 })

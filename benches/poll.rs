@@ -1,7 +1,7 @@
-//! What it costs to read records that have already arrived: `cargo bench --bench poll`.
+//! Measures the cost of reading records that have already arrived: `cargo bench --bench poll`.
 //!
-//! A broker in the process serves the same batches for ever. The consumer reads ahead as far as it
-//! may; then the time is taken in which `poll` and `recv` hand out what is there, so that neither
+//! A broker in the process serves the same batches without end. The consumer reads ahead up to its
+//! limit; then `poll` and `recv` are timed while they return the buffered records, so that neither
 //! the network nor the broker is measured.
 
 use std::{
@@ -16,10 +16,10 @@ use ottla::{
 
 const PARTITIONS: i32 = 4;
 const ROUNDS: usize = 60;
-/// Of each partition: less than what is read ahead.
+/// Bytes that are read of each partition: less than the read-ahead.
 const BYTES: usize = 1 << 20;
 
-/// A consumer that begins to read ahead.
+/// Returns a consumer that begins to read ahead.
 async fn reading(cluster: &Cluster) -> Consumer {
     let consumer = cluster.consumer().max_partition_fetch_bytes(4 << 20).build().await.expect("a consumer");
     let all = (0..PARTITIONS).map(|partition| (TopicPartition::new("t", partition), Offset::Beginning));
@@ -66,7 +66,7 @@ async fn measure(size: usize) {
     black_box(sum);
     report(&format!("poll, {size} B"), count, took);
 
-    // The same few records again and again: no memory to wait for, no checksum.
+    // Iterates over the same few records again and again: no memory to wait for, no checksum.
     let consumer = reading(&cluster).await;
     let records = consumer.poll(Duration::from_secs(10)).await.expect("records");
     let (mut count, started) = (0, Instant::now());

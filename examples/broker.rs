@@ -1,13 +1,13 @@
-//! The testkit's cluster as a process of its own, for programs that are not written in Rust, or to
-//! measure against.
+//! The testkit's cluster as a process of its own, for programs that are not written in Rust, and
+//! for measurements.
 //!
 //! ```sh
 //! broker --brokers 3 --topic orders:6
 //! broker --sink --topic perf:4
 //! broker --sink --serve big:200:16:65536
 //! ```
-//! The first line on standard output is the bootstrap address. It ends when standard input does; a
-//! sink then says on a second line what it received, as JSON.
+//! The first line on standard output is the bootstrap address. The program ends when its standard
+//! input does; with `--sink` it then prints its totals on a second line, as JSON.
 
 mod common;
 
@@ -27,10 +27,10 @@ usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--tls]
 
 starts a Kafka cluster of N brokers (1) on loopback, in memory, and prints its bootstrap address
 --tls    TLS 1.3 with the testkit's certificate, whose authority is src/testkit/certificates/authority.pem
---sink   answers at once and keeps nothing: what is left to be measured is the client
---serve  a topic whose partitions give batches of RECORDS records of SIZE bytes for ever, compressed by CODEC
-         (gzip, snappy, lz4 or zstd at their usual levels)
-it runs until its standard input ends";
+--sink   answers at once and keeps no records, so that only the client is measured
+--serve  a topic whose partitions serve batches of RECORDS records of SIZE bytes without end, compressed by CODEC
+         (gzip, snappy, lz4 or zstd at their default levels)
+the program runs until its standard input ends";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,7 +49,7 @@ async fn run() -> Result<(), Failure> {
             "-t" | "--topic" => {
                 let text = args.repeated(&arg)?;
                 let (name, partitions) = text.rsplit_once(':').unwrap_or((text.as_str(), "1"));
-                let partitions = partitions.parse().map_err(|_| format!("{text:?} wants to be NAME:PARTITIONS"))?;
+                let partitions = partitions.parse().map_err(|_| format!("{text:?} is not NAME:PARTITIONS"))?;
                 topics.push((name.to_owned(), partitions));
             }
             "-h" | "--help" => {
@@ -75,7 +75,7 @@ async fn run() -> Result<(), Failure> {
     while tokio::io::stdin().read(&mut buffer).await? > 0 {}
     if sink {
         let Received { requests, batches, records, record_bytes, bytes, .. } = cluster.received();
-        // Whoever started it may not wait for this.
+        // The program that started this one may already have closed its end.
         let _ = writeln!(
             std::io::stdout(),
             "{{\"requests\":{requests},\"batches\":{batches},\"records\":{records},\
@@ -85,10 +85,10 @@ async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A topic's name, its partitions and the batch that they give, from
+/// Parses a topic's name, its number of partitions and the batch that they serve, from
 /// `NAME:PARTITIONS:RECORDS:SIZE[:CODEC]`.
 fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
-    let wrong = || format!("{text:?} wants to be NAME:PARTITIONS:RECORDS:SIZE[:CODEC]");
+    let wrong = || format!("{text:?} is not NAME:PARTITIONS:RECORDS:SIZE[:CODEC]");
     let parts: Vec<&str> = text.split(':').collect();
     let (name, partitions, records, size, codec) = match parts[..] {
         [name, partitions, records, size] => (name, partitions, records, size, "none"),
@@ -111,7 +111,7 @@ fn serve(text: &str) -> Result<(String, i32, Bytes), Failure> {
     Ok((name.to_owned(), partitions, batch(&records, compression)?))
 }
 
-/// Sixteen letters in an order that looks random: a codec can halve them.
+/// Returns text of sixteen letters in pseudorandom order, which a codec can halve.
 fn letters(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let letter = |_| {

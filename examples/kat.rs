@@ -24,11 +24,12 @@ usage: kat produce  -b BROKERS -t TOPIC [-p PARTITION] [--key-delimiter D] [-X p
                     [--group GROUP] [--json] [-X property=value]...
        kat metadata -b BROKERS [-t TOPIC]... [--json] [-X property=value]...
 
-produce   sends each line of standard input as a record; with --key-delimiter, what stands before it is the key
-consume   reads all partitions of the topics, or those of these numbers; prints each record's value on a line of its own, or with --json an object with topic, partition, offset,
-          timestamp, key, value and headers; --group reads as a member of a group and goes on where it stopped
+produce   sends each line of standard input as a record; with --key-delimiter, the text before the delimiter is the key
+consume   reads all partitions of the topics, or those that -p names; prints each record's value on a line of its own,
+          or with --json an object with topic, partition, offset, timestamp, key, value and headers; --group reads as a
+          member of a group, from the group's committed offsets on
 metadata  prints brokers, topics and partitions
--t        may be repeated where many topics make sense, and so may -p; all else is given once
+-t        may be repeated for consume and metadata, and -p for consume; all other options are given once
 -X        any property of Kafka's clients by its name (Java's or librdkafka's); may be repeated";
 
 #[derive(Default)]
@@ -47,7 +48,7 @@ struct Settings {
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = run().await;
-    // Whoever reads us may stop early (`kat … | head`): that is no failure.
+    // The reader of the output may close it early (`kat … | head`): that is not a failure.
     if let Err(error) = &result
         && error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     {
@@ -81,17 +82,16 @@ fn parse(args: &mut Args) -> Result<Settings, Failure> {
             "-p" | "--partition" => add(&mut settings.partitions, args.repeated_number(&arg)?),
             "--key-delimiter" => settings.key_delimiter = Some(args.value(&arg)?).filter(|d| !d.is_empty()),
             "--from" => {
-                settings.from = Some(match args.value(&arg)?.as_str() {
-                    "beginning" => Offset::Beginning,
-                    "end" => Offset::End,
-                    number => Offset::At(
-                        number
-                            .parse()
-                            .ok()
-                            .filter(|at| *at >= 0)
-                            .ok_or_else(|| format!("--from wants beginning, end or an offset, not {number:?}"))?,
-                    ),
-                });
+                settings.from =
+                    Some(match args.value(&arg)?.as_str() {
+                        "beginning" => Offset::Beginning,
+                        "end" => Offset::End,
+                        number => {
+                            Offset::At(number.parse().ok().filter(|at| *at >= 0).ok_or_else(|| {
+                                format!("--from requires beginning, end or an offset, not {number:?}")
+                            })?)
+                        }
+                    });
             }
             "--exit-at-end" => settings.exit_at_end = true,
             "--group" => settings.group = Some(args.value(&arg)?),
@@ -99,7 +99,7 @@ fn parse(args: &mut Args) -> Result<Settings, Failure> {
             "-X" => {
                 let pair = args.repeated(&arg)?;
                 let (name, value) =
-                    pair.split_once('=').ok_or_else(|| format!("-X wants property=value, not {pair:?}"))?;
+                    pair.split_once('=').ok_or_else(|| format!("-X requires property=value, not {pair:?}"))?;
                 settings.properties.push((name.to_owned(), value.to_owned()));
             }
             other => return Err(format!("unknown argument {other:?}\n{HELP}").into()),
@@ -108,7 +108,7 @@ fn parse(args: &mut Args) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-/// Adds a value, unless it is there already.
+/// Adds a value, unless it is in the list already.
 fn add<T: PartialEq>(values: &mut Vec<T>, value: T) {
     if !values.contains(&value) {
         values.push(value);
@@ -119,7 +119,7 @@ impl Settings {
     fn properties(&self, more: &[(&str, &str)]) -> Result<Vec<(String, String)>, Failure> {
         let mut pairs: Vec<(String, String)> =
             more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        // What the user says with -X wins over what this program would choose.
+        // The user's -X overrides the settings of this program.
         pairs.retain(|(name, _)| !self.properties.iter().any(|(said, _)| said == name));
         pairs.extend(self.properties.iter().cloned());
         match &self.bootstrap {
@@ -144,7 +144,7 @@ async fn produce(settings: Settings) -> Result<(), Failure> {
     };
     let producer = Producer::from_properties(settings.properties(&[("client.id", "kat")])?).await?;
 
-    // Counts what failed while lines are still being sent; the first error is the one to show.
+    // Counts failures while lines are still being sent, and keeps the first error.
     let mut reports = producer.delivery_reports();
     let failures = tokio::spawn(async move {
         let (mut failed, mut first) = (0_u64, None);
@@ -185,7 +185,7 @@ async fn produce(settings: Settings) -> Result<(), Failure> {
     Ok(closed?)
 }
 
-/// Sends standard input's lines on in chunks, without their line ends.
+/// Sends the lines of standard input in chunks, without their line ends.
 fn read_lines(out: &tokio::sync::mpsc::Sender<io::Result<Vec<Vec<u8>>>>) {
     let mut input = BufReader::with_capacity(256 * 1024, io::stdin());
     let mut chunk = Vec::new();
@@ -194,7 +194,7 @@ fn read_lines(out: &tokio::sync::mpsc::Sender<io::Result<Vec<Vec<u8>>>>) {
         let end = match input.read_until(b'\n', &mut line) {
             Ok(read) => read == 0,
             Err(error) => {
-                // Nobody left to tell means that the sending side failed first.
+                // If the channel is closed, the sending side has failed first.
                 let _ = out.blocking_send(Err(error));
                 return;
             }
@@ -205,7 +205,7 @@ fn read_lines(out: &tokio::sync::mpsc::Sender<io::Result<Vec<Vec<u8>>>>) {
             }
             chunk.push(line);
         }
-        // What is there already goes together; a line is never held back to wait for the next.
+        // Lines that were already read go together; a line never waits for the next.
         let ready = input.buffer().is_empty() || chunk.len() == 1024;
         if (end || ready) && !chunk.is_empty() && out.blocking_send(Ok(std::mem::take(&mut chunk))).is_err() {
             return;
@@ -225,7 +225,7 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
     let topics = settings.topics()?;
     if settings.group.is_some() && (settings.from.is_some() || !settings.partitions.is_empty()) {
         return Err(
-            "with --group the group says which partitions are read and from where: leave -p and --from out".into()
+            "with --group the group decides which partitions are read and from where: leave -p and --from out".into()
         );
     }
     let mut properties = vec![("client.id", "kat"), ("auto.offset.reset", "earliest")];
@@ -234,7 +234,7 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
     }
     let consumer = Consumer::from_properties(settings.properties(&properties)?).await?;
 
-    // Where `--exit-at-end` ends: what the partitions held when we started.
+    // The end for `--exit-at-end`: the end offsets of the partitions at the start.
     let mut ends = HashMap::new();
     if settings.group.is_some() {
         consumer.subscribe(topics)?;
@@ -258,8 +258,7 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
         if settings.exit_at_end {
             let mut left = false;
             for (partition, end) in &ends {
-                // A partition that has no position yet (its offset is being looked up) is not at
-                // its end.
+                // A partition without a position (its offset is being looked up) is not at its end.
                 left |= *end > 0 && consumer.position(partition).is_none_or(|at| at < *end);
             }
             if !left {
@@ -276,7 +275,7 @@ async fn consume(settings: Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All partitions of a topic, or only those of these numbers.
+/// Returns all partitions of a topic, or only those with the numbers in `only`.
 async fn partitions_of(consumer: &Consumer, topic: &str, only: &[i32]) -> Result<Vec<TopicPartition>, Failure> {
     let all = consumer.partitions_for(topic).await?;
     if let Some(missing) = only.iter().find(|number| all.iter().all(|found| found.partition != **number)) {

@@ -6,8 +6,7 @@
 //! perf latency --bootstrap-server localhost:9092 --topic t --records 20000 --rate 2000
 //! ```
 //! Progress goes to standard error; the last line on standard output is one JSON object. Without an
-//! address it measures against a broker in the process, whose work then counts into the CPU and the
-//! memory.
+//! address it measures against a broker in the process; CPU and memory then include the broker's.
 
 mod common;
 
@@ -45,7 +44,7 @@ struct Settings {
     properties: Vec<(String, String)>,
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Default)]
 struct Outcome {
     records: u64,
@@ -71,14 +70,15 @@ async fn run() -> Result<(), Failure> {
         let cluster = testkit::Cluster::start(testkit::Options::new().brokers(1)).await?;
         settings.bootstrap = Some(cluster.bootstrap());
         embedded = Some(cluster);
-        eprintln!("no --bootstrap-server: a broker in the process; its work counts into cpu and rss");
+        eprintln!("no --bootstrap-server: starting a broker in the process; cpu and rss include it");
     }
     create_topic(&settings).await?;
     let outcome = match settings.mode.as_str() {
         "produce" => produce(&settings).await?,
         "consume" => {
             if embedded.is_some() {
-                // An embedded broker starts empty: something has to be there to be read.
+                // A broker in the process starts empty, so the records to be read are written
+                // first.
                 produce(&settings).await?;
             }
             consume(&settings).await?
@@ -121,7 +121,7 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
             "-X" => {
                 let pair = args.repeated(&arg)?;
                 let (name, value) =
-                    pair.split_once('=').ok_or_else(|| format!("-X wants property=value, not {pair:?}"))?;
+                    pair.split_once('=').ok_or_else(|| format!("-X requires property=value, not {pair:?}"))?;
                 settings.properties.push((name.to_owned(), value.to_owned()));
             }
             "-h" | "--help" => return Ok(None),
@@ -129,7 +129,7 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
         }
     }
     if settings.partitions < 1 || settings.rate < 1 || settings.records < 1 {
-        return Err("--partitions, --rate and --records want at least 1".into());
+        return Err("--partitions, --rate and --records require at least 1".into());
     }
     settings.compression.parse::<Compression>()?;
     Ok(Some(settings))
@@ -148,7 +148,7 @@ impl Settings {
         pairs
     }
 
-    /// A value that compresses about as well as text does: words, not noise and not zeros.
+    /// Returns a value of words, which compresses about as well as text, unlike noise or zeros.
     fn value(&self) -> Vec<u8> {
         let words = ["append", "broker", "topic", "partition", "offset", "group", "leader", "epoch", "batch", "record"];
         let (mut value, mut state) = (Vec::with_capacity(self.size + 16), 42_u64);
@@ -175,8 +175,8 @@ async fn create_topic(settings: &Settings) -> Result<(), Failure> {
 }
 
 impl Settings {
-    /// `-X` speaks to the producer or the consumer that is measured; the admin client only has to
-    /// find the cluster.
+    /// `-X` is for the producer or the consumer that is measured; the admin client only has to find
+    /// the cluster.
     fn properties_for_admin(&self) -> Vec<(String, String)> {
         vec![("bootstrap.servers".to_owned(), self.bootstrap.clone().unwrap_or_default())]
     }
@@ -188,8 +188,8 @@ async fn produce(settings: &Settings) -> Result<Outcome, Failure> {
     let value = settings.value();
     producer.partitions_for(&settings.topic).await?;
 
-    // Deliveries are looked at in order, a bounded number behind the sends, so that no failure goes
-    // unseen.
+    // Deliveries are awaited in order, a bounded number of records after their sends, so that every
+    // failure is noticed.
     let mut deliveries: VecDeque<Delivery> = VecDeque::with_capacity(1 << 17);
     let (started, cpu) = (Instant::now(), cpu_time());
     let mut progress = Progress::start();
@@ -198,7 +198,7 @@ async fn produce(settings: &Settings) -> Result<Outcome, Failure> {
         let record = Record::to(settings.topic.as_str()).with_partition(partition).with_value(&value);
         deliveries.push_back(match producer.try_send(record) {
             Ok(delivery) => delivery,
-            // Only when the buffer is full does it wait.
+            // Waits only if the buffer is full.
             Err(full) if full.error().kind() == ottla::ErrorKind::BufferFull => {
                 producer.send(full.into_record()).await?
             }
@@ -242,7 +242,7 @@ async fn consume(settings: &Settings) -> Result<Outcome, Failure> {
         if records > before {
             last = Instant::now();
         } else if last.elapsed() > Duration::from_secs(30) {
-            return Err(format!("no record for 30 s; {records} of {} were there", settings.records).into());
+            return Err(format!("no record for 30 s, after {records} of {}", settings.records).into());
         }
         progress.tell(records);
     }
@@ -255,7 +255,7 @@ async fn latency(settings: &Settings) -> Result<Outcome, Failure> {
     let defaults = [("compression.type", settings.compression.as_str()), ("linger.ms", "0")];
     let producer = Producer::from_properties(settings.properties(&defaults)).await?;
     let value = settings.value();
-    // The first record pays for connecting; it is not measured.
+    // The first record includes connecting, so it is not measured.
     producer.send(Record::to(settings.topic.as_str()).with_partition(0).with_value(&value)).await?.await?;
 
     let (sent, mut sends) = tokio::sync::mpsc::unbounded_channel::<(Instant, Delivery)>();
@@ -271,8 +271,8 @@ async fn latency(settings: &Settings) -> Result<Outcome, Failure> {
     let (started, cpu) = (Instant::now(), cpu_time());
     let mut progress = Progress::start();
     for n in 0..settings.records {
-        // Against a schedule, not against the last send: a stall must show in the latencies of what
-        // it delayed.
+        // Each send is scheduled by the clock, not after the last send, so that a stall shows in
+        // the latencies of all records that it delays.
         let due = started + Duration::from_nanos(n.saturating_mul(1_000_000_000) / settings.rate);
         if due > Instant::now() {
             tokio::time::sleep_until(due.into()).await;
@@ -322,7 +322,7 @@ fn report(settings: &Settings, mut outcome: Outcome) -> String {
     out
 }
 
-/// A line on standard error every two seconds.
+/// Prints a line on standard error every two seconds.
 struct Progress {
     started: Instant,
     last: Instant,
@@ -343,14 +343,14 @@ impl Progress {
     }
 }
 
-/// User and system time of this process so far; `None` where the system does not say it in /proc.
+/// Returns user and system time of this process so far, or `None` if the system has no /proc.
 fn cpu_time() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is a name in parentheses that may hold spaces; behind it, utime and stime
-    // are the 12th and 13th.
+    // The second field is a name in parentheses that may contain spaces; after it, utime and stime
+    // are the 12th and 13th field.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    // Linux shows hundredths of a second here on every platform.
+    // Linux reports hundredths of a second here on every platform.
     Some(Duration::from_millis(ticks * 10))
 }
 
@@ -358,7 +358,7 @@ fn cpu_since(before: Option<Duration>) -> Option<Duration> {
     Some(cpu_time()?.saturating_sub(before?))
 }
 
-/// The most memory that was resident at once.
+/// Returns the peak of the resident memory.
 fn peak_rss_mb() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

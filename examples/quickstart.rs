@@ -1,4 +1,5 @@
-//! The beginner's tutorial: words are produced to `myTopic`, acknowledged, and read by a group.
+//! The beginner's tutorial: produces words to `myTopic`, waits for their acknowledgements, and
+//! reads them in a group.
 //!
 //! ```sh
 //! cargo run --example quickstart                                         # on a broker in the process
@@ -36,7 +37,7 @@ async fn run() -> Result<(), Failure> {
         }
     }
 
-    // A cluster in the process, unless there is a real one to talk to. It ends when it is dropped.
+    // Starts a cluster in the process, unless an address was given. It ends when it is dropped.
     let mut embedded = None;
     let bootstrap = match bootstrap {
         Some(address) => address,
@@ -51,17 +52,17 @@ async fn run() -> Result<(), Failure> {
 
     create_topic(&bootstrap).await?;
     let produced = produce(&bootstrap).await?;
-    // The bound is for a broker that goes away under us: a consumer waits for records as long as it
-    // takes.
+    // The timeout is for a broker that goes away meanwhile: a consumer waits for records without a
+    // limit.
     match tokio::time::timeout(Duration::from_secs(60), consume(&bootstrap, produced)).await {
         Ok(done) => done?,
-        Err(_) => return Err("the words did not come back within a minute".into()),
+        Err(_) => return Err("the words were not read within a minute".into()),
     }
     drop(embedded);
     Ok(())
 }
 
-/// Makes sure that the topic is there.
+/// Creates the topic, unless it exists.
 async fn create_topic(bootstrap: &str) -> Result<(), Failure> {
     let admin = Admin::builder(bootstrap).build().await?;
     for created in admin.create_topics([NewTopic::new(TOPIC, 1)]).await? {
@@ -74,8 +75,8 @@ async fn create_topic(bootstrap: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends the words without waiting for each, prints the reports as they arrive, and gives back
-/// where the words stand.
+/// Sends the words without waiting for each, prints the reports as they arrive, and returns the
+/// positions of the words in the log.
 async fn produce(bootstrap: &str) -> Result<HashSet<(i32, i64)>, Failure> {
     let producer = Producer::builder(bootstrap).build().await?;
 
@@ -96,14 +97,14 @@ async fn produce(bootstrap: &str) -> Result<HashSet<(i32, i64)>, Failure> {
     });
 
     for word in WORDS {
-        // The record is in the buffer when this returns; its report comes later. The delivery
+        // The record is in the buffer when `send` returns; its report comes later. The delivery
         // itself may be dropped.
         let _delivery = producer.send(Record::to(TOPIC).with_value(word)).await?;
     }
 
     let outstanding = producer.flush(Duration::from_secs(15)).await;
     producer.close(Duration::from_secs(10)).await?;
-    // The last reports were made by the close; the stream ends behind them.
+    // The last reports were made by the close; the stream ends after them.
     let places = printer.await?;
     if outstanding > 0 || places.len() != WORDS.len() {
         return Err(format!("{} of {} words were acknowledged", places.len(), WORDS.len()).into());
@@ -111,7 +112,7 @@ async fn produce(bootstrap: &str) -> Result<HashSet<(i32, i64)>, Failure> {
     Ok(places)
 }
 
-/// Prints messages until each of the words has come back.
+/// Prints messages until each of the words was read.
 async fn consume(bootstrap: &str, mut expected: HashSet<(i32, i64)>) -> Result<(), Failure> {
     let consumer =
         Consumer::builder(bootstrap).group("myGroup").auto_offset_reset(OffsetReset::Earliest).build().await?;
@@ -126,10 +127,10 @@ async fn consume(bootstrap: &str, mut expected: HashSet<(i32, i64)>) -> Result<(
                     expected.remove(&(message.partition, message.offset));
                 }
             }
-            // The consumer goes on by itself after an error; one that it cannot go on from is
-            // followed by the end.
+            // The consumer recovers from an error by itself; after a fatal one `recv` returns
+            // `None`.
             Some(Err(error)) => println!("Consumer error: {error} ({})", error.advice()),
-            None => return Err("the consumer cannot go on".into()),
+            None => return Err("the consumer has ended".into()),
         }
     }
 

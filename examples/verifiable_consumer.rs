@@ -1,6 +1,6 @@
-//! Consumes a topic as a member of a group and prints what happens as lines of JSON: Kafka's
+//! Consumes a topic as a member of a group and prints its events as lines of JSON: Kafka's
 //! `VerifiableConsumer`, for its system tests. Events go to standard output, everything else to
-//! standard error; SIGTERM closes and ends it.
+//! standard error; SIGTERM closes the consumer and ends the program.
 //!
 //! ```sh
 //! verifiable_consumer --bootstrap-server localhost:9092 --topic numbers --group-id g --verbose
@@ -21,17 +21,17 @@ use ottla::{
 
 const HELP: &str = "usage: verifiable_consumer --bootstrap-server HOST:PORT[,...] --topic TOPIC --group-id GROUP
   --group-protocol P          classic (the default) or consumer
-  --group-remote-assignor A   for the protocol consumer
+  --group-remote-assignor A   for the consumer protocol
   --group-instance-id ID      makes it a static member
-  --session-timeout MS        for the protocol classic; default 30000
-  --assignment-strategy A     for the protocol classic, Java's class names too; default RangeAssignor
-  --max-messages N            how many; -1 (the default) until it is ended
-  --verbose                   an event for each record
+  --session-timeout MS        for the classic protocol; default 30000
+  --assignment-strategy A     for the classic protocol, also by Java's class names; default RangeAssignor
+  --max-messages N            number of records; -1 (the default): no limit
+  --verbose                   prints an event for each record
   --enable-autocommit         commits in the background instead of after each poll
   --reset-policy P            earliest (the default), latest or none
-  --command-config FILE       properties";
+  --command-config FILE       file of properties";
 
-/// A poll that gives nothing for so long is made again.
+/// Maximum duration of one poll; a poll without records is repeated.
 const POLL: Duration = Duration::from_secs(1);
 
 struct Options {
@@ -87,7 +87,7 @@ fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
         named.extend(remote_assignor.map(|assignor| ("group.remote.assignor", assignor)));
         named.push(("group.protocol", protocol));
     }
-    // What the options say wins over the file, as with Kafka's own.
+    // The options override the file, as in Kafka's own program.
     from_file.retain(|(name, _)| !named.iter().any(|(known, _)| known == name));
     from_file.extend(named.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Ok(Some(Options {
@@ -104,13 +104,13 @@ async fn run(options: Options) -> Result<(), Failure> {
     Event::new("startup_complete").print()?;
     let consumed = consume(&consumer, &options).await;
     if let Err(error) = &consumed {
-        // As Kafka's own: the reason goes to the log, and it ends in order.
+        // As in Kafka's own program, the reason goes to the log, and the program closes in order.
         eprintln!("the consumer ends: {error}");
     }
     let closed = consumer.close(Duration::from_secs(30)).await;
     Event::new("shutdown_complete").print()?;
     if let Err(error) = closed {
-        eprintln!("closed, but: {error}");
+        eprintln!("closed with an error: {error}");
     }
     consumed
 }
@@ -135,13 +135,13 @@ async fn consume(consumer: &Consumer, options: &Options) -> Result<(), Failure> 
                 }
             }
             Err(error) if error.is_fatal() => return Err(error.into()),
-            Err(error) => eprintln!("the consumer goes on: {error}"),
+            Err(error) => eprintln!("the consumer reports an error and continues: {error}"),
         }
     }
     Ok(())
 }
 
-/// Prints what was consumed, `left` records of it at most; gives what is to be committed.
+/// Prints at most `left` of the records; returns the offsets to be committed.
 fn show(records: &Records, left: &mut u64, verbose: bool) -> Result<Vec<(TopicPartition, i64)>, Failure> {
     let (mut summaries, mut offsets, mut count) = (Vec::new(), Vec::new(), 0_u64);
     for of_one in records.partitions() {
@@ -185,7 +185,7 @@ async fn commit(consumer: &Consumer, offsets: Vec<(TopicPartition, i64)>) -> Res
     Ok(())
 }
 
-/// Tells what the group gives and takes back.
+/// Prints the partitions that the group assigns and revokes.
 struct Rebalances;
 
 impl RebalanceListener for Rebalances {
@@ -197,7 +197,7 @@ impl RebalanceListener for Rebalances {
         tell("partitions_revoked", revoked.partitions())
     }
 
-    /// As Java's listeners do that make no difference.
+    /// Like Java's listeners without an `onPartitionsLost` of their own.
     async fn on_lost(&self, lost: &[TopicPartition]) -> ListenerResult {
         tell("partitions_revoked", lost)
     }

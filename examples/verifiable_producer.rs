@@ -1,6 +1,6 @@
-//! Produces increasing numbers and prints what became of each as a line of JSON: Kafka's
+//! Produces increasing numbers and prints the result of each as a line of JSON: Kafka's
 //! `VerifiableProducer`, for its system tests. Events go to standard output, everything else to
-//! standard error; SIGTERM drains and ends it.
+//! standard error; SIGTERM drains the producer and ends the program.
 //!
 //! ```sh
 //! verifiable_producer --bootstrap-server localhost:9092 --topic numbers --max-messages 1000 --throughput 100
@@ -28,13 +28,13 @@ use ottla::{
 };
 
 const HELP: &str = "usage: verifiable_producer --bootstrap-server HOST:PORT[,...] --topic TOPIC
-  --max-messages N         how many; -1 (the default) until it is ended
-  --throughput N           about so many a second; -1 (the default) as fast as possible
+  --max-messages N         number of records; -1 (the default): no limit
+  --throughput N           records a second; -1 (the default): as fast as possible
   --acks 0|1|-1            default -1
-  --message-create-time MS the first record's timestamp; default: when it is sent
+  --message-create-time MS the first record's timestamp; default: the time of sending
   --value-prefix N         values are N.0, N.1, … instead of 0, 1, …
-  --repeating-keys N       keys are 0 to N-1, over and over; default: none
-  --command-config FILE    properties; they win over this program's retries=0";
+  --repeating-keys N       keys are 0 to N-1, repeatedly; default: no keys
+  --command-config FILE    file of properties; they override this program's retries=0";
 
 struct Options {
     bootstrap: String,
@@ -95,7 +95,7 @@ fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
     Ok(Some(options))
 }
 
-/// What is counted for the summary; and the first event that could not be written.
+/// The counters for the summary, and the first event that could not be written.
 #[derive(Default)]
 struct Told {
     acked: AtomicU64,
@@ -114,8 +114,8 @@ impl Told {
     }
 
     fn error(&self, topic: &str, key: Option<&str>, value: &str, error: &Error) {
-        // As Java's programs do, the class of the exception; here that is the kind, and the
-        // broker's code if there is one.
+        // Java's program prints the class of the exception; here it is the broker's code, or the
+        // kind if there is no code.
         let exception = error.code().map_or_else(|| format!("{:?}", error.kind()), |code| code.to_string());
         let event = Event::new("producer_send_error").text("key", key).text("value", Some(value));
         let event = event.text("topic", Some(topic)).text("exception", Some(&exception));
@@ -141,7 +141,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         }
     };
     let mut builder = Producer::builder(&options.bootstrap).acks(options.acks).on_delivery(on_delivery);
-    // As with Kafka's own, nothing is sent again unless that is asked for.
+    // As in Kafka's own program, nothing is retried unless the user asks for it.
     if !options.properties.iter().any(|(name, _)| name == "retries" || name == "enable.idempotence") {
         builder = builder.retries(0);
     }
@@ -199,7 +199,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     Ok(closed?)
 }
 
-/// Keys and values by the number of their record.
+/// Makes the key and the value of a record from its number.
 #[derive(Clone, Copy)]
 struct Names {
     prefix: Option<i64>,

@@ -1,5 +1,5 @@
-//! A handler for each record, as most programs want it: orders are billed, those that cannot be go
-//! to the dead letters.
+//! Calls a handler for each record: orders are billed, and records that cannot be billed go to the
+//! dead letters.
 //!
 //! ```sh
 //! cargo run --example worker                                         # on a broker in the process
@@ -52,7 +52,7 @@ async fn run() -> Result<(), Failure> {
             other => return Err(format!("unknown argument {other}\n{HELP}").into()),
         }
     }
-    // It ends when it is dropped.
+    // The cluster ends when it is dropped.
     let mut embedded = None;
     let bootstrap = match bootstrap {
         Some(address) => address,
@@ -73,13 +73,13 @@ async fn run() -> Result<(), Failure> {
     let worker = consumer
         .worker()
         .concurrency(concurrency)
-        .order_by(OrderBy::Key) // one customer's orders one after the other, those of others beside them
+        .order_by(OrderBy::Key) // orders of one customer one after the other, those of different customers in parallel
         .retries(3)
         .handler_timeout(Duration::from_secs(5))
         .dead_letter(&producer, DEAD)
         .shutdown(async {
             if let Err(error) = tokio::signal::ctrl_c().await {
-                eprintln!("Ctrl-C cannot be heard: {error}");
+                eprintln!("Ctrl-C cannot be received: {error}");
                 std::future::pending().await
             }
         })
@@ -91,11 +91,12 @@ async fn run() -> Result<(), Failure> {
     for n in 0..orders {
         let customer = format!("customer-{}", n % 97);
         let cents = if n % 100 == 99 { "free".to_owned() } else { (n * 7).to_string() };
-        // The delivery may be dropped: close waits for it, and says what failed.
+        // The delivery may be dropped: the close waits for it, and reports failures.
         let _delivery = producer.send(Record::to(ORDERS).with_key(&customer).with_value(&cents)).await?;
     }
 
-    // All are handled when each was billed or buried; until then it shows how far it is.
+    // All orders are handled when each was billed or sent to the dead letters. Until then this
+    // prints the progress.
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let ended = loop {
         tokio::select! {
@@ -129,17 +130,17 @@ async fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a real program would do here: write to a database, call a service …
+/// Stands for the work of a real program: write to a database, call a service …
 async fn bill(record: &ConsumerRecord, billed: &AtomicU64) -> Result<(), BoxError> {
     let text = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
-    // Trying again would not make a number of it.
+    // A retry cannot succeed if the text is not a number.
     let cents: u64 = text.parse().map_err(NonRetriable::new)?;
     tokio::time::sleep(Duration::from_millis(1)).await;
     billed.fetch_add(cents, Ordering::Relaxed);
     Ok(())
 }
 
-/// Makes sure that the topics are there.
+/// Creates the topics, unless they exist.
 async fn create_topics(bootstrap: &str) -> Result<(), Failure> {
     let admin = Admin::builder(bootstrap).build().await?;
     for created in admin.create_topics([NewTopic::new(ORDERS, 6), NewTopic::new(DEAD, 1)]).await? {

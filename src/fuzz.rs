@@ -1,25 +1,25 @@
-//! What is fuzzed: every decoder of bytes and text from outside, by name, with what it may cost.
+//! The fuzz targets: every decoder of bytes and text from outside, by name, with its memory limit.
 //!
-//! It is there for the fuzzer (`fuzz/`, which builds with `--cfg fuzzing`) and for tests, which run
-//! every target over its seeds and over the inputs that once found something (`fuzz/kept`).
+//! The fuzzer (`fuzz/`, which builds with `--cfg fuzzing`) runs them, and so do tests: every target
+//! decodes its seeds and the inputs that once found a bug (`fuzz/kept`).
 
 use crate::{consumer, testkit, wire};
 
-/// A decoder under test. None may panic, whatever the bytes are.
+/// A decoder under test. It must not panic, whatever the bytes are.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name.
+    /// The target's name.
     pub name: &'static str,
-    /// Decodes.
+    /// Decodes the input.
     pub run: fn(&[u8]),
-    /// Inputs to begin with.
+    /// Initial inputs.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// The most memory that an input may take: so many bytes, and so many more for each of the
-    /// input's.
+    /// Maximum memory that an input may allocate: (fixed bytes, additional bytes for each byte of
+    /// the input).
     pub memory: (usize, usize),
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 10] = [
     Target {
         name: "batch",
@@ -58,8 +58,8 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "config", run: config, seeds: config_seeds, memory: (256 << 10, 64) },
 ];
 
-/// Lines of `name=value` as properties of all clients. Nothing is connected: without a runtime a
-/// client cannot be built, but all that it was told is checked before.
+/// Reads lines of `name=value` as properties of all clients. It opens no connection: without a
+/// runtime a client cannot be built, but all its properties are checked before that.
 fn config(input: &[u8]) {
     use std::{
         pin::pin,
@@ -125,7 +125,7 @@ mod tests {
         for folder in fs::read_dir(kept).expect("fuzz/kept is there").map(|entry| entry.expect("an entry").file_name())
         {
             let known = TARGETS.iter().any(|target| folder == target.name) || folder == "README.md";
-            assert!(known, "{folder:?} is no target");
+            assert!(known, "{folder:?} is not a target");
         }
     }
 }

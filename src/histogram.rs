@@ -2,15 +2,15 @@
 
 use std::{fmt, time::Duration};
 
-/// Buckets in each power of two: 2 to the power of this.
+/// Each power of two has two to the power of this number of buckets.
 const SUB_BITS: u32 = 4;
 const SUB: u64 = 1 << SUB_BITS;
 
-/// How often values of which size were seen, in at most 976 counters, whatever the values are.
+/// Counts values by their size, in at most 976 counters whatever the values are.
 ///
-/// Values below 32 are kept as they are; above, each power of two is cut into 16 equal parts, so a
+/// Values below 32 are kept exactly. Above, each power of two is cut into 16 equal buckets, so a
 /// value that is read back ([`quantile`](Self::quantile)) is at most 3.2 % off. Count, sum, mean
-/// and maximum are exact. Its unit is that of the field that holds it.
+/// and maximum are exact. The unit is that of the field that holds the histogram.
 ///
 /// ```
 /// # use ottla::metrics::Histogram;
@@ -20,7 +20,7 @@ const SUB: u64 = 1 << SUB_BITS;
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// As long as the largest value needs.
+    /// The buckets up to that of the largest value.
     buckets: Vec<u64>,
     count: u64,
     sum: u64,
@@ -28,31 +28,31 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// How many values were seen.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// All values together; stops at `u64::MAX`.
+    /// Returns the sum of all values; it stops at `u64::MAX`.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// The largest value; 0 when none was seen.
+    /// Returns the largest value, or 0 if there is none.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// The mean; 0 when no value was seen.
+    /// Returns the mean, or 0 if there are no values.
     pub fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
     }
 
-    /// The value that a share `q` of all values do not exceed: 0.5 for the median, 0.99 for the
-    /// 99th percentile. 0 when no value was seen; what lies outside of 0 to 1 is taken for the
-    /// nearer end.
+    /// Returns the value that a share `q` of all values do not exceed: 0.5 for the median, 0.99 for
+    /// the 99th percentile. Returns 0 if there are no values. A `q` outside of 0 to 1 counts as the
+    /// nearer bound.
     pub fn quantile(&self, q: f64) -> u64 {
-        // Not a number is taken for 0.
+        // NaN counts as 0.
         let rank = ((self.count as f64 * q.clamp(0.0, 1.0)).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {
@@ -64,14 +64,14 @@ impl Histogram {
         self.max
     }
 
-    /// The buckets that are not empty, in order: the largest value that each takes, and how many
-    /// values it holds. For handing the whole distribution on.
+    /// Returns the buckets that are not empty, in order: the largest value that each takes, and the
+    /// number of its values. It serves to export the whole distribution.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let counted = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
         counted.map(|(index, count)| (largest(index), *count))
     }
 
-    /// Adds what another one has seen.
+    /// Adds the values of another histogram.
     pub fn merge(&mut self, other: &Histogram) {
         self.reserve(other.buckets.len());
         for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
@@ -82,8 +82,8 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// What was seen since an earlier snapshot of the same histogram. Its maximum is read off the
-    /// buckets, as a quantile is.
+    /// Returns the values that were added since `earlier`, a snapshot of the same histogram. The
+    /// maximum of the result is read off the buckets, like a quantile, and is therefore not exact.
     #[must_use]
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let before = earlier.buckets.iter().copied().chain(std::iter::repeat(0));
@@ -135,7 +135,7 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// The bucket of a value.
+/// Returns the bucket of a value.
 fn index(value: u64) -> usize {
     if value < SUB {
         return value as usize;
@@ -144,7 +144,7 @@ fn index(value: u64) -> usize {
     (u64::from(shift) * SUB + (value >> shift)) as usize
 }
 
-/// The smallest value of a bucket, and how many values it takes.
+/// Returns the smallest value of a bucket, and the number of values that it covers.
 fn bounds(index: usize) -> (u64, u64) {
     let index = index as u64;
     if index < 2 * SUB {
@@ -176,7 +176,7 @@ mod tests {
         histogram
     }
 
-    /// Values of every size.
+    /// Generates values of every size.
     fn value() -> impl Strategy<Value = u64> {
         (0u32..64, any::<u64>()).prop_map(|(shift, value)| value >> shift)
     }

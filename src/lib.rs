@@ -1,17 +1,17 @@
-//! Ottla: a Kafka client in Rust with nothing of C in it.
+//! Ottla: a Kafka client in Rust without any C code.
 //!
-//! - [`Consumer::run`] calls a handler for every record: [`Worker`] keeps order, retries, dead
-//!   letters, commits and rebalances.
+//! - [`Consumer::run`] calls a handler for every record. [`Worker`] takes care of order, retries,
+//!   dead letters, commits and rebalances.
 //! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
-//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`](consumer::Records), of partitions that it was
-//!   assigned or that its group gives it.
+//! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`](consumer::Records), from
+//!   partitions that the program assigns or that the consumer's group assigns.
 //! - [`Admin`] creates, deletes, lists and describes topics.
-//! - [`security`] is TLS and SASL, for all of them.
-//! - `testkit` (a feature) is a Kafka cluster inside the process, with faults, to test against.
+//! - [`security`] has TLS and SASL, for all clients.
+//! - `testkit` (a feature) is a Kafka cluster inside the process, with fault injection, for tests.
 //!
-//! All of them run on the tokio runtime that they are built on, multi-threaded or current-thread,
-//! and none blocks a thread. They are made by builders, or from the property names of Kafka's Java
-//! client (librdkafka's are accepted where they differ).
+//! All clients run on the tokio runtime that they are built on, multi-threaded or current-thread,
+//! and none blocks a thread. A client is made by its builder, or from the property names of Kafka's
+//! Java client (librdkafka's names are accepted if they differ).
 //!
 //! ```
 //! # #[cfg(feature = "testkit")]
@@ -51,31 +51,35 @@
 //! # fn main() {}
 //! ```
 //!
-//! # What is promised
-//! A record that was acknowledged is in the log; with idempotence it is there once and in order. A
-//! record that was not says whether it may be there ([`Error::delivery_status`]). A consumer
-//! commits only what its reader, or the worker's handler, is done with. Memory is bounded by
-//! configured bytes; every wait but the one for records has a deadline; every future may be
-//! dropped.
+//! # Guarantees
+//! An acknowledged record is in the log; with idempotence it is there once and in order. The error
+//! of a record that was not acknowledged says whether the record may be in the log
+//! ([`Error::delivery_status`]). A consumer commits only records that its reader, or the worker's
+//! handler, has completed. Configured byte limits bound the memory. Every wait has a deadline,
+//! except the one for records. Every future may be dropped.
 //!
 //! # Observability
-//! [`Producer::metrics`] and [`Consumer::metrics`] are snapshots of what was counted,
-//! [`Consumer::status`] says what each partition waits for, [`ProducerInterceptor`](producer::ProducerInterceptor) sees each
-//! record and each result, and [`Worker::status`] and [`Worker::metrics`] are the same for
-//! handlers, and `tracing` is told what happens to batches, requests and connections, under the
-//! targets `ottla::producer`, `ottla::consumer`, `ottla::worker`, `ottla::cluster` and
-//! `ottla::security`: at WARN what was lost or is in the way, at INFO what is rare, at DEBUG a span
-//! for each produce request and an event for each batch that is sent again. Every event has
-//! `client_id`, `role` and, of a consumer, `group`.
+//! - [`Producer::metrics`] and [`Consumer::metrics`] return snapshots of the counters.
+//! - [`Consumer::status`] says why each partition waits.
+//! - [`ProducerInterceptor`](producer::ProducerInterceptor) sees each record and each result.
+//! - [`Worker::status`] and [`Worker::metrics`] say the same of handlers.
+//! - `tracing` receives the events of batches, requests and connections, under the targets
+//!   `ottla::producer`, `ottla::consumer`, `ottla::worker`, `ottla::cluster` and `ottla::security`:
+//!   WARN for losses and failures that persist, INFO for rare events, DEBUG for a span of each
+//!   produce request and an event for each batch that is sent again. Every event has `client_id`
+//!   and `role`, and for a consumer `group`.
 //!
 //! # Features
-//! `gzip`, `snappy`, `lz4`, `zstd` (default): the codecs. `tls` (default): TLS, with cryptography
-//! for x86_64 and aarch64; elsewhere the user brings a provider. `native-roots`: the system's
-//! certificate authorities. `pkcs12`: stores in PKCS#12. `testkit`: the cluster in the process.
+//! - `gzip`, `snappy`, `lz4`, `zstd` (default): the compression codecs.
+//! - `tls` (default): TLS, with cryptography for x86_64 and aarch64; on other platforms the user
+//!   supplies a provider.
+//! - `native-roots`: the system's certificate authorities.
+//! - `pkcs12`: PKCS#12 key stores.
+//! - `testkit`: the cluster inside the process.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// A warning in an example of the documentation or of the README is a mistake that readers would
-// copy. Examples may define and bind what only the reader uses.
+// The compiler's warnings are errors in the examples of the documentation and of the README,
+// because readers copy them. Examples may define items and variables that only the reader uses.
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 pub mod admin;
@@ -89,7 +93,7 @@ pub mod fuzz;
 mod histogram;
 mod log;
 pub mod metrics {
-    //! Types that the metrics of every client are made of.
+    //! Types that the metrics of every client share.
     //!
     //! The snapshots themselves are [`ProducerMetrics`](crate::producer::ProducerMetrics),
     //! [`ConsumerMetrics`](crate::consumer::ConsumerMetrics) and
@@ -126,7 +130,7 @@ pub use wire::{ApiKey, Compression};
 #[doc(no_inline)]
 pub use worker::Worker;
 
-/// The README's programs, held to compile and, where they bring their broker along, to run.
+/// Compiles the README's programs as doc tests, and runs those that start their own broker.
 #[cfg(all(doctest, feature = "testkit", feature = "tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,7 +1,7 @@
 //! Builders of clients for a cluster of `testkit`.
 //!
-//! They stand in a room of their own, above the clients and the testkit, because neither may know
-//! the other: the testkit must not be built on the client that it tests.
+//! They are in a room of their own, above the clients and the testkit, because neither may use the
+//! other: the testkit must not depend on the client that it tests.
 
 use crate::{
     admin::{Admin, AdminBuilder},
@@ -11,10 +11,10 @@ use crate::{
 };
 
 impl Cluster {
-    /// Settings for a producer of this cluster: its [addresses](Self::bootstrap) and its
-    /// [network](Self::network) are set, be they TCP or in memory.
+    /// Returns a builder for a producer of this cluster, with its [addresses](Self::bootstrap) and
+    /// its [network](Self::network), TCP or in memory.
     ///
-    /// Security is the test's: a cluster under TLS or SASL wants [`ProducerBuilder::security`].
+    /// The test sets the security: a cluster with TLS or SASL needs [`ProducerBuilder::security`].
     ///
     /// ```
     /// use ottla::{Record, testkit::{Cluster, Options}};
@@ -31,7 +31,7 @@ impl Cluster {
         Producer::builder(self.bootstrap()).network(self.network())
     }
 
-    /// Settings for a consumer of this cluster, as [`producer`](Self::producer).
+    /// Returns a builder for a consumer of this cluster, like [`producer`](Self::producer).
     ///
     /// ```
     /// use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
@@ -51,7 +51,7 @@ impl Cluster {
         Consumer::builder(self.bootstrap()).network(self.network())
     }
 
-    /// Settings for an admin client of this cluster, as [`producer`](Self::producer).
+    /// Returns a builder for an admin client of this cluster, like [`producer`](Self::producer).
     ///
     /// ```
     /// use ottla::{admin::NewTopic, testkit::{Cluster, Options}};

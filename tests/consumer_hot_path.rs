@@ -1,8 +1,8 @@
-//! What a record and a batch may allocate, from the broker's answer to the reader's hand: counted,
-//! so that no machine's mood matters.
+//! Bounds the allocations for a record and a batch, from the broker's response to the reader: they
+//! are counted, so that the machine's load does not matter.
 //!
-//! The broker is a process of its own, so that only the client's allocations are counted. One test,
-//! because whatever else runs in the process would be counted, too.
+//! The broker is a process of its own, so that only the client's allocations are counted. There is
+//! only one test, because another one in the same process would be counted too.
 
 mod broker;
 
@@ -18,13 +18,13 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const RECORDS: usize = 500_000;
 
-/// Allocations, and reallocations, of a run.
+/// Returns the allocations and reallocations of a run.
 fn counted(region: &Region<'_, System>) -> usize {
     let change = region.change();
     change.allocations + change.reallocations
 }
 
-/// Reads so many records by polls; how many polls it took.
+/// Reads `records` records by polls; returns the number of polls.
 async fn by_polls(consumer: &Consumer, records: usize) -> usize {
     let (mut read, mut polls, mut bytes) = (0, 0, 0);
     while read < records {
@@ -71,8 +71,8 @@ async fn allocates_per_batch_but_not_per_record() {
         received as f64 / RECORDS as f64
     );
 
-    // A poll has its list of portions, an answer its buffer and lists, a slice of it its steps:
-    // nothing goes with records.
+    // A poll has its list of batches, a response its buffer and lists, and each of its slices its
+    // batches: no allocation is per record.
     assert!(polled <= 6 * polls, "{polled} allocations in {polls} polls of {RECORDS} records");
     assert!(received * 20 <= RECORDS, "{received} allocations for {RECORDS} records");
     consumer.close(Duration::from_secs(10)).await.expect("closed");

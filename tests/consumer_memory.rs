@@ -1,5 +1,5 @@
 //! A consumer of two hundred partitions, each full of batches of one mebibyte, stays within its
-//! bound: the process's own resident memory is the witness. The broker is a process of its own.
+//! bound, measured by the process's resident memory. The broker is a process of its own.
 #![cfg(target_os = "linux")]
 
 mod broker;
@@ -11,11 +11,11 @@ use ottla::{Consumer, TopicPartition};
 
 const MIB: usize = 1 << 20;
 const PARTITIONS: i32 = 200;
-/// Memory on top of the bound: sockets, and what the allocator keeps. The pages of the program's
-/// own file are not counted, because their number depends on the build.
+/// Memory beyond the bound: sockets, and memory that the allocator keeps. The pages of the
+/// program's own file are not counted, because their number depends on the build.
 const BESIDE: usize = 10 * MIB;
 
-/// A line of `/proc/self/status`, in bytes.
+/// Returns a line of `/proc/self/status`, in bytes.
 fn status(name: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").expect("procfs");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
@@ -35,12 +35,12 @@ async fn resident_memory_stays_within_queued_max_bytes() {
         let mut polls = 0;
         while seen.iter().any(|count| *count < 32) {
             if polls % 50 == 0 {
-                // Time for all that can be fetched ahead.
+                // Leaves time for all that can be fetched ahead.
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
             polls += 1;
             let records = consumer.poll(Duration::from_secs(30)).await.expect("no error");
-            assert!(!records.is_empty(), "it never stalls");
+            assert!(!records.is_empty(), "the consumer never stalls");
             for record in &records {
                 seen[record.partition() as usize] += 1;
             }
@@ -48,7 +48,7 @@ async fn resident_memory_stays_within_queued_max_bytes() {
         let peak = status("VmHWM").saturating_sub(status("RssFile"));
         println!("bound {} MiB: {} MiB resident at most", bound / MIB, peak / MIB);
         assert!(peak <= bound + BESIDE, "{peak} bytes were resident where the bound is {bound}");
-        assert!(peak >= bound / 2, "it does read ahead: {peak} bytes of {bound}");
+        assert!(peak >= bound / 2, "the consumer reads ahead: {peak} bytes of {bound}");
         consumer.close(Duration::from_secs(10)).await.expect("closed");
     }
 }

@@ -1,8 +1,8 @@
-//! What a record and a batch may allocate, from `send` to the acknowledgement: counted, so that no
-//! machine's mood matters.
+//! Bounds the allocations for a record and a batch, from `send` to the acknowledgement: they are
+//! counted, so that the machine's load does not matter.
 //!
-//! The broker is a process of its own, so that only the client's allocations are counted. One test,
-//! because whatever else runs in the process would be counted, too.
+//! The broker is a process of its own, so that only the client's allocations are counted. There is
+//! only one test, because another one in the same process would be counted too.
 
 mod broker;
 
@@ -17,17 +17,17 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const RECORDS: usize = 200_000;
 const AT_ONCE: usize = 1_000;
-/// So many records are in the buffer at most: a program that sends steadily, and not one that fills
-/// all memory first.
+/// Maximum number of records in the buffer, like in a program that sends steadily, and unlike one
+/// that fills all memory first.
 const BEHIND: usize = 20_000;
 
-/// Allocations, and reallocations, of a run.
+/// Returns the allocations and reallocations of a run.
 fn counted(region: &Region<'_, System>) -> usize {
     let change = region.change();
     change.allocations + change.reallocations
 }
 
-/// How many batches were sent.
+/// Returns the number of batches that were sent.
 fn batches(producer: &Producer) -> usize {
     usize::try_from(producer.metrics().batch_records.count()).expect("a count")
 }
@@ -54,7 +54,7 @@ async fn many_at_once(producer: &Producer, value: &[u8]) {
 
 #[tokio::test]
 async fn allocates_per_batch_but_not_per_record() {
-    // The default; and Java's, of which more share what their request costs.
+    // The default size, and Java's; more batches of the latter share the cost of a request.
     for batch_size in [256 * 1024, 16 * 1024] {
         hold(batch_size).await;
     }

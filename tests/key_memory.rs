@@ -1,5 +1,5 @@
-//! A client's private key is nowhere in the memory of the process once the client is dropped. In a
-//! process of its own, whose other threads hold no key.
+//! A client's private key is nowhere in the memory of the process once the client is dropped. The
+//! test has a process of its own, in which no other thread holds a key.
 #![cfg(all(feature = "tls", target_os = "linux"))]
 
 use std::{
@@ -16,13 +16,12 @@ use ottla::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-/// As many bytes of a key as are looked for at a time.
+/// Number of bytes of a key that one search looks for.
 const WINDOW: usize = 16;
-/// The bytes that are looked for are kept in this disguise, so that the search does not find its
-/// own.
+/// The searched bytes are kept XORed with this, so that the search does not find its own copy.
 const MASK: u8 = 0x5a;
 
-/// Parts of a key: of its PEM text, of its DER, and of the latter backwards, as numbers stand in
+/// Parts of a key: of its PEM text, of its DER, and of the latter reversed, as numbers are in
 /// memory.
 struct Needles(Vec<(&'static str, [u8; WINDOW])>);
 
@@ -42,7 +41,7 @@ fn read(name: &str) -> Zeroizing<Vec<u8>> {
 }
 
 impl Needles {
-    /// Of a key in plain PEM.
+    /// Takes parts of a key in plain PEM.
     #[inline(never)]
     fn of(name: &str) -> Self {
         let text = read(name);
@@ -53,7 +52,7 @@ impl Needles {
         let mut der = Zeroizing::new(vec![0; digits.len()]);
         let length = STANDARD.decode_slice(&*digits, &mut der).unwrap();
         let mut needles = Vec::new();
-        // The front of an RSA key is public, and a key of an elliptic curve has its number in the
+        // The front of an RSA key is public, and the number of an elliptic-curve key is in the
         // first half.
         let places: &[usize] = if length > 500 { &[35, 50, 60, 70, 80, 90] } else { &[27, 33] };
         for percent in places {
@@ -63,14 +62,14 @@ impl Needles {
             backwards.reverse();
             needles.push(("number", masked(&backwards)));
             backwards.zeroize();
-            // Within one line of 64 digits.
+            // The part is within one line of 64 digits.
             let digit = at * 4 / 3;
             needles.push(("PEM", masked(&digits[digit - digit % 64 + (digit % 64).min(64 - WINDOW)..])));
         }
         Self(needles)
     }
 
-    /// The kinds of needles that are found in memory that can be written.
+    /// Returns the kinds of needles that are found in writable memory.
     #[inline(never)]
     fn found(&self) -> Vec<String> {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -90,11 +89,11 @@ impl Needles {
                 let end = if at < own.start { to.min(own.start) } else { to };
                 let size = (end - at).min(buffer.len());
                 memory.seek(SeekFrom::Start(at as u64)).unwrap();
-                // What was unmapped meanwhile is not memory any more.
+                // A region that was unmapped meanwhile is not memory any more.
                 if memory.read_exact(&mut buffer[..size]).is_ok() {
                     self.search(&buffer[..size], line, at - from, &mut found);
                 }
-                // Windows that lie over the end of a piece are in the next one too.
+                // A window that crosses the end of a piece is in the next piece too.
                 at += if size == buffer.len() { size - WINDOW } else { size };
             }
         }
@@ -134,12 +133,12 @@ fn uses(tls: Tls, connects: bool) {
         } else {
             drop(Admin::builder("127.0.0.1:9").security(Security::ssl(tls)).build().await.unwrap());
         }
-        // Tasks of connections end behind their client.
+        // The tasks of connections end after their client.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     });
 }
 
-/// A text as a user hands it over.
+/// Returns a text as a user passes it.
 fn text(name: &str) -> ottla::security::Secret {
     ottla::security::Secret::from(&read(name)[..])
 }
@@ -147,7 +146,7 @@ fn text(name: &str) -> ottla::security::Secret {
 #[test]
 fn private_key_leaves_memory_after_drop() {
     let rsa = Needles::of("client.key");
-    // The search finds what is there.
+    // Checks that the search finds a copy.
     let copy = read("client.key");
     assert!(rsa.found().iter().any(|found| found.starts_with("PEM")));
     drop(copy);
@@ -169,7 +168,7 @@ fn private_key_leaves_memory_after_drop() {
     uses(Tls::new().client_certificate_files(file("server-renewed.pem"), file("server-renewed.key")), true);
     assert_eq!(ec.found(), Vec::<String>::new(), "P-256");
 
-    // By properties, as text: the pairs of a builder are kept, too.
+    // The key comes as text by properties: a builder keeps the pairs too.
     runtime().block_on(async {
         let (chain, key) = (read("client.pem"), read("client.key"));
         let pairs = [

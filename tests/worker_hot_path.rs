@@ -1,7 +1,7 @@
-//! What a record (without headers) may allocate on its way through a worker: nothing but what its
-//! handler does. Counted, so that no machine's mood matters.
+//! Bounds the allocations for a record (without headers) in a worker: none except those of its
+//! handler. They are counted, so that the machine's load does not matter.
 //!
-//! One test, because whatever else runs in the process would be counted, too.
+//! There is only one test, because another one in the same process would be counted too.
 
 mod broker;
 
@@ -28,7 +28,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const RECORDS: usize = 500_000;
 
-/// Counts, and says when there were enough.
+/// Counts records, and notifies after every [`RECORDS`].
 #[derive(Default)]
 struct Count {
     handled: AtomicUsize,
@@ -49,13 +49,13 @@ struct ByReference(Arc<Count>);
 impl Handler for ByReference {
     async fn handle(&self, record: &ConsumerRecord) -> Result<(), BoxError> {
         self.0.one(record);
-        // As if there were something to wait for.
+        // The handler waits once, like one that awaits something.
         tokio::task::yield_now().await;
         Ok(())
     }
 }
 
-/// Allocations for each record.
+/// Returns the number of allocations per record.
 async fn of(
     what: &str,
     source: &Broker,

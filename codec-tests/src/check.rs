@@ -28,12 +28,12 @@ pub struct Counts {
     pub inputs: u64,
     pub round_trips: u64,
     pub damaged: u64,
-    /// Damaged bytes that both decoders read, as the same output.
+    /// Damaged bytes that both decoders read, with the same output.
     pub both_read: u64,
     /// Damaged bytes that only the C library reads.
     pub only_c_reads: u64,
     /// Damaged zstd frames that only Ottla's decoder reads: it is less strict than C's about some
-    /// invalid frames. A record batch with such a frame is refused before, by its own checksum.
+    /// invalid frames. The checksum of the record batch refuses such a frame before it is decoded.
     pub only_ours_reads: u64,
 }
 
@@ -94,7 +94,8 @@ impl Checker {
         Ok(())
     }
 
-    /// Ottla's decoder returns the input, and an error if the limit is one byte too low.
+    /// Checks that Ottla's decoder returns the input, and an error if the limit is one byte too
+    /// low.
     fn reads(&mut self, codec: Codec, input: &[u8], encoded: &[u8], by: &str) -> Result<(), Finding> {
         let read = self.ours(codec, |ours| ours.decode(codec, encoded, input.len()));
         same(codec, input, read, encoded, &format!("{by}, read by ours"))?;
@@ -108,14 +109,15 @@ impl Checker {
         Ok(())
     }
 
-    /// Damaged bytes cause no panic, and are decoded to the C library's output or not at all.
+    /// Checks that damaged bytes cause no panic, and are decoded to the C library's output or not
+    /// at all.
     fn damaged(&mut self, codec: Codec, bad: &[u8], by: &str) -> Result<(), Finding> {
         self.counts.damaged += 1;
         let ours = self.ours(codec, |ours| ours.decode(codec, bad, LIMIT));
         let theirs = self.c.decode(codec, bad, LIMIT);
         match (ours, theirs) {
             (Ok(ours), Ok(theirs)) if ours == theirs => self.counts.both_read += 1,
-            (Ok(_), Ok(_)) => return Err(finding(codec, format!("damaged ({by}): both read it, not alike"), bad)),
+            (Ok(_), Ok(_)) => return Err(finding(codec, format!("damaged ({by}): both read it, differently"), bad)),
             (Ok(_), Err(_)) if matches!(codec, Codec::Zstd) => self.counts.only_ours_reads += 1,
             (Ok(ours), Err(error)) => {
                 let what = format!("damaged ({by}): ours reads {} bytes, the C library says: {error}", ours.len());
@@ -158,7 +160,7 @@ fn same(codec: Codec, input: &[u8], read: Result<Vec<u8>, String>, encoded: &[u8
 fn level(codec: Codec, random: &mut Random) -> i32 {
     match codec {
         Codec::Gzip => *random.choose(&[-1, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
-        // Java's default, 3, is the most used.
+        // Java's default, 3, is used most.
         Codec::Zstd => *random.choose(&[-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 3, 4]),
         Codec::Snappy | Codec::Lz4 => 0,
     }

@@ -4,11 +4,11 @@ use std::{env, fs, path::Path};
 
 use crate::random::Random;
 
-/// The largest generated input. A batch of the producer's default size is a quarter of it.
+/// Maximum size of a generated input. A batch of the producer's default size is a quarter of it.
 const LARGEST: usize = 1 << 20;
-/// The limit of the bytes of all real files together.
+/// Limit of the bytes of all real files together.
 const REAL: usize = 24 << 20;
-/// Sizes at which one of the codecs begins another block or another way of searching.
+/// Sizes at which one of the codecs begins another block or another search method.
 const BORDERS: [usize; 12] = [
     64,
     1 << 10,
@@ -115,7 +115,7 @@ impl Default for Inputs {
     }
 }
 
-/// A few inputs are large, since they take most of the time.
+/// Returns a size. Large inputs are rare, because they take most of the time.
 fn size(random: &mut Random) -> usize {
     match random.below(40) {
         0 => random.size(1 << 16, LARGEST),
@@ -147,7 +147,7 @@ fn skewed(random: &mut Random, end: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a short piece again and again, and at times another one.
+/// Appends a short piece again and again, and sometimes another piece.
 fn periodic(random: &mut Random, end: usize, out: &mut Vec<u8>) {
     while out.len() < end {
         let period = random.size(1, 2000);
@@ -164,7 +164,7 @@ fn copies(random: &mut Random, end: usize, out: &mut Vec<u8>) {
     let symbols = *random.choose(&[2, 16, 64, 256]);
     let longest = *random.choose(&[8, 40, 300, 70_000]);
     let farthest = *random.choose(&[16, 1 << 10, 1 << 16, 1 << 19]);
-    // The last distances come again, as they do in records of one shape.
+    // The last distances are repeated, as they are in records of one shape.
     let mut last = [1usize; 3];
     while out.len() < end {
         let literals = random.size(1, 40) - usize::from(random.one_in(2));
@@ -228,7 +228,7 @@ fn varint(number: u64, out: &mut Vec<u8>) {
     out.push(left as u8);
 }
 
-/// Appends numbers of four or eight bytes that grow by little, as in columns and sensors.
+/// Appends numbers of four or eight bytes that grow slowly, like those of columns and sensors.
 fn numbers(random: &mut Random, end: usize, out: &mut Vec<u8>) {
     let (eight, step) = (random.one_in(2), random.size(1, 1 << 20));
     let mut number = random.next();

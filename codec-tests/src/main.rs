@@ -27,7 +27,7 @@ const USAGE: &str = "usage: codec-tests [--inputs 5000] [--seed 1] [--only NUMBE
   --only    number of a single input
   FILE      files to be used whole, instead of generated inputs";
 
-/// The run ends after that many findings.
+/// Number of findings at which the run ends.
 const ENOUGH: usize = 20;
 const PROGRESS: Duration = Duration::from_secs(30);
 
@@ -42,14 +42,14 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
     let mut parsed = Args { inputs: 5000, seed: 1, only: None, files: Vec::new() };
     while let Some(arg) = args.next() {
         let mut number = || -> Result<u64, String> {
-            let value = args.next().ok_or_else(|| format!("{arg} wants a number"))?;
+            let value = args.next().ok_or_else(|| format!("{arg} requires a number"))?;
             value.parse().map_err(|error| format!("{arg} {value}: {error}"))
         };
         match arg.as_str() {
             "--inputs" => parsed.inputs = number()?,
             "--seed" => parsed.seed = number()?,
             "--only" => parsed.only = Some(number()?),
-            option if option.starts_with('-') => return Err(format!("{option} is not known")),
+            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             file => parsed.files.push(file.into()),
         }
     }
@@ -103,7 +103,7 @@ impl Run {
         let written = fs::create_dir_all(&folder)
             .and_then(|()| fs::write(folder.join(format!("{name}.input")), input))
             .and_then(|()| fs::write(folder.join(format!("{name}.encoded")), &finding.encoded));
-        let kept = written.map_or_else(|error| format!("could not be kept: {error}"), |()| "kept in found/".into());
+        let kept = written.map_or_else(|error| format!("could not be written: {error}"), |()| "kept in found/".into());
         format!("{:?}: {} (--seed {} --only {number}; {name} {kept})", finding.codec, finding.what, self.seed)
     }
 }

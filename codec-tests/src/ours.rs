@@ -1,8 +1,8 @@
-//! Ottla's codecs, as a batch is sealed and read with them.
+//! Ottla's codecs, called like a producer and a consumer call them for a batch.
 
 use crate::codec::{Compression, CompressorState, DecompressorState, compress, decompress};
 
-/// The codecs that have a C library beside them, with their numbers in a batch's attributes.
+/// The codecs that have a C library to compare with, with their numbers in a batch's attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     Gzip = 1,
@@ -16,7 +16,7 @@ pub const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Z
 /// The format of records since Kafka 0.11, in which LZ4 frames are read strictly.
 const MAGIC: i8 = 2;
 
-/// Encoder and decoder states, used again for every input, as a producer and a consumer do.
+/// Encoder and decoder states, reused for every input, like in a producer and a consumer.
 #[derive(Default)]
 pub struct Ours {
     writing: CompressorState,

@@ -37,7 +37,7 @@ impl Random {
         &from[self.below(from.len())]
     }
 
-    /// Returns a size between both bounds whose logarithm is evenly spread.
+    /// Returns a size between both bounds, with an evenly spread logarithm.
     pub fn size(&mut self, low: usize, high: usize) -> usize {
         let bits = self.between(low.max(1).ilog2() as usize, high.ilog2() as usize);
         self.between(1 << bits, (2 << bits) - 1).clamp(low, high)

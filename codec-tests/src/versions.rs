@@ -1,4 +1,4 @@
-//! The versions of the codecs must be those of the main workspace's lock file.
+//! Checks that the versions of the codecs are those of the main workspace's lock file.
 
 /// The crates that encode and decode.
 const CODECS: [&str; 8] = ["flate2", "lz4_flex", "snap", "zlib-rs", "zrip", "zrip-core", "zrip-decode", "zrip-encode"];
@@ -6,7 +6,7 @@ const CODECS: [&str; 8] = ["flate2", "lz4_flex", "snap", "zlib-rs", "zrip", "zri
 /// Returns the codecs' names and versions.
 ///
 /// # Errors
-/// The lock files differ; the error holds the command that mends it.
+/// An error if the lock files differ; it contains the command that corrects this.
 pub fn versions() -> Result<Vec<String>, String> {
     let (ours, here) = (include_str!("../../Cargo.lock"), include_str!("../Cargo.lock"));
     CODECS
@@ -17,7 +17,7 @@ pub fn versions() -> Result<Vec<String>, String> {
                 "{name} is at another version in the main workspace: \
                  cargo update --manifest-path codec-tests/Cargo.toml {name} --precise {ours}"
             )),
-            _ => Err(format!("{name} is not in both lock files: mend the list in codec-tests/src/versions.rs")),
+            _ => Err(format!("{name} is not in both lock files: correct the list in codec-tests/src/versions.rs")),
         })
         .collect()
 }

@@ -1,11 +1,11 @@
-//! JSON, as far as the examples write it.
+//! Writes the JSON that the examples print.
 
-/// A list of what is JSON already.
+/// Returns a list of items that are JSON already.
 pub fn list(items: impl IntoIterator<Item = String>) -> String {
     format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
 }
 
-/// A string with its quotation marks.
+/// Returns a string with its quotation marks.
 pub fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

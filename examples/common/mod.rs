@@ -1,5 +1,5 @@
-//! What the examples share: reading arguments, and ending with an error that a person can use.
-#![allow(dead_code, unreachable_pub, reason = "each example takes what it needs of this")]
+//! The code that the examples share: reading arguments, and ending with an error and advice.
+#![allow(dead_code, unreachable_pub, reason = "each example uses only a part of this")]
 
 pub mod json;
 pub mod verifiable;
@@ -9,13 +9,13 @@ use std::{
     process::ExitCode,
 };
 
-/// What ends a program: a message for standard error.
+/// An error that ends a program; its message goes to standard error.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// The words behind the program's name, taken one by one.
+/// The words after the program's name, read one by one.
 pub struct Args {
     rest: VecDeque<String>,
-    /// Options whose value was taken.
+    /// The options that were read with their values.
     given: BTreeSet<String>,
 }
 
@@ -24,7 +24,7 @@ impl Args {
         Self { rest: std::env::args().skip(1).collect(), given: BTreeSet::new() }
     }
 
-    /// The next word; `--name=value` comes as two.
+    /// Returns the next word; `--name=value` counts as two.
     pub fn next(&mut self) -> Option<String> {
         let word = self.rest.pop_front()?;
         match word.split_once('=') {
@@ -36,8 +36,8 @@ impl Args {
         }
     }
 
-    /// The value that has to stand behind `option`, which may be given once: the last of several
-    /// would win unseen.
+    /// Returns the value after `option`, which may be given once. A second value is an error,
+    /// because the user would not see which of the two counts.
     pub fn value(&mut self, option: &str) -> Result<String, Failure> {
         let name = match option {
             "-b" | "--broker-list" => "--bootstrap-server",
@@ -47,23 +47,23 @@ impl Args {
             option => option,
         };
         if !self.given.insert(name.to_owned()) {
-            return Err(format!("{option} is given twice, and only one value can count").into());
+            return Err(format!("{option} is given twice; give it once").into());
         }
         self.repeated(option)
     }
 
-    /// The value that has to stand behind `option`, which may be given many times.
+    /// Returns the value after `option`, which may be given many times.
     pub fn repeated(&mut self, option: &str) -> Result<String, Failure> {
-        self.rest.pop_front().ok_or_else(|| format!("{option} wants a value").into())
+        self.rest.pop_front().ok_or_else(|| format!("{option} requires a value").into())
     }
 
-    /// The number that has to stand behind `option`, which may be given once.
+    /// Returns the number after `option`, which may be given once.
     pub fn number<T: std::str::FromStr>(&mut self, option: &str) -> Result<T, Failure> {
         let value = self.value(option)?;
         number(option, &value)
     }
 
-    /// The number that has to stand behind `option`, which may be given many times.
+    /// Returns the number after `option`, which may be given many times.
     pub fn repeated_number<T: std::str::FromStr>(&mut self, option: &str) -> Result<T, Failure> {
         let value = self.repeated(option)?;
         number(option, &value)
@@ -71,10 +71,10 @@ impl Args {
 }
 
 fn number<T: std::str::FromStr>(option: &str, value: &str) -> Result<T, Failure> {
-    value.parse().map_err(|_| format!("{option} wants a number, not {value:?}").into())
+    value.parse().map_err(|_| format!("{option} requires a number, not {value:?}").into())
 }
 
-/// Turns how a program ended into its exit code, the error on standard error.
+/// Turns a program's result into its exit code, and prints an error on standard error.
 pub fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

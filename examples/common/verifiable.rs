@@ -1,4 +1,4 @@
-//! What the two programs for Kafka's system tests share: events as lines of JSON, files of
+//! The code that the two programs for Kafka's system tests share: events as lines of JSON, files of
 //! properties, SIGTERM.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use super::{Args, Failure, json::text};
 
-/// An event: a line of JSON on standard output, as Kafka's own programs write it.
+/// An event: a line of JSON on standard output, like those of Kafka's own programs.
 pub struct Event(String);
 
 impl Event {
@@ -19,7 +19,7 @@ impl Event {
         Self(format!(r#"{{"timestamp":{millis},"name":{}"#, text(name)))
     }
 
-    /// A field whose value is JSON already.
+    /// Adds a field with a value that is JSON already.
     pub fn raw(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         // Writing to a string cannot fail.
         let _ = write!(self.0, ",{}:{value}", text(name));
@@ -43,7 +43,7 @@ impl Event {
     }
 }
 
-/// The whole of such a program: `parse` gives `None` where only the help was asked for.
+/// Runs such a program. `parse` returns `None` if the arguments only ask for the help.
 pub async fn main<O, R: Future<Output = Result<(), Failure>>>(
     help: &str,
     parse: impl FnOnce(&mut Args) -> Result<Option<O>, Failure>,
@@ -59,14 +59,14 @@ pub async fn main<O, R: Future<Output = Result<(), Failure>>>(
     }
 }
 
-/// Reads a file of properties: `name=value` or `name: value`, with comments behind `#` or `!`.
+/// Reads a file of properties: `name=value` or `name: value`, with comments after `#` or `!`.
 pub fn properties(path: &str) -> Result<Vec<(String, String)>, Failure> {
     let content = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
     lines
         .map(|line| {
             let (name, value) =
-                line.split_once(['=', ':']).ok_or_else(|| format!("{path}: {line:?} is no property"))?;
+                line.split_once(['=', ':']).ok_or_else(|| format!("{path}: {line:?} is not a property"))?;
             Ok((name.trim().to_owned(), value.trim().to_owned()))
         })
         .collect()
@@ -86,14 +86,14 @@ pub async fn terminated() {
                 }
             }
             (Err(error), _) | (_, Err(error)) => {
-                eprintln!("signals cannot be heard: {error}");
+                eprintln!("signals cannot be received: {error}");
                 std::future::pending().await
             }
         }
     }
     #[cfg(not(unix))]
     if let Err(error) = tokio::signal::ctrl_c().await {
-        eprintln!("Ctrl-C cannot be heard: {error}");
+        eprintln!("Ctrl-C cannot be received: {error}");
         std::future::pending().await
     }
 }

@@ -1,5 +1,4 @@
-//! What was found: panics, too much memory, inputs that take too long. Each is saved with its
-//! input.
+//! The findings: panics, too much memory, inputs that take too long. Each is saved with its input.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -14,38 +13,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An input that takes more of the processor than this is a finding. Not of the clock, where there
-/// is another way: on a busy machine the program may stand still for longer.
+/// Processor time above which an input is a finding. The clock counts only if the processor time is
+/// unknown, because on a busy machine the program may stand still for longer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same by the clock, for one that waits and takes nothing of the processor.
+/// Time by the clock above which an input is a finding, for one that waits without using the
+/// processor.
 const WAITS: Duration = Duration::from_secs(600);
 
-/// The input under way, and of which target.
+/// The target of the current input, and the input.
 static CURRENT: Mutex<(String, Vec<u8>)> = Mutex::new((String::new(), Vec::new()));
-/// Where the last panic was, and what it said.
+/// The place and the message of the last panic.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
-/// How many runs have begun and ended: it is odd while one is under way.
+/// Number of runs that have begun plus number of runs that have ended: it is odd during a run.
 static RUN: AtomicU64 = AtomicU64::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the program has had of the processor, where the system says so; else what has passed.
+/// Returns the processor time of the program if the system reports it, and the elapsed time
+/// otherwise.
 fn spent(started: Instant) -> Duration {
     processor().unwrap_or_else(|| started.elapsed())
 }
 
-/// User and system time, of which Linux tells in hundredths of a second.
+/// Returns user and system time, which Linux reports in hundredths of a second.
 fn processor() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the name, which may have spaces in it.
+    // The fields after the name, which may contain spaces.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some(Duration::from_millis((ticks()? + ticks()?) * 10))
 }
 
-/// Takes panics over, and watches the time.
+/// Records panics in place of printing them, and starts the watchdog.
 pub fn watch(started: Instant) {
     panic::set_hook(Box::new(|info| {
         let at = info.location().map_or("somewhere".to_owned(), |at| format!("{}:{}", at.file(), at.line()));
@@ -60,13 +61,13 @@ pub fn watch(started: Instant) {
             if run != last.0 || run % 2 == 0 {
                 last = (run, spent, Instant::now());
             } else if spent.saturating_sub(last.1) > PATIENCE || last.2.elapsed() > WAITS {
-                fatal(&format!("no end after {PATIENCE:?} of the processor, or {WAITS:?}"));
+                fatal(&format!("the input takes more than {PATIENCE:?} of processor time, or more than {WAITS:?}"));
             }
         }
     });
 }
 
-/// A run begins.
+/// Begins a run.
 pub fn begin(input: &[u8]) {
     let mut current = lock(&CURRENT);
     current.1.clear();
@@ -75,17 +76,17 @@ pub fn begin(input: &[u8]) {
     RUN.fetch_add(1, Relaxed);
 }
 
-/// A run has ended.
+/// Ends a run.
 pub fn end() {
     RUN.fetch_add(1, Relaxed);
 }
 
-/// What the last panic said.
+/// Returns the message of the last panic.
 pub fn take_panic() -> String {
     lock(&PANIC).take().unwrap_or_else(|| "a panic".to_owned())
 }
 
-/// Something after which the program cannot go on: saves the input and ends it.
+/// Ends the program after a failure that it cannot survive, and saves the input.
 pub fn fatal(what: &str) -> ! {
     let (target, input) = match CURRENT.try_lock() {
         Ok(current) => current.clone(),
@@ -96,7 +97,7 @@ pub fn fatal(what: &str) -> ! {
     std::process::abort();
 }
 
-/// Where what was found goes.
+/// Returns the folder for the findings of a target.
 fn folder(target: &str) -> PathBuf {
     Path::new("found").join(target)
 }
@@ -112,7 +113,7 @@ fn save(target: &str, what: &str, input: &[u8]) -> PathBuf {
     path
 }
 
-/// What was found in a target, once for each place.
+/// The findings in a target, one for each place.
 pub struct Findings {
     target: &'static str,
     known: BTreeMap<String, u64>,
@@ -124,7 +125,7 @@ impl Findings {
         Self { target, known: BTreeMap::new() }
     }
 
-    /// One more. The first of each kind is told and saved.
+    /// Adds a finding. The first of each kind is printed and saved.
     pub fn add(&mut self, what: String, input: &[u8]) {
         let kind = what.split(": ").next().unwrap_or(&what).to_owned();
         let count = self.known.entry(kind).or_default();

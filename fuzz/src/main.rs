@@ -1,4 +1,4 @@
-//! A fuzzer for Ottla's decoders that is guided by coverage and needs nothing of C. See README.md.
+//! A coverage-guided fuzzer for Ottla's decoders, without any C code. See README.md.
 
 mod coverage;
 mod findings;
@@ -22,10 +22,10 @@ use ottla::fuzz::{TARGETS, Target};
 static ALLOCATOR: memory::Counting = memory::Counting;
 
 const USAGE: &str = "usage: fuzz TARGET|all [--seconds 60] [--seed 1] [--longest 4096] [FILE...]
-  TARGET     one of those that `fuzz list` names; all: each of them in turn, for so many seconds each
-  --seed     of what is tried
-  --longest  bytes that an input may have
-  FILE       inputs to be run once, and nothing else";
+  TARGET     a target that `fuzz list` names; all: each target in turn, each for that many seconds
+  --seed     seed of the mutations
+  --longest  maximum bytes of an input
+  FILE       runs these inputs once, and no others";
 
 struct Args {
     targets: Vec<Target>,
@@ -36,22 +36,22 @@ struct Args {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let name = args.next().ok_or("which target?")?;
+    let name = args.next().ok_or("no target was given")?;
     let targets: Vec<Target> = TARGETS.into_iter().filter(|target| name == "all" || name == target.name).collect();
     if targets.is_empty() {
-        return Err(format!("{name} is no target"));
+        return Err(format!("{name} is not a target"));
     }
     let mut parsed = Args { targets, seconds: 60, seed: 1, longest: 4096, files: Vec::new() };
     while let Some(arg) = args.next() {
         let mut number = || -> Result<u64, String> {
-            let value = args.next().ok_or_else(|| format!("{arg} wants a number"))?;
+            let value = args.next().ok_or_else(|| format!("{arg} requires a number"))?;
             value.parse().map_err(|error| format!("{arg} {value}: {error}"))
         };
         match arg.as_str() {
             "--seconds" => parsed.seconds = number()?,
             "--seed" => parsed.seed = number()?,
             "--longest" => parsed.longest = usize::try_from(number()?).map_err(|error| error.to_string())?,
-            option if option.starts_with('-') => return Err(format!("{option} is not known")),
+            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             file => parsed.files.push(file.into()),
         }
     }
@@ -85,15 +85,15 @@ fn main() -> ExitCode {
     if kinds == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One target under way.
+/// One target that is being fuzzed.
 struct Fuzzer {
     target: Target,
     coverage: Coverage,
-    /// Every input that did something new.
+    /// Every input with new coverage.
     corpus: Vec<Vec<u8>>,
     findings: Findings,
     runs: u64,
-    /// The most memory that an input took, beyond the program's own.
+    /// Maximum memory that an input took, beyond the program's own.
     most: usize,
 }
 
@@ -109,7 +109,7 @@ impl Fuzzer {
         }
     }
 
-    /// Runs an input; whether it did something new.
+    /// Runs an input. Returns true if it has new coverage.
     fn run(&mut self, input: &[u8]) -> bool {
         self.runs += 1;
         findings::begin(input);
@@ -168,9 +168,10 @@ impl Fuzzer {
                 told = now;
                 self.tell(begun);
             }
-            // The clock is not looked at for each.
+            // The clock is read only once for 64 inputs.
             for _ in 0..64 {
-                // Half of the time one of the newest: what they reach may lead further.
+                // Half of the inputs come from the newest ones, because the code that they reach
+                // may lead further.
                 let newest = self.corpus.len().min(if dice.below(2) == 0 { 32 } else { usize::MAX });
                 let at = self.corpus.len() - 1 - dice.below(newest);
                 let mut input = self.corpus[at].clone();
@@ -203,7 +204,7 @@ impl Fuzzer {
     }
 }
 
-/// The files of a folder; none where there is no such folder yet.
+/// Returns the files of a folder, or none if the folder does not exist yet.
 fn inputs(folder: &Path) -> Vec<Vec<u8>> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -211,7 +212,7 @@ fn inputs(folder: &Path) -> Vec<Vec<u8>> {
     paths.into_iter().filter_map(|path| fs::read(path).ok()).collect()
 }
 
-/// Writes an input down for the next run to begin with.
+/// Saves an input, with which the next run begins.
 fn keep(target: &str, input: &[u8]) {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();

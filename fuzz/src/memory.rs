@@ -1,12 +1,12 @@
-//! An allocator that counts, so that an input which takes more memory than it may is a finding like
-//! a panic.
+//! A counting allocator, so that an input that takes more memory than it may is a finding like a
+//! panic.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
-/// What nothing here may ever take: what would is ended before the machine suffers.
+/// Maximum allocated bytes: the program ends before the machine runs out of memory.
 const CAP: usize = 3 << 30;
 
 pub struct Counting;
@@ -15,17 +15,17 @@ static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Bytes that are allocated.
+/// Returns the allocated bytes.
 pub fn now() -> usize {
     NOW.load(Relaxed)
 }
 
-/// Begins to look for the most that is allocated from now on.
+/// Resets the peak to the bytes that are allocated now.
 pub fn watch() {
     PEAK.store(now(), Relaxed);
 }
 
-/// The most that was allocated since [`watch`].
+/// Returns the maximum of the allocated bytes since [`watch`].
 pub fn peak() -> usize {
     PEAK.load(Relaxed)
 }
@@ -35,33 +35,32 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(now, Relaxed);
 }
 
-/// Ends the program for an allocation that goes beyond all bounds, with its input saved.
+/// Ends the program for an allocation beyond [`CAP`], and saves its input.
 fn check(bytes: usize) {
     if now().saturating_add(bytes) > CAP && !ENDING.swap(true, Relaxed) {
         crate::findings::fatal(&format!("an allocation of {bytes} bytes"));
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came; what is counted beside it has no
-// part in it.
+// SAFETY: every call is passed to the system's allocator unchanged; the counters do not affect it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         check(layout.size());
         grow(layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's guarantees hold for the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         check(layout.size());
         grow(layout.size());
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's guarantees hold for the system's allocator.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's guarantees hold for the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 
@@ -69,7 +68,7 @@ unsafe impl GlobalAlloc for Counting {
         check(size.saturating_sub(layout.size()));
         grow(size);
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's guarantees hold for the system's allocator.
         unsafe { System.realloc(memory, layout, size) }
     }
 }

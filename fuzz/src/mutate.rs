@@ -1,8 +1,8 @@
-//! How inputs are made from others.
+//! Makes new inputs from existing ones.
 
 use crate::coverage::a_compared_value;
 
-/// Numbers that look random (splitmix64), the same for the same seed.
+/// Pseudorandom numbers (SplitMix64), the same for the same seed.
 pub struct Dice(u64);
 
 impl Dice {
@@ -17,13 +17,13 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`; 0 where there is none.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.roll() % end.max(1) as u64) as usize
     }
 }
 
-/// Numbers at which decoders change their minds.
+/// Numbers at which decoders change their behaviour.
 const EDGES: [i64; 18] = [
     0,
     1,
@@ -45,7 +45,7 @@ const EDGES: [i64; 18] = [
     61,
 ];
 
-/// Changes an input in some ways, one upon the other; `other` is one to borrow from.
+/// Changes an input in some ways, one after the other; `other` is an input to copy from.
 pub fn mutate(input: &mut Vec<u8>, other: &[u8], longest: usize, dice: &mut Dice) {
     let steps = 1 << dice.below(5);
     for _ in 0..steps {
@@ -71,8 +71,7 @@ fn step(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
         3 => number(input, at, EDGES[dice.below(EDGES.len())], dice),
         4 | 5 => {
             let value = a_compared_value(dice.roll()) as i64;
-            // What is compared is often one more or one less than what is in the input, or its
-            // bytes turned.
+            // A compared value is often the input's plus or minus one, or has its bytes reversed.
             let value = match dice.below(4) {
                 0 => value.swap_bytes(),
                 1 => value.wrapping_add(dice.below(3) as i64 - 1),
@@ -123,8 +122,8 @@ fn flip(input: &mut [u8], at: usize, dice: &mut Dice) {
     }
 }
 
-/// Writes a number of 1, 2, 4 or 8 bytes over what is there, the highest byte first as in Kafka's
-/// protocol, or last as codecs have it.
+/// Overwrites a number of 1, 2, 4 or 8 bytes, with the highest byte first as in Kafka's protocol,
+/// or last as in codecs.
 fn number(input: &mut [u8], at: usize, value: i64, dice: &mut Dice) {
     let size = 1 << dice.below(4);
     let bytes = if dice.below(4) == 0 {

@@ -1,7 +1,8 @@
-//! The messages that are generated: those of the APIs that a client sends, and what group members
-//! send each other.
+//! The messages that are generated: those of the APIs that a client sends, and those that group
+//! members send each other.
 
-/// In the order of their keys. Messages between brokers and controllers alone are left out.
+/// The APIs in the order of their keys. Messages that only brokers and controllers exchange are
+/// left out.
 pub const APIS: &[&str] = &[
     "Produce",
     "Fetch",
@@ -80,6 +81,6 @@ pub const APIS: &[&str] = &[
 ];
 
 /// Messages that group members exchange through the coordinator, without an API of their own. The
-/// client has its own codec for them, which bears the faults of other clients; these are for a
-/// broker alone.
+/// client has its own codec for them, which tolerates the mistakes of other clients; these are for
+/// a broker only.
 pub(crate) const DATA: &[&str] = &["ConsumerProtocolAssignment", "ConsumerProtocolSubscription"];

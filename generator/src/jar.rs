@@ -18,13 +18,14 @@ pub const VERSION: &str = "4.4.0";
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy";
 const FOLDER: &str = "common/message/";
 
-/// Every schema of a version, by its message's name.
+/// Every schema of a version, by the message's name.
 pub type Schemas = BTreeMap<String, Message>;
 
 /// Reads the schemas of a version of Kafka.
 ///
 /// # Errors
-/// Maven is not there or cannot fetch; a file of the jar cannot be read as a schema.
+/// An error if Maven is missing or cannot fetch the jar, or if a file of the jar is not a valid
+/// schema.
 pub fn schemas(version: &str) -> Result<Schemas, Box<dyn Error>> {
     let mut jar = zip::ZipArchive::new(File::open(fetch(version)?)?)?;
     let mut schemas = Schemas::new();
@@ -42,15 +43,15 @@ pub fn schemas(version: &str) -> Result<Schemas, Box<dyn Error>> {
     Ok(schemas)
 }
 
-/// The root of the checkout.
+/// Returns the root of the checkout.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// The jar of a version of Kafka's clients, which Maven fetches if it is not there yet.
+/// Returns the jar of a version of Kafka's clients, which Maven fetches if it does not exist yet.
 ///
 /// # Errors
-/// Maven is not there or cannot fetch.
+/// An error if Maven is missing or cannot fetch the jar.
 pub fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
     // Tests fetch from several threads.
     static FETCHING: Mutex<()> = Mutex::new(());
@@ -59,7 +60,7 @@ pub fn fetch(version: &str) -> Result<PathBuf, Box<dyn Error>> {
     let name = format!("kafka-clients-{version}.jar");
     let jar = folder.join(&name);
     if !jar.is_file() {
-        // Another process must not take half a jar for the whole.
+        // Another process must not read a half-written jar.
         let part = folder.join(format!("part-{}", std::process::id()));
         fs::create_dir_all(&part)?;
         let fetched = run_maven(version, &part).and_then(|()| Ok(fs::rename(part.join(&name), &jar)?));

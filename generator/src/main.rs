@@ -21,7 +21,7 @@ struct Arguments {
 enum Command {
     /// Regenerates every file under src/wire/messages/.
     Write,
-    /// Compares the files with what would be written; fails where they differ.
+    /// Compares the files with the generated ones, and fails if they differ.
     Check,
     /// Prints what another version of Kafka adds: APIs, versions and fields.
     News {

@@ -1,4 +1,4 @@
-//! The difference between two versions of Kafka, in their messages.
+//! The difference between the messages of two versions of Kafka.
 
 use std::{collections::BTreeSet, error::Error};
 
@@ -8,11 +8,11 @@ use crate::{
     schema::{Field, Message},
 };
 
-/// One line for each message that is new in `version`, and for each version or field that a known
-/// one gained.
+/// Returns one line for each message that is new in `version`, and for each version or field that
+/// an existing message gained.
 ///
 /// # Errors
-/// The schemas of either version cannot be fetched.
+/// An error if the schemas of either version cannot be fetched.
 pub fn news(version: &str) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(differences(&schemas(VERSION)?, &schemas(version)?))
 }
@@ -37,7 +37,7 @@ fn differences(old: &Schemas, new: &Schemas) -> Vec<String> {
     lines
 }
 
-/// Every field with its struct, type and versions.
+/// Returns every field with its struct, type and versions.
 fn fields(message: &Message) -> BTreeSet<String> {
     let line = |of: &str, field: &Field| format!("{of}.{}: {:?}, versions {}", field.name, field.kind, field.versions);
     message.structs().iter().flat_map(|of| of.fields.iter().map(|field| line(of.name, field))).collect()

@@ -1,4 +1,4 @@
-//! The generated files: written, or compared with what is there.
+//! Writes the generated files, or compares them with the existing ones.
 
 use std::{
     error::Error,
@@ -14,11 +14,10 @@ use crate::{
 
 const FOLDER: &str = "src/wire/messages";
 
-/// Regenerates every file and returns how many there are; files that are generated no more are
-/// deleted.
+/// Regenerates every file and returns their number. Files that are no longer generated are deleted.
 ///
 /// # Errors
-/// The schemas cannot be fetched, or a file cannot be written or formatted.
+/// An error if the schemas cannot be fetched, or if a file cannot be written or formatted.
 pub fn write() -> Result<usize, Box<dyn Error>> {
     let folder = jar::root().join(FOLDER);
     let files = generate()?;
@@ -34,10 +33,11 @@ pub fn write() -> Result<usize, Box<dyn Error>> {
     Ok(files.len())
 }
 
-/// The names of the files that are not what would be written, too many or missing ones included.
+/// Returns the names of the files that differ from the generated ones, including files that are
+/// missing or no longer generated.
 ///
 /// # Errors
-/// The schemas cannot be fetched, or a file cannot be read.
+/// An error if the schemas cannot be fetched, or if a file cannot be read.
 pub fn check() -> Result<Vec<String>, Box<dyn Error>> {
     let folder = jar::root().join(FOLDER);
     let files = generate()?;
@@ -50,7 +50,7 @@ pub fn check() -> Result<Vec<String>, Box<dyn Error>> {
     Ok(differing)
 }
 
-/// The formatted files.
+/// Returns the formatted files.
 fn generate() -> Result<Files, Box<dyn Error>> {
     let mut files = rust::files(&jar::schemas(VERSION)?)?;
     let scratch = jar::root().join("target").join(format!("generated-{}", std::process::id()));

@@ -1,23 +1,23 @@
-//! Messages with random contents, written straight from a schema: an encoder of its own, so that a
-//! mistake of the generated ones cannot hide in it.
+//! Messages with random contents, encoded straight from a schema. The encoder is independent, so
+//! that it does not share a mistake with the generated ones.
 
 use std::cmp::Ordering;
 
 use crate::schema::{Field, Message, Type};
 
-/// The values that a message is filled with.
+/// The values of a message's fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
-    /// Null where it may be, else empty; the smallest numbers.
+    /// Null if the field may be null, otherwise empty; the smallest numbers.
     Least,
-    /// The largest numbers, long strings, nothing null.
+    /// The largest numbers, long strings, no nulls.
     Most,
-    /// Anything, by this seed.
+    /// Random values from this seed.
     Seed(u64),
-    /// Anything, by this seed, with short strings and few elements.
+    /// Random values from this seed, with short strings and few elements.
     Brief(u64),
-    /// Two elements in each array above a depth, and so many in each array at it; the rest is as
-    /// small as it can be.
+    /// Two elements in each array above `depth`, and `count` elements in each array at it; all
+    /// other values are as small as possible.
     Many {
         /// 1 for the arrays of the message itself, 2 for those of their elements.
         depth: u32,
@@ -26,7 +26,7 @@ pub enum Fill {
     },
 }
 
-/// The body of a message in a version, without its header.
+/// Returns the body of a message in a version, without its header.
 pub fn body(message: &Message, version: i16, fill: Fill) -> Vec<u8> {
     let seed = if let Fill::Seed(seed) | Fill::Brief(seed) = fill { seed } else { 0 };
     let flexible = message.flexible_versions.contains(version);
@@ -46,7 +46,7 @@ struct Writer<'m> {
 }
 
 impl Writer<'_> {
-    /// SplitMix64.
+    /// Returns the next number of SplitMix64.
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -59,7 +59,7 @@ impl Writer<'_> {
         self.next() % bound
     }
 
-    /// A number of so many bytes: an end of its range, a small one, or any.
+    /// Returns a number of `bytes` bytes: an end of its range, a small one, or any.
     fn number(&mut self, bytes: u32) -> i64 {
         let bits = bytes * 8;
         let (least, most) = (i64::MIN >> (64 - bits), i64::MAX >> (64 - bits));
@@ -85,7 +85,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The number of an array's elements.
+    /// Returns the number of an array's elements.
     fn count(&mut self) -> usize {
         match self.fill {
             Fill::Many { depth, count } => match self.depth.cmp(&depth) {
@@ -122,8 +122,8 @@ impl Writer<'_> {
             tagged.sort_by_key(|(tag, _)| *tag);
             let mut written = Vec::new();
             for (tag, field) in tagged {
-                // A tagged field at its default is left out, so one that is written has to differ
-                // from it.
+                // A tagged field with its default is omitted, so a value that is written has to
+                // differ from the default.
                 if let Some(value) = self.tagged(field) {
                     written.push((tag, value));
                 }
@@ -164,7 +164,7 @@ impl Writer<'_> {
                     self.value(&mut value, element, field);
                 }
             }
-            // The first number of a struct is 9, so that the whole differs from its default.
+            // The first number of a struct is 9, so that the struct differs from its default.
             Type::Struct(name) => {
                 self.structure(&mut value, fields_of(self.message, name, field));
                 let at = value.first_mut()?;

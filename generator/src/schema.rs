@@ -1,4 +1,4 @@
-//! Kafka's message schemas: JSON with comments, one message a file.
+//! Kafka's message schemas: JSON with comments, one message per file.
 
 use std::{error::Error, fmt, str::FromStr};
 
@@ -15,26 +15,26 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// No version at all.
+    /// The empty range.
     pub const NONE: Self = Self { min: 0, max: -1 };
 
-    /// Whether the range has the version.
+    /// Returns true if the range contains the version.
     pub fn contains(self, version: i16) -> bool {
         (self.min..=self.max).contains(&version)
     }
 
-    /// The versions that both ranges have.
+    /// Returns the versions that are in both ranges.
     pub fn intersect(self, other: Self) -> Self {
         let both = Self { min: self.min.max(other.min), max: self.max.min(other.max) };
         if both.is_empty() { Self::NONE } else { both }
     }
 
-    /// Whether the range has no version.
+    /// Returns true if the range is empty.
     pub fn is_empty(self) -> bool {
         self.min > self.max
     }
 
-    /// Whether every version of `other` is one of these.
+    /// Returns true if the range contains every version of `other`.
     pub fn cover(self, other: Self) -> bool {
         other.is_empty() || (self.min <= other.min && self.max >= other.max)
     }
@@ -100,18 +100,18 @@ pub enum Type {
     Float64,
     /// Sixteen bytes.
     Uuid,
-    /// UTF-8 behind its length.
+    /// UTF-8, after its length.
     String,
-    /// `bytes` and `records`, which are the same on the wire.
+    /// `bytes` and `records`, which have the same encoding.
     Bytes,
-    /// Elements behind their count.
+    /// Elements, after their number.
     Array(Box<Type>),
     /// The fields of a struct of that name.
     Struct(String),
 }
 
 impl Type {
-    /// The struct that a value, or each element of it, is.
+    /// Returns the struct of a value, or of each element of an array.
     pub fn struct_name(&self) -> Option<&str> {
         match self {
             Self::Struct(name) => Some(name),
@@ -170,12 +170,12 @@ pub struct Field {
     pub tagged_versions: Versions,
     /// The number of a tagged field.
     pub tag: Option<u32>,
-    /// The default, where the schema gives one.
+    /// The default, if the schema gives one.
     pub default: Option<Value>,
-    /// A value is dropped, rather than refused, in a version without the field.
+    /// True if a version without the field drops a value instead of refusing it.
     #[serde(default)]
     pub ignorable: bool,
-    /// The thing that the value names, such as `topicName`.
+    /// The kind of entity that the value names, such as `topicName`.
     pub entity_type: Option<String>,
     /// The fields, in their order on the wire.
     #[serde(default)]
@@ -202,12 +202,12 @@ pub struct Message {
     /// The type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Every version, with one that is unstable.
+    /// Every version, including one that is unstable.
     pub valid_versions: Versions,
     /// The versions with compact lengths and tagged fields (KIP-482).
     #[serde(default)]
     pub flexible_versions: Versions,
-    /// The last version may still change.
+    /// True if the last version may still change.
     #[serde(default)]
     pub latest_version_unstable: bool,
     /// The fields, in their order on the wire.
@@ -227,21 +227,22 @@ pub struct Struct<'m> {
 }
 
 impl Message {
-    /// Reads a schema as it stands in the jar.
+    /// Reads a schema as it is in the jar.
     ///
     /// # Errors
-    /// Text that is not such a schema.
+    /// An error if the text is not such a schema.
     pub fn parse(text: &str) -> Result<Self, Box<dyn Error>> {
         Ok(serde_json::from_str(&without_comments(text))?)
     }
 
-    /// The versions that a client may use: without the last one while the schema calls it unstable.
+    /// Returns the versions that a client may use: all but the last one while the schema calls it
+    /// unstable.
     pub fn stable_versions(&self) -> Versions {
         let Versions { min, max } = self.valid_versions;
         Versions { min, max: max - i16::from(self.latest_version_unstable) }
     }
 
-    /// The message itself and every struct in it, an outer one before its inner ones.
+    /// Returns the message itself and every struct in it, an outer one before its inner ones.
     pub fn structs(&self) -> Vec<Struct<'_>> {
         let mut all = vec![Struct { name: &self.name, fields: &self.fields }];
         inner(&self.fields, &mut all);
@@ -252,7 +253,7 @@ impl Message {
         all
     }
 
-    /// The fields of the struct of that name.
+    /// Returns the fields of the struct of that name.
     pub fn fields_of(&self, name: &str) -> Option<&[Field]> {
         self.structs().into_iter().find(|it| it.name == name).map(|it| it.fields)
     }
@@ -267,7 +268,7 @@ fn inner<'m>(fields: &'m [Field], all: &mut Vec<Struct<'m>>) {
     }
 }
 
-/// The text without `//` comments; a string may hold two slashes.
+/// Removes `//` comments from the text; a string may contain two slashes.
 fn without_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.lines() {

@@ -10,10 +10,10 @@ use crate::{
     security::Security,
 };
 
-/// Settings for an [`Admin`]. Defaults are those of Kafka's Java client.
+/// Builds an [`Admin`]. The defaults are those of Kafka's Java client.
 ///
-/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the
-/// methods' settings and over them.
+/// [`build`](Self::build) checks every property of [`property`](Self::property) after the methods'
+/// settings; a property overrides a method.
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens before `build`"]
 pub struct AdminBuilder {
@@ -34,44 +34,47 @@ impl AdminBuilder {
         }
     }
 
-    /// `client.id`: what the brokers' logs and quotas call this client. Default: `ottla`.
+    /// Sets `client.id`, the name of this client in the brokers' logs and quotas. Default: `ottla`.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.settings.client_id = id.into();
         self
     }
 
-    /// `request.timeout.ms`: how long one attempt waits for its answer. Default: 30 s.
+    /// Sets `request.timeout.ms`, the time for which one attempt waits for its response. Default:
+    /// 30 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout;
         self
     }
 
-    /// `default.api.timeout.ms`: how long a call may take with all its attempts. Default: 60 s.
+    /// Sets `default.api.timeout.ms`, the maximum duration of a call with all its attempts.
+    /// Default: 60 s.
     pub fn default_api_timeout(mut self, timeout: Duration) -> Self {
         self.settings.default_api_timeout = timeout;
         self
     }
 
-    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules
-    /// the properties out that say the same. Default: [`Security::plaintext`].
+    /// Sets how connections are secured: TLS, SASL (`security.protocol` and its related
+    /// properties). If it is set, [`build`](Self::build) refuses those properties. Default:
+    /// [`Security::plaintext`].
     pub fn security(mut self, security: Security) -> Self {
         self.settings.security.give(security);
         self
     }
 
-    /// How names are resolved and connections made. Default: TCP.
+    /// Sets the network, which resolves names and opens connections. Default: TCP.
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.settings.network = network;
         self
     }
 
-    /// Any property by its Java or librdkafka name.
+    /// Sets any property by its Java or librdkafka name.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
     }
 
-    /// Several properties by name.
+    /// Sets several properties by name.
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         for (name, value) in pairs {
             self.properties.push(name.as_ref(), value.as_ref());
@@ -79,12 +82,13 @@ impl AdminBuilder {
         self
     }
 
-    /// Makes the client. No broker is asked yet, so that this works also while none can be reached.
+    /// Makes the client. It contacts no broker yet, so that it succeeds while no broker can be
+    /// reached.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be
-    /// used, or that contradicts another (an unknown property is named together with the nearest
-    /// known one), and without a tokio runtime that has timers and what the network needs
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a setting that is not
+    /// allowed, or that contradicts another (the error for an unknown property names the nearest
+    /// known one), and if there is no tokio runtime with timers and all that the network needs
     /// (`enable_all()`).
     ///
     /// # Cancel safety

@@ -5,9 +5,9 @@ use crate::error::Result;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClusterDescription {
-    /// The cluster's id, where the brokers say it.
+    /// The cluster's id, if the brokers send it.
     pub id: Option<String>,
-    /// The broker that answers what only the controller may, where one is known.
+    /// The controller, or a broker that forwards requests to it, if one is known.
     pub controller: Option<i32>,
     /// The brokers that are up, by their ids.
     pub brokers: Vec<BrokerDescription>,
@@ -28,10 +28,10 @@ pub struct BrokerDescription {
 }
 
 impl Admin {
-    /// The cluster's brokers and its id.
+    /// Returns the cluster's brokers and its id.
     ///
     /// # Errors
-    /// Why no broker answered until `default.api.timeout.ms`.
+    /// The last error if no broker answers within `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     /// Safe.

@@ -27,9 +27,10 @@ pub struct NewTopic {
 }
 
 impl NewTopic {
-    /// A topic with so many partitions, or, for −1, with the brokers' `num.partitions`; each is
-    /// kept by as many brokers as their `default.replication.factor` says (KIP-464; brokers before
-    /// 2.4 know neither and have to be told both).
+    /// Describes a topic with this number of partitions, or, for −1, with the brokers'
+    /// `num.partitions`. Each partition has the number of replicas that the brokers'
+    /// `default.replication.factor` says (KIP-464; brokers before 2.4 accept neither
+    /// default and require both numbers).
     pub fn new(name: impl AsRef<str>, partitions: i32) -> Self {
         Self {
             name: name.as_ref().to_owned(),
@@ -40,23 +41,24 @@ impl NewTopic {
         }
     }
 
-    /// How many brokers keep each partition; −1 for the brokers' `default.replication.factor`.
+    /// Sets the number of replicas of each partition; −1 stands for the brokers'
+    /// `default.replication.factor`.
     #[must_use]
     pub fn replication_factor(mut self, factor: i16) -> Self {
         self.replication_factor = factor;
         self
     }
 
-    /// Which brokers are to keep that partition, the preferred leader first. Given for one
-    /// partition, it has to be given for all, and the number of partitions and of replicas follows
-    /// from it.
+    /// Sets the replicas of that partition, the preferred leader first. If one partition has an
+    /// assignment, all need one, and the assignments determine the number of partitions and of
+    /// replicas.
     #[must_use]
     pub fn assignment(mut self, partition: i32, brokers: impl Into<Vec<i32>>) -> Self {
         self.assignments.push((partition, brokers.into()));
         self
     }
 
-    /// One of the topic's own settings, `retention.ms` for example.
+    /// Sets one of the topic's own settings, `retention.ms` for example.
     #[must_use]
     pub fn config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.configs.push((name.into(), value.into()));
@@ -65,7 +67,7 @@ impl NewTopic {
 
     fn to_request(&self) -> CreatableTopic {
         let text = |text: &String| ByteString::from(text.clone());
-        // With assignments the broker wants −1 for the counts.
+        // With assignments the broker requires −1 for both counts.
         let assigned = !self.assignments.is_empty();
         CreatableTopic {
             name: text(&self.name),
@@ -94,33 +96,34 @@ impl NewTopic {
 pub struct CreatedTopic {
     /// Its name.
     pub name: String,
-    /// Its id, where the broker gives one (2.8 and newer).
+    /// Its id, if the broker sends one (2.8 and newer).
     pub id: Option<TopicId>,
-    /// How many partitions it has, where the broker says so (2.4 and newer).
+    /// Its number of partitions, if the broker sends it (2.4 and newer).
     pub partitions: Option<i32>,
-    /// How many brokers keep each partition, where the broker says so.
+    /// Its number of replicas of each partition, if the broker sends it.
     pub replication_factor: Option<i16>,
 }
 
 impl Admin {
-    /// Creates topics; one topic's error does not keep the others from being created.
+    /// Creates topics. An error of one topic does not keep the others from being created.
     ///
-    /// A topic is created once the controller has accepted it; the brokers learn of it a moment
-    /// later.
+    /// A topic is created once the controller has accepted it; the other brokers learn of it a
+    /// moment later.
     ///
     /// # Errors
-    /// Of the call: [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a name
-    /// that Kafka forbids or that is given twice; then nothing was sent. Of a topic: what the
-    /// broker answered, or why no answer came until `default.api.timeout.ms`.
+    /// The call returns [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a
+    /// name that Kafka forbids or that is given twice; in that case nothing was sent. A topic has
+    /// the broker's error, or the last error if no response arrives within
+    /// `default.api.timeout.ms`.
     ///
     /// The call is repeated when a connection breaks, and the lost attempt may have created the
-    /// topic. So `TOPIC_ALREADY_EXISTS` behind one has the [delivery
+    /// topic. So `TOPIC_ALREADY_EXISTS` after a lost attempt has the [delivery
     /// status](crate::Error::delivery_status)
-    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic is there, by this
-    /// call or by somebody else's. Without that status it was there before.
+    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic exists, created
+    /// by this call or by another client. Without that status the topic existed before.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up; topics may have been created.
+    /// If the future is dropped, the result is lost; topics may have been created.
     pub async fn create_topics(
         &self,
         topics: impl IntoIterator<Item = NewTopic>,

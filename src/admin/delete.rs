@@ -8,24 +8,25 @@ use crate::{
     },
 };
 
-/// From this version on the request names topics by structures that may also have an id.
+/// First version in which the request names topics by structures that may also hold an id.
 const TOPICS_AS_STATES: i16 = 6;
 
 impl Admin {
-    /// Deletes topics with all their records; one topic's error does not keep the others from being
-    /// deleted.
+    /// Deletes topics with all their records. An error of one topic does not keep the others from
+    /// being deleted.
     ///
-    /// A topic is deleted once the controller has accepted it; the brokers learn of it a moment
-    /// later.
+    /// A topic is deleted once the controller has accepted it; the other brokers learn of it a
+    /// moment later.
     ///
     /// # Errors
-    /// As [`create_topics`](Self::create_topics). `UNKNOWN_TOPIC_OR_PARTITION` behind a lost
+    /// Like [`create_topics`](Self::create_topics). `UNKNOWN_TOPIC_OR_PARTITION` after a lost
     /// attempt has the [delivery status](crate::Error::delivery_status)
-    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic is not there, by
-    /// this call or by somebody else's. Without that status it was not there before either.
+    /// [`PossiblyPersisted`](crate::DeliveryStatus::PossiblyPersisted): the topic does not exist,
+    /// deleted by this call or by another client. Without that status the topic did not exist
+    /// before either.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up; topics may have been deleted.
+    /// If the future is dropped, the result is lost; topics may have been deleted.
     pub async fn delete_topics(&self, topics: impl IntoIterator<Item = impl AsRef<str>>) -> Result<TopicResults<()>> {
         let names: Vec<String> = topics.into_iter().map(|name| name.as_ref().to_owned()).collect();
         for name in &names {

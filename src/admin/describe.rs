@@ -13,17 +13,17 @@ use crate::{
     },
 };
 
-/// A topic in the list of all.
+/// One entry of the list of all topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicListing {
     /// Its name.
     pub name: String,
-    /// Its id, where the broker knows ids (2.8 and newer).
+    /// Its id, if the broker knows ids (2.8 and newer).
     pub id: Option<TopicId>,
-    /// How many partitions it has.
+    /// Its number of partitions.
     pub partitions: usize,
-    /// Whether it is the cluster's own, as `__consumer_offsets` is.
+    /// True for a topic of the cluster itself, such as `__consumer_offsets`.
     pub internal: bool,
 }
 
@@ -33,37 +33,38 @@ pub struct TopicListing {
 pub struct TopicDescription {
     /// Its name.
     pub name: String,
-    /// Its id, where the broker knows ids (2.8 and newer).
+    /// Its id, if the broker knows ids (2.8 and newer).
     pub id: Option<TopicId>,
-    /// Whether it is the cluster's own, as `__consumer_offsets` is.
+    /// True for a topic of the cluster itself, such as `__consumer_offsets`.
     pub internal: bool,
     /// Its partitions in the order of their numbers.
     pub partitions: Vec<PartitionDescription>,
 }
 
-/// A partition and who keeps it.
+/// A partition with its leader and its replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionDescription {
     /// Its number, from 0.
     pub partition: i32,
-    /// The broker that takes its records; `None` while there is none.
+    /// The broker that leads the partition; `None` while there is no leader.
     pub leader: Option<i32>,
-    /// The leader's epoch, where the broker knows it.
+    /// The leader's epoch, if the broker knows it.
     pub leader_epoch: Option<i32>,
-    /// The brokers that keep it, the preferred leader first.
+    /// The brokers that have a replica, the preferred leader first.
     pub replicas: Vec<i32>,
-    /// Those of them that are in sync.
+    /// The replicas that are in sync.
     pub isr: Vec<i32>,
-    /// Those of them that are offline, where the broker says so.
+    /// The replicas that are offline, if the broker sends them.
     pub offline: Vec<i32>,
 }
 
 impl Admin {
-    /// All topics that this client may see, by name, the cluster's own among them.
+    /// Returns all topics that this client may describe, by name, including those of the cluster
+    /// itself.
     ///
     /// # Errors
-    /// Why no broker answered until `default.api.timeout.ms`.
+    /// The last error if no broker answers within `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     /// Safe.
@@ -83,12 +84,14 @@ impl Admin {
         Ok(topics)
     }
 
-    /// The partitions of topics: their leaders, their replicas, and which of those are in sync.
+    /// Returns the partitions of topics: their leaders, their replicas, and the replicas that are
+    /// in sync.
     ///
     /// # Errors
-    /// Of the call: [`ErrorKind::InvalidArgument`] for a name that Kafka forbids, or why no broker
-    /// answered until `default.api.timeout.ms`. Of a topic: `UNKNOWN_TOPIC_OR_PARTITION` at once,
-    /// also for a topic that was created a moment ago and that the asked broker has not heard of.
+    /// The call returns [`ErrorKind::InvalidArgument`] for a name that Kafka forbids, or the last
+    /// error if no broker answers within `default.api.timeout.ms`. A topic has
+    /// `UNKNOWN_TOPIC_OR_PARTITION` at once, even if it was created a moment ago and the broker
+    /// that answers does not know it yet.
     ///
     /// # Cancel safety
     /// Safe.
@@ -101,14 +104,14 @@ impl Admin {
             check_topic_name(name)?;
         }
         let response = self.metadata(Some(&names)).await.map_err(|error| error.context("describe topics"))?;
-        // A name given twice is answered once.
+        // A name that is given twice has one result.
         let described = |name: &String| {
             let found = response
                 .topics
                 .iter()
                 .find(|topic| topic.name.as_ref().is_some_and(|found| found.as_str() == name))
                 .ok_or_else(|| {
-                    let message = format!("describe topic {name}: the broker's answer does not mention the topic");
+                    let message = format!("describe topic {name}: the broker's response does not contain the topic");
                     Error::new(ErrorKind::Protocol, message)
                 })?;
             describe(name, found.clone())
@@ -116,7 +119,8 @@ impl Admin {
         Ok(names.iter().map(|name| TopicResult { topic: name.clone(), result: described(name) }).collect())
     }
 
-    /// Metadata of these topics or of all, and of the brokers. Creates no topic by asking.
+    /// Returns the metadata of these topics, or of all, and of the brokers. The request creates no
+    /// topic.
     pub(super) async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataResponse> {
         let build = |version: i16| {
             let topics = topics.map(|names| {
@@ -126,7 +130,7 @@ impl Admin {
                 };
                 names.iter().map(named).collect()
             });
-            // Version 0 has no null, and takes an empty list for all.
+            // Version 0 has no null; an empty list stands for all topics.
             MetadataRequest {
                 topics: if version == 0 { topics.or_else(|| Some(Vec::new())) } else { topics },
                 allow_auto_topic_creation: version < AUTO_CREATION_CAN_BE_REFUSED,
@@ -138,7 +142,7 @@ impl Admin {
     }
 }
 
-/// From this version on a request can say that asking for a topic is not to create it.
+/// First version in which a request can refuse the automatic creation of topics.
 const AUTO_CREATION_CAN_BE_REFUSED: i16 = 4;
 
 fn describe(name: &str, topic: MetadataResponseTopic) -> Result<TopicDescription> {

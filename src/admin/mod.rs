@@ -1,8 +1,8 @@
 //! The administration of a cluster, one file per subject.
 //!
-//! Every call is repeated until its deadline (`default.api.timeout.ms`) on lost connections and on
-//! errors that pass. What changes the cluster may then have been carried out by an attempt whose
-//! answer was lost: `rounds` keeps count of that, and the error says so.
+//! Every call is repeated until its deadline (`default.api.timeout.ms`) after lost connections and
+//! retriable errors. An attempt that lost its response may have changed the cluster: `rounds`
+//! records that, and the error says so.
 
 mod builder;
 mod cluster;
@@ -34,7 +34,7 @@ use crate::{
 
 /// Creates, deletes, lists and describes topics.
 ///
-/// Cheap to clone; clones share their connections. When the last one is dropped, the connections
+/// Cheap to clone; clones share their connections. When the last clone is dropped, the connections
 /// close.
 ///
 /// ```no_run
@@ -54,21 +54,21 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Starts the settings of an admin client; `bootstrap` is the address of at least one broker,
-    /// `host:port`, several with commas between them.
+    /// Returns a builder for an admin client. `bootstrap` is the address of at least one broker,
+    /// `host:port`; commas separate several addresses.
     pub fn builder(bootstrap: impl AsRef<str>) -> AdminBuilder {
         AdminBuilder::new(bootstrap.as_ref())
     }
 
     /// Builds an admin client from properties by their Java or librdkafka names. The same
-    /// properties may build a producer and a consumer: those that mean nothing to an admin client
-    /// are named in one warning.
+    /// properties may build a producer and a consumer: one warning names those that have no effect
+    /// on an admin client.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a name that is not known
-    /// (with the nearest that is), for one whose loss would weaken security or delivery (with the
-    /// reason), for a value that is not allowed (with what is), and for a property given twice with
-    /// different values.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an unknown name (with the
+    /// nearest known one), for a name that cannot be ignored without weakening security or delivery
+    /// (with the reason), for a value that is not allowed (with the allowed values), and for a
+    /// property given twice with different values.
     ///
     /// # Cancel safety
     /// Safe: nothing is started before the future is ready.
@@ -78,17 +78,17 @@ impl Admin {
         AdminBuilder::new("").properties(properties).build().await
     }
 
-    /// Closes all connections; calls under way end with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), for all clones.
+    /// Closes all connections, for all clones. Calls under way end with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn close(&self) {
         self.client.close();
     }
 
-    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`,
-    /// for a topic that does not exist (yet); creates none.
+    /// Returns the partitions of a topic by their numbers. It waits for a topic that does not exist
+    /// (yet), for at most `default.api.timeout.ms`, and creates none.
     /// [`Producer::partitions_for`](crate::Producer::partitions_for) and
-    /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) are the same call;
-    /// [`describe_topics`](Self::describe_topics) does not wait, and tells of many topics at once.
+    /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) are the same call.
+    /// [`describe_topics`](Self::describe_topics) does not wait, and describes many topics at once.
     ///
     /// # Errors
     /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;
@@ -105,8 +105,8 @@ impl Admin {
     }
 }
 
-/// What is left until the deadline, in milliseconds, as a request carries it for the broker's own
-/// wait: at most what the answer is waited for.
+/// Returns the time until the deadline in milliseconds, for the request's own timeout on the
+/// broker; at most `request_timeout`, the time for which the client waits for the response.
 fn broker_timeout(deadline: Instant, request_timeout: Duration) -> i32 {
     let left = deadline.saturating_duration_since(Instant::now()).min(request_timeout);
     i32::try_from(left.as_millis()).unwrap_or(i32::MAX)

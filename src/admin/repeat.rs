@@ -10,7 +10,8 @@ use crate::{
     wire::protocol::Request,
 };
 
-/// Where the attempts of one round stand: whether one of them got no answer.
+/// The attempts of one round. An attempt that another one replaces before its response arrived
+/// counts as lost.
 #[derive(Debug, Default)]
 struct Attempts {
     waiting: bool,
@@ -28,11 +29,11 @@ impl Attempts {
     }
 }
 
-/// Asks the controller about the open topics, again and again until all are settled or the deadline
+/// Sends the open topics to the controller, again and again until all have a result or the deadline
 /// passes.
 ///
-/// `build` makes the request for what is open, `codes` gives an answer's codes, `read` tells the
-/// rounds what it says.
+/// `build` makes the request for the open topics, `codes` returns the error codes of a response,
+/// and `read` passes its results to the rounds.
 pub(super) async fn repeat<R: Request, T: Send + Sync>(
     client: &Client,
     deadline: Instant,
@@ -76,15 +77,16 @@ pub(super) async fn repeat<R: Request, T: Send + Sync>(
         if !rounds.is_done() {
             let pause = tokio::time::sleep(backoff.next(&mut rng));
             if timeout_at(deadline, pause).await.is_err() {
-                rounds.give_up(&Error::new(ErrorKind::Timeout, "time is up"));
+                rounds.give_up(&Error::new(ErrorKind::Timeout, "the deadline passed"));
             }
         }
     }
     rounds.into_results()
 }
 
-/// What the whole answer comes to for the request path: the code that says that nothing was done
-/// and that another broker is to be asked. Where topics differ, each is judged for itself.
+/// Returns the code by which the request path treats the whole response: `NOT_CONTROLLER` if all
+/// topics have it, because then nothing was done and another broker has to be asked. If the topics
+/// differ, each is judged on its own.
 fn common(codes: &[ErrorCode]) -> ErrorCode {
     let first = codes.first().copied().unwrap_or(ErrorCode::NONE);
     let whole = first == ErrorCode::NOT_CONTROLLER && codes.iter().all(|code| *code == first);

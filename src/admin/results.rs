@@ -1,18 +1,18 @@
 use crate::error::Result;
 
-/// What became of one topic of a call.
+/// The result of one topic of a call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TopicResult<T> {
     /// The topic's name.
     pub topic: String,
-    /// What was asked for, or why it is not to be had.
+    /// The requested result, or the topic's error.
     pub result: Result<T>,
 }
 
-/// What became of each topic of a call, in the order in which they were given.
+/// The results of all topics of a call, in the order in which they were given.
 ///
-/// One topic's error says nothing of the others: look at each, or use
+/// An error of one topic says nothing about the others: check each, or use
 /// [`into_result`](Self::into_result).
 #[derive(Clone, Debug)]
 #[must_use = "a topic's own error is in here"]
@@ -21,20 +21,20 @@ pub struct TopicResults<T> {
 }
 
 impl<T> TopicResults<T> {
-    /// The result of one topic; `None` if it was not asked for.
+    /// Returns the result of one topic, or `None` if the call did not include it.
     pub fn get(&self, topic: &str) -> Option<&Result<T>> {
         self.results.iter().find(|found| found.topic == topic).map(|found| &found.result)
     }
 
-    /// Each topic with its result.
+    /// Returns each topic with its result.
     pub fn iter(&self) -> impl Iterator<Item = &TopicResult<T>> {
         self.results.iter()
     }
 
-    /// All of them, or the first error.
+    /// Returns all results, or the first error.
     ///
     /// # Errors
-    /// The first topic's that has one.
+    /// The error of the first topic that has one.
     pub fn into_result(self) -> Result<Vec<T>> {
         self.results.into_iter().map(|topic| topic.result).collect()
     }

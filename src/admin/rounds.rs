@@ -1,17 +1,17 @@
-//! A call about several topics, each of which is answered for itself: what is settled, what is to
-//! be asked again, and whether an attempt without an answer may already have done it.
+//! A call about several topics, each with its own result: topics with a result, topics to be sent
+//! again, and whether a lost attempt may already have changed the cluster.
 //!
 //! Sans-IO.
 
 use super::{TopicResult, TopicResults};
 use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result, clean};
 
-/// The topics of one call that changes something.
+/// The topics of one call that changes the cluster.
 #[derive(Debug)]
 pub(super) struct Rounds<T> {
-    /// What is being done, for errors: "create topic".
+    /// The operation, for errors: "create topic".
     doing: &'static str,
-    /// What the broker answers where the same was done before.
+    /// The error code of a broker for an operation that was already carried out.
     done_before: ErrorCode,
     topics: Vec<Topic<T>>,
 }
@@ -19,15 +19,16 @@ pub(super) struct Rounds<T> {
 #[derive(Debug)]
 struct Topic<T> {
     name: String,
-    /// An attempt for it got no answer, or an answer that leaves open whether it was carried out.
+    /// An attempt for the topic got no response, or a response that does not say whether the
+    /// operation was carried out.
     maybe_done: bool,
-    /// The last answer that lets it be asked for again.
+    /// The last error after which the topic is sent again.
     last: Option<Error>,
     result: Option<Result<T>>,
 }
 
 impl<T> Rounds<T> {
-    /// Refuses a name given twice: the broker would refuse both.
+    /// Makes the rounds. A name given twice is refused, because the broker would refuse both.
     pub(super) fn new(doing: &'static str, done_before: ErrorCode, names: Vec<String>) -> Result<Self> {
         let mut topics: Vec<Topic<T>> = Vec::with_capacity(names.len());
         for name in names {
@@ -42,7 +43,7 @@ impl<T> Rounds<T> {
         Ok(Self { doing, done_before, topics })
     }
 
-    /// Whether this topic is still to be asked for.
+    /// Returns true if this topic has no result yet.
     pub(super) fn is_open(&self, name: &str) -> bool {
         self.topics.iter().any(|topic| topic.result.is_none() && topic.name == name)
     }
@@ -51,14 +52,14 @@ impl<T> Rounds<T> {
         self.topics.iter().all(|topic| topic.result.is_some())
     }
 
-    /// An attempt for all open topics may have reached the broker and got no answer.
+    /// Records that an attempt for all open topics may have reached the broker and got no response.
     pub(super) fn lost(&mut self) {
         for topic in self.topics.iter_mut().filter(|topic| topic.result.is_none()) {
             topic.maybe_done = true;
         }
     }
 
-    /// What the broker said of one topic. Topics that nobody asked for are ignored.
+    /// Records the broker's result for one topic. Topics that were not in the request are ignored.
     pub(super) fn answer(&mut self, name: &str, code: ErrorCode, detail: Option<&str>, value: T) {
         let Some(topic) = self.topics.iter_mut().find(|topic| topic.result.is_none() && topic.name == name) else {
             return;
@@ -77,14 +78,14 @@ impl<T> Rounds<T> {
             topic.last = Some(error);
         } else if code == self.done_before && topic.maybe_done {
             topic.result = Some(Err(error
-                .context("an earlier attempt of this call got no answer and may have done it")
+                .context("an earlier attempt of this call got no response and may have done it")
                 .with_status(DeliveryStatus::PossiblyPersisted)));
         } else {
             topic.result = Some(Err(error));
         }
     }
 
-    /// No further attempt will be made: every open topic gets its own last error, or else `why`.
+    /// Ends the call: every open topic gets its own last error, or else `why`.
     pub(super) fn give_up(&mut self, why: &Error) {
         for topic in self.topics.iter_mut().filter(|topic| topic.result.is_none()) {
             let error =
@@ -95,17 +96,17 @@ impl<T> Rounds<T> {
         }
     }
 
-    /// The broker's answer to the open topics has been read: one that it left out will not come.
+    /// Ends the reading of a response: a topic that it left out has no result in it.
     pub(super) fn end_of_answer(&mut self) {
         let doing = self.doing;
         for topic in self.topics.iter_mut().filter(|topic| topic.result.is_none() && topic.last.is_none()) {
-            let message = format!("{doing} {}: the broker's answer does not mention the topic", topic.name);
+            let message = format!("{doing} {}: the broker's response does not contain the topic", topic.name);
             topic.result =
                 Some(Err(Error::new(ErrorKind::Protocol, message).with_status(DeliveryStatus::PossiblyPersisted)));
         }
     }
 
-    /// The results in the order of the names. Only for when all are there.
+    /// Returns the results in the order of the names. It is called only when every topic has one.
     pub(super) fn into_results(self) -> TopicResults<T> {
         let missing = || Err(Error::new(ErrorKind::Internal, "a topic was left without a result"));
         let result = |topic: Topic<T>| TopicResult { topic: topic.name, result: topic.result.unwrap_or_else(missing) };
@@ -113,8 +114,8 @@ impl<T> Rounds<T> {
     }
 }
 
-/// Whether the same is to be asked again: nothing else that the table calls retriable passes here,
-/// as a topic that is not known will not be known by waiting.
+/// Returns true if the topic is to be sent again. Other codes that the table calls retriable are
+/// not: a topic that does not exist, for example, does not come into being while the client waits.
 fn passes(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::NOT_CONTROLLER | ErrorCode::REQUEST_TIMED_OUT | ErrorCode::THROTTLING_QUOTA_EXCEEDED)
 }
@@ -155,7 +156,7 @@ mod tests {
         rounds.answer("b", ErrorCode::NONE, None, 2);
         rounds.end_of_answer();
         assert!(rounds.is_open("a") && !rounds.is_open("b"));
-        // NOT_CONTROLLER did nothing, so that the next error is about somebody else's topic.
+        // NOT_CONTROLLER did nothing, so that the next error is about a topic of another client.
         rounds.answer("a", ErrorCode::TOPIC_ALREADY_EXISTS, None, 0);
         let error = results(rounds).swap_remove(0).unwrap_err();
         assert_eq!((error.code(), error.delivery_status()), (Some(ErrorCode::TOPIC_ALREADY_EXISTS), None));
@@ -183,7 +184,7 @@ mod tests {
         let mut rounds = rounds(&["a", "b", "c"]);
         rounds.answer("a", ErrorCode::NONE, None, 1);
         rounds.answer("b", ErrorCode::NOT_CONTROLLER, None, 0);
-        rounds.give_up(&Error::new(ErrorKind::Timeout, "time is up"));
+        rounds.give_up(&Error::new(ErrorKind::Timeout, "the deadline passed"));
         let all = results(rounds);
         assert!(all[0].is_ok());
         let error = all[1].as_ref().unwrap_err();
@@ -192,11 +193,11 @@ mod tests {
             (Some(ErrorCode::NOT_CONTROLLER), Some(DeliveryStatus::NotPersisted))
         );
         let error = all[2].as_ref().unwrap_err();
-        assert_eq!(error.to_string(), "create topic c: time is up");
+        assert_eq!(error.to_string(), "create topic c: the deadline passed");
 
         let mut lost = super::tests::rounds(&["a"]);
         lost.lost();
-        lost.give_up(&Error::new(ErrorKind::Timeout, "time is up"));
+        lost.give_up(&Error::new(ErrorKind::Timeout, "the deadline passed"));
         let error = results(lost).swap_remove(0).unwrap_err();
         assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
     }

@@ -1,4 +1,4 @@
-//! The calls against a cluster in the process, on its in-memory network and under paused time.
+//! Runs the calls against a cluster in the process, on its in-memory network and under paused time.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn creates_lists_describes_and_deletes_topics() {
     assert_eq!((orders.name.as_str(), orders.partitions, orders.replication_factor), ("orders", Some(6), Some(2)));
     assert!(orders.id.is_some());
     assert!(topics[1].is_ok(), "{topics:?}");
-    assert_eq!(topics[2].as_ref().unwrap().partitions, Some(2), "the assignment says how many");
+    assert_eq!(topics[2].as_ref().unwrap().partitions, Some(2), "the assignment determines the number");
 
     let listed = admin.list_topics().await.unwrap();
     let names: Vec<_> = listed.iter().map(|topic| (topic.name.as_str(), topic.partitions, topic.internal)).collect();
@@ -52,7 +52,7 @@ async fn creates_lists_describes_and_deletes_topics() {
     assert_eq!((second.replicas.len(), &second.isr), (2, &second.replicas));
     let nowhere = described.get("nowhere").unwrap().as_ref().unwrap_err();
     assert_eq!(nowhere.code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
-    assert!(cluster.leader("nowhere", 0).unwrap_or(None).is_none(), "asking has not created it");
+    assert!(cluster.leader("nowhere", 0).unwrap_or(None).is_none(), "the request has not created it");
 
     let deleted = admin.delete_topics(["orders", "nowhere"]).await.unwrap();
     assert!(deleted.get("orders").unwrap().is_ok());

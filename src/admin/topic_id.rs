@@ -2,28 +2,29 @@ use std::fmt;
 
 use uuid::Uuid;
 
-/// The id of a topic: stays the same for as long as the topic lives; a topic created anew under the
-/// same name has another (KIP-516). Shown as Kafka's tools show it, in 22 letters and digits.
+/// The id of a topic. It stays the same as long as the topic exists; a topic that is deleted and
+/// created again under its name has another id (KIP-516). It is displayed like in Kafka's tools, as
+/// 22 characters of URL-safe base64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId([u8; 16]);
 
 impl TopicId {
-    /// `None` for the nil id, which brokers without topic ids give.
+    /// Returns `None` for the nil id, which brokers without topic ids send.
     pub(super) fn new(id: Uuid) -> Option<Self> {
         (!id.is_nil()).then(|| Self(id.into_bytes()))
     }
 
-    /// The sixteen bytes on the wire.
+    /// Returns the sixteen bytes on the wire.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0
     }
 }
 
-/// Base64 with the alphabet for URLs, unpadded.
+/// Writes base64 with the alphabet for URLs, without padding.
 impl fmt::Display for TopicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ALPHABET: [u8; 64] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        // 128 bits in steps of 6 from the top, four zeros behind them to fill the last.
+        // The 128 bits in steps of 6 from the top; four zero bits fill the last step.
         let bits = u128::from_be_bytes(self.0);
         for digit in 0..22u32 {
             let shift = 122 - i64::from(digit) * 6;

@@ -1,4 +1,4 @@
-//! The properties that were set, and pairs of settings that are held against each other.
+//! The properties that were set, and checks of pairs of settings against each other.
 
 use std::{collections::BTreeSet, fmt::Display};
 
@@ -7,12 +7,12 @@ use crate::{
     log::{Origin, event},
 };
 
-/// The properties that were set, by name or by a builder's method, under their Java names. A
-/// setting that is held against another one gives way where it is not among them.
+/// The properties that were set, by name or by a builder's method, under their Java names. In a
+/// check of two settings, one that is not among them is adjusted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given(BTreeSet<&'static str>);
 
-/// A setting that another one gives way to, or that gives way.
+/// One setting of a pair that is checked.
 pub(crate) struct Limit<'a, T> {
     pub(crate) name: &'static str,
     pub(crate) value: &'a mut T,
@@ -27,12 +27,12 @@ impl Given {
         self.0.contains(property)
     }
 
-    /// Holds `low` against `high`, which must not be less. Where it is, the one that was not set
-    /// gets the value that `raised` or `lowered` makes of the other one; `show` writes values for
-    /// the error and the log.
+    /// Checks that `high` is not less than `low`. If it is less, the setting that was not set gets
+    /// the value that `raised` or `lowered` computes from the other; if neither was set, `high` is
+    /// raised. `show` formats values for the error and the log.
     ///
     /// # Errors
-    /// Kind `Configuration`, naming both, where both were set.
+    /// Kind `Configuration`, naming both, if both were set.
     pub(crate) fn reconcile<T: Copy, D: Display>(
         &self,
         low: Limit<'_, T>,

@@ -1,9 +1,9 @@
-//! Properties that were taken without an effect.
+//! Properties that are accepted and have no effect.
 
 use super::ClientKind;
 use crate::log::{Origin, event};
 
-/// Their names by the reason, each once, in the order in which they came.
+/// Their names by the reason, each once, in the order in which they were given.
 #[derive(Debug, Default)]
 pub(super) struct Ignored(Vec<(&'static str, Vec<&'static str>)>);
 
@@ -20,7 +20,7 @@ impl Ignored {
         }
     }
 
-    /// Logs one warning that names them all. It shows no value, since any of them may be a secret.
+    /// Logs one warning that names them all. It shows no value, because any value may be a secret.
     pub(super) fn warn(&self, client: ClientKind, client_id: &str) {
         if self.0.is_empty() {
             return;
@@ -33,6 +33,6 @@ impl Ignored {
             ClientKind::Admin => "admin",
         };
         let origin = Origin::new(client_id, role, None);
-        event!(WARN, origin, "properties without an effect on this {client}: {groups}");
+        event!(WARN, origin, "these properties have no effect on this {client} and are ignored: {groups}");
     }
 }

@@ -1,8 +1,8 @@
-//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have: each is
-//! taken without an effect or refused, and why.
+//! Names that Kafka's Java clients or librdkafka know and the client at hand does not have. Each is
+//! ignored or refused, with the reason.
 //!
-//! A name is refused where doing without it weakens security or delivery. All others are taken, so
-//! that one file serves every client, and are named in one warning.
+//! A name is refused if ignoring it would weaken security or delivery. All others are ignored, so
+//! that one file serves every client, and one warning names them.
 
 use Fate::{Always, Ignored, Refused};
 use Owner::{Admin, All, Consumer, Producer, Reading, ShareConsumer};
@@ -12,11 +12,11 @@ use super::ClientKind;
 /// The outcome for a property without an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The client does what the value asks for in any case.
+    /// The value asks for behaviour that the client has in any case.
     AsIs,
-    /// It is taken, and named in the warning for this reason.
+    /// The property is ignored, and named in the warning with this reason.
     Ignored(&'static str),
-    /// It is an error for this reason.
+    /// The property is an error with this reason.
     Refused(&'static str),
 }
 
@@ -36,8 +36,8 @@ enum Owner {
 enum Fate {
     Ignored(&'static str),
     Refused(&'static str),
-    /// These values ask for what the client does in any case; others are ignored or refused, for
-    /// that reason.
+    /// These values ask for behaviour that the client has in any case; others are ignored or
+    /// refused, for that reason.
     Always(&'static [&'static str], Otherwise, &'static str),
 }
 
@@ -82,8 +82,9 @@ impl Owner {
 
 const EMPTY: &str = "empty, which counts as not set";
 
-/// The outcome for a name that the client does not have; `None` for one that Kafka does not know
-/// either. Gives the name as Kafka writes it, or its beginning where the rest is the user's.
+/// Returns the outcome for a name that the client does not have, or `None` for one that Kafka does
+/// not know either. The outcome has the name as Kafka writes it, or only its prefix if the rest is
+/// the user's.
 pub(super) fn verdict(client: ClientKind, name: &str, value: &str) -> Option<(&'static str, Verdict)> {
     for (prefix, reason) in PREFIXES {
         if name.starts_with(prefix) {
@@ -114,7 +115,7 @@ pub(super) fn verdict(client: ClientKind, name: &str, value: &str) -> Option<(&'
     Some((name, verdict))
 }
 
-/// Why a value of a property that the client has changes nothing, if it does not.
+/// Returns the reason why a value of a property that the client has is without effect, if it is.
 pub(super) fn without_effect(client: ClientKind, name: &str, value: &str) -> Option<&'static str> {
     let value = value.trim();
     match name {
@@ -129,7 +130,8 @@ pub(super) fn without_effect(client: ClientKind, name: &str, value: &str) -> Opt
     }
 }
 
-/// Why a property of security changes nothing under that `security.protocol`, if it does not.
+/// Returns the reason why a security property is without effect under that `security.protocol`, if
+/// it is.
 pub(super) fn without_effect_under(protocol: &str, name: &str) -> Option<&'static str> {
     let protocol = protocol.trim().to_ascii_uppercase();
     let tls = name.starts_with("ssl.") || name == "enable.ssl.certificate.verification";
@@ -144,21 +146,22 @@ const SERDES: &str = "keys and values are bytes: serialize before sending and af
 const JVM: &str = "names a class of the JVM";
 const LIBRDKAFKA: &str = "librdkafka's own, without a counterpart";
 const METRICS: &str = "metrics are read with `metrics()`";
-const LOGS: &str = "logs go to `tracing`, which decides over levels and targets";
-const IN_CODE: &str = "a function or an object, which is given in code";
-const VALIDATOR: &str = "belongs to the validation of tokens, which is the broker's";
+const LOGS: &str = "logs go to `tracing`, and its subscriber selects levels and targets";
+const IN_CODE: &str = "takes a function or an object, which is set in code";
+const VALIDATOR: &str = "configures the validation of tokens, which is the broker's task";
 const NOT_HERE: &str = "this version does not have it";
-const BUFFERS: &str = "the system decides over the sizes of sockets' buffers";
+const BUFFERS: &str = "the operating system chooses the sizes of socket buffers";
 const GSSAPI: &str = "GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`";
-const TLS_PARAMETERS: &str = "it restricts TLS, and this version would not; restrict the `CryptoProvider` that is given to `Tls`, and leave it out";
-const TLS_PROVIDER: &str = "it chooses the library for TLS; give a `CryptoProvider` to `Tls` instead, and leave it out";
+const TLS_PARAMETERS: &str = "this version would not apply the restriction of TLS; restrict the `CryptoProvider` of `Tls`, and remove the property";
+const TLS_PROVIDER: &str =
+    "it chooses the library for TLS; set a `CryptoProvider` in `Tls` instead, and remove the property";
 const HSM: &str = "keys come from PEM or PKCS #12 only; set `ssl.key.location` or `ssl.keystore.location` instead";
-const ASSERTION: &str = "the token's assertion would lack what it says; use the `sasl.oauthbearer.assertion.claim.*` and \
-                         `sasl.oauthbearer.assertion.private.key.file` properties, and leave it out";
+const ASSERTION: &str = "the token's assertion would lack its claims or its key; set `sasl.oauthbearer.assertion.claim.*` and \
+                         `sasl.oauthbearer.assertion.private.key.file` instead";
 
 /// Families of names that are refused as a whole.
 const PREFIXES: &[(&str, &str)] = &[
-    ("config.providers", "placeholders in values are not replaced; replace them before, and leave it out"),
+    ("config.providers", "placeholders in values are not replaced; replace them before, and remove the property"),
     ("sasl.kerberos.", GSSAPI),
 ];
 
@@ -166,7 +169,7 @@ const ROWS: &[Row] = &[
     // ---- Security
     row(
         All,
-        Refused("certificates that were revoked would be accepted; there are no revocation lists in this version"),
+        Refused("revoked certificates would be accepted, because this version has no revocation lists"),
         &["ssl.crl.location"],
     ),
     row(All, Refused(TLS_PARAMETERS), &["ssl.cipher.suites", "ssl.curves.list", "ssl.sigalgs.list"]),
@@ -186,12 +189,14 @@ const ROWS: &[Row] = &[
     ),
     row(
         All,
-        Refused("the system's stores are used where no roots are named; set `ssl.ca.location`, or leave it out"),
+        Refused(
+            "the system's stores are used if no authorities are configured; set `ssl.ca.location`, or remove the property",
+        ),
         &["ssl.ca.certificate.stores"],
     ),
     row(
         All,
-        Refused("it decides which certificates are trusted, in code; leave it out"),
+        Refused("it decides in code which certificates are trusted; remove the property"),
         &["ssl.certificate.verify_cb", "ssl_ca"],
     ),
     row(
@@ -201,7 +206,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         All,
-        Refused("it names a class of the JVM that logs in; give a `Mechanism` or a `TokenSource` to `Sasl` instead"),
+        Refused("it names a class of the JVM that logs in; set a `Mechanism` or a `TokenSource` in `Sasl` instead"),
         &["oauthbearer_token_refresh_cb", "sasl.login.class"],
     ),
     row(
@@ -218,7 +223,7 @@ const ROWS: &[Row] = &[
         Always(
             &["none"],
             Otherwise::Refuse,
-            "tokens of a cloud's metadata service are not in this version; give a `TokenSource` to `Sasl::oauth_bearer`",
+            "this version has no tokens of cloud metadata services; pass a `TokenSource` to `Sasl::oauth_bearer`",
         ),
         &["sasl.oauthbearer.metadata.authentication.type"],
     ),
@@ -244,13 +249,13 @@ const ROWS: &[Row] = &[
     // ---- Delivery
     row(
         Producer,
-        Refused("transactions are not in this version, and the records would be sent outside of any"),
+        Refused("this version has no transactions, so the records would be sent outside of one"),
         &["transactional.id"],
     ),
-    row(Producer, Ignored("means nothing without `transactional.id`"), &["transaction.timeout.ms"]),
+    row(Producer, Ignored("has no effect without `transactional.id`"), &["transaction.timeout.ms"]),
     row(
         Producer,
-        Always(&["false"], Otherwise::Refuse, "transactions are not in this version"),
+        Always(&["false"], Otherwise::Refuse, "this version has no transactions"),
         &["transaction.two.phase.commit.enable"],
     ),
     row(
@@ -258,7 +263,7 @@ const ROWS: &[Row] = &[
         Always(
             &["false"],
             Otherwise::Refuse,
-            "a gap is not fatal in this version: records after one that failed are sent",
+            "in this version a gap is not fatal: records after a failed one are sent",
         ),
         &["enable.gapless.guarantee"],
     ),
@@ -267,7 +272,7 @@ const ROWS: &[Row] = &[
         Always(
             &["true"],
             Otherwise::Refuse,
-            "offsets are not stored by hand in this version: set `enable.auto.commit=false` and commit, or use a worker",
+            "this version has no manual offset store: set `enable.auto.commit=false` and commit, or use a worker",
         ),
         &["enable.auto.offset.store"],
     ),
@@ -281,46 +286,46 @@ const ROWS: &[Row] = &[
         Always(
             &["broker"],
             Otherwise::Refuse,
-            "offsets are kept by the group's coordinator only; commit, or keep them yourself and seek",
+            "only the group coordinator stores offsets; commit, or store them in the program and seek",
         ),
         &["offset.store.method"],
     ),
     row(
         Consumer,
-        Refused(
-            "topics that it excludes would be read; write the pattern of the subscription so that it leaves them out",
-        ),
+        Refused("the excluded topics would be read; exclude them by the pattern of the subscription"),
         &["topic.blacklist"],
     ),
     row(
         Consumer,
-        Always(&["consumer"], Otherwise::Refuse, "there are no groups of other types in this version"),
+        Always(&["consumer"], Otherwise::Refuse, "this version has no groups of other types"),
         &["group.protocol.type"],
     ),
     row(
         Consumer,
-        Always(&["false"], Otherwise::Refuse, "a broker too old for stable offsets is not an error in this version"),
+        Always(&["false"], Otherwise::Refuse, "in this version a broker without stable offsets is not an error"),
         &["internal.throw.on.fetch.stable.offset.unsupported"],
     ),
     row(
         Reading,
         Refused(
-            "what an interceptor changes or counts would be missing; give it in code (`ProducerBuilder::interceptor`), and leave it out",
+            "the interceptors would not run; set them in code (`ProducerBuilder::interceptor`), and remove the property",
         ),
         &["interceptor.classes", "interceptors"],
     ),
-    row(All, Refused("what a plugin changes or counts would be missing; leave it out"), &["plugin.library.paths"]),
+    row(All, Refused("the plugins would not run; remove the property"), &["plugin.library.paths"]),
     row(
         Producer,
-        Refused("records would go to other partitions; give it in code (`Partitioner::custom`), and leave it out"),
+        Refused(
+            "records would go to other partitions; set the partitioner in code (`Partitioner::custom`), and remove the property",
+        ),
         &["partitioner_cb"],
     ),
     row(
         Admin,
-        Refused("controllers are not asked directly in this version (KIP-919); set `bootstrap.servers` instead"),
+        Refused("this version does not connect to controllers directly (KIP-919); set `bootstrap.servers` instead"),
         &["bootstrap.controllers"],
     ),
-    // ---- Java's, without a meaning here
+    // ---- Java's, without effect here
     row(Producer, Ignored(SERDES), &["key.serializer", "value.serializer"]),
     row(Consumer, Ignored(SERDES), &["key.deserializer", "value.deserializer"]),
     row(Admin, Ignored("a call is repeated until `default.api.timeout.ms`"), &["retries"]),
@@ -336,7 +341,7 @@ const ROWS: &[Row] = &[
             "stats_cb",
         ],
     ),
-    row(Producer, Ignored("is about the memory of the JVM"), &["buffer.memory.allocation.strategy"]),
+    row(Producer, Ignored("configures the memory of the JVM"), &["buffer.memory.allocation.strategy"]),
     row(Consumer, Ignored(NOT_HERE), &["internal.leave.group.on.close"]),
     row(ShareConsumer, Ignored(NOT_HERE), &["share.acknowledgement.mode", "share.acquire.mode"]),
     row(
@@ -344,7 +349,7 @@ const ROWS: &[Row] = &[
         Always(&["-1", "0"], Otherwise::Ignore, BUFFERS),
         &["receive.buffer.bytes", "send.buffer.bytes", "socket.receive.buffer.bytes", "socket.send.buffer.bytes"],
     ),
-    // ---- librdkafka's, without a meaning here
+    // ---- librdkafka's, without effect here
     row(All, Always(&["0"], Otherwise::Ignore, METRICS), &["statistics.interval.ms"]),
     row(All, Always(&["false"], Otherwise::Ignore, NOT_HERE), &["socket.keepalive.enable"]),
     row(All, Always(&["true"], Otherwise::Ignore, "Nagle's algorithm is always off"), &["socket.nagle.disable"]),
@@ -359,7 +364,7 @@ const ROWS: &[Row] = &[
     row(Producer, Ignored("a batch is bounded by bytes: `batch.size`"), &["batch.num.messages"]),
     row(
         Consumer,
-        Ignored("what is fetched ahead is bounded by bytes: `queued.max.messages.kbytes`"),
+        Ignored("the read-ahead is bounded by bytes: `queued.max.messages.kbytes`"),
         &["queued.min.messages"],
     ),
     row(

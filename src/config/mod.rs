@@ -1,7 +1,7 @@
-//! Properties by name: Java's names, librdkafka's accepted where they differ, and errors that help.
+//! Properties by name: Java's names, librdkafka's names if they differ, and errors that name the
+//! nearest known property.
 //!
-//! This room knows how a table of properties is applied; each room keeps the table of its own
-//! settings.
+//! This room applies a table of properties; each room keeps the table of its own settings.
 
 mod given;
 mod ignored;
@@ -22,10 +22,10 @@ use known::Verdict;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// In place of the name of a property that does not look like one.
+/// Stands for the name of a property that does not look like one.
 const HIDDEN: &str = "(a name that is not shown)";
 
-/// A kind of client, which decides the properties that mean something to it.
+/// The kind of a client, which decides the properties that have an effect on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientKind {
     Producer,
@@ -45,18 +45,18 @@ impl fmt::Display for ClientKind {
 
 /// Settings that properties are applied to.
 pub(crate) trait Configure {
-    /// The client that they are for.
+    /// The client that the settings are for.
     const CLIENT: ClientKind;
 
-    /// Takes note that a property was set, under its Java name.
+    /// Records that a property was set, under its Java name.
     fn note(&mut self, property: &'static str);
 
-    /// The `client.id` that log lines name.
+    /// Returns the `client.id` that log lines name.
     fn client_id(&self) -> &str;
 }
 
-/// Properties that wait to be applied. Secrets among them are not shown, and all values are zeroed
-/// on drop.
+/// Properties that are yet to be applied. `Debug` does not show secrets among them, and all values
+/// are zeroed on drop.
 #[derive(Clone, Default)]
 pub(crate) struct Pairs(Vec<(String, Zeroizing<String>)>);
 
@@ -84,13 +84,14 @@ pub(crate) struct Property<S: 'static> {
     pub(crate) name: &'static str,
     /// Other accepted names (librdkafka's).
     pub(crate) aliases: &'static [&'static str],
-    /// What is allowed, for the error: "milliseconds, 0 or more".
+    /// The allowed values, for the error: "milliseconds, 0 or more".
     pub(crate) allowed: &'static str,
-    /// Sets the value; `None` when it is not allowed.
+    /// Sets the value, or returns `None` if it is not allowed.
     pub(crate) set: fn(&mut S, &str) -> Option<()>,
 }
 
-/// A table of properties: `"name" | "alias", allowed, |settings, value| what it sets;` for each.
+/// Makes a table of properties: `"name" | "alias", allowed, |settings, value| assignment;` for
+/// each.
 macro_rules! table {
     ($($name:literal $(| $alias:literal)*, $allowed:expr, |$s:ident, $v:ident| $set:expr;)*) => {
         &[$($crate::config::Property {
@@ -109,22 +110,22 @@ impl<S> Property<S> {
     }
 }
 
-/// Applies pairs of names and values to settings. Names that Kafka knows and that mean nothing to
-/// this client are taken, with one warning for all of them.
+/// Applies pairs of names and values to settings. Names that Kafka knows and that have no effect on
+/// this client are ignored, with one warning for all of them.
 ///
-/// The tables are looked through in their order, so that a client's own property goes before the
-/// common one of that name.
+/// The tables are searched in their order, so that a client's own property precedes the common one
+/// of that name.
 ///
 /// # Errors
-/// Kind `Configuration` for unknown names (with the nearest known one), for names whose loss
-/// weakens security or delivery (with the reason), for values that are not allowed (with what is),
-/// and for a property given twice with different values.
+/// Kind `Configuration` for an unknown name (with the nearest known one), for a name that cannot be
+/// ignored without weakening security or delivery (with the reason), for a value that is not
+/// allowed (with the allowed values), and for a property given twice with different values.
 pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
     settings: &mut S,
     tables: &[&[Property<S>]],
     pairs: impl IntoIterator<Item = (K, V)>,
 ) -> Result<()> {
-    // The properties seen: which, under what name, with what value.
+    // The properties seen so far: Java's name, the name that the user gave, and the value.
     let mut seen: Vec<(&'static str, String, Zeroizing<String>)> = Vec::new();
     let mut ignored = Ignored::default();
     for (name, value) in pairs {
@@ -185,7 +186,7 @@ pub(crate) fn apply<S: Configure, K: AsRef<str>, V: AsRef<str>>(
         && let (Some(acks), Some(socket)) = (value("request.timeout.ms"), value("socket.timeout.ms"))
         && acks != socket
     {
-        ignored.push("request.timeout.ms", "beside `socket.timeout.ms` a producer's time for acknowledgements");
+        ignored.push("request.timeout.ms", "with `socket.timeout.ms` it is a producer's time for acknowledgements");
     }
     ignored.warn(S::CLIENT, settings.client_id());
     Ok(())
@@ -206,7 +207,7 @@ fn unknown<S>(name: &str, tables: &[&[Property<S>]]) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
-/// The property by the name that the user gave, and by its own where that differs.
+/// Returns the name that the user gave, followed by Java's name if that differs.
 fn called<S>(property: &Property<S>, name: &str) -> String {
     if property.name == name { format!("`{name}`") } else { format!("`{name}` (`{}`)", property.name) }
 }

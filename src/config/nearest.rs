@@ -1,6 +1,6 @@
-/// The nearest of the names, if one is near enough to be meant.
+/// Returns the nearest of the names, if one is near enough.
 pub(super) fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Other languages' spellings of the same words: linger_ms, lingerMs.
+    // Ignores other languages' spellings of the same words: linger_ms, lingerMs.
     let wrong = normal(wrong);
     let bound = (wrong.len() / 4).clamp(1, 4);
     names
@@ -14,9 +14,9 @@ fn normal(name: &str) -> Vec<char> {
     name.chars().filter(|c| !matches!(c, '.' | '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).take(100).collect()
 }
 
-/// Letters to insert, leave out, change or swap with their neighbour.
+/// Returns the number of letters to insert, leave out, change or swap with their neighbour.
 fn distance(a: &[char], b: &[char]) -> usize {
-    // Rows of the table: the one before the last, the last, the one that is being filled.
+    // Rows of the table: the one before the last, the last, and the current one.
     let mut older: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.iter().enumerate() {

@@ -1,22 +1,22 @@
-//! Values of properties.
+//! Parses the values of properties.
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
-/// What [`millis`] allows.
+/// The values that [`millis`] allows.
 pub(crate) const MILLIS: &str = "milliseconds, 0 or more";
-/// What [`boolean`] allows.
+/// The values that [`boolean`] allows.
 pub(crate) const BOOLEAN: &str = "true or false";
 
-/// Longer than any wait and short enough for every clock: what `Long.MAX_VALUE` and "never" become.
+/// Stands for `Long.MAX_VALUE` and "never": longer than any wait and short enough for every clock.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Milliseconds, 0 or more; above ten years they are ten years.
+/// Parses milliseconds, 0 or more; values above ten years become ten years.
 pub(crate) fn millis(value: &str) -> Option<Duration> {
     number::<u64>(value).map(|millis| Duration::from_millis(millis).min(FOREVER))
 }
 
-/// Milliseconds, 0 or more, with a fraction if need be, as librdkafka allows for `linger.ms`; kept
-/// to the microsecond.
+/// Parses milliseconds, 0 or more, with an optional fraction, as librdkafka allows for `linger.ms`;
+/// kept to the microsecond.
 pub(crate) fn millis_with_fraction(value: &str) -> Option<Duration> {
     let decimal = |value: &str| value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     millis(value).or_else(|| {
@@ -27,17 +27,17 @@ pub(crate) fn millis_with_fraction(value: &str) -> Option<Duration> {
     })
 }
 
-/// Milliseconds, 1 or more; 0 stands for no bound.
+/// Parses milliseconds, 1 or more; 0 stands for no bound.
 pub(crate) fn millis_or_unbounded(value: &str) -> Option<Duration> {
     millis(value).map(|time| if time.is_zero() { FOREVER } else { time })
 }
 
-/// Milliseconds, 1 or more.
+/// Parses milliseconds, 1 or more.
 pub(crate) fn millis_above_zero(value: &str) -> Option<Duration> {
     millis(value).filter(|duration| !duration.is_zero())
 }
 
-/// Milliseconds, 1 or more; 0 and −1 stand for never.
+/// Parses milliseconds, 1 or more; 0 and −1 stand for never.
 pub(crate) fn millis_or_never(value: &str) -> Option<Duration> {
     match value.trim() {
         "0" | "-1" => Some(FOREVER),
@@ -45,7 +45,7 @@ pub(crate) fn millis_or_never(value: &str) -> Option<Duration> {
     }
 }
 
-/// `true` or `false`, in any case.
+/// Parses `true` or `false`, in any case.
 pub(crate) fn boolean(value: &str) -> Option<bool> {
     match value.trim() {
         v if v.eq_ignore_ascii_case("true") => Some(true),
@@ -54,28 +54,28 @@ pub(crate) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// A whole number.
+/// Parses a whole number.
 pub(crate) fn number<T: FromStr>(value: &str) -> Option<T> {
     value.trim().parse().ok()
 }
 
-/// A whole number in a range.
+/// Parses a whole number in a range.
 pub(crate) fn within<T: FromStr + PartialOrd>(value: &str, range: RangeInclusive<T>) -> Option<T> {
     number(value).filter(|number| range.contains(number))
 }
 
-/// The parts of a list between commas, trimmed, empty ones left out.
+/// Returns the parts of a list between commas, trimmed, without empty ones.
 pub(crate) fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// One of a few names, in any case.
+/// Parses one of a few names, in any case.
 pub(crate) fn one_of<T: Copy>(value: &str, names: &[(&str, T)]) -> Option<T> {
     let value = value.trim();
     names.iter().find(|(name, _)| value.eq_ignore_ascii_case(name)).map(|(_, meant)| *meant)
 }
 
-/// A string that is not empty.
+/// Parses a string that is not empty.
 pub(crate) fn text(value: &str) -> Option<&str> {
     let value = value.trim();
     (!value.is_empty()).then_some(value)

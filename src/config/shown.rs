@@ -1,10 +1,10 @@
-//! What errors and `Debug` may show of a property: its name where it looks like one, and its value
-//! where the property is on a list of harmless ones and the value looks like one of theirs.
+//! The part of a property that errors and `Debug` may show: its name if it looks like one, and its
+//! value if the property is on a list of harmless ones and the value looks like one of theirs.
 
 use super::parse;
 
-/// Properties whose values are numbers or switches. All others may hold a secret, or have one in
-/// them by mistake.
+/// Properties that have numbers or switches as values. All others may hold a secret, or contain one
+/// by mistake.
 const HARMLESS: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
@@ -85,13 +85,14 @@ const HARMLESS: &[&str] = &[
     "topic.metadata.refresh.interval.ms",
 ];
 
-/// The value of a property as an error may show it.
+/// Returns the value of a property in the form that an error may show.
 pub(crate) fn value(name: &str, value: &str) -> String {
     let harmless = HARMLESS.contains(&name) && (is_number(value) || parse::boolean(value).is_some());
     if harmless { format!("\"{value}\"") } else { "(hidden)".to_owned() }
 }
 
-/// A number, perhaps with a sign, a fraction and a unit, and no longer than one is.
+/// Returns true for a number, with an optional sign, fraction and unit, that is not longer than a
+/// number is.
 fn is_number(value: &str) -> bool {
     let value = value.trim();
     let unsigned = value.strip_prefix(['-', '+']).unwrap_or(value);
@@ -104,9 +105,9 @@ fn is_number(value: &str) -> bool {
         && digits.chars().all(|c| matches!(c, '0'..='9' | '.' | '_' | ','))
 }
 
-/// The name of a property that is not known, as an error may show it: `None` for what does not look
-/// like one, because a line of a key, say, was read as a name. Digits stand in names of several
-/// words alone.
+/// Returns the name of an unknown property in the form that an error may show, or `None` if it does
+/// not look like a name, because a line of a key, for example, was read as a name. Digits are
+/// accepted only in names of several words.
 pub(super) fn name(name: &str) -> Option<&str> {
     let word = |word: &str| {
         let digits = word.chars().filter(char::is_ascii_digit).count();

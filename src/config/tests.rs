@@ -85,7 +85,7 @@ fn unsupported_kafka_property_explains_refusal() {
         refused(&[("sasl.kerberos.kinit.cmd", "/x")]),
         "property `sasl.kerberos.kinit.cmd` is known to Kafka but not supported here: GSSAPI is not built in; a crate that has it gives its mechanism to `Sasl::mechanism`"
     );
-    assert!(applied(&[("group.id", "g"), ("key.serializer", "x")]).is_ok(), "they mean nothing to a producer");
+    assert!(applied(&[("group.id", "g"), ("key.serializer", "x")]).is_ok(), "they have no effect on a producer");
 }
 
 #[test]

@@ -1,42 +1,43 @@
-//! Text from outside (a broker, another member, a token endpoint, a certificate) as an error or a
-//! log line may hold it.
+//! Escapes and cuts text from outside (a broker, another member, a token endpoint, a certificate)
+//! for error messages and log lines.
 
 use std::borrow::Cow;
 
-/// The most bytes that one piece of such text keeps.
+/// Maximum bytes of one piece of such text.
 const PIECE: usize = 512;
-/// The most bytes of a whole message, which may hold many pieces.
+/// Maximum bytes of a whole message, which may hold many pieces.
 const MESSAGE: usize = 8192;
 const CUT: char = '…';
 
-/// Returns `text` with each character that a terminal or a log viewer acts on written out (`\n`,
-/// `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without an
-/// allocation.
+/// Returns `text` with each character that a terminal or a log viewer acts on written as an escape
+/// (`\n`, `\u{1b}`), cut at 512 bytes. Text without such characters is returned as it is, without
+/// an allocation.
 ///
-/// Escaped are the control characters (C0, DEL, C1), the separators of lines and paragraphs
+/// Escaped characters are: control characters (C0, DEL, C1), the separators of lines and paragraphs
 /// (U+2028, U+2029), and characters that reorder or hide text (bidirectional controls, zero-width
 /// characters, tags). A second call changes nothing.
 pub(crate) fn clean(text: &str) -> Cow<'_, str> {
     escaped(text, PIECE).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// Whether [`clean`] returns the text as it is.
+/// Returns true if [`clean`] returns the text as it is.
 pub(crate) fn is_clean(text: &str) -> bool {
     matches!(clean(text), Cow::Borrowed(_))
 }
 
-/// The same for the message of an error, which may hold many pieces.
+/// Cleans the message of an error like [`clean`], but cuts it at 8192 bytes, because it may hold
+/// many pieces.
 pub(super) fn clean_message(message: String) -> String {
     escaped(&message, MESSAGE).unwrap_or(message)
 }
 
-/// `None` where nothing has to change.
+/// Returns `None` if nothing has to change.
 fn escaped(text: &str, limit: usize) -> Option<String> {
     if text.len() <= limit && !text.chars().any(is_unsafe) {
         return None;
     }
     let mut out = String::with_capacity(text.len().min(limit));
-    // Where the text is cut if it does not fit.
+    // Length at which the text is cut if it does not fit.
     let mut fits = 0;
     for c in text.chars() {
         if is_unsafe(c) {
@@ -97,7 +98,7 @@ mod tests {
         for unit in ["x", "é", "東", "🦦", "\u{1b}", "a\n"] {
             let cleaned = clean(&unit.repeat(PIECE + 1)).into_owned();
             assert!(cleaned.len() <= PIECE && cleaned.len() > PIECE - 16, "{} of {unit:?}", cleaned.len());
-            let kept = cleaned.strip_suffix(CUT).expect("the cut shows");
+            let kept = cleaned.strip_suffix(CUT).expect("the cut is visible");
             assert!(!kept.ends_with(['\\', '{']), "an escape was cut: {kept}");
         }
         assert_eq!(clean_message("y".repeat(MESSAGE)).len(), MESSAGE);

@@ -1,28 +1,28 @@
-//! The broker's error codes and what each of them asks of a client.
+//! The broker's error codes, and the action that each of them asks of a client.
 //!
-//! One table for every room: whether the same request may be sent again, and what must be looked up
-//! anew first. What a code means for a batch, a member or a transaction is decided by that room's
-//! own state machine.
+//! One table serves every room. It says whether the request may be sent again, and which look-up
+//! has to be repeated first. Each room's own state machine decides the effect of a code on a batch,
+//! a member or a transaction.
 
 use std::fmt;
 
-/// An error code of the Kafka protocol, known by Kafka's own name.
+/// An error code of the Kafka protocol, with Kafka's own name.
 ///
-/// Codes that this version of Ottla does not know are kept as they came.
+/// Codes that this version of Ottla does not know keep their number.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ErrorCode(i16);
 
-/// What a code asks for before the request may be tried again.
+/// The action that a code asks for before the request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
-    /// Trying again cannot help.
+    /// A retry cannot succeed.
     None,
-    /// Wait and send the same again.
+    /// Wait, then send the same request again.
     Retry,
-    /// Look the cluster's metadata up anew, then send again.
+    /// Refresh the cluster's metadata, then send the request again.
     RefreshMetadata,
-    /// Find the coordinator anew, then send again.
+    /// Look the coordinator up again, then send the request again.
     FindCoordinator,
 }
 
@@ -45,47 +45,48 @@ macro_rules! codes {
 }
 
 impl ErrorCode {
-    /// The code as it stands on the wire.
+    /// Makes the code with this number on the wire.
     pub const fn new(code: i16) -> Self {
         Self(code)
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub const fn code(self) -> i16 {
         self.0
     }
 
-    /// Whether this is [`ErrorCode::NONE`], success.
+    /// Returns true if this is [`ErrorCode::NONE`], success.
     pub const fn is_ok(self) -> bool {
         self.0 == 0
     }
 
-    /// `Ok` for [`ErrorCode::NONE`], the code as an error otherwise.
+    /// Returns `Ok` for [`ErrorCode::NONE`], and the code as an error otherwise.
     pub const fn ok(self) -> Result<(), Self> {
         if self.is_ok() { Ok(()) } else { Err(self) }
     }
 
-    /// Kafka's name for the code, `UNKNOWN` for one that this version does not know.
+    /// Returns Kafka's name for the code, or `UNKNOWN` if this version does not know it.
     pub fn name(self) -> &'static str {
         self.row().map_or("UNKNOWN", |row| row.name)
     }
 
-    /// Whether this version knows the code.
+    /// Returns true if this version knows the code.
     pub(crate) fn is_known(self) -> bool {
         self.row().is_some()
     }
 
-    /// Kafka's explanation of the code.
+    /// Returns Kafka's explanation of the code.
     pub fn message(self) -> &'static str {
         self.row().map_or("an error code that this version of the client does not know", |row| row.message)
     }
 
-    /// What the code asks for before the request may be tried again.
+    /// Returns the action that the code asks for before the request may be sent again.
     pub fn remedy(self) -> Remedy {
         self.row().map_or(Remedy::None, |row| row.remedy)
     }
 
-    /// Whether the same request may succeed later, as Kafka's own clients classify it.
+    /// Returns true if the same request may succeed later, as Kafka's own clients classify the
+    /// code.
     pub fn is_retriable(self) -> bool {
         self.remedy() != Remedy::None
     }
@@ -117,7 +118,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-// In the order of their numbers, as the look-up needs it.
+// The rows are sorted by number, because the look-up is a binary search.
 codes! {
     UNKNOWN_SERVER_ERROR = -1, None, "The server experienced an unexpected error when processing the request.";
     NONE = 0, None, "Success.";

@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! The error type of the crate, its kinds, and advice on each kind.
 
 mod clean;
 mod code;
@@ -10,26 +10,26 @@ pub(crate) use clean::{clean, is_clean};
 pub use code::{ErrorCode, Remedy};
 pub(crate) use panic::said;
 
-/// The result of most calls of this crate.
+/// The result type of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Any error, of code that this crate calls and did not write.
+/// An error of any type, for user code that this crate calls.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// An error of this client: what kind it is, what the broker said, whether to retry, whether a
-/// record may have been written, and what to do next ([`advice`](Error::advice)).
+/// An error of this client: its kind, the broker's error code, whether a retry may succeed, whether
+/// a record may have been written, and the next step ([`advice`](Error::advice)).
 ///
-/// Cheap to clone: every record of a failed batch gets the same one.
+/// An error is cheap to clone: every record of a failed batch gets the same error.
 ///
-/// A message never holds a control character: brokers, other members of a group and token endpoints
-/// have their text in it, and each character that a terminal or a log viewer would act on is
-/// written out (`\n`, `\u{1b}`).
+/// A message never holds a control character. It may quote text of brokers, other members of a
+/// group and token endpoints, so each character that a terminal or a log viewer would act on is
+/// written as an escape (`\n`, `\u{1b}`).
 ///
-/// # Errors that a program makes
+/// # Errors made by a program
 /// A [`TokenSource`](crate::security::TokenSource), a [`Mechanism`](crate::security::Mechanism) and
 /// an [`Exchange`](crate::security::Exchange) return this type.
-/// [`authentication`](Error::authentication) makes an error that trying again does not cure,
-/// [`network`](Error::network) and [`timeout`](Error::timeout) make errors that may pass;
+/// [`authentication`](Error::authentication) makes an error that is not retried.
+/// [`network`](Error::network) and [`timeout`](Error::timeout) make errors that are retried.
 /// [`with_source`](Error::with_source) adds the cause. Deserializers, assignors, rebalance
 /// listeners and handlers return errors of any type.
 ///
@@ -72,25 +72,25 @@ pub struct Location {
     pub offset: i64,
 }
 
-/// The kind of an [`Error`], for programs that decide by it.
+/// The kind of an [`Error`], for programs that branch on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is unknown, malformed or contradicts another; nothing was started.
+    /// A setting is unknown, malformed or contradicts another. Nothing was started.
     Configuration,
     /// An argument of the call cannot be used (a topic name that Kafka forbids, a negative
     /// partition …).
     InvalidArgument,
-    /// A record is larger than `max.request.size` or than what the broker accepts.
+    /// A record is larger than `max.request.size` or than the broker accepts.
     RecordTooLarge,
-    /// The send buffer (`buffer.memory`) is full; nothing was queued.
+    /// The send buffer (`buffer.memory`) is full. Nothing was queued.
     BufferFull,
-    /// A deadline passed; the message says which, and what was last in the way.
+    /// A deadline passed. The message names the deadline and the last cause of the delay.
     Timeout,
     /// A connection could not be made, or broke.
     Network,
     /// None of `bootstrap.servers` could be resolved within `bootstrap.resolve.timeout.ms`
-    /// (KIP-909). The client goes on trying: later calls succeed once one can be.
+    /// (KIP-909). The client keeps trying: later calls succeed once one of them can be resolved.
     Resolution,
     /// The peer does not speak Kafka, or sent bytes that cannot be read.
     Protocol,
@@ -98,80 +98,77 @@ pub enum ErrorKind {
     UnsupportedVersion,
     /// Stored records are damaged: a wrong checksum, length or codec.
     Corrupt,
-    /// The broker answered with an error: see [`Error::code`].
+    /// The broker answered with an error code: see [`Error::code`].
     Broker,
-    /// The broker did not accept who we are.
+    /// The broker refused this client's credentials.
     Authentication,
-    /// The broker does not allow what was asked.
+    /// The broker does not permit the operation.
     Authorization,
     /// A partition has no usable position and `auto.offset.reset` is `none`.
     NoOffset,
     /// The topic or partition does not exist (or is not visible), and did not appear before the
     /// deadline.
     UnknownTopicOrPartition,
-    /// The end of a partition was reached, where a consumer asked to be told
-    /// (`enable.partition.eof`). Nothing went wrong.
+    /// The reader reached the end of a partition, and the consumer asked for that event
+    /// (`enable.partition.eof`). Nothing failed.
     EndOfPartition,
-    /// The bytes of a record that was read are not what a deserializer expects. Reading goes on
-    /// with the next one.
+    /// A deserializer refused the bytes of a record. Reading continues with the next record.
     Deserialization,
-    /// A worker's handler failed: by an error (which is the source), a panic, or a timeout.
+    /// A worker's handler failed: it returned an error (the source), panicked, or timed out.
     Handler,
-    /// Another producer, member or incarnation has taken this one's place; make a new client.
+    /// Another producer, member or incarnation has replaced this one. Make a new client.
     Fenced,
     /// This client was closed, or its runtime was dropped.
     Closed,
-    /// The record was given up by `Producer::purge` before it was acknowledged.
+    /// `Producer::purge` dropped the record before it was acknowledged.
     Purged,
-    /// A consumer is not in the group, or no longer owns the partition, so that the call cannot be
+    /// The consumer is not in the group, or no longer owns the partition, so the call cannot be
     /// carried out.
     NotAssigned,
-    /// Code of yours that this client calls (a rebalance listener, an assignor) failed, panicked or
-    /// took too long.
+    /// User code that this client calls (a rebalance listener, an assignor) failed, panicked or
+    /// timed out.
     Callback,
-    /// A mistake of this client: please report it.
+    /// A bug of this client: please report it.
     Internal,
 }
 
-/// How far a record got that was not acknowledged.
+/// The state of a record that was not acknowledged.
 ///
 /// The list is complete: a record is in the log, is not, or may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryStatus {
-    /// The record is not in the log and will not get there: it may be sent again without doubling
-    /// it.
+    /// The record is not in the log and will not be written: sending it again cannot duplicate it.
     NotPersisted,
-    /// The record may be in the log: sending it again may double it.
+    /// The record may be in the log: sending it again may duplicate it.
     PossiblyPersisted,
 }
 
 impl Error {
-    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again
-    /// does not cure: credentials that are refused, have been revoked or are missing. Calls that
-    /// wait for a connection end with it at once.
+    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which is not retried:
+    /// credentials are refused, revoked or missing. Calls that wait for a connection end with it at
+    /// once.
     pub fn authentication(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Authentication, message)
     }
 
-    /// Makes an error of kind [`Network`](ErrorKind::Network), which may pass: an identity provider
-    /// that cannot be reached or is overloaded. The client tries again after a backoff.
+    /// Makes an error of kind [`Network`](ErrorKind::Network), which is retried after a backoff: an
+    /// identity provider cannot be reached or is overloaded.
     pub fn network(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Network, message)
     }
 
-    /// Makes an error of kind [`Timeout`](ErrorKind::Timeout), which may pass. The client tries
-    /// again after a backoff.
+    /// Makes an error of kind [`Timeout`](ErrorKind::Timeout), which is retried after a backoff.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Timeout, message)
     }
 
-    /// Adds the cause, which [`source`](StdError::source) gives.
+    /// Adds the cause, which [`source`](StdError::source) returns.
     pub fn with_source(self, source: impl Into<BoxError>) -> Self {
         self.changed(|inner| inner.source = Some(source.into().into()))
     }
 
-    /// Says whether the same call may succeed when it is made again
-    /// ([`is_retriable`](Error::is_retriable)), where the kind alone says otherwise.
+    /// Sets whether a retry of the same call may succeed ([`is_retriable`](Error::is_retriable)),
+    /// in place of the kind's default.
     pub fn with_retriable(self, retriable: bool) -> Self {
         self.changed(|inner| inner.retriable = retriable)
     }
@@ -190,7 +187,7 @@ impl Error {
         }))
     }
 
-    /// An error that a broker answered with; `context` says what was asked ("produce to
+    /// Makes the error for a broker's error code. `context` names the request ("produce to
     /// orders[0]").
     pub(crate) fn broker(code: ErrorCode, context: impl fmt::Display) -> Self {
         let kind = match code {
@@ -220,22 +217,22 @@ impl Error {
         }))
     }
 
-    /// The same error, saying how far the record (or the request) got.
+    /// Adds the delivery status of the record, or of the request.
     pub(crate) fn with_status(self, status: DeliveryStatus) -> Self {
         self.changed(|inner| inner.status = Some(status))
     }
 
-    /// The same error, saying where in the log it is.
+    /// Adds the place in the log that the error is about.
     pub(crate) fn at(self, topic: Arc<str>, partition: i32, offset: i64) -> Self {
         self.changed(|inner| inner.location = Some(Location { topic, partition, offset }))
     }
 
-    /// The same error with more context before its message.
+    /// Adds context before the message.
     pub(crate) fn context(self, context: impl fmt::Display) -> Self {
         self.changed(|inner| inner.message = clean::clean_message(format!("{context}: {}", inner.message)))
     }
 
-    /// The same error under another kind.
+    /// Changes the kind.
     pub(crate) fn with_kind(self, kind: ErrorKind) -> Self {
         self.changed(|inner| inner.kind = kind)
     }
@@ -245,32 +242,33 @@ impl Error {
         self
     }
 
-    /// What kind of error this is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The broker's error code, where a broker answered with one.
+    /// Returns the broker's error code, if a broker answered with one.
     pub fn code(&self) -> Option<ErrorCode> {
         self.0.code
     }
 
-    /// Whether the same call may succeed when it is made again.
+    /// Returns true if the same call may succeed when it is made again.
     ///
-    /// For a record also look at [`delivery_status`](Self::delivery_status): sending one again that
-    /// was possibly persisted may double it.
+    /// For a record also look at [`delivery_status`](Self::delivery_status): a retry of a record
+    /// that was possibly persisted may duplicate it.
     pub fn is_retriable(&self) -> bool {
         self.0.retriable
     }
 
-    /// Returns true if this client cannot go on after the error: close it and make a new one. The
-    /// kinds are [`Fenced`](ErrorKind::Fenced) and [`Closed`](ErrorKind::Closed).
+    /// Returns true if this client cannot be used after the error: close it and make a new one. Such
+    /// errors have the kind [`Fenced`](ErrorKind::Fenced) or [`Closed`](ErrorKind::Closed), or the
+    /// code `GROUP_MAX_SIZE_REACHED`.
     pub fn is_fatal(&self) -> bool {
         let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
         full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
     }
 
-    /// Returns how far a record got that was not acknowledged, or a request that has no answer.
+    /// Returns the state of a record that was not acknowledged, or of a request without an answer.
     ///
     /// Each error that `Producer::send`, `try_send` and `send_batch` return, and each that a
     /// `Delivery` resolves to, has a status. A record that was refused, or that never left the
@@ -286,7 +284,7 @@ impl Error {
         self.0.location.as_ref()
     }
 
-    /// What to do next, in one sentence.
+    /// Returns the recommended next step, in one sentence.
     pub fn advice(&self) -> &'static str {
         match self.0.kind {
             ErrorKind::Configuration => "correct the setting that the message names and build the client again",
@@ -294,35 +292,35 @@ impl Error {
             ErrorKind::RecordTooLarge => {
                 "send a smaller record, or raise max.request.size here and max.message.bytes on the topic"
             }
-            ErrorKind::BufferFull => "wait for outstanding deliveries, or send more slowly",
-            ErrorKind::Timeout => "look at the last cause in the message; try again, or raise the timeout",
+            ErrorKind::BufferFull => "wait for outstanding deliveries, or send at a lower rate",
+            ErrorKind::Timeout => "read the last cause in the message; try again, or raise the timeout",
             ErrorKind::Network => "check that the brokers are up and that their addresses are reachable from here",
-            ErrorKind::Resolution => "check the host names of bootstrap.servers and the name service of this machine",
+            ErrorKind::Resolution => "check the host names of bootstrap.servers and the DNS resolver of this machine",
             ErrorKind::Protocol => "check that the address and port are those of a Kafka listener of this protocol",
             ErrorKind::UnsupportedVersion => "use a newer broker, or do without the feature that the message names",
             ErrorKind::Corrupt => {
                 "skip the damaged records (`Consumer::skip_corrupt`), or restore the partition from a good replica"
             }
-            ErrorKind::Broker => "look the error code up; try again if it is retriable",
+            ErrorKind::Broker => "look up the error code; try again if it is retriable",
             ErrorKind::Authentication => {
                 "check security.protocol, the credentials, the mechanism and the certificates that the message names"
             }
-            ErrorKind::Authorization => "ask for the right that the message names",
+            ErrorKind::Authorization => "grant this client the permission that the message names",
             ErrorKind::NoOffset => "seek to a position, or set auto.offset.reset",
-            ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and your rights to see it",
-            ErrorKind::EndOfPartition => "go on reading: what is appended later comes",
-            ErrorKind::Deserialization => "pass the record over or put it aside; look at who writes to the topic",
+            ErrorKind::UnknownTopicOrPartition => "create the topic, or check its name and the permission to see it",
+            ErrorKind::EndOfPartition => "continue reading: records that are appended later follow",
+            ErrorKind::Deserialization => "skip the record or store it elsewhere; check the producers of the topic",
             ErrorKind::Handler => {
-                "mend the handler or the record that the message names, or give failed records a place (`WorkerBuilder::dead_letter`)"
+                "fix the handler or the record that the message names, or set a topic for failed records (`WorkerBuilder::dead_letter`)"
             }
-            ErrorKind::Fenced => "another client has taken this one's place: close it and make a new one",
+            ErrorKind::Fenced => "another client has replaced this one: close it and make a new one",
             ErrorKind::Closed => "make a new client",
             ErrorKind::Purged => {
-                "send the record again if it is still wanted; if it was possibly persisted, that may double it"
+                "send the record again if it is still needed; if it was possibly persisted, a second send may duplicate it"
             }
             ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
             ErrorKind::Callback => {
-                "look at what your callback did; the message names it, and the source is its own error"
+                "check the callback that the message names; the source of this error is the callback's own error"
             }
             ErrorKind::Internal => "please report this as a bug",
         }

@@ -1,4 +1,4 @@
-//! Log lines as a test sees them.
+//! Captures log lines in tests.
 
 use std::{
     fmt::{self, Write},
@@ -12,11 +12,12 @@ use tracing::{
     subscriber::DefaultGuard,
 };
 
-/// The lines of this thread's clients from now on, until it is dropped.
+/// Captures the lines of this thread's clients until it is dropped.
 pub(crate) struct Lines {
     seen: Seen,
-    /// `tracing` believes of a single subscriber that all threads have it, so that a test beside
-    /// this one, which has none, would switch an event off for all: hence a second one.
+    /// A second subscriber, which never receives an event. With a single subscriber `tracing`
+    /// assumes that all threads use it, so a concurrent test without one would disable the event
+    /// everywhere.
     _second: Dispatch,
     _default: DefaultGuard,
 }
@@ -48,17 +49,17 @@ impl Lines {
         self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The texts of this level that have this in them.
+    /// Returns the texts of this level that contain `part`.
     pub(crate) fn with(&self, level: Level, part: &str) -> Vec<String> {
         let mut all = self.all();
         all.retain(|line| line.level == level && line.text.contains(part));
         all.into_iter().map(|line| line.text).collect()
     }
 
-    /// Every line of INFO and above says which client it is about.
+    /// Asserts that every line of INFO and above names its client.
     pub(crate) fn assert_origin(&self, fields: &str) {
         for line in self.all().iter().filter(|line| line.level <= Level::INFO) {
-            assert!(line.text.contains(fields), "no {fields:?} in {line:?}");
+            assert!(line.text.contains(fields), "{fields:?} is missing in {line:?}");
         }
     }
 }
@@ -97,7 +98,7 @@ impl Visit for Text {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
-        written.expect("a string takes all");
+        written.expect("writing to a string succeeds");
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

@@ -1,4 +1,4 @@
-//! How often a line may be written for the same cause.
+//! Limits how often a line is written for the same cause.
 //!
 //! Sans-IO.
 
@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// One line in so long for each cause.
+/// Minimum time between two lines of one cause.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Causes that are remembered at a time.
+/// Maximum number of causes that are remembered.
 const CAUSES: usize = 64;
 
-/// Admits one line in ten seconds for each cause, and counts those that it suppresses.
+/// Admits one line in ten seconds for each cause, and counts the suppressed lines.
 #[derive(Debug)]
 pub(crate) struct Limiter<K>(HashMap<K, Seen>);
 
@@ -30,8 +30,8 @@ impl<K> Default for Limiter<K> {
 }
 
 impl<K: Clone + Eq + Hash> Limiter<K> {
-    /// Returns how many lines of that cause were suppressed since the last one, if this one may be
-    /// written.
+    /// Returns the number of lines of that cause that were suppressed since the last one, if this
+    /// line may be written.
     pub(crate) fn admit(&mut self, cause: K, now: Instant) -> Option<u64> {
         if let Some(seen) = self.0.get_mut(&cause) {
             if now.saturating_duration_since(seen.admitted) < INTERVAL {

@@ -1,10 +1,10 @@
-//! Log lines: which client a line is about, how often it is written, and how it names many things
-//! at once.
+//! Log lines: the client that a line is about, the rate of a line, and lists of many objects in one
+//! line.
 //!
 //! Every event of the rooms above goes through [`event`], so that `client_id`, `role` and `group`
-//! stand on every line, also on a line that the user's own thread writes. The fields are part of
-//! the event and not of a span, because a filter by target leaves a span of another target out, and
-//! the fields with it.
+//! are on every line, also on a line that the user's own thread writes. The fields are part of the
+//! event and not of a span, because a filter by target drops a span of another target together with
+//! its fields.
 
 mod limiter;
 mod outage;
@@ -20,7 +20,7 @@ tokio::task_local! {
     static CURRENT: Origin;
 }
 
-/// The client that a log line is about. Clones share one allocation; the default is of no client.
+/// The client that a log line is about. Clones share one allocation; the default names no client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin(Option<Arc<Named>>);
 
@@ -32,14 +32,14 @@ struct Named {
 }
 
 impl Origin {
-    /// A client of that `client.id`; `role` is `producer`, `consumer` or `admin`, and `group` its
-    /// `group.id`.
+    /// Makes the origin for a client with that `client.id`. `role` is `producer`, `consumer` or
+    /// `admin`, and `group` its `group.id`.
     pub(crate) fn new(client_id: &str, role: &'static str, group: Option<Arc<str>>) -> Self {
         Self(Some(Arc::new(Named { client_id: client_id.to_owned(), role, group })))
     }
 
-    /// The client that this task works for, where [`scope`](Self::scope) says so. Code that several
-    /// clients share (token caches) has no other way to know.
+    /// Returns the client that this task works for, if the task runs within [`scope`](Self::scope).
+    /// Code that several clients share (token caches) has no other way to find it.
     pub(crate) fn current() -> Self {
         CURRENT.try_with(Self::clone).unwrap_or_default()
     }
@@ -62,8 +62,8 @@ impl Origin {
     }
 }
 
-/// Writes an event of that level about that client; the rest is as in `tracing::event!`. Nothing
-/// behind the client is computed where the level is off.
+/// Writes an event of that level about that client. The other arguments are those of
+/// `tracing::event!`. Arguments after the client are not evaluated if the level is off.
 macro_rules! event {
     ($level:ident, $origin:expr, $($rest:tt)+) => {{
         let origin: &$crate::log::Origin = &$origin;
@@ -78,6 +78,6 @@ macro_rules! event {
 }
 pub(crate) use event;
 
-/// Takes down the lines that a test's clients write.
+/// Captures the lines that a test's clients write.
 #[cfg(test)]
 pub(crate) mod capture;

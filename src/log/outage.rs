@@ -1,17 +1,16 @@
-//! When the log is told of something that fails again and again: at its beginning, while it lasts,
-//! and at its end.
+//! Decides when to log a repeated failure: at its beginning, while it lasts, and at its end.
 //!
 //! Sans-IO.
 
 use std::time::{Duration, Instant};
 
-/// The second line of an outage follows so long after the first, and the first of the next outage
-/// after the last of this.
+/// Minimum time between the first and the second line of an outage, and between the last line of an
+/// outage and the first line of the next.
 const SOON: Duration = Duration::from_secs(10);
-/// Every further line follows so long after the one before.
+/// Minimum time between any two later lines of an outage.
 const LATER: Duration = Duration::from_secs(60);
 
-/// An outage of something that is tried again and again.
+/// An outage: all attempts at something fail until one succeeds.
 #[derive(Clone, Debug)]
 pub(crate) struct Outage {
     patience: Duration,
@@ -26,7 +25,7 @@ struct Running {
     lines: u32,
 }
 
-/// How long an outage has lasted, and how many attempts have failed.
+/// The duration of an outage, and the number of failed attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lasting {
     pub(crate) duration: Duration,
@@ -34,12 +33,13 @@ pub(crate) struct Lasting {
 }
 
 impl Outage {
-    /// An outage is told of when it has lasted for `patience`.
+    /// Makes a log of outages. The first line about an outage is due once it has lasted for
+    /// `patience`.
     pub(crate) fn after(patience: Duration) -> Self {
         Self { patience, running: None, last_line: None }
     }
 
-    /// An attempt failed. Returns how long that goes on, if a line is due.
+    /// Records a failed attempt. Returns the outage so far, if a line is due.
     pub(crate) fn failed(&mut self, now: Instant) -> Option<Lasting> {
         let running = self.running.get_or_insert(Running { since: now, attempts: 0, lines: 0 });
         running.attempts += 1;
@@ -54,7 +54,8 @@ impl Outage {
         Some(Lasting { duration, attempts: running.attempts })
     }
 
-    /// An attempt succeeded. Returns how long the outage lasted, if a line had been written of it.
+    /// Records a successful attempt. Returns the outage that it ends, if a line was written about
+    /// it.
     pub(crate) fn ended(&mut self, now: Instant) -> Option<Lasting> {
         let running = self.running.take().filter(|running| running.lines > 0)?;
         self.last_line = Some(now);
@@ -79,7 +80,7 @@ mod tests {
         assert_eq!(lines(&mut outage, start, 0..200), [0, 10, 70, 130, 190]);
         let ended = outage.ended(start + 200 * SECOND).unwrap();
         assert_eq!(ended, Lasting { duration: 200 * SECOND, attempts: 200 });
-        assert_eq!(outage.ended(start + 201 * SECOND), None, "its end is told once");
+        assert_eq!(outage.ended(start + 201 * SECOND), None, "its end is reported once");
     }
 
     #[test]

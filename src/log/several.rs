@@ -1,13 +1,13 @@
-//! Many things in one line: the first few by name, and how many there are besides.
+//! Shows many objects in one line: the first few by name, and the number of the others.
 //!
 //! Sans-IO.
 
 use std::fmt::{self, Write};
 
-/// So many are named.
+/// Maximum number of names.
 const NAMED: usize = 5;
 
-/// The first few of these by name, and the number of the others.
+/// The objects to show.
 pub(crate) struct Several<'a, T>(&'a [T]);
 
 /// Shows the first few of these by name, and the number of the others: `t[0], t[1] and 198 more`.

@@ -12,13 +12,13 @@ use tokio::{
 
 use super::{BoxFuture, Endpoint, Network, Stream};
 
-/// What a connection holds in each direction before its writer waits.
+/// Bytes that a connection buffers in each direction before its writer waits.
 const PIPE: usize = 256 * 1024;
 
-/// A network inside the process, for tests under paused time: no sockets, no ports of the machine.
+/// A network inside the process, for tests under paused time. It uses no sockets and no ports of
+/// the machine.
 ///
-/// Clones are the same network. Every host name resolves to 127.0.0.1 unless it is an address
-/// itself.
+/// Clones share one network. Every host name resolves to 127.0.0.1 unless it is an address itself.
 #[derive(Clone, Default)]
 pub struct MemoryNetwork {
     listeners: Arc<Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<DuplexStream>>>>,
@@ -33,7 +33,7 @@ pub struct MemoryListener {
 }
 
 impl MemoryNetwork {
-    /// A network with nobody on it.
+    /// Makes a network without listeners.
     pub fn new() -> Self {
         Self::default()
     }
@@ -41,11 +41,11 @@ impl MemoryNetwork {
     /// Listens on an address.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody already listens there.
+    /// `AddrInUse` if the address already has a listener.
     pub fn listen(&self, address: SocketAddr) -> io::Result<MemoryListener> {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         if listeners.get(&address).is_some_and(|listener| !listener.is_closed()) {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{address} is taken")));
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{address} already has a listener")));
         }
         let (sender, incoming) = mpsc::unbounded_channel();
         listeners.insert(address, sender);
@@ -57,7 +57,7 @@ impl MemoryNetwork {
         let (ours, theirs) = duplex(PIPE);
         match listeners.get(&address) {
             Some(listener) if listener.send(theirs).is_ok() => Ok(ours),
-            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody listens on {address}"))),
+            _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("no listener on {address}"))),
         }
     }
 }
@@ -86,7 +86,7 @@ impl Network for MemoryNetwork {
 }
 
 impl MemoryListener {
-    /// The next connection.
+    /// Returns the next connection.
     ///
     /// # Cancel safety
     /// Safe: no connection is lost when the future is dropped.
@@ -94,7 +94,7 @@ impl MemoryListener {
         self.incoming.recv().await.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -1,5 +1,5 @@
 //! The network as a trait, so that the same client runs over TCP, over memory in tests, and over
-//! whatever a user brings.
+//! any network that a user implements.
 
 mod endpoint;
 #[cfg(any(test, feature = "testkit"))]
@@ -18,10 +18,10 @@ pub(crate) use runtime::{check_network, runtime};
 pub use tcp::Tcp;
 
 /// The domain of brokers on an in-memory network. `.invalid` is reserved (RFC 2606, RFC 6761), so
-/// that no such name leads to a real broker.
+/// that no such name can resolve to a real broker.
 pub(crate) const IN_MEMORY_DOMAIN: &str = ".testkit.invalid";
 
-/// A boxed future, as the methods of [`Network`] return it.
+/// The boxed future that the methods of [`Network`] return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Resolves names and connects to brokers. The default is [`Tcp`].
@@ -86,18 +86,18 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// The client tries the next endpoint, and all of them again after `reconnect.backoff.ms`.
     fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
 
-    /// Checks, when a client is built, that the current tokio runtime has what connections need;
-    /// the error becomes that of `build()`. Default: nothing is needed. A network over [`Tcp`]
-    /// hands the question on to it, because tokio panics where its runtime has no IO.
+    /// Checks, when a client is built, that the current tokio runtime has all that connections
+    /// need. The error becomes that of `build()`. Default: nothing is needed. A network on top of
+    /// [`Tcp`] delegates to it, because tokio panics if its runtime has no IO.
     ///
     /// # Errors
-    /// What the runtime lacks.
+    /// The error names the missing part of the runtime.
     fn check_runtime(&self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A connection: bytes both ways.
+/// A connection: a stream of bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

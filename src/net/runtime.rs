@@ -1,7 +1,8 @@
 //! The tokio runtime that a client's tasks run on.
 //!
-//! Tokio answers no question about what a runtime was built with: what a runtime lacks panics when
-//! it is used. So it is used once, under a guard, before any task of the client depends on it.
+//! Tokio has no API that says which drivers a runtime was built with, and a missing driver panics
+//! when it is used. So each driver is used once, inside `catch_unwind`, before any task of the
+//! client depends on it.
 
 use std::{
     io,
@@ -15,14 +16,14 @@ use tokio::runtime::Handle;
 use super::Network;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The current runtime, which the tasks of `owner` ("a producer") are to run on.
+/// Returns the current runtime, which runs the tasks of `owner` ("a producer").
 ///
 /// # Errors
-/// Kind `Configuration`: there is none, or it has no timers.
+/// Kind `Configuration` if there is no runtime, or if it has no timers.
 pub(crate) fn runtime(owner: &str) -> Result<Handle> {
     let runtime = Handle::try_current().map_err(|error| {
         let message =
-            format!("{owner} needs a tokio runtime: make it within one (`#[tokio::main]`, `Runtime::block_on`)");
+            format!("{owner} needs a tokio runtime: create it inside one (`#[tokio::main]`, `Runtime::block_on`)");
         Error::new(ErrorKind::Configuration, message).with_source(error)
     })?;
     if catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
@@ -34,10 +35,10 @@ pub(crate) fn runtime(owner: &str) -> Result<Handle> {
     Ok(runtime)
 }
 
-/// Checks that the current runtime has what connections over this network need.
+/// Checks that the current runtime has all that connections over this network need.
 ///
 /// # Errors
-/// Kind `Configuration`, saying what it lacks.
+/// Kind `Configuration`; the message names the missing part.
 pub(crate) fn check_network(network: &dyn Network) -> Result<()> {
     network.check_runtime().map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()).with_source(error))
 }
@@ -45,13 +46,13 @@ pub(crate) fn check_network(network: &dyn Network) -> Result<()> {
 /// Checks that the current runtime has IO.
 ///
 /// # Errors
-/// It has none.
+/// The runtime has no IO.
 pub(super) fn check_io() -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
         socket.set_nonblocking(true)?;
         Ok(socket)
     });
-    // Where the system gives no socket to ask with, the first connection will tell.
+    // If the system gives no socket for the check, the first connection reports the error.
     let Ok(socket) = socket else { return Ok(()) };
     match catch_unwind(AssertUnwindSafe(|| tokio::net::UdpSocket::from_std(socket).map(drop))) {
         Ok(_) => Ok(()),

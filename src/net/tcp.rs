@@ -4,7 +4,7 @@ use tokio::net::{TcpStream, lookup_host};
 
 use super::{BoxFuture, Endpoint, IN_MEMORY_DOMAIN, Network, Stream, runtime};
 
-/// TCP, with the system's resolver and `TCP_NODELAY`: requests are coalesced by the client, so
+/// TCP, with the system's resolver and `TCP_NODELAY`: the client coalesces requests itself, so
 /// waiting for more bytes would only add latency.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
@@ -13,7 +13,8 @@ impl Network for Tcp {
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
         Box::pin(async move {
             if host.ends_with(IN_MEMORY_DOMAIN) {
-                // The resolver is not asked: some of them answer for names that do not exist.
+                // The resolver is not asked, because some resolvers answer for names that do not
+                // exist.
                 let message = "this is the in-memory cluster of testkit: pass .network(cluster.network()) to the \
                                client's builder, or build clients with cluster.producer(), cluster.consumer() or \
                                cluster.admin()";

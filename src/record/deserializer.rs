@@ -1,4 +1,4 @@
-//! From the bytes of a record to a value: by a trait that nobody has to use.
+//! Converts the bytes of a record to a value, by a trait that is optional to use.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use uuid::Uuid;
 use super::ConsumerRecord;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
-/// What of a record is to be turned into a value.
+/// The field of a record that is to be deserialized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldContext<'r> {
-    /// The topic that the record is of.
+    /// The topic of the record.
     pub topic: &'r str,
-    /// Whether it is the record's key; otherwise its value.
+    /// True for the record's key, false for its value.
     pub is_key: bool,
 }
 
 /// Turns the bytes of a key or a value into a `T`, which may borrow from them.
 ///
-/// It is given to [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::consumer::RecordRef::value_as)
-/// and `key_as`; records themselves are bytes whatever is done with them. Any `Fn(&[u8]) ->
-/// Result<T, E>` is one, and [`KafkaFormats`] knows the formats of Kafka's own serializers. Null is not
-/// asked about.
+/// [`ConsumerRecord::value_as`], [`RecordRef::value_as`](crate::consumer::RecordRef::value_as) and
+/// `key_as` take a deserializer; the records themselves stay bytes. Every `Fn(&[u8]) -> Result<T,
+/// E>` is a deserializer, and [`KafkaFormats`] implements the formats of Kafka's own serializers.
+/// It is not called for a null key or value.
 ///
 /// ```
 /// use ottla::{BoxError, record::{Deserializer, FieldContext}};
@@ -45,10 +45,10 @@ pub struct FieldContext<'r> {
 /// # let _ = order.map(|order| order.id); Ok(()) }
 /// ```
 pub trait Deserializer<'a, T> {
-    /// The value of these bytes.
+    /// Returns the value of these bytes.
     ///
     /// # Errors
-    /// Whatever is wrong with them; it becomes the source of an error of kind
+    /// An error of any type if the bytes are not a `T`. It becomes the source of an error of kind
     /// [`Deserialization`](ErrorKind::Deserialization) that names the record.
     fn deserialize(&self, field: FieldContext<'_>, bytes: &'a [u8]) -> Result<T, BoxError>;
 }
@@ -63,9 +63,9 @@ where
     }
 }
 
-/// The formats of Kafka's own serializers, by the type that is asked for: `&str` and `String`
-/// (UTF-8), `&[u8]` and `Vec<u8>`, `i16`, `i32`, `i64`, `f32`, `f64` (big endian, of exactly that
-/// size), `bool` (one byte, 0 or 1), `Uuid` (its text).
+/// The formats of Kafka's own serializers, by the requested type: `&str` and `String` (UTF-8),
+/// `&[u8]` and `Vec<u8>`, `i16`, `i32`, `i64`, `f32`, `f64` (big endian, of exactly that size),
+/// `bool` (one byte, 0 or 1), `Uuid` (its text).
 ///
 /// ```
 /// use ottla::record::KafkaFormats;
@@ -130,7 +130,7 @@ impl Deserializer<'_, Uuid> for KafkaFormats {
     }
 }
 
-/// The value of a field, with an error that names the record.
+/// Returns the value of a field, or an error that names the record.
 pub(crate) fn field_as<'a, T>(
     deserializer: &(impl Deserializer<'a, T> + ?Sized),
     (topic, partition): (&Arc<str>, i32),
@@ -152,19 +152,19 @@ fn slice(bytes: Option<&Bytes>) -> Option<&[u8]> {
 }
 
 impl ConsumerRecord {
-    /// The key as a `T`; `None` where the record has none.
+    /// Returns the key as a `T`, or `None` if the record has no key.
     ///
     /// # Errors
-    /// `Deserialization`, which names the record; it was read all the same, and the next one comes
-    /// next.
+    /// Kind `Deserialization`, with the record's topic, partition and offset. The record still
+    /// counts as read, and reading continues with the next one.
     pub fn key_as<'a, T>(&'a self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
         field_as(deserializer, (&self.topic, self.partition), self.offset, true, slice(self.key.as_ref()))
     }
 
-    /// The value as a `T`; `None` for a tombstone.
+    /// Returns the value as a `T`, or `None` for a tombstone.
     ///
     /// # Errors
-    /// As [`key_as`](Self::key_as).
+    /// Like [`key_as`](Self::key_as).
     pub fn value_as<'a, T>(&'a self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
         field_as(deserializer, (&self.topic, self.partition), self.offset, false, slice(self.value.as_ref()))
     }
@@ -214,7 +214,7 @@ mod tests {
         let whole = record(Some(b"k"), None);
         assert_eq!(whole.key_as::<&str>(&KafkaFormats).unwrap(), Some("k"));
         assert_eq!(whole.key_as::<&[u8]>(&KafkaFormats).unwrap(), Some(&b"k"[..]));
-        assert_eq!(whole.value_as::<i64>(&KafkaFormats).unwrap(), None, "a tombstone has no value to look at");
+        assert_eq!(whole.value_as::<i64>(&KafkaFormats).unwrap(), None, "a tombstone has no value");
     }
 
     #[test]

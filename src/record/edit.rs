@@ -1,12 +1,12 @@
-//! Reading and changing a record that is there already, as interceptors do.
+//! Reads and changes an existing record, for interceptors.
 
 use std::{borrow::Cow, num::NonZeroU32};
 
 use super::{Payload, Record, TopicName};
 
-/// What is known of a record besides what it says, in one word: whether it has a tag, and the
-/// producer whose interceptors have seen it, so that one that is given back and sent again is not
-/// shown to them twice.
+/// Facts about a record that are not part of its content, in one word: whether it has a tag, and
+/// which producer has shown it to its interceptors. The latter keeps a record that is returned and
+/// sent again from being shown to them twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks(u64);
 
@@ -30,7 +30,7 @@ impl Marks {
     }
 }
 
-/// Who has seen a record is no part of what it says.
+/// The producer that has seen a record is not part of the record's content.
 impl PartialEq for Marks {
     fn eq(&self, other: &Self) -> bool {
         self.has_tag() == other.has_tag()
@@ -40,22 +40,22 @@ impl PartialEq for Marks {
 impl Eq for Marks {}
 
 impl<'a> Record<'a> {
-    /// The headers, in their order; a value may be null.
+    /// Returns the headers in their order; a value may be null.
     pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
         self.headers.iter().map(|(name, value)| (&**name, value.as_ref().map(Payload::as_slice)))
     }
 
-    /// Sends the record to another topic.
+    /// Changes the topic of the record.
     pub fn set_topic(&mut self, topic: impl TopicName<'a>) {
         self.topic = topic.into_cow();
     }
 
-    /// Adds a header behind the others; one of the same name stays.
+    /// Appends a header; existing headers of the same name stay.
     pub fn add_header(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Payload<'a>>) {
         self.headers.push((name.into(), Some(value.into())));
     }
 
-    /// Removes all headers of that name; gives how many there were.
+    /// Removes all headers of that name. Returns the number of removed headers.
     pub fn remove_headers(&mut self, name: &str) -> usize {
         let before = self.headers.len();
         self.headers.retain(|(there, _)| there != name);
@@ -82,7 +82,7 @@ mod tests {
         record.set_key(None);
         record.set_value(Some("w".into()));
         record.set_timestamp_millis(Some(i64::MIN));
-        assert_eq!(record.timestamp_millis(), Some(i64::MIN + 1), "the nearest that is not taken for none");
+        assert_eq!(record.timestamp_millis(), Some(i64::MIN + 1), "the nearest value that does not stand for none");
         record.set_timestamp_millis(Some(7));
         record.set_tag(Some(9));
         assert_eq!((record.timestamp_millis(), record.tag()), (Some(7), Some(9)));
@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(record, expected);
         record.marks.set_seen_by(NonZeroU32::new(4));
         assert_eq!((record.marks.seen_by(), record.tag()), (NonZeroU32::new(4), Some(9)));
-        assert_eq!(record, expected, "who has seen a record is no part of it");
+        assert_eq!(record, expected, "the producer that has seen a record is not part of it");
     }
 }

@@ -1,19 +1,19 @@
-//! A record that was read, as a record to be sent.
+//! Turns a record that was read into a record to be sent.
 
 use std::borrow::Cow;
 
 use super::{ConsumerRecord, Payload, Record, TopicName};
 
 impl<'a> Record<'a> {
-    /// A copy of a record that was read, for another topic: a [`ConsumerRecord`] (by reference, or
-    /// by value to own its parts) or a [`RecordRef`](crate::consumer::RecordRef). No byte of key, value or
-    /// headers is copied here.
+    /// Copies a record that was read, for another topic: a [`ConsumerRecord`] (by reference, or by
+    /// value to own its parts) or a [`RecordRef`](crate::consumer::RecordRef). No byte of key,
+    /// value or headers is copied here.
     ///
-    /// It keeps the key and the value (null stays null, and empty stays empty), all headers (their
-    /// order, repeated names and null values), and the timestamp, if the record has one. It has no
-    /// partition, so that the key decides; [`partition`](Self::partition) asks for one.
-    /// [`set_timestamp_millis`](Self::set_timestamp_millis)`(None)` gives it the time of `send`
-    /// instead.
+    /// The copy has the key and the value (null stays null, and empty stays empty), all headers
+    /// (their order, repeated names and null values), and the timestamp, if the record has one. It
+    /// has no partition, so that the key decides; [`with_partition`](Self::with_partition) sets
+    /// one. [`set_timestamp_millis`](Self::set_timestamp_millis)`(None)` gives it the time of
+    /// `send` instead.
     ///
     /// ```
     /// use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
@@ -41,7 +41,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// As [`Record::forward`] makes it, for the topic that it was read from.
+/// Like [`Record::forward`], but for the topic that the record was read from.
 impl<'a> From<&'a ConsumerRecord> for Record<'a> {
     fn from(record: &'a ConsumerRecord) -> Self {
         let headers = record.headers.iter().map(|header| (&*header.name, header.value.as_ref().map(Payload::from)));
@@ -54,7 +54,7 @@ impl<'a> From<&'a ConsumerRecord> for Record<'a> {
     }
 }
 
-/// As [`Record::forward`] makes it, for the topic that it was read from.
+/// Like [`Record::forward`], but for the topic that the record was read from.
 impl From<ConsumerRecord> for Record<'static> {
     fn from(record: ConsumerRecord) -> Self {
         let headers = record.headers.into_iter();
@@ -71,7 +71,7 @@ impl From<ConsumerRecord> for Record<'static> {
 type Header<'a> = (Cow<'a, str>, Option<Payload<'a>>);
 
 impl<'a> Record<'a> {
-    /// A record of these parts. A negative timestamp is none.
+    /// Makes a record of these parts. A negative timestamp counts as none.
     pub(crate) fn copied(
         topic: impl TopicName<'a>,
         timestamp_millis: i64,
@@ -130,7 +130,7 @@ mod tests {
             let record = read(key, value, -1);
             let copy = Record::forward(&record.topic, &record);
             assert_eq!((copy.key(), copy.value()), (key, value));
-            assert_eq!(copy.timestamp_millis(), None, "one without a timestamp gets the time of send");
+            assert_eq!(copy.timestamp_millis(), None, "a record without a timestamp gets the time of send");
         }
     }
 }

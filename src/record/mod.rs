@@ -1,4 +1,4 @@
-//! What users hold: records on their way out and in, and the names of places in the log.
+//! The records that a program sends and receives, and the names of positions in the log.
 
 mod deserializer;
 mod edit;
@@ -17,18 +17,18 @@ pub use outgoing::{Payload, Record, RecordMetadata};
 pub(crate) use topic::check_topic_name;
 pub use topic::{Offset, TopicName, TopicPartition};
 
-/// Who gave a record its timestamp (`message.timestamp.type` of the topic).
+/// The origin of a record's timestamp (`message.timestamp.type` of the topic).
 ///
 /// The list is complete: Kafka knows these two values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimestampType {
-    /// The producer, when the record was sent.
+    /// The producer set the timestamp when it sent the record.
     CreateTime,
-    /// The broker, when the record was appended.
+    /// The broker set the timestamp when it appended the record.
     LogAppendTime,
 }
 
-/// Milliseconds since the Unix epoch, negative before it.
+/// Returns the milliseconds since the Unix epoch, negative before it.
 pub(crate) fn to_millis(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => millis_of(after),
@@ -36,13 +36,14 @@ pub(crate) fn to_millis(time: SystemTime) -> i64 {
     }
 }
 
-/// The milliseconds of a time since the Unix epoch, as Kafka counts them.
+/// Returns the milliseconds of a time since the Unix epoch, as Kafka counts them.
 #[inline]
 pub(crate) fn millis_of(since: Duration) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The time of so many milliseconds since the Unix epoch, as near as the platform can say it.
+/// Returns the time that is this number of milliseconds after the Unix epoch, as near as the
+/// platform can represent it.
 pub(crate) fn from_millis(millis: i64) -> SystemTime {
     let distance = Duration::from_millis(millis.unsigned_abs());
     let time = if millis < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };

@@ -5,10 +5,11 @@ use thin_vec::ThinVec;
 
 use super::{Marks, TopicName, from_millis, to_millis};
 
-/// A record to be sent: a topic, a value, and what else there is to say.
+/// A record to be sent: a topic, a value, and optionally a key, headers, a partition, a timestamp
+/// and a tag.
 ///
-/// It borrows what it is given, so that sending copies each byte once, into the batch; give owned
-/// values (`String`, `Vec<u8>`, [`Bytes`]) where a record has to live longer than its parts.
+/// It borrows its parts, so that sending copies each byte once, into the batch. Pass owned values
+/// (`String`, `Vec<u8>`, [`Bytes`]) if a record has to outlive its parts.
 ///
 /// ```
 /// use ottla::Record;
@@ -17,29 +18,29 @@ use super::{Marks, TopicName, from_millis, to_millis};
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    // Every call that builds or sends a record moves it. Above 128 bytes a move is a call of its
-    // own, and fields of fewer than eight bytes are read back before they are written whole: hence
-    // the numbers that stand for "none", and the headers behind one pointer.
+    // Every call that builds or sends a record moves it. Above 128 bytes the compiler emits a call
+    // for a move, and a field of fewer than eight bytes is read back before it is written whole.
+    // That is why numbers stand for "none", and why the headers are behind one pointer.
     pub(crate) topic: Cow<'a, str>,
     key: PayloadSlot<'a>,
     value: PayloadSlot<'a>,
     pub(crate) headers: ThinVec<(Cow<'a, str>, Option<Payload<'a>>)>,
     timestamp: i64,
     tag: u64,
-    /// Of 32 bits, or `NO_PARTITION`.
+    /// An `i32`, or `NO_PARTITION`.
     partition: i64,
     pub(crate) marks: Marks,
 }
 
 const _: () = assert!(size_of::<Record<'_>>() <= 128);
 
-/// The time of `send`. No log goes back so far.
+/// Stands for the time of `send`. No record in a log has a timestamp this old.
 const NO_TIMESTAMP: i64 = i64::MIN;
-/// Whichever the key or the partitioner gives.
+/// Leaves the choice to the key or the partitioner.
 const NO_PARTITION: i64 = i64::MIN;
 
 impl<'a> Record<'a> {
-    /// A record for that topic, with neither key nor value yet.
+    /// Makes a record for that topic, without a key and a value.
     #[inline]
     pub fn to(topic: impl TopicName<'a>) -> Self {
         Self {
@@ -54,7 +55,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The partition to write to. Without it the key decides, and without a key the producer's
+    /// Sets the partition to write to. Without it the key decides, and without a key the producer's
     /// partitioner.
     #[inline]
     pub fn with_partition(mut self, partition: i32) -> Self {
@@ -62,14 +63,15 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// The key: records of one key go to one partition, in order.
+    /// Sets the key: records of one key go to one partition, in order.
     #[inline]
     pub fn with_key(mut self, key: impl Into<Payload<'a>>) -> Self {
         self.key = key.into().0;
         self
     }
 
-    /// The value. A record without one is a tombstone: it deletes its key from a compacted topic.
+    /// Sets the value. A record without a value is a tombstone: it deletes its key from a compacted
+    /// topic.
     #[inline]
     pub fn with_value(mut self, value: impl Into<Payload<'a>>) -> Self {
         self.value = value.into().0;
@@ -82,41 +84,42 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Adds a header whose value is null.
+    /// Adds a header with a null value.
     pub fn with_null_header(mut self, name: impl Into<Cow<'a, str>>) -> Self {
         self.headers.push((name.into(), None));
         self
     }
 
-    /// When the record came into being; the time of `send` if not set. A record that is sent
-    /// microseconds after others of its thread may get theirs, which is older by less than a tick
-    /// of the system's timer (1 to 10 ms).
+    /// Sets the timestamp of the record. Default: the time of `send`. A record that is sent
+    /// microseconds after others of its thread may get the timestamp of one of those, which is
+    /// older by less than a tick of the system's timer (1 to 10 ms).
     pub fn with_timestamp(self, at: SystemTime) -> Self {
         self.with_timestamp_millis(to_millis(at))
     }
 
-    /// When the record came into being, in milliseconds since the Unix epoch.
+    /// Sets the timestamp of the record, in milliseconds since the Unix epoch.
     #[inline]
     pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
         self.set_timestamp_millis(Some(millis));
         self
     }
 
-    /// A number of your own by which to know the record again in its report: it comes back as
-    /// [`DeliveryReport::tag`](crate::producer::DeliveryReport::tag) and is not sent to Kafka. Default: none.
+    /// Sets a number by which the program recognizes the record in its report: it comes back as
+    /// [`DeliveryReport::tag`](crate::producer::DeliveryReport::tag) and is not sent to Kafka.
+    /// Default: none.
     #[inline]
     pub fn with_tag(mut self, tag: u64) -> Self {
         self.set_tag(Some(tag));
         self
     }
 
-    /// The topic that the record is for.
+    /// Returns the topic.
     #[inline]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The same record, owning all of its parts.
+    /// Converts the record into one that owns all of its parts.
     pub fn into_owned(self) -> Record<'static> {
         Record {
             topic: Cow::Owned(self.topic.into_owned()),
@@ -134,13 +137,13 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The key's bytes.
+    /// Returns the bytes of the key.
     #[inline]
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_slice()
     }
 
-    /// The value's bytes.
+    /// Returns the bytes of the value.
     #[inline]
     pub fn value(&self) -> Option<&[u8]> {
         self.value.as_slice()
@@ -156,37 +159,38 @@ impl<'a> Record<'a> {
         self.value = value.map_or(PayloadSlot::NULL, |value| value.0);
     }
 
-    /// The partition that was asked for.
+    /// Returns the requested partition, if there is one.
     #[inline]
     pub fn partition(&self) -> Option<i32> {
         i32::try_from(self.partition).ok()
     }
 
-    /// The timestamp that was given, in milliseconds since the Unix epoch.
+    /// Returns the timestamp in milliseconds since the Unix epoch, if one was set.
     #[inline]
     pub fn timestamp_millis(&self) -> Option<i64> {
         (self.timestamp != NO_TIMESTAMP).then_some(self.timestamp)
     }
 
-    /// The number under which its result is reported.
+    /// Returns the tag, the number that its report will carry.
     #[inline]
     pub fn tag(&self) -> Option<u64> {
         self.marks.has_tag().then_some(self.tag)
     }
 
-    /// Asks for a partition, or leaves the choice to the key and the partitioner.
+    /// Sets the partition; `None` leaves the choice to the key and the partitioner.
     #[inline]
     pub fn set_partition(&mut self, partition: Option<i32>) {
         self.partition = partition.map_or(NO_PARTITION, i64::from);
     }
 
-    /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` for the time of `send`.
+    /// Replaces the timestamp, in milliseconds since the Unix epoch; `None` stands for the time of
+    /// `send`.
     #[inline]
     pub fn set_timestamp_millis(&mut self, millis: Option<i64>) {
         self.timestamp = millis.map_or(NO_TIMESTAMP, |millis| millis.max(NO_TIMESTAMP + 1));
     }
 
-    /// Replaces the number under which its result is reported, see [`tag`](Self::tag).
+    /// Replaces the tag, the number that its report will carry, see [`tag`](Self::tag).
     #[inline]
     pub fn set_tag(&mut self, tag: Option<u64>) {
         self.marks.set_has_tag(tag.is_some());
@@ -212,7 +216,7 @@ impl fmt::Debug for Record<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload<'a>(PayloadSlot<'a>);
 
-/// A payload or none, in no more room than a payload takes.
+/// A payload or none, in the size of a payload.
 #[derive(Clone)]
 enum PayloadSlot<'a> {
     Slice(Option<&'a [u8]>),
@@ -257,7 +261,7 @@ impl fmt::Debug for PayloadSlot<'_> {
 }
 
 impl Payload<'_> {
-    /// The bytes themselves.
+    /// Returns the bytes.
     pub fn as_slice(&self) -> &[u8] {
         self.0.as_slice().unwrap_or_default()
     }
@@ -330,7 +334,7 @@ impl From<String> for Payload<'_> {
     }
 }
 
-/// Where an acknowledged record stands in the log.
+/// The position of an acknowledged record in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordMetadata {
@@ -338,16 +342,16 @@ pub struct RecordMetadata {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The record's offset. `None` where the broker does not say it: with `acks=0`, and when it
+    /// The record's offset. `None` if the broker does not return it: with `acks=0`, and if it
     /// already had the record from an earlier attempt.
     pub offset: Option<i64>,
     /// The record's timestamp in milliseconds since the Unix epoch: the producer's, or the broker's
-    /// where the topic has `message.timestamp.type=LogAppendTime`.
+    /// if the topic has `message.timestamp.type=LogAppendTime`.
     pub timestamp_millis: i64,
 }
 
 impl RecordMetadata {
-    /// The record's timestamp.
+    /// Returns the record's timestamp.
     pub fn timestamp(&self) -> SystemTime {
         from_millis(self.timestamp_millis)
     }

@@ -2,12 +2,12 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use crate::error::{Error, ErrorKind, Result, clean};
 
-/// The name of a topic, in every form in which a program may have it: `&str`, `String`, `Cow<str>`,
+/// The name of a topic, in every type that a program may hold it in: `&str`, `String`, `Cow<str>`,
 /// `Box<str>`, or the `Arc<str>` of a record that was read
 /// ([`ConsumerRecord::topic`](super::ConsumerRecord::topic)), owned or by reference.
 ///
-/// [`Record::to`](super::Record::to) and [`TopicPartition::new`] take it. An `Arc<str>` is shared
-/// and not copied where the callee keeps one.
+/// [`Record::to`](super::Record::to) and [`TopicPartition::new`] take it. An `Arc<str>` is shared,
+/// not copied, if the callee keeps one.
 pub trait TopicName<'a>: sealed::Sealed {
     #[doc(hidden)]
     fn into_cow(self) -> Cow<'a, str>;
@@ -19,7 +19,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Each form, and how it becomes a borrowed or owned name, and a shared one.
+/// Each type, with its conversion to a borrowed or owned name, and to a shared one.
 macro_rules! topic_names {
     ($($form:ty, $name:ident => $cow:expr, $arc:expr;)*) => { $(
         impl<'a> sealed::Sealed for $form {}
@@ -84,7 +84,7 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
-    /// Names the partition of that number of that topic.
+    /// Makes the name of a partition from its topic and its number.
     ///
     /// ```
     /// use ottla::TopicPartition;
@@ -106,15 +106,15 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// A place in a partition to read from.
+/// A position in a partition to start reading from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Offset {
-    /// The first record that is still there.
+    /// The first record that is still in the log.
     Beginning,
-    /// Behind the last record.
+    /// The end of the log, after the last record.
     End,
-    /// This very offset.
+    /// This exact offset.
     At(i64),
 }
 
@@ -124,8 +124,8 @@ impl From<i64> for Offset {
     }
 }
 
-/// Refuses the names that Kafka forbids, saying why: 1 to 249 of the characters `a-z A-Z 0-9 . _
-/// -`, but not `.` or `..`.
+/// Refuses the names that Kafka forbids, with the reason. A valid name has 1 to 249 of the
+/// characters `a-z A-Z 0-9 . _ -`, and is not `.` or `..`.
 pub(crate) fn check_topic_name(name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty"

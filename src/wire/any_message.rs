@@ -1,7 +1,7 @@
 //! Any generated message by its name, decoded and encoded, for tests outside of the crate.
 //!
-//! Both directions of both halves of an API are there with the feature `testkit` alone, and so is
-//! this module.
+//! Only the feature `testkit` compiles decoders and encoders for both the request and the response
+//! of every API, so this module needs it too.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub struct AnyMessage {
     pub name: &'static str,
     /// The API.
     pub api: ApiKey,
-    /// The first and the last version; a version that Kafka calls unstable is not among them.
+    /// The first and the last version, without versions that Kafka's schema marks unstable.
     pub versions: (i16, i16),
     /// The first version with compact lengths and tagged fields (KIP-482); `i16::MAX` if there is
     /// none.
@@ -48,12 +48,12 @@ impl AnyMessage {
         self.name.ends_with("Request")
     }
 
-    /// Decodes a body without its header, and drops what was decoded.
+    /// Decodes a body without its header, and drops the message.
     ///
     /// # Errors
-    /// `Protocol`, with the message, the version, the field and the position, where the bytes are
-    /// not such a body or some are left over; `UnsupportedVersion` for a version that the message
-    /// does not have.
+    /// `Protocol`, with the message, the version, the field and the position, if the bytes are not
+    /// such a body or some are left over; `UnsupportedVersion` for a version that the message does
+    /// not have.
     pub fn decode(&self, body: Bytes, version: i16) -> Result<()> {
         self.check(version)?;
         (self.decode)(body, version).map_err(|error| error.context(self.name))
@@ -62,13 +62,13 @@ impl AnyMessage {
     /// Decodes a body without its header, and encodes the message again.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode); `InvalidArgument` for a text that is too long to be encoded.
+    /// Like [`decode`](Self::decode); `InvalidArgument` for a text that is too long to be encoded.
     pub fn recode(&self, body: Bytes, version: i16) -> Result<Recoded> {
         self.check(version)?;
         (self.recode)(body, version).map_err(|error| error.context(self.name))
     }
 
-    /// Encodes a message whose fields have their defaults.
+    /// Encodes a message of default values.
     ///
     /// # Errors
     /// `UnsupportedVersion` for a version that cannot express a default, or that the message does
@@ -98,7 +98,7 @@ macro_rules! table {
     ($($name:ident,)*) => { &[$(entry::<messages::$name>(stringify!($name)),)*] };
 }
 
-/// Every message, in the order of the keys of their APIs, a request before its response.
+/// Every message, by the keys of their APIs, each request before its response.
 pub static MESSAGES: &[AnyMessage] = each_message!(table);
 
 const fn entry<M: Message + Decode + Encode + Default + fmt::Debug>(name: &'static str) -> AnyMessage {

@@ -11,7 +11,7 @@ macro_rules! keys {
         }
 
         impl ApiKey {
-            /// The request of that number, if this version of Ottla knows it.
+            /// Returns the request with that number, if this version of Ottla knows it.
             pub const fn from_code(code: i16) -> Option<Self> {
                 match code {
                     $($key => Some(ApiKey::$name),)*
@@ -23,7 +23,7 @@ macro_rules! keys {
 }
 
 impl ApiKey {
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub const fn code(self) -> i16 {
         self as i16
     }

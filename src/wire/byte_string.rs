@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, str};
 
 use bytes::Bytes;
 
-/// A UTF-8 string backed by [`Bytes`]: reading one out of a response copies nothing, and a clone
+/// A UTF-8 string backed by [`Bytes`]: reading one from a response copies nothing, and a clone
 /// shares the memory.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ByteString(Bytes);
@@ -18,13 +18,14 @@ impl ByteString {
         Self(Bytes::from_static(text.as_bytes()))
     }
 
-    /// Takes the bytes as text; `None` where they are not UTF-8.
+    /// Takes the bytes as text, or returns `None` if they are not UTF-8.
     pub(crate) fn from_utf8(bytes: Bytes) -> Option<Self> {
         str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        // Checked when the value was made, and the bytes never change: the fallback is not reached.
+        // The bytes were checked when the value was made, and never change: the fallback is not
+        // reached.
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }

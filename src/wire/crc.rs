@@ -1,17 +1,17 @@
-//! Checksums: CRC-32C, at once or as the bytes come, joining two of its sums, and the older CRC-32
-//! of message sets v0 and v1.
+//! Checksums: CRC-32C, in one call or incrementally, the combination of two CRC-32C sums, and the
+//! older CRC-32 of message sets v0 and v1.
 //!
 //! Bits are reflected throughout: the highest bit of a word is the coefficient of x⁰.
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
-/// The CRC-32C of these bytes.
+/// Returns the CRC-32C of these bytes.
 #[inline]
 pub(crate) fn castagnoli(bytes: &[u8]) -> u32 {
     crc32_iscsi(bytes)
 }
 
-/// A CRC-32C that goes on as bytes come.
+/// An incremental CRC-32C.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running(u64);
 
@@ -22,16 +22,16 @@ impl Default for Running {
 }
 
 impl Running {
-    /// These bytes come next.
+    /// Adds the next bytes.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         let mut digest = self.digest();
         digest.update(bytes);
         self.0 = digest.get_state();
     }
 
-    /// The sum of all bytes so far.
+    /// Returns the sum of all bytes so far.
     pub(crate) fn sum(&self) -> u32 {
-        // Of 32 bits, in a type for sums of any size.
+        // The crate returns sums of any size in a `u64`; this one has 32 bits.
         self.digest().finalize() as u32
     }
 
@@ -47,8 +47,8 @@ const IEEE: u32 = 0xedb8_8320;
 /// The polynomial 1.
 const ONE: u32 = 1 << 31;
 
-/// x to the power of eight times each value of each hexadecimal digit of a length, the lowest digit
-/// first: a length's own power is the product of at most eight of them.
+/// The values x^(8·v·16^d) for each hexadecimal digit position d of a length, lowest first, and
+/// each value v of the digit. The power for a length is the product of at most eight of them.
 const POWERS: [[u32; 16]; 2 * size_of::<u32>()] = {
     let mut powers = [[ONE; 16]; 2 * size_of::<u32>()];
     // x⁸, and then its sixteenth power for each digit.
@@ -66,13 +66,13 @@ const POWERS: [[u32; 16]; 2 * size_of::<u32>()] = {
     powers
 };
 
-/// Moves a CRC-32C past so many bytes that come after it: x to the power of eight times their
+/// Extends a CRC-32C over a number of bytes that follow it: x to the power of eight times that
 /// number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shift(u32);
 
 impl Shift {
-    /// The shift past `bytes` bytes, of which there may be 4 GiB.
+    /// Makes the shift for `bytes` following bytes, at most 4 GiB.
     pub(crate) fn past(bytes: u32) -> Self {
         let mut power = ONE;
         let mut left = bytes;
@@ -86,13 +86,13 @@ impl Shift {
         Self(power)
     }
 
-    /// The CRC-32C of two parts, of which the second is as long as this shift.
+    /// Returns the CRC-32C of two parts; the second is as long as this shift.
     pub(crate) fn join(self, first: u32, second: u32) -> u32 {
         multiply(self.0, first) ^ second
     }
 }
 
-/// The product of two polynomials modulo Castagnoli's.
+/// Returns the product of two polynomials modulo Castagnoli's.
 const fn multiply(a: u32, mut b: u32) -> u32 {
     let mut product = 0;
     let mut bit = 32;
@@ -120,8 +120,8 @@ const IEEE_TABLE: [u32; 256] = {
     table
 };
 
-/// The CRC-32 (IEEE 802.3) of v0 and v1 messages. Those are rare enough for a table of one
-/// kilobyte.
+/// Returns the CRC-32 (IEEE 802.3) of v0 and v1 messages. They are rare, so a table of one kilobyte
+/// is fast enough.
 pub(crate) fn ieee(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| (sum >> 8) ^ IEEE_TABLE[(sum as u8 ^ byte) as usize])
 }

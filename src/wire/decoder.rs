@@ -1,4 +1,4 @@
-//! Reads the fields of a message, trusting no length.
+//! Reads the fields of a message. No length in it is trusted.
 
 use std::fmt;
 
@@ -8,31 +8,30 @@ use uuid::Uuid;
 use super::{byte_string::ByteString, varint::take_u32};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The most bytes that a string has, compact or not.
+/// Maximum bytes of a string, compact or not.
 const LONGEST_STRING: usize = i16::MAX as usize;
 
-/// A value that a message is made of.
+/// A value that can be a part of a message.
 pub(crate) trait Decode: Sized {
-    /// The fewest bytes that the value takes in any version. Elements of arrays say it exactly,
-    /// because the count of an array is held against it.
+    /// Minimum bytes of the value in any version. It is exact for elements of arrays, because the
+    /// count of an array is checked against it.
     const LEAST: usize = 1;
 
     /// Reads the value.
     ///
     /// # Errors
-    /// `Protocol`, with the field, the version and the position, where the bytes are not such a
-    /// value.
+    /// `Protocol`, with the field, the version and the position, if the bytes are not such a value.
     fn decode(d: &mut Decoder) -> Result<Self>;
 }
 
-/// Bytes of memory that an element may take for each byte that it takes at least in a message.
+/// Maximum bytes of memory of an element for each byte of its minimum size in a message.
 const MOST_EACH: usize = 43;
 
-/// Goes through the bytes of one message in one version, from front to back.
+/// Reads the bytes of one message in one version, from front to back.
 ///
 /// Strings and bytes are slices of the message: nothing is copied. An array's memory is reserved at
-/// once, for no more elements than the bytes that are left can hold; bytes that the elements of
-/// outer arrays still need do not count. So all arrays of a message, whatever they claim and
+/// once, for no more elements than the remaining bytes can hold; bytes that the elements of outer
+/// arrays still need do not count. So all arrays of a message, whatever counts they claim and
 /// however they are nested, take at most [`MOST_EACH`] bytes of memory for each byte of the
 /// message.
 pub(crate) struct Decoder {
@@ -40,17 +39,17 @@ pub(crate) struct Decoder {
     at: usize,
     /// The end of the message, or of the tagged field that is being read.
     end: usize,
-    /// The fewest bytes before `end` that the elements of the arrays being read still need.
+    /// Minimum bytes before `end` that the remaining elements of the open arrays still need.
     owed: usize,
     version: i16,
     flexible: bool,
-    /// The arrays and structs that are being read, from the outside in.
+    /// The arrays and structs that are being read, outermost first.
     path: Vec<&'static str>,
     #[cfg(test)]
     rewrite: Option<Box<dyn Rewrite>>,
 }
 
-/// Changes the fields of a message while it is read, for tests of a client's view of strange
+/// Changes the fields of a message while it is read, for tests of a client that receives strange
 /// messages.
 #[cfg(test)]
 pub(crate) trait Rewrite {
@@ -82,8 +81,8 @@ impl Decoder {
         Self { rewrite: Some(Box::new(rewrite)), ..self }
     }
 
-    /// Changes what was read, where a test wants that. An element of an array has the name of the
-    /// array.
+    /// Changes the value of a field, if a test asks for it. An element of an array has the name of
+    /// the array.
     #[cfg(test)]
     fn rewritten<T>(&self, field: &'static str, was: T, change: impl FnOnce(&dyn Rewrite, &'static str, T) -> T) -> T {
         let name = if field.is_empty() { self.path.last().copied().unwrap_or_default() } else { field };
@@ -110,12 +109,12 @@ impl Decoder {
         self.bytes.get(self.at..self.end).unwrap_or_default()
     }
 
-    /// The bytes that are left and that the elements of outer arrays do not need.
+    /// Returns the number of remaining bytes that the elements of outer arrays do not need.
     fn unclaimed(&self) -> usize {
         self.rest().len().saturating_sub(self.owed)
     }
 
-    /// Refuses bytes that are left over behind the message.
+    /// Refuses bytes that are left over after the message.
     ///
     /// # Errors
     /// `Protocol`.
@@ -186,8 +185,8 @@ impl Decoder {
         }
     }
 
-    /// A length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes) or
-    /// narrow (2 bytes).
+    /// Reads a length, `None` for null: compact in flexible versions, otherwise as `wide` (4 bytes)
+    /// or narrow (2 bytes).
     fn length(&mut self, field: &'static str, wide: bool) -> Result<Option<usize>> {
         if self.flexible {
             return Ok((self.unsigned(field)? as usize).checked_sub(1));
@@ -224,7 +223,8 @@ impl Decoder {
         let text = match self.length(field, false)? {
             None if nullable => None,
             None => return Err(self.null(field)),
-            // As Kafka's own clients do: what is longer could not be written in a request either.
+            // Kafka's own clients have this limit too: a longer text could not be written in a
+            // request either.
             Some(length) if length > LONGEST_STRING => {
                 return Err(self.error(field, format_args!("text of {length} bytes, and {LONGEST_STRING} are allowed")));
             }
@@ -297,12 +297,12 @@ impl Decoder {
         }
     }
 
-    /// Passes over tagged fields, none of which is known.
+    /// Skips tagged fields, none of which is known.
     pub(crate) fn skip_tags(&mut self) -> Result<()> {
         self.tags(|_, _| Ok(false))
     }
 
-    /// Reads tagged fields: `read` says whether it knows a tag, and has read its value then.
+    /// Reads tagged fields. `read` returns true if it knows the tag and has read its value.
     pub(crate) fn tags(&mut self, mut read: impl FnMut(u32, &mut Self) -> Result<bool>) -> Result<()> {
         const FIELD: &str = "tagged fields";
         if !self.flexible {
@@ -312,7 +312,7 @@ impl Decoder {
         for _ in 0..self.unsigned(FIELD)? {
             let tag = self.unsigned(FIELD)?;
             if last.is_some_and(|last| last >= tag) {
-                return Err(self.error(FIELD, format_args!("tag {tag} does not come in order")));
+                return Err(self.error(FIELD, format_args!("tag {tag} is out of order")));
             }
             last = Some(tag);
             let (size, left) = (self.unsigned(FIELD)? as usize, self.unclaimed());

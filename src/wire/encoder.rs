@@ -9,13 +9,13 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// A value that a message is made of.
+/// A value that can be a part of a message.
 pub(crate) trait Encode {
     /// Appends the value.
     ///
     /// # Errors
-    /// `UnsupportedVersion` where a set field is not in the version; `InvalidArgument` for a value
-    /// that is too long.
+    /// `UnsupportedVersion` if a field is set that the version does not have; `InvalidArgument` for
+    /// a value that is too long.
     fn encode(&self, e: &mut Encoder<'_>) -> Result<()>;
 }
 
@@ -35,7 +35,7 @@ impl<'a> Encoder<'a> {
         self.version
     }
 
-    /// The error for a field that is set and that the version does not have.
+    /// Returns the error for a field that is set and that the version does not have.
     #[cold]
     pub(crate) fn lacks(&self, field: &'static str) -> Error {
         Error::new(ErrorKind::UnsupportedVersion, format!("version {} has no field `{field}`", self.version))
@@ -89,7 +89,7 @@ impl<'a> Encoder<'a> {
         put_string(self.out, value, self.flexible).map_err(|error| error.context(field))
     }
 
-    /// A length of bytes or of an array; `None` for null.
+    /// Writes a length of bytes or of an array; `None` for null.
     fn length(&mut self, field: &'static str, length: Option<usize>, nullable: bool) -> Result<()> {
         match length {
             Some(length) => put_length(self.out, length, self.flexible).map_err(|error| error.context(field))?,
@@ -143,20 +143,20 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// The end of a struct without tagged fields.
+    /// Ends a struct without tagged fields.
     pub(crate) fn no_tags(&mut self) {
         if self.flexible {
             self.out.put_u8(0);
         }
     }
 
-    /// The tagged fields of a struct, to be put in the order of their tags.
+    /// Starts the tagged fields of a struct; they have to be added in the order of their tags.
     pub(crate) fn tags(&mut self) -> Tags<'_, 'a> {
         Tags { encoder: self, count: 0, fields: BytesMut::new() }
     }
 }
 
-/// Tagged fields on their way into a message: each stands behind its tag and size.
+/// Tagged fields that are being written; each follows its tag and size.
 pub(crate) struct Tags<'e, 'a> {
     encoder: &'e mut Encoder<'a>,
     count: u32,

@@ -1,4 +1,4 @@
-//! Fetch, written and read by hand: the records of each partition are slices of the response.
+//! Fetch, encoded and decoded by hand: the records of each partition are slices of the response.
 
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::{ErrorCode, Result};
 
-/// The versions that are written and read here.
+/// The supported versions.
 pub(crate) const FETCH_VERSIONS: (i16, i16) = (4, 18);
 
 /// The first version with incremental sessions (KIP-227).
@@ -20,12 +20,12 @@ const SESSIONS: i16 = 7;
 const RACKS: i16 = 11;
 /// The first version with compact lengths and tagged fields.
 const FLEXIBLE: i16 = 12;
-/// The first version with topic ids in the place of names (KIP-516).
+/// The first version with topic ids instead of names (KIP-516).
 const TOPIC_IDS: i16 = 13;
-/// The first version that leaves out a consumer's replica id (KIP-903). 17 and 18 add fields of
-/// replicas only.
+/// The first version that omits a consumer's replica id (KIP-903). 17 and 18 add fields of replicas
+/// only.
 const REPLICA_STATE: i16 = 15;
-/// The first version whose answers name the new leaders' addresses (KIP-951).
+/// The first version with the new leaders' addresses in its responses (KIP-951).
 const ENDPOINTS: i16 = 16;
 
 /// A Fetch request. Topics are by name before v13, by id from v13 on.
@@ -53,7 +53,7 @@ pub(crate) struct FetchTopic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FetchPartition {
     pub(crate) partition: i32,
-    /// −1 where not known.
+    /// −1 if unknown.
     pub(crate) current_leader_epoch: i32,
     pub(crate) fetch_offset: i64,
     pub(crate) max_bytes: i32,
@@ -67,9 +67,10 @@ pub(crate) struct ForgottenTopic {
 }
 
 impl FetchRequest {
-    /// What is to be forgotten in that version. A topic that was made anew is asked for under its
-    /// new id and forgotten under its old one. By name the two are one, and a broker forgets after
-    /// it has added: it would forget what it was just asked for.
+    /// Returns the partitions to be forgotten, in that version. A topic that was deleted and
+    /// created again is requested under its new id and forgotten under its old one. By name the two
+    /// are the same topic, and a broker applies the forgotten topics last: it would forget a
+    /// partition that the same request adds.
     pub(crate) fn forgotten_in(&self, version: i16) -> Cow<'_, [ForgottenTopic]> {
         if version >= TOPIC_IDS || self.forgotten.is_empty() {
             return Cow::Borrowed(&self.forgotten);
@@ -95,8 +96,8 @@ impl FetchRequest {
 pub(crate) fn encode_fetch(out: &mut BytesMut, version: i16, request: &FetchRequest) -> Result<()> {
     let flexible = version >= FLEXIBLE;
     if version < REPLICA_STATE {
-        // The replica id of a consumer. Later it stands among the tagged fields, where a consumer
-        // leaves it out.
+        // The replica id of a consumer. In later versions it is a tagged field, which a consumer
+        // omits.
         out.put_i32(-1);
     }
     out.put_i32(request.max_wait_ms);
@@ -149,8 +150,8 @@ fn put_partition(out: &mut BytesMut, version: i16, partition: &FetchPartition) {
         out.put_i32(partition.current_leader_epoch);
     }
     out.put_i64(partition.fetch_offset);
-    // The epoch that was fetched last, and where one's own log starts: for brokers that follow.
-    // Consumers ask for the end of an epoch with OffsetForLeaderEpoch (KIP-320).
+    // The last fetched epoch and the log start offset, for followers. Consumers look up the end of
+    // an epoch with OffsetForLeaderEpoch (KIP-320).
     if version >= 12 {
         out.put_i32(-1);
     }
@@ -183,15 +184,15 @@ pub(crate) struct FetchPartitionResponse {
     pub(crate) log_start_offset: i64,
     /// (producer id, first offset); may be unsorted.
     pub(crate) aborted_transactions: Vec<(i64, i64)>,
-    /// −1: none.
+    /// −1 for none.
     pub(crate) preferred_read_replica: i32,
-    /// (leader id, leader epoch), where the broker names the new leader.
+    /// (leader id, leader epoch), if the broker names the new leader.
     pub(crate) current_leader: Option<(i32, i32)>,
     /// A slice of the response.
     pub(crate) records: Bytes,
 }
 
-/// A broker named by an error response (KIP-951).
+/// A broker that an error response names (KIP-951).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeEndpoint {
     pub(crate) node: i32,
@@ -200,10 +201,10 @@ pub(crate) struct NodeEndpoint {
     pub(crate) rack: Option<String>,
 }
 
-/// Reads the body of the answer without copying records.
+/// Decodes the body of the response without copying records.
 ///
 /// # Errors
-/// `Protocol` for bytes that are not such an answer; nothing is reserved by the lengths they say.
+/// `Protocol` for bytes that are not such a response; no length in them reserves memory.
 pub(crate) fn decode_fetch(body: Bytes, version: i16) -> Result<FetchResponse> {
     read_response(&body, version).map_err(|error| error.context(format_args!("Fetch version {version} response")))
 }
@@ -275,18 +276,18 @@ fn read_partition(
     Ok(partition)
 }
 
-/// A topic's name (empty where there is an id) and id (nil where there is a name).
+/// Reads a topic's name (empty if there is an id) and id (nil if there is a name).
 pub(super) fn read_topic<'a>(reader: &mut Reader<'a>, by_id: bool, flexible: bool) -> Result<(&'a str, Uuid)> {
     if by_id { Ok(("", reader.uuid()?)) } else { Ok((reader.text(flexible)?, Uuid::nil())) }
 }
 
-/// A leader and its epoch; none where the broker does not know them.
+/// Reads a leader and its epoch; `None` if the broker does not know them.
 pub(super) fn read_leader(reader: &mut Reader<'_>) -> Result<Option<(i32, i32)>> {
     let (leader, epoch) = (reader.i32()?, reader.i32()?);
     Ok((leader >= 0).then_some((leader, epoch)))
 }
 
-/// Brokers, as tagged fields of flexible versions hold them.
+/// Reads the brokers in a tagged field of a flexible version.
 pub(super) fn read_endpoints(reader: &mut Reader<'_>) -> Result<Vec<NodeEndpoint>> {
     let mut endpoints = Vec::new();
     for _ in 0..reader.count(true)? {

@@ -5,16 +5,15 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What follows a frame's head, to be written one after the other: of four batches without an
-/// allocation.
+/// The chunks after a frame's head, to be written one after the other; those of four batches fit
+/// without an allocation.
 pub(crate) type Chunks = SmallVec<[Bytes; 8]>;
 
-/// What stands between a request's own bytes without being copied there: each behind so many of
-/// them.
+/// Zero-copy inserts into a request: (offset in the request's own bytes, bytes to write there).
 pub(crate) type Inserts = SmallVec<[(usize, Bytes); 4]>;
 
-/// Reads the length before a frame: refused when negative or above `limit`, with an error that
-/// names the protocol of the peer when the four bytes are the start of HTTP, of a TLS record, or of
+/// Reads the length before a frame. It is refused if it is negative or above `limit`; the error
+/// names the protocol of the peer if the four bytes are the start of HTTP, of a TLS record, or of
 /// text.
 pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {
     if let Some(hint) = foreign(prefix) {
@@ -42,8 +41,8 @@ pub(crate) fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize> {
     }
 }
 
-/// What the peer seems to speak when these bytes cannot be meant as a length. As lengths they would
-/// be above 350 MB.
+/// Returns a hint about the peer's protocol if these bytes cannot be a length. As lengths they
+/// would be above 350 MB.
 fn foreign(prefix: [u8; 4]) -> Option<&'static str> {
     match prefix {
         [b'H', b'T', b'T', b'P'] => {
@@ -80,7 +79,7 @@ mod tests {
             assert!(error.to_string().contains(std::str::from_utf8(&prefix).unwrap()), "{error}");
             assert!(error.to_string().contains("bootstrap.servers"), "{error}");
         }
-        assert!(frame_length(*b"    ", usize::MAX).is_ok(), "a length within the limit is one");
+        assert!(frame_length(*b"    ", usize::MAX).is_ok(), "a length within the limit is accepted");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The decoders of this room, for the fuzzer.
+//! The fuzz targets for the decoders of this room.
 
 use bytes::{Bytes, BytesMut};
 
@@ -18,10 +18,10 @@ use crate::{
     wire::{encoder::Encode, messages, protocol::Message},
 };
 
-/// What a batch may be decompressed to.
+/// Maximum decompressed bytes of a batch.
 pub(crate) const LIMIT: usize = 1 << 20;
 
-/// A number below `end` from the first byte, and the rest.
+/// Returns a number below `end` from the first byte, and the rest.
 fn pick(input: &[u8], end: usize) -> (usize, &[u8]) {
     match input.split_first() {
         Some((first, rest)) => (usize::from(*first) % end.max(1), rest),
@@ -29,20 +29,20 @@ fn pick(input: &[u8], end: usize) -> (usize, &[u8]) {
     }
 }
 
-/// A version within bounds, by the first byte.
+/// Returns a version within bounds from the first byte, and the rest.
 fn version(input: &[u8], (min, max): (i16, i16)) -> (i16, &[u8]) {
     let (pick, rest) = pick(input, usize::try_from(max - min + 1).unwrap_or(1));
     (min + i16::try_from(pick).unwrap_or(0), rest)
 }
 
-/// Record batches of every format and codec, down to the last header; and the next batch behind
-/// what cannot be read.
+/// Decodes record batches of every format and codec, down to the last header, and searches for the
+/// next batch after unreadable bytes.
 pub(crate) fn batch(input: &[u8]) {
     let mut decompressor = Decompressor::default();
     let mut batches = Batches::new(Bytes::copy_from_slice(input));
     for batch in batches.by_ref() {
         let Ok(batch) = batch else { break };
-        // A wrong checksum does not keep the fuzzer out.
+        // A wrong checksum does not end the run, so that the fuzzer gets to the records.
         let _ = batch.check_crc();
         let Ok(records) = batch.records(&mut decompressor, LIMIT) else { continue };
         assert!(records.size() <= LIMIT.max(input.len()));
@@ -64,7 +64,7 @@ pub(crate) fn batch(input: &[u8]) {
                 middle = iter.position();
             }
         }
-        // What is read on from the middle is what is left.
+        // Iterating from the middle gives the remaining records.
         let rest = records.iter_from(middle).filter(Result::is_ok).count();
         assert_eq!(rest, if count >= 2 { count - 2 } else { count });
     }
@@ -91,7 +91,7 @@ pub(crate) fn batch_seeds() -> Vec<Vec<u8>> {
     let stamp = ProducerStamp { producer_id: 7, producer_epoch: 0, base_sequence: 0, transactional: true };
     let marker = marker_batch(ControlRecord::Abort { coordinator_epoch: 1 }, 10, 0, stamp, 5);
     seeds.extend(marker.map(|bytes| bytes.to_vec()));
-    // Two message sets, as old brokers hold them: plain messages of both formats.
+    // Two message sets of old brokers: plain messages of both formats.
     seeds.push(legacy(0, 0, b"value"));
     seeds.push(legacy(1, 0, b"value"));
     #[cfg(feature = "gzip")]
@@ -119,7 +119,7 @@ fn sealed(compression: Compression, records: u32) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// One message of an old format.
+/// Builds one message of an old format.
 fn legacy(magic: u8, attributes: u8, value: &[u8]) -> Vec<u8> {
     let mut checked = vec![magic, attributes];
     if magic == 1 {
@@ -133,12 +133,12 @@ fn legacy(magic: u8, attributes: u8, value: &[u8]) -> Vec<u8> {
     [&3_i64.to_be_bytes()[..], &length.to_be_bytes(), &crc.to_be_bytes(), &checked].concat()
 }
 
-/// What each codec makes of any bytes.
+/// Decompresses arbitrary bytes with each codec.
 pub(crate) fn codec(input: &[u8]) {
     let (id, input) = pick(input, 6);
     let (magic, input) = pick(input, 3);
     let mut state = codec::DecompressorState::default();
-    // A state that met damage reads on as well as a new one.
+    // A state decodes after an error as well as a new one.
     for _ in 0..2 {
         let read = codec::decompress(id as u8, &mut state, magic as i8, input, LIMIT);
         assert!(read.is_err() || read.is_ok_and(|bytes| bytes.len() <= LIMIT));
@@ -169,7 +169,7 @@ pub(crate) fn codec_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Fetch responses; the first byte is the version.
+/// Decodes Fetch responses; the first byte is the version.
 pub(crate) fn fetch(input: &[u8]) {
     let (version, body) = version(input, FETCH_VERSIONS);
     let Ok(response) = decode_fetch(Bytes::copy_from_slice(body), version) else { return };
@@ -187,7 +187,7 @@ pub(crate) fn fetch_seeds() -> Vec<Vec<u8>> {
     encoded(FETCH_VERSIONS, &[FetchResponse::default(), full])
 }
 
-/// Messages in every version, each behind the byte that stands for it.
+/// Encodes messages in every version, each after the byte that selects the version.
 fn encoded<T: Message + Encode>((min, max): (i16, i16), messages: &[T]) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for version in min..=max {
@@ -201,7 +201,7 @@ fn encoded<T: Message + Encode>((min, max): (i16, i16), messages: &[T]) -> Vec<V
     seeds
 }
 
-/// Produce responses; the first byte is the version.
+/// Decodes Produce responses; the first byte is the version.
 pub(crate) fn produce(input: &[u8]) {
     let (version, body) = version(input, PRODUCE_VERSIONS);
     let _ = decode_produce(body, version);

@@ -1,12 +1,12 @@
-//! The generated messages, both halves of every API, for the fuzzer.
+//! The fuzz targets for the generated messages, requests and responses of every API.
 
 use bytes::Bytes;
 
 use super::any_message::{AnyMessage, MESSAGES};
 use crate::error::ErrorKind;
 
-/// A body in a version of a message: the first byte says which message, the second in which
-/// version.
+/// Splits the input into a message, a version and a body: the first byte selects the message, the
+/// second the version.
 fn parts(input: &[u8]) -> Option<(&AnyMessage, i16, Bytes)> {
     let [which, version, body @ ..] = input else { return None };
     let message = MESSAGES.get(usize::from(*which) % MESSAGES.len())?;
@@ -14,7 +14,7 @@ fn parts(input: &[u8]) -> Option<(&AnyMessage, i16, Bytes)> {
     Some((message, first + i16::from(*version) % (last - first + 1), Bytes::copy_from_slice(body)))
 }
 
-/// A body is decoded and no more, so that the memory is the message's.
+/// Only decodes a body, so that the measured memory is the message's.
 pub(crate) fn message(input: &[u8]) {
     let Some((message, version, body)) = parts(input) else { return };
     if let Err(error) = message.decode(body, version) {
@@ -22,7 +22,7 @@ pub(crate) fn message(input: &[u8]) {
     }
 }
 
-/// A message that can be decoded is encoded again, and stays the same from then on.
+/// Encodes a message that can be decoded; from then on it must stay the same.
 pub(crate) fn recoded_message(input: &[u8]) {
     let Some((message, version, body)) = parts(input) else { return };
     match message.recode(body.clone(), version) {
@@ -34,7 +34,7 @@ pub(crate) fn recoded_message(input: &[u8]) {
     }
 }
 
-/// Every version of every message, with the defaults.
+/// Encodes every version of every message, with the defaults.
 pub(crate) fn message_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for (which, message) in (0_u8..).zip(MESSAGES) {

@@ -15,14 +15,14 @@ use super::{
 };
 use crate::error::{Error, ErrorCode, ErrorKind, Result};
 
-/// The versions of a request that this client can send; `None` for requests that are not a
-/// client's.
+/// Returns the versions of a request that this client can send, or `None` for requests that clients
+/// do not send.
 pub(crate) fn client_versions(key: ApiKey) -> Option<(i16, i16)> {
     let (min, max, _) = messages::versions(key)?;
     Some(match key {
         ApiKey::Produce => PRODUCE_VERSIONS,
         ApiKey::Fetch => FETCH_VERSIONS,
-        // From version 4 on brokers speak it among themselves (KIP-890).
+        // Versions from 4 on are for requests between brokers (KIP-890).
         ApiKey::AddPartitionsToTxn => (min, 3),
         _ => (min, max),
     })
@@ -35,7 +35,7 @@ fn is_flexible(key: ApiKey, version: i16) -> Result<bool> {
     }
 }
 
-/// Whether tagged fields stand at the end of the request's header (version 2 of the header).
+/// Returns true if the request's header ends with tagged fields (version 2 of the header).
 ///
 /// # Errors
 /// `Internal` for an API without generated messages.
@@ -43,8 +43,9 @@ pub(crate) fn request_header_is_flexible(key: ApiKey, version: i16) -> Result<bo
     is_flexible(key, version)
 }
 
-/// Whether tagged fields stand at the end of the response's header (version 1 of the header). Never
-/// for ApiVersions, whose response has to be readable before versions are agreed on (KIP-511).
+/// Returns true if the response's header ends with tagged fields (version 1 of the header).
+/// ApiVersions never has them, because its response has to be readable before the version is
+/// negotiated (KIP-511).
 ///
 /// # Errors
 /// `Internal` for an API without generated messages.
@@ -52,7 +53,7 @@ pub(crate) fn response_header_is_flexible(key: ApiKey, version: i16) -> Result<b
     Ok(is_flexible(key, version)? && key != ApiKey::ApiVersions)
 }
 
-/// Appends the request header, version 1 or 2 as `key` and `version` ask for, without the frame's
+/// Appends the request header, version 1 or 2 as `key` and `version` require, without the frame's
 /// length.
 ///
 /// # Errors
@@ -69,7 +70,8 @@ pub(crate) fn encode_request_header(
     out.put_i16(key.code());
     out.put_i16(version);
     out.put_i32(correlation_id);
-    // Not compact even in a flexible header, so that a broker can read it whatever the version.
+    // The client id is not compact even in a flexible header, so that a broker can read it in any
+    // version.
     put_string(out, Some(client_id), false).map_err(|error| error.context("client.id"))?;
     put_no_tags(out, flexible);
     Ok(())
@@ -78,8 +80,8 @@ pub(crate) fn encode_request_header(
 /// Appends the body of a message.
 ///
 /// # Errors
-/// `UnsupportedVersion` where a set field is not in the version, `InvalidArgument` for a value that
-/// is too long; nothing is appended then.
+/// `UnsupportedVersion` if a field is set that the version does not have, `InvalidArgument` for a
+/// value that is too long. In both cases nothing is appended.
 pub(crate) fn encode_body<M: Message + Encode>(out: &mut BytesMut, message: &M, version: i16) -> Result<()> {
     let before = out.len();
     message.encode(&mut Encoder::new(out, version, version >= M::FLEXIBLE)).map_err(|error| {
@@ -88,7 +90,7 @@ pub(crate) fn encode_body<M: Message + Encode>(out: &mut BytesMut, message: &M, 
     })
 }
 
-/// Reads the body of a message. Bytes left over behind it are an error.
+/// Decodes the body of a message. Bytes that are left over after it are an error.
 ///
 /// # Errors
 /// `Protocol` for bytes that are not such a message; `Internal` for a version that the message does
@@ -104,7 +106,7 @@ pub(crate) fn decode_body<M: Message + Decode>(body: Bytes, version: i16) -> Res
     Ok(message)
 }
 
-/// Reads the request header off the front of a frame: gives the API, version, correlation id and
+/// Reads the request header at the front of a frame. Returns the API, version, correlation id and
 /// client id, and leaves the body.
 ///
 /// # Errors
@@ -128,11 +130,11 @@ pub(crate) fn decode_request_header(frame: &mut Bytes) -> Result<(ApiKey, i16, i
     Ok(header)
 }
 
-/// Reads the response header off the front of a frame: gives the correlation id and leaves the
+/// Reads the response header at the front of a frame. Returns the correlation id and leaves the
 /// body.
 ///
 /// # Errors
-/// `Protocol` when the frame is too short.
+/// `Protocol` if the frame is too short.
 pub(crate) fn decode_response_header(frame: &mut Bytes, key: ApiKey, version: i16) -> Result<i32> {
     let flexible = response_header_is_flexible(key, version)?;
     let mut reader = Reader::new(frame);
@@ -147,13 +149,13 @@ pub(crate) fn decode_response_header(frame: &mut Bytes, key: ApiKey, version: i1
     Ok(correlation_id)
 }
 
-/// Reads the body of a response.
+/// Decodes the body of a response.
 ///
 /// A broker that does not know the version of an ApiVersions request answers in version 0 with
-/// UNSUPPORTED_VERSION (KIP-511): that is read as such.
+/// UNSUPPORTED_VERSION (KIP-511): such a response is decoded in version 0.
 ///
 /// # Errors
-/// As [`decode_body`].
+/// Like [`decode_body`].
 pub(crate) fn decode_response<R: Request>(body: Bytes, version: i16) -> Result<R::Response> {
     let unsupported = ErrorCode::UNSUPPORTED_VERSION.code().to_be_bytes();
     let version = if R::API == ApiKey::ApiVersions && body.starts_with(&unsupported) { 0 } else { version };
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(decode_response_header(&mut frame.clone(), ApiKey::ApiVersions, 3).unwrap(), 1, "never flexible");
         let error = decode_response_header(&mut frame, ApiKey::Metadata, 9).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        assert_eq!(frame.len(), 4, "left as it was");
+        assert_eq!(frame.len(), 4, "unchanged");
     }
 
     #[test]

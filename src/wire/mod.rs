@@ -1,5 +1,5 @@
-//! Bytes only: frames, varints, checksums, record batches, codecs, messages. No IO, no clock, no
-//! state of a client.
+//! Kafka's bytes: frames, varints, checksums, record batches, codecs, messages. This room has no
+//! IO, no clock and no state of a client.
 
 #[cfg(feature = "testkit")]
 pub mod any_message;

@@ -1,4 +1,4 @@
-//! Produce, written and read by hand: the request is a list of chunks in which the batches are not
+//! Produce, encoded and decoded by hand: the request is a list of chunks, and the batches are not
 //! copied.
 
 use bytes::{BufMut, BytesMut};
@@ -14,8 +14,7 @@ use super::{
 };
 use crate::error::{ErrorCode, Result};
 
-/// One partition's batch in a request; `topic_id` is what Produce v13 and newer ask for instead of
-/// the name.
+/// One partition's batch in a request. Produce v13 and newer use `topic_id` instead of the name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProducePart<'a> {
     pub(crate) topic: &'a str,
@@ -25,23 +24,23 @@ pub(crate) struct ProducePart<'a> {
     pub(crate) stamp: ProducerStamp,
 }
 
-/// The versions that are written and read here.
+/// The supported versions.
 pub(crate) const PRODUCE_VERSIONS: (i16, i16) = (3, 13);
 
 /// The first version with compact lengths and tagged fields.
 const FLEXIBLE: i16 = 9;
-/// The first version whose answers name the records at fault (KIP-467).
+/// The first version that names the records at fault in its responses (KIP-467).
 const RECORD_ERRORS: i16 = 8;
-/// The first version whose answers name new leaders (KIP-951).
+/// The first version that names new leaders in its responses (KIP-951).
 const LEADER_HINTS: i16 = 10;
-/// The first version with topic ids in the place of names.
+/// The first version with topic ids instead of names.
 const TOPIC_IDS: i16 = 13;
 
-/// Writes the request's body behind what `out` holds already (a header), and gives the batches'
-/// bodies, which are shared, with their places in it.
+/// Writes the request's body after the bytes in `out` (a header). Returns the batches' bodies,
+/// which are shared, with their positions in it.
 ///
-/// The parts of a topic stand next to each other; parts of the same name further apart would be
-/// topics of their own.
+/// The parts of a topic must be adjacent; later parts of the same name would be encoded as another
+/// topic.
 ///
 /// # Errors
 /// `InvalidArgument` for a name of more than 32,767 bytes or a batch of more than 2 GiB.
@@ -83,8 +82,8 @@ pub(crate) fn encode_produce<'a>(
     Ok(bodies)
 }
 
-/// Topics, batches, and at least the bytes behind the topics' number that are not in a batch's
-/// body.
+/// Returns the number of topics, the number of batches, and an upper bound of the bytes after the
+/// number of topics that are not in a batch's body.
 fn measure<'a>(parts: impl Iterator<Item = ProducePart<'a>>) -> (usize, usize, usize) {
     let (mut topics, mut batches, mut size) = (0, 0, 2 * MAX_32);
     let mut last = None;
@@ -101,17 +100,17 @@ fn measure<'a>(parts: impl Iterator<Item = ProducePart<'a>>) -> (usize, usize, u
     (topics, batches, size)
 }
 
-/// The answer to a Produce request.
+/// The response to a Produce request.
 #[derive(Debug, Default)]
 pub(crate) struct ProduceResponse<'a> {
-    /// Of a few partitions without an allocation.
+    /// The partitions; up to four fit without an allocation.
     pub(crate) partitions: SmallVec<[ProducePartitionResponse<'a>; 4]>,
     pub(crate) throttle_time_ms: i32,
-    /// Brokers named by leader hints (KIP-951): node, host, port, rack.
+    /// Brokers that leader hints name (KIP-951): node, host, port, rack.
     pub(crate) node_endpoints: Vec<NodeEndpoint>,
 }
 
-/// The answer for one partition.
+/// The result of one partition.
 #[derive(Debug)]
 pub(crate) struct ProducePartitionResponse<'a> {
     /// The topic's name, empty from v13 on.
@@ -124,17 +123,17 @@ pub(crate) struct ProducePartitionResponse<'a> {
     /// −1 unless the topic uses LogAppendTime.
     pub(crate) log_append_time_ms: i64,
     pub(crate) log_start_offset: i64,
-    /// Records that the broker found at fault, by index in the batch (KIP-467).
+    /// Records that the broker found invalid, by index in the batch (KIP-467).
     pub(crate) record_errors: Vec<(i32, Option<String>)>,
     pub(crate) error_message: Option<String>,
-    /// (leader id, leader epoch), where the broker names the new leader (v10 and newer).
+    /// (leader id, leader epoch), if the broker names the new leader (v10 and newer).
     pub(crate) current_leader: Option<(i32, i32)>,
 }
 
-/// Reads the body of the answer.
+/// Decodes the body of the response.
 ///
 /// # Errors
-/// `Protocol` for bytes that are not such an answer; nothing is reserved by the lengths they say.
+/// `Protocol` for bytes that are not such a response; no length in them reserves memory.
 pub(crate) fn decode_produce(body: &[u8], version: i16) -> Result<ProduceResponse<'_>> {
     let mut reader = Reader::new(body);
     read_response(&mut reader, version)

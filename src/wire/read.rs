@@ -1,4 +1,4 @@
-//! Reads the primitive types of Kafka's messages, trusting no length.
+//! Reads the primitive types of Kafka's messages. No length in them is trusted.
 
 use std::ops::Range;
 
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::varint::take_u32;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Goes through a message's bytes from front to back.
+/// Reads a message's bytes from front to back.
 ///
-/// Errors are of the kind `Protocol` and say at which byte.
+/// Errors are of the kind `Protocol` and name the position.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -25,7 +25,7 @@ impl<'a> Reader<'a> {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes that were read.
     pub(super) fn position(&self) -> usize {
         self.at
     }
@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
         Error::new(ErrorKind::Protocol, format!("{what} at byte {} of {}", self.at, self.bytes.len()))
     }
 
-    /// The next so many bytes, as a range of all bytes.
+    /// Reads the next `length` bytes, as a range of all bytes.
     pub(super) fn range(&mut self, length: usize) -> Result<Range<usize>> {
         if length > self.rest().len() {
             return Err(self.error(format_args!("{length} bytes expected")));
@@ -83,7 +83,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A length as flexible versions write it: one more than it is, and 0 for null.
+    /// Reads a length in the form of flexible versions: one more than the length, and 0 for null.
     fn compact_length(&mut self) -> Result<Option<usize>> {
         Ok((self.unsigned()? as usize).checked_sub(1))
     }
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The bytes of a string, or null.
+    /// Reads the bytes of a string, or null.
     pub(super) fn string_bytes(&mut self, flexible: bool) -> Result<Option<&'a [u8]>> {
         let length = if flexible {
             self.compact_length()?
@@ -106,25 +106,25 @@ impl<'a> Reader<'a> {
         length.map(|length| self.take(length)).transpose()
     }
 
-    /// A string, or null.
+    /// Reads a string, or null.
     pub(super) fn string(&mut self, flexible: bool) -> Result<Option<&'a str>> {
         let bytes = self.string_bytes(flexible)?;
         bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| self.error("text that is not UTF-8 ends"))).transpose()
     }
 
-    /// A string that may not be null.
+    /// Reads a string that may not be null.
     pub(super) fn text(&mut self, flexible: bool) -> Result<&'a str> {
-        self.string(flexible)?.ok_or_else(|| self.error("null for a text that there must be"))
+        self.string(flexible)?.ok_or_else(|| self.error("null for a text that is required"))
     }
 
-    /// Where bytes are among all bytes, or null.
+    /// Reads bytes, as a range of all bytes, or null.
     pub(super) fn bytes(&mut self, flexible: bool) -> Result<Option<Range<usize>>> {
         let length = self.long_length(flexible)?;
         length.map(|length| self.range(length)).transpose()
     }
 
-    /// The number of elements of an array, 0 for null. There are at least as many bytes left: every
-    /// element has one.
+    /// Reads the number of elements of an array, 0 for null. At least that number of bytes is left,
+    /// because every element has one.
     pub(super) fn count(&mut self, flexible: bool) -> Result<usize> {
         let count = self.long_length(flexible)?.unwrap_or(0);
         if count > self.rest().len() {
@@ -141,8 +141,8 @@ impl<'a> Reader<'a> {
         self.length(length.into())
     }
 
-    /// Hands every tagged field (KIP-482) to `each` with a reader of its own; none are there unless
-    /// `flexible`.
+    /// Passes every tagged field (KIP-482) to `each` with a reader of its own; without `flexible`
+    /// there are none.
     pub(super) fn tagged(
         &mut self,
         flexible: bool,
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Passes over tagged fields.
+    /// Skips tagged fields.
     pub(super) fn skip_tagged(&mut self, flexible: bool) -> Result<()> {
         self.tagged(flexible, |_, _| Ok(()))
     }

@@ -1,12 +1,11 @@
-//! Zigzag and unsigned varints as Kafka writes them.
+//! Zigzag and unsigned varints in Kafka's encoding.
 //!
-//! The readers take from the front of a slice and give `None` when it ends too early, when there
-//! are more than 5 (or 10) bytes, or when the last of them holds bits that the type has no room
-//! for.
+//! The readers take from the front of a slice and return `None` if it ends too early, if there are
+//! more than 5 (or 10) bytes, or if the last of them has bits that the type has no room for.
 
-/// The most bytes that 32 bits take.
+/// Maximum bytes of 32 bits.
 pub(crate) const MAX_32: usize = 5;
-/// The most bytes that 64 bits take.
+/// Maximum bytes of 64 bits.
 pub(crate) const MAX_64: usize = 10;
 
 #[inline]
@@ -29,33 +28,33 @@ const fn unzigzag_64(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// The bytes that an unsigned varint takes.
+/// Returns the size of an unsigned varint in bytes.
 #[inline]
 pub(crate) const fn size_u64(value: u64) -> usize {
     // Seven bits to a byte, and one byte for zero.
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
-/// The bytes that an unsigned varint takes.
+/// Returns the size of an unsigned varint in bytes.
 #[inline]
 pub(crate) const fn size_u32(value: u32) -> usize {
     size_u64(value as u64)
 }
 
-/// The bytes that a zigzag varint takes.
+/// Returns the size of a zigzag varint in bytes.
 #[inline]
 pub(crate) const fn size_i32(value: i32) -> usize {
     size_u32(zigzag_32(value))
 }
 
-/// The bytes that a zigzag varint takes.
+/// Returns the size of a zigzag varint in bytes.
 #[inline]
 pub(crate) const fn size_i64(value: i64) -> usize {
     size_u64(zigzag_64(value))
 }
 
-/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives
-/// its size.
+/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_64`] bytes, and
+/// returns its size.
 #[inline]
 pub(crate) fn put_u64(out: &mut [u8], mut value: u64) -> usize {
     let mut at = 0;
@@ -68,28 +67,28 @@ pub(crate) fn put_u64(out: &mut [u8], mut value: u64) -> usize {
     at + 1
 }
 
-/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_32`] bytes, and gives
-/// its size.
+/// Writes an unsigned varint to the front of `out`, which has room for [`MAX_32`] bytes, and
+/// returns its size.
 #[inline]
 pub(crate) fn put_u32(out: &mut [u8], value: u32) -> usize {
     put_u64(out, u64::from(value))
 }
 
-/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_32`] bytes, and gives its
-/// size.
+/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_32`] bytes, and returns
+/// its size.
 #[inline]
 pub(crate) fn put_i32(out: &mut [u8], value: i32) -> usize {
     put_u32(out, zigzag_32(value))
 }
 
-/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_64`] bytes, and gives its
-/// size.
+/// Writes a zigzag varint to the front of `out`, which has room for [`MAX_64`] bytes, and returns
+/// its size.
 #[cfg(test)]
 pub(crate) fn put_i64(out: &mut [u8], value: i64) -> usize {
     put_u64(out, zigzag_64(value))
 }
 
-/// Takes an unsigned varint of at most 32 bits.
+/// Reads an unsigned varint of at most 32 bits.
 #[inline(always)]
 pub(crate) fn take_u32(input: &mut &[u8]) -> Option<u32> {
     match *input {
@@ -105,7 +104,7 @@ pub(crate) fn take_u32(input: &mut &[u8]) -> Option<u32> {
     }
 }
 
-/// Takes an unsigned varint of at most 64 bits.
+/// Reads an unsigned varint of at most 64 bits.
 #[inline(always)]
 pub(crate) fn take_u64(input: &mut &[u8]) -> Option<u64> {
     match *input {
@@ -121,13 +120,13 @@ pub(crate) fn take_u64(input: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// Takes a zigzag varint of 32 bits.
+/// Reads a zigzag varint of 32 bits.
 #[inline(always)]
 pub(crate) fn take_i32(input: &mut &[u8]) -> Option<i32> {
     take_u32(input).map(unzigzag_32)
 }
 
-/// Takes a zigzag varint of 64 bits.
+/// Reads a zigzag varint of 64 bits.
 #[inline(always)]
 pub(crate) fn take_i64(input: &mut &[u8]) -> Option<i64> {
     take_u64(input).map(unzigzag_64)

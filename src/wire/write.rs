@@ -11,7 +11,7 @@ pub(super) fn put_unsigned(out: &mut BytesMut, value: u32) {
     out.put_slice(&bytes[..size]);
 }
 
-/// An array's or bytes' length.
+/// Writes the length of an array or of bytes.
 ///
 /// # Errors
 /// `InvalidArgument` above 2 GiB.
@@ -26,11 +26,11 @@ pub(super) fn put_length(out: &mut BytesMut, length: usize, flexible: bool) -> R
     Ok(())
 }
 
-/// A string or null.
+/// Writes a string or null.
 ///
 /// # Errors
-/// `InvalidArgument` for text of more than 32,767 bytes, which no version of the protocol means to
-/// hold.
+/// `InvalidArgument` for text of more than 32,767 bytes, the limit in every version of the
+/// protocol.
 pub(super) fn put_string(out: &mut BytesMut, text: Option<&str>, flexible: bool) -> Result<()> {
     let Some(text) = text else {
         if flexible {
@@ -52,7 +52,7 @@ pub(super) fn put_string(out: &mut BytesMut, text: Option<&str>, flexible: bool)
     Ok(())
 }
 
-/// The end of a struct of a flexible version: no tagged fields.
+/// Ends a struct of a flexible version, without tagged fields.
 pub(super) fn put_no_tags(out: &mut BytesMut, flexible: bool) {
     if flexible {
         out.put_u8(0);

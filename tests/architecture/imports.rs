@@ -1,4 +1,5 @@
-//! Which file of `src` imports which, with re-exports followed to the file that defines the item.
+//! Finds the imports between the files of `src`; a re-export is followed to the file that defines
+//! the item.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,10 +22,10 @@ pub(crate) struct Source {
     pub(crate) code: String,
 }
 
-/// The files of a crate, by the modules that they are.
+/// The files of a crate, by their modules.
 pub(crate) struct Imports {
     sources: BTreeMap<Module, Source>,
-    /// What each module re-exports: name to absolute path.
+    /// The re-exports of each module: name to absolute path.
     exports: BTreeMap<Module, Vec<(String, Module)>>,
 }
 
@@ -47,7 +48,7 @@ impl Imports {
         it
     }
 
-    /// The files that a file's code names, other than by re-exporting from them.
+    /// Returns the files that a file's code names, except those that it only re-exports from.
     pub(crate) fn of(&self, source: &Source) -> BTreeSet<Module> {
         let mut named: Vec<Vec<String>> =
             uses(&source.code).into_iter().filter(|(public, _)| !public).map(|(_, import)| import.path).collect();
@@ -63,7 +64,7 @@ impl Imports {
         files
     }
 
-    /// The path from the crate's root, where the first segment says where it begins.
+    /// Returns the path from the crate's root; the first segment says where a path begins.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         let (first, rest) = path.split_first()?;
         let mut base = match first.as_str() {
@@ -88,7 +89,7 @@ impl Imports {
         Some(base)
     }
 
-    /// The file in which what has this path is defined.
+    /// Returns the file that defines the item with this path.
     fn file_of(&self, path: &Module, depth: usize) -> Option<Module> {
         let known = (0..=path.len()).rev().find(|length| self.sources.contains_key(&path[..*length].to_vec()))?;
         let module = path[..known].to_vec();
@@ -100,7 +101,7 @@ impl Imports {
         Some(module)
     }
 
-    /// Groups of two or more files that all reach each other by imports within their room.
+    /// Returns groups of two or more files that all reach each other by imports within their room.
     pub(crate) fn circles(&self) -> Vec<BTreeSet<PathBuf>> {
         let graph: BTreeMap<&Module, BTreeSet<Module>> = self
             .sources
@@ -135,7 +136,7 @@ impl Imports {
     }
 }
 
-/// The module that a file below `src` is.
+/// Returns the module of a file below `src`.
 pub(crate) fn module_of(below_src: &Path) -> Module {
     let mut module: Module =
         below_src.with_extension("").iter().map(|part| part.to_str().expect("a name in UTF-8").to_owned()).collect();
@@ -145,7 +146,7 @@ pub(crate) fn module_of(below_src: &Path) -> Module {
     module
 }
 
-/// All imports of some code, each with whether it is public.
+/// Returns all imports of some code, each with true if it is public.
 pub(crate) fn uses(code: &str) -> Vec<(bool, Import)> {
     let mut out = Vec::new();
     for (is_public, text) in use_statements(code) {
@@ -156,7 +157,7 @@ pub(crate) fn uses(code: &str) -> Vec<(bool, Import)> {
     out
 }
 
-/// The trees of all `use` statements, each with whether it is public.
+/// Returns the trees of all `use` statements, each with true if it is public.
 fn use_statements(code: &str) -> Vec<(bool, &str)> {
     let mut out = Vec::new();
     let mut from = 0;
@@ -209,7 +210,7 @@ fn tree(text: &str, before: &[String], out: &mut Vec<Import>) {
     out.push(Import { path, name });
 }
 
-/// Paths that begin with `crate`, `self` or `super` outside of imports.
+/// Returns the paths that begin with `crate`, `self` or `super` outside of imports.
 fn inline_paths(code: &str) -> Vec<Vec<String>> {
     let uses: Vec<_> = use_statements(code).into_iter().map(|(_, text)| text.as_bytes().as_ptr_range()).collect();
     let mut out = Vec::new();

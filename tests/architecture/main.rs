@@ -1,4 +1,4 @@
-//! Holds the code against `ARCHITECTURE.md`: which room may use which, and which files decide
+//! Checks the code against `ARCHITECTURE.md`: the rooms that each room may use, and the files
 //! without IO.
 
 mod imports;
@@ -13,7 +13,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The lines of the fenced block of that name in ARCHITECTURE.md.
+/// Returns the lines of the fenced block of that name in ARCHITECTURE.md.
 fn block(name: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
     let lines: Vec<String> = text
@@ -29,7 +29,7 @@ fn block(name: &str) -> Vec<String> {
     lines
 }
 
-/// All Rust files below a folder, tests left out: a test may use whatever proves its point.
+/// Collects all Rust files below a folder, without tests: a test may use any room.
 fn files(folder: &Path, out: &mut Vec<PathBuf>) {
     let mut entries: Vec<_> =
         fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
@@ -51,7 +51,7 @@ fn sources() -> Vec<PathBuf> {
     out
 }
 
-/// The code of a file: without comments, and without what stands in `#[cfg(test)] mod … { }`.
+/// Returns the code of a file, without comments and without `#[cfg(test)] mod … { }`.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).expect("a source file");
     let mut out = String::new();
@@ -72,7 +72,8 @@ fn code(path: &Path) -> String {
     out
 }
 
-/// The rooms that code names: the first segment behind every `crate::`, of groups each element's.
+/// Returns the rooms that code names: the first segment after every `crate::`, or that of each
+/// element of a group.
 fn rooms_named(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
@@ -126,12 +127,12 @@ fn modules_use_only_allowed_modules() {
             (room.trim().to_owned(), below.split_whitespace().map(str::to_owned).collect())
         })
         .collect();
-    // The plan itself has no circle, and no way from the producer to the consumer or back.
+    // The plan itself has no circle, and no path between the producer and the consumer.
     fn reaches(allowed: &BTreeMap<String, BTreeSet<String>>, from: &str, to: &str) -> bool {
         allowed.get(from).is_some_and(|below| below.iter().any(|next| next == to || reaches(allowed, next, to)))
     }
     for room in allowed.keys() {
-        assert!(!reaches(&allowed, room, room), "{room} stands above itself");
+        assert!(!reaches(&allowed, room, room), "{room} is above itself");
     }
     assert!(!reaches(&allowed, "producer", "consumer") && !reaches(&allowed, "consumer", "producer"));
 
@@ -154,8 +155,8 @@ fn modules_use_only_allowed_modules() {
     assert!(wrong.is_empty(), "arrows that ARCHITECTURE.md does not have:\n{}", wrong.join("\n"));
 }
 
-/// A file that calls itself Sans-IO in its module comment decides alone: its caller brings the bytes,
-/// the time and the seed.
+/// A file with `Sans-IO.` in its module comment only computes: its caller passes the bytes, the
+/// time and the seed.
 #[test]
 fn sans_io_files_use_no_io_or_clock() {
     let forbidden =
@@ -175,7 +176,7 @@ fn sans_io_files_use_no_io_or_clock() {
     assert!(files >= 125, "{files} files are Sans-IO: state machines keep their mark");
 }
 
-/// All Rust files below a folder.
+/// Collects all Rust files below a folder.
 fn all_files(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -191,7 +192,7 @@ fn all_files(folder: &Path, out: &mut Vec<PathBuf>) {
 fn tests_named_in_protocol_readme_exist() {
     let text = fs::read_to_string(root().join("protocol-tests/README.md")).expect("protocol-tests/README.md is there");
     let rows = text.lines().filter(|line| line.starts_with("| "));
-    // What stands in backticks in a row's last cell, and is a test's name.
+    // Finds the names of tests: the words in backticks in a row's last cell that contain `::`.
     let cells = rows.filter_map(|row| row.trim_end_matches(" |").rsplit_once("| ")).map(|(_, cell)| cell);
     let named: BTreeSet<(&str, &str)> =
         cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter_map(|name| name.split_once("::")).collect();
@@ -211,7 +212,7 @@ fn tests_named_in_protocol_readme_exist() {
         texts.iter().any(|(stem, text)| stem == file && text.contains(&format!("fn {test}(")))
     };
     let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
-    assert!(missing.is_empty(), "protocol-tests/README.md names tests that are not there: {missing:?}");
+    assert!(missing.is_empty(), "protocol-tests/README.md names tests that do not exist: {missing:?}");
 }
 
 /// Log lines go through `log::event`, which puts the client's id, its role and its group on each.

@@ -1,4 +1,5 @@
-//! Clients that are closed, or dropped without it: every call ends, and says why.
+//! After a client was closed, or dropped without a close, every call ends with an error that says
+//! so.
 
 use ottla::{ErrorKind, Offset, Record, admin::NewTopic};
 

@@ -1,4 +1,4 @@
-//! Futures that are dropped at any point: later calls work, every record arrives exactly once.
+//! Futures may be dropped at any point: later calls work, and every record arrives exactly once.
 
 use ottla::{Record, consumer::OffsetReset};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -61,7 +61,7 @@ async fn consumer_with_dropped_futures_reads_records_once() {
             if rng.random_bool(0.5) {
                 seen.extend(polled(first.recv(), polls).await.map(|next| number(&next.unwrap().unwrap())));
             } else if let Some(records) = polled(first.poll(SECOND), polls).await {
-                // Some of what came is not looked at: it comes again.
+                // Some of the records are not read: they are returned again.
                 let records = records.unwrap();
                 let some = records.iter().take(rng.random_range(0..4)).map(|record| number(&record.to_owned()));
                 seen.extend(some);

@@ -1,5 +1,6 @@
-//! Whatever is put in, by the user or by a broker: an error of the right kind that says what is
-//! wrong, no panic, no hang, and nothing lost beside it. Through the public interface only.
+//! Invalid input of the user or of a broker leads to an error of the right kind that says what is
+//! wrong, without a panic, a hang, or the loss of other records. The tests use only the public
+//! interface.
 
 mod arguments;
 mod closed;

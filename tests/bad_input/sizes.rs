@@ -1,4 +1,4 @@
-//! Records that are too large: refused alone.
+//! Only the records that are too large are refused.
 
 use ottla::{
     DeliveryStatus, ErrorCode, ErrorKind, Record,

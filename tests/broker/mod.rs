@@ -1,6 +1,5 @@
-//! A broker that is a process of its own, so that only the client's allocations and memory are
-//! counted.
-#![allow(dead_code, unreachable_pub, reason = "each test takes what it needs of this")]
+//! A broker in a process of its own, so that only the client's allocations and memory are counted.
+#![allow(dead_code, unreachable_pub, reason = "each test uses only a part of this")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,19 +7,19 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Of the topic that [`Broker::source`] serves.
+/// Partitions of the topic that [`Broker::source`] serves.
 pub const PARTITIONS: i32 = 4;
-/// Records of a batch there.
+/// Records of a batch in that topic.
 pub const BATCH: usize = 140;
 
-/// Ends with its standard input.
+/// A broker process, which ends with its standard input.
 pub struct Broker {
     process: Child,
     pub address: String,
 }
 
 impl Broker {
-    /// One that keeps nothing, and is what these arguments say besides.
+    /// Starts a broker that keeps no records, with these arguments.
     pub fn start(args: [&str; 2]) -> Self {
         let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
         path.pop();
@@ -34,7 +33,7 @@ impl Broker {
         Self { process, address: address.trim().to_owned() }
     }
 
-    /// One whose topic `orders` gives batches of 100-byte records for ever.
+    /// Starts a broker with a topic `orders` that serves batches of 100-byte records without end.
     pub fn source() -> Self {
         Self::start(["--serve", &format!("orders:{PARTITIONS}:{BATCH}:100")])
     }

@@ -9,8 +9,8 @@ use crate::{
     list::{SECRETS, leaked},
 };
 
-/// Names that a client has among brokers and operators. They are sent to brokers as they are and
-/// stand in every line of the log, so that they are no place for a secret.
+/// Names of a client for brokers and operators. They are sent to brokers unchanged and are in every
+/// line of the log, so they are no place for a secret.
 const PUBLIC: [&str; 7] = [
     "bootstrap.servers",
     "metadata.broker.list",
@@ -21,7 +21,7 @@ const PUBLIC: [&str; 7] = [
     "group.remote.assignor",
 ];
 
-/// Every name that stands in a table of properties, as the code has it.
+/// Returns every name in a table of properties, read from the code.
 fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in ["cluster/properties.rs", "producer/properties.rs", "consumer/config/properties.rs", "config/known.rs"]
@@ -42,7 +42,7 @@ fn mistyped(name: &str) -> [String; 4] {
     [format!("{name}s"), name.replace('.', "_"), name.to_uppercase(), format!("spring.kafka.{name}")]
 }
 
-/// All that the clients show of these properties.
+/// Returns all that the clients show of these properties.
 async fn shown(pairs: &[(&str, &str)]) -> String {
     let network = || Arc::new(MemoryNetwork::new());
     let mut out = String::new();
@@ -70,7 +70,7 @@ async fn shown(pairs: &[(&str, &str)]) -> String {
     out
 }
 
-/// What makes a property of security count: one way or another to log in.
+/// Properties with which a security property has an effect: one way or another to log in.
 const BESIDE: [&[(&str, &str)]; 8] = [
     &[("security.protocol", "SSL")],
     &[("security.protocol", "SASL_SSL"), ("sasl.mechanism", "PLAIN")],
@@ -135,7 +135,7 @@ async fn errors_hide_values_of_mistyped_properties() {
         }
     }
     for secret in SECRETS {
-        // As a line of a file whose beginning was lost, and as a name.
+        // The secret as the rest of a line that lost its beginning, and as a name.
         check(&mut leaks, "a name", secret, &shown(&[(secret, "x")]).await);
     }
     let log = capture::log();

@@ -16,17 +16,17 @@ pub(crate) async fn cluster(options: Options) -> Cluster {
     cluster
 }
 
-/// Brokers under TLS.
+/// Starts brokers under TLS.
 pub(crate) async fn tls_cluster(tls: testkit::Tls) -> Cluster {
     cluster(Options::new().tls(tls)).await
 }
 
-/// Users whom the brokers know.
+/// Returns the users of the brokers.
 pub(crate) fn users() -> testkit::Sasl {
     testkit::Sasl::new().user("alice", "wonder").user("büro,=", "pässwörd,=")
 }
 
-/// Trusts the test authority.
+/// Returns TLS settings that trust the test authority.
 pub(crate) fn trusting() -> Tls {
     Tls::new().ca_pem(certificates::AUTHORITY)
 }
@@ -35,7 +35,7 @@ pub(crate) async fn admin(cluster: &Cluster, security: Security) -> Admin {
     cluster.admin().security(security).build().await.unwrap()
 }
 
-/// Produces, consumes in a group and asks for metadata.
+/// Checks that the client produces, consumes in a group and requests metadata.
 pub(crate) async fn works(bootstrap: &str, network: Arc<dyn Network>, security: Security) {
     let admin = Admin::builder(bootstrap).network(network.clone()).security(security.clone()).build().await.unwrap();
     assert_eq!(admin.list_topics().await.unwrap().len(), 1);
@@ -55,7 +55,8 @@ pub(crate) async fn works(bootstrap: &str, network: Arc<dyn Network>, security: 
     producer.close(10 * SECOND).await.unwrap();
 }
 
-/// What producer, consumer and admin say, without having tried for long.
+/// Returns the error of producer, consumer and admin, after checking that each failed without long
+/// retries.
 pub(crate) async fn refused(cluster: &Cluster, security: Security) -> Error {
     let began = tokio::time::Instant::now();
     let (bootstrap, network) = (cluster.bootstrap(), cluster.network());
@@ -76,11 +77,11 @@ pub(crate) async fn refused(cluster: &Cluster, security: Security) -> Error {
             assert!(!shown.contains(secret), "{shown}");
         }
     }
-    assert!(began.elapsed() < 9 * SECOND, "told at once: {:?}", began.elapsed());
+    assert!(began.elapsed() < 9 * SECOND, "reported at once: {:?}", began.elapsed());
     error
 }
 
-/// A file that is gone when the test is.
+/// A file that is deleted when it is dropped.
 pub(crate) struct TempFile(pub(crate) PathBuf);
 
 impl TempFile {

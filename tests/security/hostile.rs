@@ -9,7 +9,8 @@ use ottla::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-/// ApiVersions 0: SaslHandshake, SaslAuthenticate, Metadata and ApiVersions itself.
+/// ApiVersions response, version 0: SaslHandshake, SaslAuthenticate, Metadata and ApiVersions
+/// itself.
 fn versions() -> Vec<u8> {
     let mut body = vec![0, 0, 0, 0, 0, 4];
     for (key, max) in [(3, 1), (17, 1), (18, 0), (36, 0)] {
@@ -28,7 +29,7 @@ async fn answer(stream: &mut DuplexStream, script: &[Vec<u8>]) -> std::io::Resul
         stream.read_exact(&mut frame).await?;
         let key = i16::from_be_bytes([frame[0], frame[1]]);
         let body = match key {
-            // Newer versions are refused in version 0, with what there is.
+            // Newer versions are refused in version 0, with the list of supported ones.
             18 if frame[3] > 0 => [&[0, 35][..], &versions()[2..]].concat(),
             18 => versions(),
             17 => vec![0, 0, 0, 0, 0, 0],
@@ -51,7 +52,7 @@ async fn told(sasl: Sasl, script: Vec<Vec<u8>>) -> ottla::Error {
     let mut listener = network.listen(SocketAddr::from(([127, 0, 0, 1], 9092))).unwrap();
     let server = tokio::spawn(async move {
         while let Ok(mut stream) = listener.accept().await {
-            // Ends when the client has had enough.
+            // The loop ends when the client closes the connection.
             let _ = answer(&mut stream, &script).await;
         }
     });
@@ -112,8 +113,9 @@ async fn refused_token_error_contains_broker_status() {
     assert!(error.to_string().contains("invalid_token"), "{error}");
 }
 
-/// Answers like [`answer`] up to the request with that key, whose answer announces `announced`
-/// bytes and goes on until the client hangs up; says how many bytes of it the client took.
+/// Answers like [`answer`] up to the request with that key. The response to that one announces
+/// `announced` bytes and continues until the client hangs up. Returns the number of its bytes that
+/// the client read.
 async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io::Result<usize> {
     loop {
         let length = stream.read_i32().await?;

@@ -1,5 +1,5 @@
-//! TLS and SASL from end to end, against the cluster in the process: what works, what is refused
-//! and how that is told.
+//! TLS and SASL from end to end, against the cluster in the process: accepted and refused
+//! connections, and the errors of the latter.
 #![cfg(feature = "tls")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Token sources and mechanisms of a program's own: what their errors make the client do.
+//! A program's own token sources and mechanisms: the effect of their errors on the client.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use ottla::{
 
 use crate::common::*;
 
-/// Fails so many times with what `error` makes, and then gives a token for alice.
+/// Fails the first calls with the error that `error` makes, and then returns a token for alice.
 #[derive(Debug)]
 struct Vault {
     asked: Arc<AtomicU32>,
@@ -81,7 +81,7 @@ async fn permanent_token_source_error_fails_immediately() {
     }
 }
 
-/// PLAIN, but for an error where the exchange begins, or in its first step.
+/// PLAIN, but with an error at the beginning of the exchange, or in its first step.
 #[derive(Debug)]
 struct Own {
     begins: bool,

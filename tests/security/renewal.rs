@@ -29,7 +29,7 @@ async fn new_connections_use_replaced_certificate_files() {
     };
     send().await;
 
-    // The brokers move to another authority, and so does the client: first it trusts both.
+    // The brokers move to another authority, and the client too: first it trusts both.
     ca.write(&format!("{AUTHORITY}{STRANGER}"));
     let strangers = testkit::Tls::new()
         .certificate(SERVER_OF_A_STRANGER, SERVER_OF_A_STRANGER_KEY)
@@ -38,7 +38,7 @@ async fn new_connections_use_replaced_certificate_files() {
     cluster.disconnect(1);
     send().await;
 
-    // Files in the middle of being replaced are no reason to stop.
+    // Files that are half replaced do not stop the client.
     chain.write("-----BEGIN CERTIFICATE-----\nhalf");
     cluster.disconnect(1);
     send().await;

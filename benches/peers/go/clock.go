@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// clock times the timed part: real time, and this process's CPU time, user and system.
+// clock measures the timed part: real time, and this process's CPU time, user and system.
 type clock struct {
 	started time.Time
 	cpu     time.Duration
@@ -20,18 +20,18 @@ type clock struct {
 
 func startClock() clock { return clock{time.Now(), cpu()} }
 
-// stop: the timed part is over, all results of these records are there.
+// stop ends the timed part, once all results of these records have arrived.
 func (c clock) stop(client, version string, records uint64) outcome {
 	return outcome{client: client, version: version, records: records, time: time.Since(c.started), cpu: cpu() - c.cpu}
 }
 
-// outcome is what a run found.
+// outcome is the result of a run.
 type outcome struct {
 	client, version string
 	records         uint64
 	time, cpu       time.Duration
 	latencies       []time.Duration
-	// tally: what a reader has looked at.
+	// tally has the sums over the values that a reader has read.
 	tally *tally
 }
 
@@ -63,13 +63,13 @@ func (o outcome) line() (string, error) {
 func cpu() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		// Only a wrong argument makes it fail.
+		// It fails only for a wrong argument.
 		panic(err)
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// rssPeakMB is the most memory that was resident at once.
+// rssPeakMB returns the peak of the resident memory.
 func rssPeakMB() (float64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// stalled: a reader that gets nothing for so long has failed.
+// stalled is the time without a record after which a reader has failed.
 const stalled = 20 * time.Second
 
-// tally is what a reader looks at in each record; the driver knows what the sums have to be.
+// tally has the sums over the values that a reader has read; the driver knows the expected ones.
 type tally struct{ records, bytes, firsts uint64 }
 
 func (t *tally) lookAt(value []byte) {
@@ -39,7 +39,7 @@ func consume(w *work) (string, error) {
 		return "", err
 	}
 	defer cl.Close()
-	// A log that ends leaves as many records to be timed as were read before.
+	// At most half of a log with an end is read before the clock starts, so that the other half is timed.
 	warmed, err := read(cl, w.warmup, w.records/2)
 	if err != nil {
 		return "", err

@@ -1,4 +1,4 @@
-// The work through franz-go: Produce, results by promise. Command line and output are those of runners/common.
+// Runs the work through franz-go: Produce, results by promise. Command line and output are those of runners/common.
 package main
 
 import (
@@ -65,15 +65,15 @@ func run() (string, error) {
 	return clock.stop(client, version(), sent).line()
 }
 
-// options: the producer is idempotent by default, and has then five requests in flight; with an option for either it would
-// refuse to start, or have fewer.
+// options returns the client's options. The producer is idempotent by default, and has five requests in flight; with an
+// option for either it would refuse to start, or have fewer.
 func options(w *work) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(strings.Split(w.bootstrap, ",")...),
 		kgo.ClientID("peers"),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(w.linger),
-		// The default of the other clients; here it is without limit.
+		// The default of the other clients; franz-go's is no limit.
 		kgo.RecordDeliveryTimeout(2 * time.Minute),
 	}
 	codec, err := codec(w.compression, w.level)
@@ -88,7 +88,7 @@ func options(w *work) ([]kgo.Opt, error) {
 	return append(opts, secure...), err
 }
 
-// overTLS: nothing without --ca. The host name that is compared is that of the address.
+// overTLS returns the TLS options, or none without --ca. The host name that is verified is that of the address.
 func overTLS(w *work) ([]kgo.Opt, error) {
 	if w.ca == "" {
 		return nil, nil
@@ -104,8 +104,8 @@ func overTLS(w *work) ([]kgo.Opt, error) {
 	return []kgo.Opt{kgo.DialTLSConfig(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13})}, nil
 }
 
-// codec translates the level, which elsewhere is that of the codec's own library: here it would be taken for another, or
-// silently for the default.
+// codec translates the level from the scale of the codec's own library, which the other clients use. franz-go would
+// take it for another level, or silently for the default.
 func codec(name string, level *int) (kgo.CompressionCodec, error) {
 	codec, known := map[string]kgo.CompressionCodec{
 		"none":   kgo.NoCompression(),
@@ -115,7 +115,7 @@ func codec(name string, level *int) (kgo.CompressionCodec, error) {
 		"zstd":   kgo.ZstdCompression(),
 	}[name]
 	if !known {
-		return codec, fmt.Errorf("--compression %s is not known", name)
+		return codec, fmt.Errorf("unknown compression %s", name)
 	}
 	if level == nil || name == "none" || name == "snappy" {
 		return codec, nil
@@ -170,7 +170,8 @@ func produce(w *work, cl *kgo.Client, span time.Duration) (uint64, error) {
 	return sent, nil
 }
 
-// latency sends from a thread of its own, whose sleep is the system's: that of the runtime is exact to a millisecond.
+// latency sends from a thread of its own, which sleeps by a system call, because the runtime's sleep is precise only to
+// a millisecond.
 func latency(w *work, cl *kgo.Client) (string, error) {
 	runtime.LockOSThread()
 	if _, err := paced(w, cl, w.scheduled(w.warmup)); err != nil {
@@ -197,7 +198,7 @@ func paced(w *work, cl *kgo.Client, count uint64) ([]time.Duration, error) {
 	start := time.Now()
 	for n := range count {
 		from[n] = w.waitUntilDue(start, n)
-		// Does not wait for room in the buffer: that would hide how far behind it is.
+		// Does not wait for room in the buffer, because that would hide its delay.
 		cl.TryProduce(context.Background(), record(w, n), func(_ *kgo.Record, err error) {
 			ends <- result{n, time.Now(), err}
 		})
@@ -219,7 +220,7 @@ func paced(w *work, cl *kgo.Client, count uint64) ([]time.Duration, error) {
 	return latencies, nil
 }
 
-// version is that of franz-go in this binary.
+// version returns the version of franz-go in this binary.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dep := range info.Deps {

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// keys: how many different keys there are.
+	// keys is the number of different keys.
 	keys = 10_000
-	// stride: how many records are sent between two looks at the clock.
+	// stride is the number of records between two readings of the clock.
 	stride = 256
 )
 
@@ -22,18 +22,18 @@ type work struct {
 	bootstrap   string
 	topic       string
 	compression string
-	// level and batchSize: nil is the client's own default.
+	// level and batchSize are nil for the client's own default.
 	level     *int
 	batchSize *int32
 	linger    time.Duration
 	keyed     bool
-	// rate: records a second, for latency.
+	// rate is the number of records per second, for latency.
 	rate   uint64
 	warmup time.Duration
 	timed  time.Duration
-	// records: no more than these are sent in one part, or read in all, whatever the time.
+	// records is the maximum number of records that are sent in one part, or read in all, whatever the time.
 	records uint64
-	// ca: the authority (a PEM file) that the broker's certificate has to be from; none: without TLS.
+	// ca is the authority (a PEM file) that issued the broker's certificate; empty for no TLS.
 	ca     string
 	values [][]byte
 	keys   [][]byte
@@ -95,7 +95,7 @@ func workFromArgs(args []string) (*work, error) {
 			w.ca = value
 		case "--api":
 			if value != "callback" {
-				err = fmt.Errorf("%s is not known", value)
+				err = fmt.Errorf("unknown value %s", value)
 			}
 		default:
 			err = fmt.Errorf("not known")
@@ -143,13 +143,13 @@ func (w *work) value(n uint64) []byte { return w.values[n%uint64(len(w.values))]
 
 func (w *work) key(n uint64) []byte { return w.keys[n%keys] }
 
-// scheduled says how many records latency sends in that time.
+// scheduled returns the number of records that latency sends in that time.
 func (w *work) scheduled(span time.Duration) uint64 {
 	return min(max(uint64(span.Seconds()*float64(w.rate)), 1), w.records)
 }
 
-// waitUntilDue waits, as a thread, until the nth record is due; it gives the time from which its latency counts: that of the
-// call, or, where the sender is behind its schedule, the time at which it should have been called.
+// waitUntilDue waits, as a thread, until the nth record is due. It returns the time from which its latency counts: that
+// of the call or, if the sender is behind its schedule, the time at which the record was due.
 func (w *work) waitUntilDue(start time.Time, n uint64) time.Time {
 	due := start.Add(time.Duration(n * uint64(time.Second) / w.rate))
 	left := time.Until(due)
@@ -158,7 +158,7 @@ func (w *work) waitUntilDue(start time.Time, n uint64) time.Time {
 	}
 	for ; left > 0; left = time.Until(due) {
 		span := syscall.NsecToTimespec(left.Nanoseconds())
-		// A signal ends it early: then it sleeps again.
+		// A signal ends the sleep early; the loop then sleeps again.
 		_ = syscall.Nanosleep(&span, nil)
 	}
 	return time.Now()

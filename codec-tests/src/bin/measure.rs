@@ -1,8 +1,8 @@
-//! Ottla's codecs beside the C libraries on the same batches, in one run: size, and the time of
-//! encoding and decoding, as ratios.
+//! Compares Ottla's codecs with the C libraries on the same batches, in one run: size, and the time
+//! of encoding and decoding, as ratios.
 //!
 //! `cargo run --profile measure --bin measure`. `measure CODEC LEVEL TIMES BYTES` only encodes a
-//! batch of that many bytes that many times, to be counted by callgrind; CODEC is `ottla`, `c`, or
+//! batch of BYTES bytes TIMES times, to be counted by callgrind; CODEC is `ottla`, `c`, or
 //! `librdkafka` for C zstd as librdkafka calls it.
 
 use std::{env, hint::black_box, time::Duration, time::Instant};
@@ -17,8 +17,8 @@ use codec_tests::{
 /// The time for which each encoder and decoder runs in each round.
 const TIME: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 7;
-/// A batch that grew because its records compress well, `batch.size` as measured beside other
-/// clients, and a batch of a quiet partition.
+/// A batch that grew because its records compress well, a batch of the `batch.size` of the
+/// comparison with other clients, and a batch of a quiet partition.
 const BATCHES: [usize; 3] = [1 << 20, 256 << 10, 16 << 10];
 /// Codec and level, the same on both sides.
 const LEVELS: [(Codec, i32); 9] = [
@@ -42,7 +42,7 @@ fn main() {
         encode_only(codec, number(level), number(times), bytes.parse().expect("a number"));
         return;
     }
-    println!("medians of {ROUNDS} rounds; Ottla's share of the C library's bytes and time at the same level");
+    println!("medians of {ROUNDS} rounds; Ottla's bytes and time relative to the C library's at the same level");
     println!("{:<10}{:>8} {:<10}{:>8}{:>8}{:>8}{:>8}", "body", "batch", "codec", "ratio", "bytes", "encode", "decode");
     for (name, all) in bodies() {
         for size in BATCHES {
@@ -65,7 +65,7 @@ fn same_level(name: &str, body: &[u8], codec: Codec, level: i32) {
         || drop(black_box(ours.encode(codec, level, black_box(body)))),
         || drop(black_box(c.encode_at(codec, level, black_box(body)))),
     );
-    // Both read what the C library wrote.
+    // Both decode the C library's output.
     let decode = ratio(
         || drop(black_box(ours.decode(codec, black_box(&packed_by_c), body.len()))),
         || drop(black_box(c.decode(codec, black_box(&packed_by_c), body.len()))),
@@ -125,7 +125,7 @@ fn encode_only(codec: &str, level: i32, times: i32, bytes: usize) {
     println!("{codec} at level {level}: {} bytes become {size}, {times} times", body.len());
 }
 
-/// Batches of several kinds, as large as the largest.
+/// Returns batches of several kinds, each of the largest size.
 fn bodies() -> [(&'static str, Vec<u8>); 5] {
     let size = BATCHES[0];
     let inputs = Inputs::new();
@@ -142,7 +142,7 @@ fn bodies() -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// Lines of JSON of one shape.
+/// Returns lines of JSON of one shape.
 fn orders(size: usize) -> Vec<u8> {
     const STATES: [&str; 5] = ["created", "paid", "packed", "shipped", "returned"];
     let mut random = Random::new(42, 0);
@@ -162,8 +162,8 @@ fn orders(size: usize) -> Vec<u8> {
     out
 }
 
-/// Records of 100 or 1,000 bytes of text like that of events, as the comparison with other clients
-/// sends them.
+/// Returns records of 100 or 1,000 bytes of text like that of events, like those that the
+/// comparison with other clients sends.
 fn events(size: usize, value_size: usize) -> Vec<u8> {
     const FIELDS: [&str; 8] = ["user", "session", "amount", "page", "latency", "device", "region", "status"];
     const WORDS: [&str; 8] = ["checkout", "search", "eu-central", "mobile", "us-east", "accepted", "pending", "basket"];

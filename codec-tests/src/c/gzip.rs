@@ -48,7 +48,8 @@ pub(super) fn encode_with(input: &[u8], options: Options) -> Vec<u8> {
     // SAFETY: the stream is begun before its first use and ended after its last; the pointers and
     // lengths are those of the slices; the length of `out` is set to the number of written bytes.
     unsafe {
-        // Null allocators, which `z_stream` does not permit, are replaced by `deflateInit2_`.
+        // `deflateInit2_` replaces null allocators, although the type `z_stream` does not permit
+        // them.
         let mut place = MaybeUninit::<z_stream>::zeroed();
         let Options { level, window_bits, memory, strategy } = options;
         let size = mem::size_of::<z_stream>() as i32;
@@ -71,10 +72,10 @@ pub(super) fn encode_with(input: &[u8], options: Options) -> Vec<u8> {
     }
 }
 
-/// Decodes all members. Bytes behind the last one that do not begin like a member are ignored, as
+/// Decodes all members. Bytes after the last one that do not begin like a member are ignored, as
 /// Java does.
 pub(super) fn decode(input: &[u8], limit: usize) -> Result<Vec<u8>, String> {
-    // One byte above the limit shows that there is more.
+    // One byte above the limit is enough to detect excess output.
     let mut out = vec![0u8; limit + 1];
     // SAFETY: as above.
     unsafe {
@@ -94,11 +95,11 @@ pub(super) fn decode(input: &[u8], limit: usize) -> Result<Vec<u8>, String> {
 }
 
 /// # Safety
-/// The stream has been begun.
+/// The stream was begun.
 unsafe fn members(stream: &mut z_stream, mut member: &[u8], out: &mut [u8]) -> Result<usize, String> {
     let mut written = 0;
     loop {
-        // SAFETY: the stream is a living one; pointers and lengths are those of the slices.
+        // SAFETY: the stream was begun and not ended; pointers and lengths are those of the slices.
         unsafe {
             inflateReset(stream);
             stream.next_in = member.as_ptr().cast_mut();
@@ -110,7 +111,7 @@ unsafe fn members(stream: &mut z_stream, mut member: &[u8], out: &mut [u8]) -> R
             match status {
                 Z_STREAM_END => {}
                 Z_OK | Z_BUF_ERROR if written == out.len() => return Ok(written),
-                Z_OK | Z_BUF_ERROR => return Err("the data ends in the middle".into()),
+                Z_OK | Z_BUF_ERROR => return Err("the data is truncated".into()),
                 other => return Err(format!("status {other}")),
             }
         }

@@ -10,7 +10,7 @@ use lz4_sys::{
 use super::too_large;
 use crate::random::Random;
 
-/// The longest header of a frame.
+/// Maximum bytes of a frame's header.
 const HEADER: usize = 19;
 
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Options {
 }
 
 impl Default for Options {
-    /// As librdkafka writes frames.
+    /// Returns the options that librdkafka uses.
     fn default() -> Self {
         Self {
             level: 0,
@@ -112,9 +112,9 @@ pub(super) fn decode(input: &[u8], limit: usize) -> Result<Vec<u8>, String> {
 }
 
 /// # Safety
-/// The context is a living one.
+/// The context was made and not freed.
 unsafe fn decode_in(context: LZ4FDecompressionContext, mut input: &[u8], limit: usize) -> Result<Vec<u8>, String> {
-    // One byte above the limit shows that there is more.
+    // One byte above the limit is enough to detect excess output.
     let mut out = vec![0u8; limit + 1];
     let mut at = 0;
     loop {
@@ -123,7 +123,7 @@ unsafe fn decode_in(context: LZ4FDecompressionContext, mut input: &[u8], limit: 
         let hint = unsafe {
             LZ4F_decompress(context, out[at..].as_mut_ptr(), &mut written, input.as_ptr(), &mut read, ptr::null())
         };
-        // SAFETY: the library's own code.
+        // SAFETY: the call only inspects the code, which the library returned.
         if unsafe { LZ4F_isError(hint) } != 0 {
             // SAFETY: as above; names are static.
             return Err(unsafe { CStr::from_ptr(LZ4F_getErrorName(hint)) }.to_string_lossy().into_owned());
@@ -138,13 +138,13 @@ unsafe fn decode_in(context: LZ4FDecompressionContext, mut input: &[u8], limit: 
             return Ok(out);
         }
         if hint != 0 && read == 0 && written == 0 {
-            return Err("the data ends in the middle".into());
+            return Err("the data is truncated".into());
         }
     }
 }
 
 fn expect(code: usize) -> usize {
-    // SAFETY: any number may be asked for.
+    // SAFETY: the call only inspects the code; any number is valid.
     assert_eq!(unsafe { LZ4F_isError(code) }, 0, "C lz4: error {code:#x}");
     code
 }

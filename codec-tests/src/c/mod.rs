@@ -1,7 +1,7 @@
-//! The C libraries. The only place with `unsafe` in this workspace.
+//! The C libraries. This is the only place with `unsafe` in this workspace.
 //!
-//! Framing that the libraries do not have (several gzip members, Snappy's blocks) is read here by
-//! Java's rules, as Ottla reads it.
+//! Framing that the libraries do not have (several gzip members, Snappy's blocks) is decoded here
+//! by Java's rules, like in Ottla.
 
 mod gzip;
 mod lz4;
@@ -10,7 +10,7 @@ mod zstd;
 
 use crate::{ours::Codec, random::Random};
 
-/// Contexts of the C libraries that can be used again.
+/// Reusable contexts of the C libraries.
 #[derive(Default)]
 pub struct C {
     zstd: zstd::Zstd,
@@ -53,7 +53,7 @@ impl C {
     }
 }
 
-/// The error for output above the limit.
+/// Returns the error for output above the limit.
 fn too_large() -> String {
     "the output is larger than the limit".into()
 }

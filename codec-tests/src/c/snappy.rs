@@ -8,10 +8,10 @@ use crate::random::Random;
 
 /// The header of snappy-java's framing: its magic number, version 1, compatible with version 1.
 const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
-/// Bytes of input in a block, as Java writes it.
+/// Bytes of input in a block, like Java's.
 pub(super) const JAVA_BLOCK: usize = 32 * 1024;
 
-/// In snappy-java's framing with blocks of any size, or without framing, as librdkafka writes it.
+/// Encodes in snappy-java's framing with blocks of any size, or without framing like librdkafka.
 pub(super) fn encode(input: &[u8], random: &mut Random) -> (Vec<u8>, String) {
     let level = random.between(1, 2) as i32;
     if random.one_in(3) {

@@ -42,7 +42,7 @@ impl Zstd {
             expect(self.writing.set_parameter(option));
         }
         if random.one_in(4) {
-            // Two frames, one behind the other.
+            // Two frames, one after the other.
             let (front, back) = input.split_at(random.below(input.len() + 1));
             let mut out = self.frame(front);
             out.extend(self.frame(back));

@@ -1,4 +1,4 @@
-//! A kcat of its own.
+//! Tests `kat`.
 
 use ottla::{
     Record,
@@ -86,7 +86,7 @@ async fn consumes_every_named_topic_and_partition() {
     assert!(out.contains("topic \"a\"") && out.contains("topic \"c\"") && !out.contains("topic \"b\""), "{out}");
 }
 
-/// The last of two values would win unseen.
+/// If an option is given twice, the user would not see which of the two values counts.
 #[tokio::test]
 async fn programs_reject_options_given_twice() {
     for (name, args) in [

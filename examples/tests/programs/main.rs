@@ -11,7 +11,7 @@ use std::{
 
 use ottla::testkit::{Cluster, Options};
 
-/// The built example; cargo builds all of them before it runs this.
+/// Returns the built example; cargo builds all examples before it runs this test.
 fn program(name: &str) -> Command {
     let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
     path.pop();
@@ -21,15 +21,14 @@ fn program(name: &str) -> Command {
     Command::new(path)
 }
 
-/// Runs a program to its end in a thread of its own, so that the cluster's tasks go on.
+/// Runs a program to its end in a thread of its own, so that the cluster's tasks can run.
 async fn run(mut command: Command, input: Vec<u8>) -> Output {
     tokio::task::spawn_blocking(move || {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         let writer = std::thread::spawn(move || {
-            // The program may end before it has read everything; what it made of that is in its
-            // output.
+            // The program may end before it has read everything; its output shows the result.
             let _ = stdin.write_all(&input);
         });
         let output = child.wait_with_output().expect("the program ends");

@@ -1,4 +1,4 @@
-//! The programs for Kafka's system tests.
+//! Tests the programs for Kafka's system tests.
 
 use ottla::{
     ApiKey, ErrorCode,
@@ -7,7 +7,7 @@ use ottla::{
 
 use crate::{program, run, text};
 
-/// Lines of JSON, each of which has a time and a name.
+/// Returns the lines of JSON with that name; each must have a time too.
 fn events<'o>(out: &'o str, name: &str) -> Vec<&'o str> {
     let named = format!(r#","name":"{name}""#);
     assert!(out.lines().all(|line| line.starts_with(r#"{"timestamp":"#) && line.ends_with('}')), "{out}");
@@ -59,7 +59,7 @@ async fn events_match_those_of_kafka_programs() {
     assert!(output.status.success() && events(&out, "record_data").is_empty(), "{out}");
     assert!(events(&out, "offsets_committed").is_empty(), "{out}");
     let committed: i64 = (0..2).map(|partition| cluster.committed("g", "numbers", partition).unwrap_or(0)).sum();
-    assert_eq!(committed, 200, "by the close");
+    assert_eq!(committed, 200, "the close commits");
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn failures_are_events_and_misuse_is_error() {
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED).times(1));
     let mut produce = program("verifiable_producer");
     produce.args(["--bootstrap-server", &cluster.bootstrap(), "--topic", "numbers", "--max-messages", "5"]);
-    // So that each record has a request of its own.
+    // The throughput is low, so that each record has a request of its own.
     produce.args(["--throughput", "10", "--acks", "1", "--message-create-time", "1000000"]);
     let output = run(produce, Vec::new()).await;
     let out = text(&output.stdout);
@@ -118,8 +118,8 @@ async fn failures_are_events_and_misuse_is_error() {
     }
 }
 
-/// Runs a program until it has told so many events of that name, asks it to end, and gives all that
-/// it told.
+/// Runs a program until it has printed `count` events of that name, asks it to end, and returns all
+/// its output.
 #[cfg(unix)]
 async fn run_until(mut command: std::process::Command, name: &'static str, count: usize) -> String {
     use std::io::{BufRead, BufReader, Read};
@@ -135,14 +135,14 @@ async fn run_until(mut command: std::process::Command, name: &'static str, count
                 let read = out.read_line(&mut text).expect("a line");
                 assert!(read > 0, "it ended by itself: {text}");
             }
-            tell.send(()).expect("somebody waits");
+            tell.send(()).expect("the receiver waits");
             out.read_to_string(&mut text).expect("the rest");
             text
         });
         if told.recv_timeout(PATIENCE).is_err() {
             child.kill().expect("it can be killed");
             child.wait().expect("it has ended");
-            panic!("it did not come to {count} times {name}: {:?}", reader.join());
+            panic!("it did not print {name} {count} times: {:?}", reader.join());
         }
         let pid = child.id().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("a signal").success());
@@ -166,7 +166,7 @@ async fn ends_cleanly_on_signal_and_reads_properties() {
     assert!(events(&out, "producer_send_error").is_empty(), "{out}");
     assert!(events(&out, "tool_data")[0].contains(&format!(r#""sent":{sent},"acked":{sent},"#)), "{out}");
     let ends: i64 = (0..2).map(|partition| cluster.log_end("numbers", partition).expect("an end")).sum();
-    assert_eq!(usize::try_from(ends).expect("no less than nothing"), sent);
+    assert_eq!(usize::try_from(ends).expect("not negative"), sent);
 
     let file = std::env::temp_dir().join(format!("verifiable-{}.properties", std::process::id()));
     std::fs::write(&file, "# a comment\nclient.id = from-the-file\nmax.poll.records: 7\ngroup.id=not-this-one\n")
@@ -176,7 +176,7 @@ async fn ends_cleanly_on_signal_and_reads_properties() {
     consume.args(["--group-protocol", "consumer", "--group-remote-assignor", "range", "--group-instance-id", "one"]);
     consume.args(["--command-config".as_ref(), file.as_os_str()]);
     let out = run_until(consume, "record_data", 20).await;
-    std::fs::remove_file(&file).expect("it was there");
+    std::fs::remove_file(&file).expect("the file existed");
     assert_eq!(events(&out, "partitions_assigned").len(), 1, "{out}");
     let largest = |line: &&str| (8..=500).any(|count| line.contains(&format!(r#","count":{count},"partitions""#)));
     assert!(!events(&out, "records_consumed").iter().any(largest), "{out}");
@@ -193,7 +193,7 @@ async fn ends_cleanly_on_signal_and_reads_properties() {
     assert_eq!(
         (group.assignor.as_str(), members),
         ("range", vec![(Some("one"), "from-the-file", -2)]),
-        "its place is held"
+        "its membership is kept"
     );
     assert!(cluster.group("not-this-one").is_none());
 }

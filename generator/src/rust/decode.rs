@@ -1,4 +1,4 @@
-//! The decoder of a struct.
+//! Writes the decoder of a struct.
 
 use std::fmt::{self, Write};
 
@@ -52,8 +52,8 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
     )
 }
 
-/// The fewest bytes that the struct takes in any version that has it; `None` if it is no array's
-/// element.
+/// Returns the minimum bytes of the struct in any version that has it, or `None` if no array has it
+/// as its element.
 fn least_of_element(context: &Context<'_>, of: &Struct<'_>) -> Option<usize> {
     let is_element =
         |field: &Field| matches!(&field.kind, Type::Array(of_array) if of_array.struct_name() == Some(of.name));
@@ -64,7 +64,7 @@ fn least_of_element(context: &Context<'_>, of: &Struct<'_>) -> Option<usize> {
     (min..=max).map(|version| least(context.message, of.fields, version)).min()
 }
 
-/// The fewest bytes that the fields of a struct take in a version.
+/// Returns the minimum bytes of the fields of a struct in a version.
 fn least(message: &Message, fields: &[Field], version: i16) -> usize {
     let flexible = message.flexible_versions.contains(version);
     let plain = fields.iter().filter(|field| {
@@ -76,7 +76,7 @@ fn least(message: &Message, fields: &[Field], version: i16) -> usize {
         Type::Int32 => 4,
         Type::Int64 | Type::Float64 => 8,
         Type::Uuid => 16,
-        // The length alone.
+        // These take only their length.
         Type::String | Type::Bytes | Type::Array(_) if flexible => 1,
         Type::String => 2,
         Type::Bytes | Type::Array(_) => 4,

@@ -1,4 +1,4 @@
-//! The encoder of a struct.
+//! Writes the encoder of a struct.
 
 use std::fmt::{self, Write};
 
@@ -12,7 +12,8 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
     let views = views(context, of);
     let mut body = String::new();
     let plain: Vec<&View<'_>> = views.iter().filter(|view| !view.is_tagged()).collect();
-    // Neighbours that are there in the same versions and ignorable in others share an `if`.
+    // Adjacent fields that the same versions have, and that are ignorable in the others, share an
+    // `if`.
     let together = |a: &&View<'_>, b: &&View<'_>| {
         a.condition() == b.condition() && (a.condition().is_none() || (a.field.ignorable && b.field.ignorable))
     };

@@ -1,18 +1,18 @@
-//! One field: its name, its default, and when it is there.
+//! One field: its name, its default, and the versions that have it.
 
 use serde_json::Value;
 
 use super::{Context, condition, rust_type, snake};
 use crate::schema::{Field, Struct, Type, Versions};
 
-/// What the writers of a struct need of a field.
+/// The parts of a field that the writers of a struct need.
 pub(super) struct View<'m> {
     pub(super) field: &'m Field,
     /// The field's name in Rust.
     pub(super) name: String,
-    /// The name as errors say it: the same without `r#`.
+    /// The field's name in errors: the Rust name without `r#`.
     pub(super) label: String,
-    /// The versions that have the field, of those that have its struct.
+    /// The versions of its struct that have the field.
     pub(super) versions: Versions,
     /// The versions that have its struct.
     pub(super) outer: Versions,
@@ -20,7 +20,7 @@ pub(super) struct View<'m> {
     nullable: Versions,
 }
 
-/// The fields of a struct that any version has.
+/// Returns the fields of a struct that any version has.
 pub(super) fn views<'m>(context: &Context<'m>, of: &Struct<'m>) -> Vec<View<'m>> {
     let outer = context.reach(of.name);
     let view = |field: &'m Field| {
@@ -44,17 +44,17 @@ impl View<'_> {
         !self.nullable.is_empty()
     }
 
-    /// When the field is there; `None` if always.
+    /// Returns the condition under which the field is present, or `None` if it always is.
     pub(super) fn condition(&self) -> Option<String> {
         condition(self.versions, self.outer)
     }
 
-    /// When the tag is the field's, in a version that has tags.
+    /// Returns the condition under which the tag is the field's, in a version that has tags.
     pub(super) fn tag_condition(&self, flexible: Versions) -> Option<String> {
         condition(self.versions, self.outer.intersect(flexible))
     }
 
-    /// When the field may be null, as an expression.
+    /// Returns the condition under which the field may be null, as an expression.
     pub(super) fn may_be_null(&self) -> String {
         condition(self.nullable, self.versions).unwrap_or_else(|| "true".to_owned())
     }
@@ -64,7 +64,8 @@ impl View<'_> {
         if self.is_nullable() { format!("Option<{plain}>") } else { plain }
     }
 
-    /// The schema's default; `None` for what stands for nothing: 0, false, "" and no elements.
+    /// Returns the schema's default, or `None` for a default that is empty: 0, false, "" and no
+    /// elements.
     fn given_default(&self) -> Option<String> {
         let text = match self.field.default.as_ref()? {
             Value::String(text) => text.trim().to_owned(),
@@ -80,7 +81,7 @@ impl View<'_> {
         self.is_nullable() && self.given_default().as_deref() == Some("null")
     }
 
-    /// The default in Rust; `None` where it is what `Default` gives.
+    /// Returns the default in Rust, or `None` if `Default` gives it.
     pub(super) fn default(&self) -> Option<String> {
         if self.defaults_to_null() {
             return None;
@@ -98,7 +99,7 @@ impl View<'_> {
         }
     }
 
-    /// The default as an expression in any case.
+    /// Returns the default as an expression in any case.
     pub(super) fn default_expression(&self) -> String {
         self.default().unwrap_or_else(|| match &self.field.kind {
             _ if self.is_nullable() => "None".to_owned(),
@@ -113,7 +114,7 @@ impl View<'_> {
         })
     }
 
-    /// An expression that holds when the value is not the default.
+    /// Returns an expression that is true if the value is not the default.
     pub(super) fn is_set(&self) -> String {
         let name = &self.name;
         if self.is_nullable() {
@@ -133,7 +134,7 @@ impl View<'_> {
         }
     }
 
-    /// What the schema's structure says of the field, as its documentation.
+    /// Returns the field's documentation from its type, versions, tag and default in the schema.
     pub(super) fn doc(&self) -> String {
         let mut sentences = Vec::new();
         sentences.push(match self.field.entity_type.as_deref() {

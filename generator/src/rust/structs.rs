@@ -1,4 +1,4 @@
-//! The type itself, with its defaults.
+//! Writes the type itself, with its defaults.
 
 use std::fmt::{self, Write};
 

@@ -1,8 +1,8 @@
-//! Every name that Kafka's Java clients 4.4.0 and librdkafka 2.15.0 know, given to every client.
+//! Tests every name that Kafka's Java clients 4.4.0 and librdkafka 2.15.0 know, with every client.
 //!
-//! `names.txt` has a line for each: the name, `J` and `R` for those that know it, the outcome for a
-//! producer, a consumer and an admin client, a value, and the properties that it needs beside it.
-//! An outcome is `A` (applied, without a word), `W` (taken, and named in the warning), `R`
+//! `names.txt` has a line for each: the name, `J` and `R` for the clients that know it, the outcome
+//! for a producer, a consumer and an admin client, a value, and the properties that it needs beside
+//! it. An outcome is `A` (applied, without a warning), `W` (ignored, and named in the warning), `R`
 //! (refused, with the reason) or `?` (any of the three: it depends on other settings of security).
 
 use std::fs;

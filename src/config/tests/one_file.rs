@@ -1,9 +1,9 @@
-//! One file of properties for a producer, a consumer and an admin client.
+//! Tests one file of properties with a producer, a consumer and an admin client.
 
 use super::world::{KINDS, Kind, Warnings, build};
 use crate::ErrorKind;
 
-/// A file as a Java program has it.
+/// A file of a Java program.
 const JAVA: &[(&str, &str)] = &[
     ("bootstrap.servers", "h:9092"),
     ("key.serializer", "org.apache.kafka.common.serialization.StringSerializer"),
@@ -24,7 +24,7 @@ const JAVA: &[(&str, &str)] = &[
     ("metrics.num.samples", "2"),
 ];
 
-/// A file as a program on librdkafka has it.
+/// A file of a program on librdkafka.
 const RDKAFKA: &[(&str, &str)] = &[
     ("metadata.broker.list", "h:9092"),
     ("message.max.bytes", "1000000"),

@@ -1,5 +1,5 @@
-//! Settings that are held against each other: a default gives way to what was set, and two that
-//! were set must agree.
+//! Tests settings that are checked against each other: a default is adjusted to the value that was
+//! set, and two values that were set must agree.
 
 use std::{sync::Arc, time::Duration};
 
@@ -68,7 +68,7 @@ async fn builder_methods_count_as_explicit_settings() {
     built(builder().delivery_timeout(seconds(5)).request_timeout(seconds(6))).await.unwrap_err();
     built(builder().delivery_timeout(seconds(5)).linger(seconds(5))).await.unwrap_err();
     built(builder().delivery_timeout(seconds(5)).property("request.timeout.ms", "6000")).await.unwrap_err();
-    // The default's own number, given by name, is a number that was given.
+    // The default's own number, set by name, counts as set.
     built(builder().delivery_timeout(seconds(5)).request_timeout(seconds(30))).await.unwrap_err();
     built(builder().retry_backoff(seconds(2), seconds(1))).await.unwrap_err();
     let consumer = || Consumer::builder("h:9092").group("g").network(Arc::new(MemoryNetwork::new()));

@@ -1,4 +1,4 @@
-//! `bootstrap.servers` in the forms in which providers' consoles and brokers' own files have it.
+//! Tests `bootstrap.servers` in the forms that providers' consoles and brokers' own files use.
 
 use std::sync::Arc;
 

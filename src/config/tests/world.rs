@@ -1,4 +1,4 @@
-//! The three clients as a file of properties makes them, and the warnings that they log.
+//! Builds the three clients from a file of properties, and captures the warnings that they log.
 
 use std::{
     fmt::{self, Write},
@@ -35,7 +35,7 @@ pub(super) async fn build(kind: Kind, pairs: &[(&str, &str)]) -> Result<()> {
     }
 }
 
-/// The warnings of the properties' room, a line each.
+/// The warnings of the room `config`, one line each.
 #[derive(Clone, Default)]
 pub(super) struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -48,15 +48,15 @@ impl Visit for Line {
 }
 
 impl Warnings {
-    /// Collects the warnings of this thread while the guards live. Of a single subscriber `tracing`
-    /// assumes that it is every thread's, so that a test without one would switch the event off:
-    /// hence the second dispatcher.
+    /// Collects the warnings of this thread while the guards live. With a single subscriber
+    /// `tracing` assumes that all threads use it, so that a test without one would disable the
+    /// event: hence the second dispatcher.
     pub(super) fn collect(&self) -> (DefaultGuard, Dispatch) {
         let second = Dispatch::new(self.clone());
         (tracing::subscriber::set_default(self.clone()), second)
     }
 
-    /// The lines so far, which are forgotten.
+    /// Returns the lines so far, and forgets them.
     pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }

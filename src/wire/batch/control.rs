@@ -1,4 +1,4 @@
-//! Control batches: the markers by which a log says how a transaction ended (KIP-98).
+//! Control batches: the markers that end a transaction in a log (KIP-98).
 
 use super::RecordView;
 #[cfg(any(test, feature = "testkit"))]
@@ -11,18 +11,18 @@ use crate::error::{Error, ErrorKind, Result};
 /// The record of a control batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ControlRecord {
-    /// The producer's open transaction was aborted: its records before this are not to be handed
-    /// out.
+    /// The producer's open transaction was aborted: its records before this marker must not be
+    /// delivered.
     Abort { coordinator_epoch: i32 },
     /// The producer's open transaction was committed.
     Commit { coordinator_epoch: i32 },
-    /// Of no concern to a client (the metadata log has others, and new ones may come); the number
-    /// of its type.
+    /// Another type, by its number, that clients ignore (the metadata log has some, and new ones
+    /// may be added).
     Other(i16),
 }
 
 impl ControlRecord {
-    /// Reads a record that came in a control batch.
+    /// Reads a record of a control batch.
     ///
     /// # Errors
     /// `Corrupt` for a marker that is too short.
@@ -45,11 +45,10 @@ impl ControlRecord {
     }
 }
 
-/// The bytes of a control batch that ends a producer's transaction; `stamp.base_sequence` is not
-/// used.
+/// Encodes a control batch that ends a producer's transaction; `stamp.base_sequence` is not used.
 ///
 /// # Errors
-/// `InvalidArgument` for what is not the end of a transaction.
+/// `InvalidArgument` for a marker that does not end a transaction.
 #[cfg(any(test, feature = "testkit"))]
 pub(crate) fn marker_batch(
     marker: ControlRecord,
@@ -62,7 +61,10 @@ pub(crate) fn marker_batch(
         ControlRecord::Abort { coordinator_epoch } => (0i16, coordinator_epoch),
         ControlRecord::Commit { coordinator_epoch } => (1, coordinator_epoch),
         ControlRecord::Other(kind) => {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("control type {kind} ends no transaction")));
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("control type {kind} does not end a transaction"),
+            ));
         }
     };
     let key = [[0, 0], kind.to_be_bytes()].concat();

@@ -3,13 +3,14 @@ use crate::{
     record::TimestampType,
 };
 
-/// The 61 bytes before the records of a v2 batch (8 of them base offset, 4 of them the length of
-/// what follows).
+/// The 61 bytes before the records of a v2 batch (8 of them are the base offset, 4 the length of
+/// the rest).
 pub(crate) const BATCH_HEADER_SIZE: usize = 61;
 
-/// Base offset and length, which every format begins with and `batch_length` does not count.
+/// Bytes of the base offset and the length. Every format begins with them, and `batch_length` does
+/// not count them.
 pub(super) const LOG_OVERHEAD: usize = 12;
-/// Where the bytes begin that a v2 batch's checksum covers: at the attributes.
+/// Position of the first byte that a v2 batch's checksum covers: the attributes.
 pub(super) const CHECKED_FROM: usize = 21;
 
 pub(super) const CODEC_MASK: i16 = 0x07;
@@ -17,16 +18,16 @@ pub(super) const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
 
-/// The header of a batch, as it stands in the log.
+/// The header of a batch, as it is in the log.
 ///
-/// For a v0/v1 message it is made up from the message: the producer fields are −1 and
-/// `record_count` is 1. A compressed message says of what it wraps only the last offset: its
-/// `base_offset` is that one too and `record_count` is 0, until
-/// [`records`](super::RawBatch::records) has looked inside.
+/// For a v0/v1 message the header is derived from the message: the producer fields are −1 and
+/// `record_count` is 1. A compressed message has only the last offset of the messages that it
+/// wraps: its `base_offset` is that offset too, and `record_count` is 0, until
+/// [`records`](super::RawBatch::records) has decompressed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchHeader {
     pub(crate) base_offset: i64,
-    /// Bytes behind this field, as the wire has it.
+    /// Bytes after this field, as on the wire.
     pub(crate) batch_length: i32,
     pub(crate) partition_leader_epoch: i32,
     pub(crate) magic: i8,
@@ -41,7 +42,7 @@ pub(crate) struct BatchHeader {
     pub(crate) record_count: i32,
 }
 
-/// The N bytes from `at` on; the caller has checked that they are there.
+/// Returns the N bytes from `at` on; the caller has checked that they exist.
 fn part<const N: usize>(bytes: &[u8; BATCH_HEADER_SIZE], at: usize) -> [u8; N] {
     let mut part = [0; N];
     part.copy_from_slice(&bytes[at..at + N]);
@@ -49,7 +50,8 @@ fn part<const N: usize>(bytes: &[u8; BATCH_HEADER_SIZE], at: usize) -> [u8; N] {
 }
 
 impl BatchHeader {
-    /// Reads a v2 header; refuses other magics, negative counts and lengths below the header's own.
+    /// Reads a v2 header. Other magics, negative counts and lengths below the header's own are
+    /// refused.
     ///
     /// # Errors
     /// `Corrupt`, naming the batch's offset.
@@ -91,22 +93,22 @@ impl BatchHeader {
         Err(header.corrupt(wrong))
     }
 
-    /// The size of the whole batch in bytes, header included.
+    /// Returns the size of the whole batch in bytes, header included.
     pub(crate) fn size(&self) -> usize {
         LOG_OVERHEAD + self.batch_length as usize
     }
 
-    /// The offset of the batch's last record.
+    /// Returns the offset of the batch's last record.
     pub(crate) fn last_offset(&self) -> i64 {
         self.base_offset + i64::from(self.last_offset_delta)
     }
 
-    /// The offset behind the batch, where reading goes on.
+    /// Returns the offset after the batch, at which reading continues.
     pub(crate) fn next_offset(&self) -> i64 {
         self.last_offset() + 1
     }
 
-    /// Holds a transaction's marker instead of records.
+    /// Returns true if the batch has a transaction's marker instead of records.
     pub(crate) fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
     }
@@ -119,7 +121,7 @@ impl BatchHeader {
         self.codec_id() != 0
     }
 
-    /// The codec's number, 0 for none.
+    /// Returns the codec's number, 0 for none.
     pub(crate) fn codec_id(&self) -> u8 {
         (self.attributes & CODEC_MASK) as u8
     }
@@ -128,22 +130,22 @@ impl BatchHeader {
         if self.attributes & LOG_APPEND_TIME != 0 { TimestampType::LogAppendTime } else { TimestampType::CreateTime }
     }
 
-    /// An error about this batch.
+    /// Makes an error about this batch.
     pub(super) fn corrupt(&self, what: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Corrupt, format!("the batch at offset {}: {what}", self.base_offset))
     }
 
-    /// The attributes of a v2 batch.
+    /// Returns the attributes of a v2 batch.
     pub(super) fn attributes(codec_id: u8, transactional: bool, control: bool) -> i16 {
         i16::from(codec_id) | if transactional { TRANSACTIONAL } else { 0 } | if control { CONTROL } else { 0 }
     }
 
-    /// Makes the bytes of a v2 batch those that a log keeps: gives them their place and their
-    /// leader's epoch, and where the topic uses LogAppendTime, the time (which is under the
-    /// checksum, so that is written anew).
+    /// Turns the bytes of a v2 batch into those that a log stores: sets its base offset and its
+    /// leader epoch and, if the topic uses LogAppendTime, its timestamp (which the checksum covers,
+    /// so the checksum is computed again).
     ///
     /// # Errors
-    /// `Corrupt` as [`parse`](Self::parse), and when the bytes end before the batch does.
+    /// `Corrupt` like [`parse`](Self::parse), and if the bytes end before the batch does.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn place(
         bytes: &mut [u8],
@@ -155,7 +157,7 @@ impl BatchHeader {
         let size = header.size();
         let length = bytes.len();
         let Some(bytes) = bytes.get_mut(..size) else {
-            return Err(header.corrupt(format!("{size} bytes announced, {length} there")));
+            return Err(header.corrupt(format!("its length field says {size} bytes, and there are {length}")));
         };
         bytes[0..8].copy_from_slice(&base_offset.to_be_bytes());
         bytes[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
@@ -168,7 +170,7 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// The header's bytes. `crc` is the one that the header says.
+    /// Encodes the header. `crc` is written as it is.
     pub(super) fn write(&self) -> [u8; BATCH_HEADER_SIZE] {
         let mut out = [0; BATCH_HEADER_SIZE];
         out[0..8].copy_from_slice(&self.base_offset.to_be_bytes());

@@ -1,8 +1,8 @@
-//! Message sets v0 and v1, as brokers before 0.11 (and topics that old brokers wrote) hold them:
-//! for reading only.
+//! Message sets v0 and v1, the formats of brokers before 0.11 and of topics that such brokers
+//! wrote. They are only read.
 //!
-//! A message is offset, length, CRC-32, magic, attributes, a timestamp (v1), key, value.
-//! Compression wraps a whole message set into the value of one message.
+//! A message is offset, length, CRC-32, magic, attributes, a timestamp (v1), key, value. A
+//! compressed message wraps a whole message set in its value.
 
 use bytes::Bytes;
 
@@ -16,12 +16,12 @@ use crate::{
     wire::codec::{self, DecompressorState},
 };
 
-/// The length field of a v0 message with neither key nor value.
+/// The length field of a v0 message without key and value.
 pub(super) const MIN_MESSAGE_LENGTH: i32 = 14;
-/// Where the bytes begin that a message's checksum covers: at the magic.
+/// Position of the first byte that a message's checksum covers: the magic.
 pub(super) const CHECKED_FROM: usize = 16;
 
-/// A message as it stands, whether a record or a wrapper.
+/// A message as it was read, either a record or a wrapper.
 struct Message<'a> {
     offset: i64,
     length: i32,
@@ -45,21 +45,21 @@ fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str
         return Ok(None);
     }
     let length = usize::try_from(length).map_err(|_| "one of its lengths is negative")?;
-    let (field, rest) = input.split_at_checked(length).ok_or("one of its lengths goes behind its end")?;
+    let (field, rest) = input.split_at_checked(length).ok_or("one of its lengths exceeds its end")?;
     *input = rest;
     Ok(Some(field))
 }
 
-/// Takes one message off the front.
+/// Splits one message off the front.
 fn take_message<'a>(input: &mut &'a [u8]) -> Result<Message<'a>, &'static str> {
     let offset = i64::from_be_bytes(take(input)?);
     let length = i32::from_be_bytes(take(input)?);
     let size = usize::try_from(length).map_err(|_| "its length is negative")?;
-    let (mut message, rest) = input.split_at_checked(size).ok_or("it ends behind its set")?;
+    let (mut message, rest) = input.split_at_checked(size).ok_or("it ends after the end of its set")?;
     *input = rest;
     let crc = u32::from_be_bytes(take(&mut message)?);
     let [magic, attributes] = take(&mut message)?;
-    // What later formats mean by the other bits was never written by this one.
+    // This format defines no other bits; later formats give them a meaning.
     let (known, timestamp) = match magic {
         0 => (CODEC_MASK, -1),
         1 => (CODEC_MASK | LOG_APPEND_TIME, i64::from_be_bytes(take(&mut message)?)),
@@ -68,13 +68,13 @@ fn take_message<'a>(input: &mut &'a [u8]) -> Result<Message<'a>, &'static str> {
     let key = take_field(&mut message)?;
     let value = take_field(&mut message)?;
     if !message.is_empty() {
-        return Err("bytes are left over behind its value");
+        return Err("bytes are left over after its value");
     }
     let attributes = i16::from(attributes) & known;
     Ok(Message { offset, length, crc, magic: magic as i8, attributes, timestamp, key, value })
 }
 
-/// Makes up a batch's header for the message at the front, all of which is there.
+/// Derives a batch's header from the message at the front, which is complete.
 pub(super) fn parse_header(mut bytes: &[u8]) -> Result<BatchHeader> {
     let mut header = BatchHeader {
         base_offset: bytes.first_chunk().map_or(0, |offset| i64::from_be_bytes(*offset)),
@@ -105,7 +105,7 @@ pub(super) fn parse_header(mut bytes: &[u8]) -> Result<BatchHeader> {
     Ok(header)
 }
 
-/// The records of a message, which are itself or what it wraps.
+/// Returns the records of a message: itself, or the messages that it wraps.
 pub(super) fn records(
     header: BatchHeader,
     bytes: &Bytes,
@@ -122,11 +122,11 @@ pub(super) fn records(
     unwrapped(header, body)
 }
 
-/// The records of the message set that a compressed message held.
+/// Returns the records of the message set that a compressed message wrapped.
 pub(super) fn unwrapped(mut header: BatchHeader, body: Bytes) -> Result<Records> {
-    // The wrapper has the offset of its last record. The inner offsets are the log's in v0, and in
-    // v1 they count from anywhere, usually from 0, so that the broker need not write them anew: the
-    // last one says by how much to move them.
+    // The wrapper has the offset of its last record. The inner offsets are the log's in v0. In v1
+    // they start anywhere, usually at 0, so that the broker need not rewrite them: the difference
+    // between the last inner offset and the wrapper's is added to each.
     let mut rest = &body[..];
     let (mut count, mut first, mut last) = (0i32, 0, 0);
     while !rest.is_empty() {
@@ -146,7 +146,7 @@ pub(super) fn unwrapped(mut header: BatchHeader, body: Bytes) -> Result<Records>
     let span = last.checked_sub(first).and_then(|span| i32::try_from(span).ok()).filter(|span| *span >= 0);
     let base = if header.magic == 0 { Some(first) } else { span.map(|span| header.base_offset - i64::from(span)) };
     let (Some(span), Some(base), true) = (span, base.filter(|base| *base >= 0), last < i64::MAX) else {
-        return Err(header.corrupt(format_args!("its records' offsets {first} to {last} cannot be")));
+        return Err(header.corrupt(format_args!("its records' offsets {first} to {last} are impossible")));
     };
     header.last_offset_delta = span;
     header.record_count = count;
@@ -154,12 +154,12 @@ pub(super) fn unwrapped(mut header: BatchHeader, body: Bytes) -> Result<Records>
     Ok(Records { header, body })
 }
 
-/// How far the offsets of a body's messages are from the log's.
+/// Returns the difference between the log's offsets and those of a body's messages.
 pub(super) fn offset_shift(header: &BatchHeader, body: &[u8]) -> i64 {
     body.first_chunk().map_or(0, |first| header.base_offset.wrapping_sub(i64::from_be_bytes(*first)))
 }
 
-/// Takes one record off the front of a body.
+/// Splits one record off the front of a body.
 pub(super) fn take_record<'a>(
     input: &mut &'a [u8],
     header: &BatchHeader,

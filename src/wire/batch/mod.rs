@@ -1,4 +1,4 @@
-//! Record batches: the v2 format both ways, message sets v0 and v1 for reading.
+//! Record batches: the v2 format is read and written, message sets v0 and v1 are only read.
 
 mod control;
 mod header;

@@ -1,21 +1,21 @@
-//! Memory for the bodies of batches, used again and again: warm in the caches, and not asked of the
-//! allocator, which would give it back to the system and ask for it anew.
+//! Reuses the memory of batch bodies: it stays warm in the caches, and the allocator does not
+//! return it to the system and request it again.
 
 use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Larger buffers come in multiples of this.
+/// Larger buffers are multiples of this size.
 const GRAIN: usize = 4096;
 
-/// The memory that is free for bodies, the last that came back first.
+/// The free memory for bodies; the buffer that came back last is used first.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyPool(Arc<Idle>);
 
 #[derive(Debug)]
 struct Idle {
-    /// How many bytes are kept at most.
+    /// Maximum number of bytes that are kept.
     limit: usize,
     state: Mutex<State>,
 }
@@ -26,7 +26,7 @@ struct State {
     bytes: usize,
 }
 
-/// A buffer that goes back to where it came from when it is dropped, wherever that happens.
+/// A buffer that returns to its pool when it is dropped, on any thread.
 #[derive(Debug)]
 pub(crate) struct BodyBuffer {
     bytes: Vec<u8>,
@@ -34,19 +34,19 @@ pub(crate) struct BodyBuffer {
 }
 
 impl BodyPool {
-    /// A pool that keeps at most so many bytes.
+    /// Makes a pool that keeps at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self(Arc::new(Idle { limit, state: Mutex::default() }))
     }
 
-    /// An empty buffer for about so many bytes.
+    /// Returns an empty buffer for about `bytes` bytes.
     pub(crate) fn take(&self, bytes: usize) -> BodyBuffer {
-        // Batches of about the same size are to fit into each other's memory.
+        // Rounds the size up, so that batches of similar size can reuse each other's memory.
         let bytes = if bytes > GRAIN { bytes.next_multiple_of(GRAIN) } else { bytes };
         let found = {
             let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-            // Not a large one for a few bytes: what lies open would take far more memory than it is
-            // charged.
+            // A small batch does not get a large buffer: open batches would take far more memory
+            // than is charged for them.
             let fits = |body: &mut Vec<u8>| body.capacity() >= bytes && body.capacity() / 4 <= bytes;
             let found = state.bodies.pop_if(fits);
             state.bytes -= found.as_ref().map_or(0, Vec::capacity);
@@ -58,7 +58,7 @@ impl BodyPool {
 }
 
 impl BodyBuffer {
-    /// A buffer of no pool.
+    /// Makes a buffer without a pool.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), home: None }
     }

@@ -10,15 +10,15 @@ use crate::{
     wire::{codec, crc},
 };
 
-/// Walks the batches of one partition's slice of a fetch response without looking into them. A
-/// truncated last batch is the normal end, since brokers cut a response at its size and not between
-/// batches. After an error comes the end.
+/// Iterates over the batches of one partition's slice of a fetch response, without decoding them. A
+/// truncated last batch is a normal end, because brokers cut a response at its size and not between
+/// batches. After an error the iteration ends.
 ///
 /// Every message of a v0/v1 message set counts as a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Batches {
     rest: Bytes,
-    /// From where on it could not be read.
+    /// The bytes from the first batch on that could not be read.
     damaged: Bytes,
 }
 
@@ -27,14 +27,15 @@ impl Batches {
         Self { rest: records, damaged: Bytes::new() }
     }
 
-    /// The bytes that were not given out: at the end, the size of a truncated batch's beginning.
-    /// Where that is all there was, asking for more bytes is the only way on.
+    /// Returns the number of bytes that were not returned: at the end, the size of a truncated
+    /// batch's beginning. If that was the whole slice, the reader makes progress only with a larger
+    /// fetch.
     pub(crate) fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    /// Behind the end, which is a batch that could not be read or is cut off: the first offset of
-    /// the next batch that can be read, if there is one here that is not before `after`.
+    /// Searches, after the iteration has ended at a batch that is damaged or truncated, for the
+    /// next batch that can be read. Returns its first offset, if it is not before `after`.
     pub(crate) fn next_sound(&self, after: i64) -> Option<i64> {
         resync::next_sound(if self.damaged.is_empty() { &self.rest } else { &self.damaged }, after)
     }
@@ -79,7 +80,7 @@ impl Iterator for Batches {
     }
 }
 
-/// One batch as it came: not yet checked, not yet decompressed.
+/// One batch as it was received: not yet checked, not yet decompressed.
 #[derive(Clone, Debug)]
 pub(crate) struct RawBatch {
     pub(crate) header: BatchHeader,
@@ -87,12 +88,12 @@ pub(crate) struct RawBatch {
 }
 
 impl RawBatch {
-    /// The batch's bytes, header included.
+    /// Returns the batch's bytes, header included.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The same batch with bytes of its own, so that it does not keep a whole response in memory.
+    /// Copies the bytes of the batch, so that it does not keep a whole response in memory.
     pub(crate) fn detached(&self) -> Self {
         Self { header: self.header, bytes: Bytes::copy_from_slice(&self.bytes) }
     }
@@ -112,8 +113,8 @@ impl RawBatch {
         Err(self.header.corrupt(format!("its checksum is {:08x}, its bytes give {sum:08x}", self.header.crc)))
     }
 
-    /// The records, decompressed if need be to at most `limit` bytes. Uncompressed batches are not
-    /// copied.
+    /// Returns the records. A compressed batch is decompressed to at most `limit` bytes; an
+    /// uncompressed batch is not copied.
     ///
     /// # Errors
     /// `Corrupt`, naming the batch's offset; see also [`codec::decompress`].
@@ -131,7 +132,7 @@ impl RawBatch {
     }
 }
 
-/// The codecs' reusable state for reading. Not shared between threads.
+/// The reusable state of the codecs for reading. Not shared between threads.
 #[derive(Debug, Default)]
 pub(crate) struct Decompressor {
     state: codec::DecompressorState,
@@ -141,7 +142,7 @@ pub(crate) struct Decompressor {
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     pub(crate) header: BatchHeader,
-    /// The records of a v2 batch one after the other, or a message set without compression.
+    /// The records of a v2 batch one after the other, or an uncompressed message set.
     pub(super) body: Bytes,
 }
 
@@ -151,28 +152,27 @@ impl Records {
         self.iter_from(RecordPosition::default())
     }
 
-    /// Goes on where an earlier [`RecordIter::position`] was.
+    /// Iterates from the position that an earlier [`RecordIter::position`] returned.
     pub(crate) fn iter_from(&self, position: RecordPosition) -> RecordIter<'_> {
         RecordIter::new(&self.header, &self.body, position)
     }
 
-    /// The same records with bytes of their own, so that they do not keep a whole response in
-    /// memory.
+    /// Copies the records, so that they do not keep a whole response in memory.
     pub(crate) fn detached(&self) -> Self {
         Self { header: self.header, body: Bytes::copy_from_slice(&self.body) }
     }
 
-    /// Bytes that this keeps in memory.
+    /// Returns the number of bytes that these records keep in memory.
     pub(crate) fn size(&self) -> usize {
         self.body.len()
     }
 
-    /// A slice of the body as `Bytes`, for a part of a record that this gave out.
+    /// Returns a part of a record of this batch as a `Bytes` that shares the body.
     pub(crate) fn share(&self, part: &[u8]) -> Bytes {
         let start = (part.as_ptr() as usize).wrapping_sub(self.body.as_ptr() as usize);
         match start.checked_add(part.len()) {
             Some(end) if end <= self.body.len() => self.body.slice(start..end),
-            // Not a part of these records: as good as one, but a copy.
+            // The slice is not a part of these records: the result is correct, but a copy.
             _ => Bytes::copy_from_slice(part),
         }
     }

@@ -1,4 +1,4 @@
-//! The records of a batch, parsed as they are asked for.
+//! Parses the records of a batch one by one, on demand.
 
 use super::{BatchHeader, legacy};
 use crate::{
@@ -7,19 +7,19 @@ use crate::{
     wire::varint::{take_i32, take_i64},
 };
 
-/// A place among the records of a batch, to go on from with
-/// [`Records::iter_from`](super::Records::iter_from). The default is the first record.
+/// A position among the records of a batch, at which
+/// [`Records::iter_from`](super::Records::iter_from) continues. The default is the first record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordPosition {
     at: usize,
     index: u32,
 }
 
-/// Iterates lazily; allocates nothing. After an error comes the end.
+/// Iterates lazily and without allocations. After an error the iteration ends.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordIter<'a> {
     header: BatchHeader,
-    /// For message sets only.
+    /// Used for message sets only.
     offset_shift: i64,
     size: usize,
     rest: &'a [u8],
@@ -37,12 +37,12 @@ impl<'a> RecordIter<'a> {
         }
     }
 
-    /// A place to go on from with [`Records::iter_from`](super::Records::iter_from).
+    /// Returns the position at which [`Records::iter_from`](super::Records::iter_from) continues.
     pub(crate) fn position(&self) -> RecordPosition {
         RecordPosition { at: self.size - self.rest.len(), index: self.index }
     }
 
-    /// Kept apart, so that a v2 record is put together where it is returned.
+    /// This is a function of its own, so that a v2 record is built in its return slot.
     #[inline(never)]
     fn next_legacy(&mut self) -> Option<Result<RecordView<'a>>> {
         match legacy::take_record(&mut self.rest, &self.header, self.offset_shift) {
@@ -70,7 +70,7 @@ impl<'a> Iterator for RecordIter<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.index >= self.header.record_count as u32 {
-            return if self.rest.is_empty() { None } else { self.fail("bytes are left over behind the last record") };
+            return if self.rest.is_empty() { None } else { self.fail("bytes are left over after the last record") };
         }
         if self.header.magic != 2 {
             return self.next_legacy();
@@ -87,17 +87,18 @@ impl<'a> Iterator for RecordIter<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // The count comes from the wire: nothing is to be reserved by it.
+        // The count comes from the wire, so callers must not reserve memory by it: the lower bound
+        // is 0.
         (0, Some((self.header.record_count as u32).saturating_sub(self.index) as usize + 1))
     }
 }
 
-/// Takes one record of a v2 batch off the front.
+/// Splits one record of a v2 batch off the front.
 #[inline(always)]
 fn take_record<'a>(input: &mut &'a [u8], header: &BatchHeader) -> Result<RecordView<'a>, &'static str> {
     let length = take_i32(input).ok_or("its length cannot be read")?;
     let length = usize::try_from(length).map_err(|_| "its length is negative")?;
-    let (mut record, rest) = input.split_at_checked(length).ok_or("it ends behind the batch")?;
+    let (mut record, rest) = input.split_at_checked(length).ok_or("it ends after the end of the batch")?;
     *input = rest;
 
     const SHORT: &str = "it ends early";
@@ -123,7 +124,7 @@ fn take_record<'a>(input: &mut &'a [u8], header: &BatchHeader) -> Result<RecordV
     })
 }
 
-/// Takes bytes with their length before them; −1 is null.
+/// Splits off bytes that their length precedes; −1 is null.
 #[inline(always)]
 fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str> {
     let length = take_i32(input).ok_or("it ends early")?;
@@ -131,7 +132,7 @@ fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str
         return Ok(None);
     }
     let length = usize::try_from(length).map_err(|_| "one of its lengths is negative")?;
-    let (field, rest) = input.split_at_checked(length).ok_or("one of its lengths goes behind its end")?;
+    let (field, rest) = input.split_at_checked(length).ok_or("one of its lengths exceeds its end")?;
     *input = rest;
     Ok(Some(field))
 }
@@ -140,25 +141,25 @@ fn take_field<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, &'static str
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordView<'a> {
     pub(crate) offset: i64,
-    /// Milliseconds since the Unix epoch; −1 where the record has none.
+    /// Milliseconds since the Unix epoch; −1 if the record has no timestamp.
     pub(crate) timestamp: i64,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: HeadersIter<'a>,
 }
 
-/// The headers of a record in order, parsed as they are asked for (the record was already checked
-/// to hold them).
+/// The headers of a record in order, parsed on demand (the record was already checked to contain
+/// them).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HeadersIter<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> HeadersIter<'a> {
-    /// Checks what is left of a record, which begins with the headers' count.
+    /// Checks the rest of a record, which begins with the number of headers.
     #[inline]
     fn checked(encoded: &'a [u8]) -> Result<Self, &'static str> {
-        // By far the most records have none.
+        // Most records have no headers.
         if let [0] = encoded { Ok(Self::default()) } else { Self::walked(encoded) }
     }
 
@@ -174,10 +175,10 @@ impl<'a> HeadersIter<'a> {
             take_field(&mut left)?.ok_or("a header has no name")?;
             take_field(&mut left)?;
         }
-        if left.is_empty() { Ok(Self { rest }) } else { Err("bytes are left over behind its headers") }
+        if left.is_empty() { Ok(Self { rest }) } else { Err("bytes are left over after its headers") }
     }
 
-    /// The headers as the record holds them, behind their count.
+    /// Returns the encoded headers, without their number.
     pub(super) fn encoded(&self) -> &'a [u8] {
         self.rest
     }

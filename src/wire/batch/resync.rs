@@ -1,18 +1,18 @@
-//! Finding where a log can be read again behind a batch that hides its own end.
+//! Searches for the next readable batch after a damaged batch with a length that cannot be trusted.
 
 use super::{BATCH_HEADER_SIZE, BatchHeader, header::CHECKED_FROM, header::LOG_OVERHEAD};
 
-/// Where a batch's magic stands.
+/// Position of a batch's magic.
 const MAGIC: usize = 16;
-/// What looking may cost: so many times the bytes that there are are checksummed at most, however
-/// many beginnings of batches they feign.
+/// Bounds the work: at most `COST` times the input's bytes are checksummed, however many false
+/// headers there are.
 const COST: usize = 4;
 
-/// The first offset of the next batch in these bytes, which begin with one that cannot be read. It
-/// is taken for a batch only if its checksum is right, its offset is not before `after`, and what
-/// follows it is no contradiction.
+/// Returns the first offset of the next batch in these bytes, which begin with a damaged one. A
+/// candidate counts as a batch only if its checksum is right, its offset is not before `after`, and
+/// the bytes after it do not contradict it.
 pub(super) fn next_sound(bytes: &[u8], after: i64) -> Option<i64> {
-    // Where the damaged one's length says it is, more often than not.
+    // Usually the next batch is at the end that the damaged batch's length gives.
     let announced = bytes.get(8..LOG_OVERHEAD).and_then(|length| length.try_into().ok()).map(i32::from_be_bytes);
     let announced = announced.and_then(|length| usize::try_from(length).ok()).map(|length| length + LOG_OVERHEAD);
     if let Some(header) = announced.and_then(|at| sound(bytes.get(at..)?, after)) {
@@ -26,7 +26,7 @@ pub(super) fn next_sound(bytes: &[u8], after: i64) -> Option<i64> {
         let rest = bytes.get(at..)?;
         let Some(header) = plausible(rest, after) else { continue };
         left = left.checked_sub(header.size())?;
-        // A record may hold a batch of another log: behind that there is no other one.
+        // A record may contain a batch of another log: the bytes after that batch are not a batch.
         let follows = |rest: &[u8]| rest.len() < BATCH_HEADER_SIZE || plausible_start(rest, header.next_offset());
         if is_intact(rest, &header) && rest.get(header.size()..).is_some_and(follows) {
             return Some(header.base_offset);
@@ -35,7 +35,7 @@ pub(super) fn next_sound(bytes: &[u8], after: i64) -> Option<i64> {
     None
 }
 
-/// A whole batch that is what it says, and not before that offset.
+/// Returns the header of a complete batch with a correct checksum that is not before that offset.
 fn sound(bytes: &[u8], after: i64) -> Option<BatchHeader> {
     plausible(bytes, after).filter(|header| is_intact(bytes, header))
 }
@@ -45,7 +45,7 @@ fn plausible(bytes: &[u8], after: i64) -> Option<BatchHeader> {
     (header.base_offset >= after && header.size() <= bytes.len()).then_some(header)
 }
 
-/// Whether these may be the beginning of a batch, the rest of which was cut off perhaps.
+/// Returns true if these bytes may be the beginning of a batch, which may be truncated.
 fn plausible_start(bytes: &[u8], after: i64) -> bool {
     BatchHeader::parse(bytes).is_ok_and(|header| header.base_offset >= after)
 }
@@ -86,12 +86,12 @@ mod tests {
         for (name, spoil) in spoils {
             let mut bytes = batch(10, 3, b"value");
             spoil(&mut bytes);
-            assert_eq!(next_sound(&bytes, 11), None, "{name}: nothing follows");
+            assert_eq!(next_sound(&bytes, 11), None, "{name}: no batch follows");
             bytes.extend(batch(13, 2, b"next"));
             assert_eq!(next_sound(&bytes, 11), Some(13), "{name}");
             bytes.extend(batch(15, 2, b"more"));
             assert_eq!(next_sound(&bytes, 11), Some(13), "{name}: the first of those that follow");
-            assert_eq!(next_sound(&bytes, 14), Some(15), "{name}: none from before");
+            assert_eq!(next_sound(&bytes, 14), Some(15), "{name}: no batch before the offset");
         }
     }
 

@@ -1,50 +1,51 @@
-//! Records on their way into a batch's body, by way of a few kilobytes that stay near.
+//! Collects small records in a few kilobytes that stay in the nearest cache, before they are copied
+//! to a batch's body.
 
 use crate::wire::batch::BodyBuffer;
 use crate::wire::crc::Running;
 
-/// What a stage holds.
+/// Capacity of the stage in bytes.
 pub(crate) const STAGE: usize = 4096;
-/// Records that may need more than this gain nothing by being put together first.
+/// Records that may need more than this are not staged, because they would gain nothing.
 const STAGED: usize = STAGE / 4;
-/// So many bytes are summed at a time: they are still in a near cache, and enough for the processor
-/// to be at its best.
+/// Number of bytes that are checksummed at a time: few enough to be in a near cache still, and
+/// enough for the processor's full speed.
 const SUMMED_AT_ONCE: usize = 16 * 1024;
 
 /// A body that is being written.
 ///
-/// The memory of a body was last read by the thread that sent it, so that its cache lines have to
-/// be fetched from there when it is written again. One small record after the other, each behind an
-/// atomic step (a lock that is let go waits for the writes before it), would wait for its own lines
-/// each time. So small records are put together on a stage, which stays in the nearest cache, and
-/// go into the body many at once.
+/// The memory of a body was last read by the thread that sent it, so its cache lines have to be
+/// transferred from there when the body is written again. Small records that are written one by
+/// one, each after an atomic step (releasing a lock waits for the writes before it), would wait for
+/// a transfer each time. So small records are collected on a stage, which stays in the nearest
+/// cache, and many of them are copied into the body at once.
 ///
-/// For the same reason a body that will go out as it is gets its checksum as it grows, and not when
+/// For the same reason a body that is sent uncompressed is checksummed while it grows, and not when
 /// all of it has left the caches.
 #[derive(Debug)]
 pub(super) struct StagedBody {
-    /// Without memory of its own there is no stage: all goes straight into the body.
+    /// The stage. If its capacity is 0, all records go straight into the body.
     stage: Vec<u8>,
     body: BodyBuffer,
-    /// The sum of so many bytes at the front of the body.
+    /// Number of bytes at the front of the body that `sum` covers.
     summed: usize,
     sum: Running,
     sums: bool,
 }
 
 impl StagedBody {
-    /// `sums`: whether it is worth summing it up as it grows.
+    /// Makes an empty body. `sums` is true if the checksum is to be computed while the body grows.
     pub(super) fn new(body: BodyBuffer, stage: Vec<u8>, sums: bool) -> Self {
         Self { stage, body, summed: 0, sum: Running::default(), sums }
     }
 
-    /// Bytes so far.
+    /// Returns the number of bytes so far.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.body.len() + self.stage.len()
     }
 
-    /// Where the next so many bytes are to be written, behind all before them; there is room for
+    /// Returns the buffer to which the next `bytes` bytes are to be appended; it has capacity for
     /// them.
     #[inline]
     pub(super) fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
@@ -72,7 +73,7 @@ impl StagedBody {
         self.stage.clear();
     }
 
-    /// Puts everything into the body, and gives the stage's memory for another.
+    /// Moves everything into the body, and returns the stage's memory for another batch.
     pub(super) fn take_stage(&mut self) -> Vec<u8> {
         self.leave_stage();
         std::mem::take(&mut self.stage)
@@ -85,13 +86,13 @@ impl StagedBody {
         }
     }
 
-    /// The body, with everything in it.
+    /// Returns the body with everything in it.
     pub(super) fn into_body(mut self) -> BodyBuffer {
         self.leave_stage();
         self.body
     }
 
-    /// The body, with everything in it, and its CRC-32C.
+    /// Returns the body with everything in it, and its CRC-32C.
     pub(super) fn into_summed(mut self) -> (BodyBuffer, u32) {
         self.leave_stage();
         self.sum_up();
@@ -135,7 +136,7 @@ mod tests {
                     let size = i * 37 % 1500 + if i % 100 == 0 { 40_000 } else { 0 };
                     body.room(size).extend_from_slice(&vec![i as u8; size]);
                 }
-                assert_eq!(body.summed > 0, sums, "it is summed up as it grows");
+                assert_eq!(body.summed > 0, sums, "it is summed while it grows");
                 body.take_stage();
                 let (bytes, sum) = body.into_summed();
                 assert_eq!(sum, castagnoli(&bytes));

@@ -1,12 +1,12 @@
-//! The small fields of a record, put together in a register: written one byte after the other they
-//! would have to be read back from memory that is just being written.
+//! Collects the small fields of a record in a register. If they were written byte by byte, they
+//! would have to be read back from memory that is still being written.
 
 use crate::wire::varint::{MAX_64, put_u64, zigzag_32, zigzag_64};
 
-/// Bytes that fit.
+/// Number of bytes that fit.
 const ROOM: u32 = 16;
 
-/// Bytes on their way to the end of a buffer.
+/// Bytes that are to be appended to a buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Front {
     bytes: u128,
@@ -14,22 +14,22 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// What a buffer has to have room for beyond the bytes themselves.
+    /// Spare capacity that a buffer needs beyond the bytes themselves.
     pub(super) const SLACK: usize = ROOM as usize;
 
-    /// One byte.
+    /// Adds one byte.
     #[inline(always)]
     pub(super) fn byte(&mut self, out: &mut Vec<u8>, byte: u8) {
         self.add(out, u64::from(byte), 1);
     }
 
-    /// A zigzag varint of 32 bits.
+    /// Adds a zigzag varint of 32 bits.
     #[inline(always)]
     pub(super) fn int(&mut self, out: &mut Vec<u8>, value: i32) {
         self.unsigned(out, u64::from(zigzag_32(value)));
     }
 
-    /// A zigzag varint of 64 bits.
+    /// Adds a zigzag varint of 64 bits.
     #[inline(always)]
     pub(super) fn long(&mut self, out: &mut Vec<u8>, value: i64) {
         self.unsigned(out, zigzag_64(value));
@@ -65,8 +65,8 @@ impl Front {
         out.extend_from_slice(bytes.get(..size).unwrap_or_default());
     }
 
-    /// Writes what there is behind the buffer's bytes. All of it in one piece, cut to length
-    /// afterwards, needs no loop.
+    /// Appends the collected bytes to the buffer. They are written in one piece and cut to their
+    /// length afterwards, which needs no loop.
     #[inline(always)]
     pub(super) fn write(&mut self, out: &mut Vec<u8>) {
         let end = out.len() + self.size as usize;

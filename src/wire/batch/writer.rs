@@ -15,12 +15,12 @@ use crate::{
     },
 };
 
-/// What is written of a record; borrows from the user's `Record`.
+/// The parts of a record that are encoded; borrows from the user's `Record`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordParts<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
-    /// The user's record, asked for its headers (order and repeated names kept).
+    /// The user's record, for its headers (order and repeated names are kept).
     pub(crate) record: Option<&'a Record<'a>>,
 }
 
@@ -30,7 +30,8 @@ impl<'a> RecordParts<'a> {
         headers.iter().map(|(name, value)| (name.as_bytes(), value.as_ref().map(|value| value.as_slice())))
     }
 
-    /// What the record takes apart from its length and its deltas: attributes, key, value, headers.
+    /// Returns the size of the parts that do not depend on the batch: attributes, key, value,
+    /// headers.
     #[inline]
     fn fixed_size(&self) -> usize {
         let headers = self.headers();
@@ -39,33 +40,33 @@ impl<'a> RecordParts<'a> {
     }
 }
 
-/// Headers and their number.
+/// Returns the size of the headers and their number.
 fn headers_size<'a>(headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> usize {
     let count = size_i32(headers.len() as i32);
     count + headers.map(|(name, value)| field_size(Some(name)) + field_size(value)).sum::<usize>()
 }
 
-/// A key, a value or a part of a header with the length before it; null is the length −1.
+/// Returns the size of a key, a value or a part of a header with its length; null is the length −1.
 #[inline]
 fn field_size(field: Option<&[u8]>) -> usize {
     field.map_or(1, |bytes| size_i32(bytes.len() as i32) + bytes.len())
 }
 
-/// An upper bound of the bytes that a record takes in any batch, whatever its deltas; what
-/// admission charges.
+/// Returns an upper bound of the bytes that a record takes in any batch, whatever its deltas. The
+/// producer charges it to `buffer.memory`.
 #[inline]
 pub(crate) fn record_size_bound(parts: &RecordParts<'_>) -> usize {
     DELTAS + parts.fixed_size()
 }
 
-/// The most that depends on the batch: a record's length, its timestamp's delta, its offset's
-/// delta.
+/// Maximum size of the parts that depend on the batch: a record's length, its timestamp delta, its
+/// offset delta.
 const DELTAS: usize = MAX_32 + MAX_64 + MAX_32;
 
-/// An open batch: records are encoded once, in place, as they come.
+/// An open batch: each record is encoded once, when it is appended.
 ///
-/// A batch of more than 2 GiB cannot be said on the wire: [`seal`](Self::seal) refuses it. Keep
-/// well below.
+/// A batch of more than 2 GiB cannot be expressed on the wire: [`seal`](Self::seal) refuses it.
+/// Keep well below.
 #[derive(Debug)]
 pub(crate) struct BatchBuilder {
     body: StagedBody,
@@ -75,20 +76,20 @@ pub(crate) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty batch whose records are written into this buffer; small ones by way of a stage, if
-    /// there is memory for one. `plain`: it will not be compressed, so its checksum may be computed
-    /// as it grows.
+    /// Makes an empty batch that writes its records into this buffer; small records go through the
+    /// stage, if it has memory. `plain` is true if the batch will not be compressed, so that its
+    /// checksum may be computed while it grows.
     pub(crate) fn new(body: BodyBuffer, stage: Vec<u8>, plain: bool) -> Self {
         Self { body: StagedBody::new(body, stage, plain), count: 0, base_timestamp: 0, max_timestamp: 0 }
     }
 
-    /// An empty batch with room for about so many bytes of records.
+    /// Makes an empty batch with room for about `bytes` bytes of records.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self::new(BodyBuffer::with_capacity(bytes), Vec::new(), false)
     }
 
-    /// The record's timestamp as it is written: the first record's is the base. Wraps like the
-    /// reader's addition.
+    /// Returns the record's timestamp as it is encoded, relative to the first record's. It wraps
+    /// like the reader's addition.
     #[inline]
     fn timestamp_delta(&self, timestamp: i64) -> i64 {
         if self.count == 0 { 0 } else { timestamp.wrapping_sub(self.base_timestamp) }
@@ -99,13 +100,13 @@ impl BatchBuilder {
         size_i64(self.timestamp_delta(timestamp)) + size_i32(self.count as i32) + fixed
     }
 
-    /// Appends a record and gives its index in the batch.
+    /// Appends a record and returns its index in the batch.
     #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn append(&mut self, parts: &RecordParts<'_>, timestamp: i64) -> u32 {
         self.append_sized(parts, parts.fixed_size(), timestamp)
     }
 
-    /// Appends a record whose [`record_size_bound`] is known.
+    /// Appends a record with a known [`record_size_bound`].
     #[inline]
     pub(crate) fn append_bounded(&mut self, parts: &RecordParts<'_>, bound: usize, timestamp: i64) -> u32 {
         self.append_sized(parts, bound.saturating_sub(DELTAS), timestamp)
@@ -123,8 +124,8 @@ impl BatchBuilder {
         index
     }
 
-    /// Appends a record that was read, with its timestamp and its headers as they are, and gives
-    /// its index. For splitting a batch that a broker found too large.
+    /// Appends a record that was read, with its timestamp and its headers unchanged, and returns
+    /// its index. It serves to split a batch that a broker found too large.
     pub(crate) fn append_view(&mut self, record: &RecordView<'_>) -> u32 {
         let count = record.headers.count() as i32;
         let headers = record.headers.encoded();
@@ -135,8 +136,8 @@ impl BatchBuilder {
         index
     }
 
-    /// Writes a record up to its value, having made room for all of it, and counts it. Gives its
-    /// index, and where to write on.
+    /// Reserves room for a record, writes it up to its value, and counts it. Returns its index, and
+    /// the buffer for the rest.
     #[inline]
     fn begin(&mut self, fixed: usize, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) -> (u32, &mut Vec<u8>) {
         let inner = self.inner_size(fixed, timestamp);
@@ -153,7 +154,7 @@ impl BatchBuilder {
         let body = self.body.room(MAX_32 + inner + Front::SLACK);
         let mut front = Front::default();
         front.int(body, inner as i32);
-        front.byte(body, 0); // attributes: none are in use
+        front.byte(body, 0); // attributes: none are defined
         front.long(body, delta);
         front.int(body, index as i32);
         front.int(body, key.map_or(-1, |key| key.len() as i32));
@@ -167,32 +168,32 @@ impl BatchBuilder {
         (index, body)
     }
 
-    /// Records so far.
+    /// Returns the number of records so far.
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
-    /// Bytes of the batch so far, its header included, uncompressed.
+    /// Returns the bytes of the batch so far, its header included, uncompressed.
     pub(crate) fn size(&self) -> usize {
         BATCH_HEADER_SIZE + self.body.len()
     }
 
-    /// No more records will come: gives the stage's memory back.
+    /// Returns the stage's memory, once no more records will be appended.
     pub(crate) fn take_stage(&mut self) -> Vec<u8> {
         self.body.take_stage()
     }
 
-    /// The records as they are encoded so far.
+    /// Returns the records encoded so far.
     #[cfg(any(test, feature = "testkit"))]
     pub(super) fn into_body(self) -> BodyBuffer {
         self.body.into_body()
     }
 
-    /// Closes the batch: compresses the body and checksums it. Pure CPU work; call it outside any
-    /// lock.
+    /// Closes the batch: compresses the body and checksums it. This is pure CPU work; call it
+    /// outside any lock.
     ///
-    /// What was asked to be compressed is, even where that makes it larger, as Java does: brokers
-    /// and topics may depend on the codec.
+    /// A body is compressed even if that makes it larger, as Java does: brokers and topics may
+    /// depend on the codec.
     ///
     /// # Errors
     /// `RecordTooLarge` above 2 GiB; the codec's errors; `Internal` for a batch without records.
@@ -263,7 +264,8 @@ pub(crate) struct Compressor {
 }
 
 impl Compressor {
-    /// Refuses a codec whose feature is off and a level that is not to be had, by name.
+    /// Makes the state. Refuses a codec that is not built in and a level that is not supported, by
+    /// name.
     pub(crate) fn new(compression: Compression) -> Result<Self> {
         if compression != Compression::None {
             codec::check(compression)?;
@@ -272,7 +274,7 @@ impl Compressor {
     }
 }
 
-/// Who wrote the batch and where it stands among that producer's batches (KIP-98).
+/// The producer of a batch, and the batch's place in the sequence of that producer (KIP-98).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerStamp {
     pub(crate) producer_id: i64,
@@ -282,12 +284,11 @@ pub(crate) struct ProducerStamp {
 }
 
 impl ProducerStamp {
-    /// Of a producer without idempotence.
+    /// The stamp of a producer without idempotence.
     pub(crate) const NONE: Self = Self { producer_id: -1, producer_epoch: -1, base_sequence: -1, transactional: false };
 }
 
-/// A closed batch: its body never changes, so every retry sends the same bytes under a fresh
-/// header.
+/// A closed batch. Its body never changes, so every retry sends the same bytes under a new header.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedBatch {
     body: Bytes,
@@ -301,8 +302,8 @@ pub(crate) struct SealedBatch {
 }
 
 impl SealedBatch {
-    /// The header for this body under that stamp. The body's own checksum was computed at sealing
-    /// and is combined, so this costs the same for any size.
+    /// Encodes the header for this body with that stamp. The body's own checksum was computed at
+    /// sealing and is combined with the header's, so that the cost does not depend on the size.
     pub(crate) fn header(&self, stamp: ProducerStamp) -> [u8; BATCH_HEADER_SIZE] {
         let header = BatchHeader {
             base_offset: 0,
@@ -325,17 +326,17 @@ impl SealedBatch {
         bytes
     }
 
-    /// The bytes behind the header.
+    /// Returns the bytes after the header.
     pub(crate) fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Header and body together, in bytes.
+    /// Returns the size of header and body in bytes.
     pub(crate) fn size(&self) -> usize {
         BATCH_HEADER_SIZE + self.body.len()
     }
 
-    /// What [`size`](Self::size) was before compression.
+    /// Returns the [`size`](Self::size) before compression.
     pub(crate) fn uncompressed_size(&self) -> usize {
         self.uncompressed_size
     }
@@ -344,7 +345,7 @@ impl SealedBatch {
         self.count
     }
 
-    /// The batch's records, read back, for building smaller batches of them with
+    /// Reads the batch's records back, for building smaller batches of them with
     /// [`BatchBuilder::append_view`].
     pub(crate) fn records(&self, decompressor: &mut Decompressor) -> Result<Records> {
         let bytes = [&self.header(ProducerStamp::NONE)[..], &self.body].concat();

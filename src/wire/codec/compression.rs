@@ -3,20 +3,20 @@ use std::{fmt, str::FromStr};
 use super::feature_off;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How a batch's records are compressed (`compression.type`).
+/// The compression of a batch's records (`compression.type`).
 ///
-/// Parsed from Kafka's names, with a level behind a colon where the codec has levels: `"none"`,
-/// `"gzip"`, `"gzip:6"`, `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:3"`. Without one, gzip is at Java's
-/// default level, −1, and zstd at 1. Batches of JSON records took 94 to 105 % of the bytes of
-/// Java's default, 3, of C's zstd, and 50 to 90 % of its time, at that level. Text and machine code
-/// take up to 9 % more, most of which level 3 saves.
+/// It is parsed from Kafka's names, with a level after a colon if the codec has levels: `"none"`,
+/// `"gzip"`, `"gzip:6"`, `"snappy"`, `"lz4"`, `"zstd"`, `"zstd:3"`. Without a level, gzip has
+/// Java's default, −1, and zstd has 1. At level 1, batches of JSON records took 94 to 105 % of the
+/// bytes, and 50 to 90 % of the time, of the C library at Java's default level, 3. Text and machine
+/// code take up to 9 % more bytes, most of which level 3 saves.
 ///
-/// As properties (KIP-390) the levels are `compression.gzip.level` and `compression.zstd.level`;
-/// `compression.lz4.level` may only be 9, Java's default, which stands for the fast compressor
-/// there too. librdkafka's `compression.level` is the level of the codec in use, where its own
-/// property is not given; −1 is the codec's default, and all that snappy, lz4 and none have, which
-/// also take 0 for it. A level that is not to be had is refused (`Configuration`), with those that
-/// are.
+/// The properties for the levels (KIP-390) are `compression.gzip.level` and
+/// `compression.zstd.level`; `compression.lz4.level` may only be 9, Java's default, which stands
+/// for the fast compressor in Java too. librdkafka's `compression.level` is the level of the codec
+/// in use, unless that codec's own property is set; −1 is the codec's default. snappy, lz4 and none
+/// have no levels and accept only −1 and 0. A level that is not supported is refused
+/// (`Configuration`), with the supported ones.
 ///
 /// ```
 /// use ottla::Compression;
@@ -27,18 +27,18 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all.
+    /// Records are not compressed.
     #[default]
     None,
-    /// gzip, level 1 to 9, or −1: the codec's default, 6. 0, no compression, is refused. Needs the
-    /// feature `gzip`.
+    /// gzip, level 1 to 9, or −1: the codec's default, 6. Level 0, no compression, is refused.
+    /// Needs the feature `gzip`.
     Gzip(i32),
     /// Snappy; needs the feature `snappy`.
     Snappy,
     /// LZ4, at its one level: the fast one. Needs the feature `lz4`.
     Lz4,
-    /// Zstandard, level −7 (the fastest) to 4; 0: the default, 1; −1 is a level like any other.
-    /// Higher levels, which other clients have, are refused. Needs the feature `zstd`.
+    /// Zstandard, level −7 (the fastest) to 4; 0 stands for the default, 1; −1 is a level of its
+    /// own. The higher levels of other clients are refused. Needs the feature `zstd`.
     Zstd(i32),
 }
 
@@ -55,9 +55,10 @@ pub(crate) enum Codec {
 
 /// Java's default for `compression.gzip.level`: the codec's own.
 const GZIP_DEFAULT: i32 = -1;
-/// The level that takes as many bytes on records as Java's default, 3, does in C.
+/// The level that compresses records to the same size as Java's default, 3, does in C.
 const ZSTD_DEFAULT: i32 = 1;
-/// Java's default for `compression.lz4.level`: the fast compressor, which is the one that there is.
+/// Java's default for `compression.lz4.level`. It stands for the fast compressor, the only one
+/// here.
 const LZ4_DEFAULT: i32 = 9;
 const GZIP_ALLOWED: &str = "1 to 9, or -1 for the codec's default";
 const ZSTD_ALLOWED: &str = "-7 to 4";
@@ -86,7 +87,7 @@ impl Codec {
         }
     }
 
-    /// This codec at that level, or at its default level.
+    /// Returns this codec at that level, or at its default level.
     fn at(self, level: Option<i32>) -> Compression {
         match self {
             Self::None => Compression::None,
@@ -122,7 +123,7 @@ impl fmt::Display for Codec {
 }
 
 impl Compression {
-    /// The codec's number in the lowest three bits of a batch's attributes.
+    /// Returns the codec's number in the lowest three bits of a batch's attributes.
     pub(crate) const fn id(self) -> u8 {
         match self {
             Self::None => 0,
@@ -133,7 +134,7 @@ impl Compression {
         }
     }
 
-    /// The codec, without its level.
+    /// Returns the codec, without its level.
     pub(super) fn codec(self) -> Codec {
         match self {
             Self::None => Codec::None,
@@ -144,7 +145,7 @@ impl Compression {
         }
     }
 
-    /// Whether this can be written: the codec is built in and its level is to be had.
+    /// Checks that the codec is built in and that its level is supported.
     pub(super) fn check(self) -> Result<()> {
         let (level, allowed, fits) = match self {
             Self::Gzip(level) => (level, GZIP_ALLOWED, level == GZIP_DEFAULT || (1..=9).contains(&level)),
@@ -163,7 +164,7 @@ impl Compression {
 }
 
 fn not_to_be_had(codec: Codec, level: i32, property: &str, allowed: &str) -> Error {
-    let message = format!("compression level {level} of {codec} ({property}) is not to be had; allowed: {allowed}");
+    let message = format!("compression level {level} of {codec} ({property}) is not supported; allowed: {allowed}");
     Error::new(ErrorKind::Configuration, message)
 }
 
@@ -206,32 +207,32 @@ impl FromStr for Compression {
     }
 }
 
-/// What the properties say of compression, in whatever order they come; [`resolve`](Self::resolve)
-/// makes one of it.
+/// The properties about compression, which may be set in any order; [`resolve`](Self::resolve)
+/// combines them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CompressionSettings {
     /// `compression.type`.
     pub(crate) codec: Codec,
     /// `compression.gzip.level`.
     pub(crate) gzip_level: Option<i32>,
-    /// `compression.lz4.level`: LZ4 is written at one level.
+    /// `compression.lz4.level`: LZ4 has one level for writing.
     pub(crate) lz4_level: Option<i32>,
     /// `compression.zstd.level`.
     pub(crate) zstd_level: Option<i32>,
-    /// librdkafka's `compression.level`: for whatever codec it is, where its own level is not
-    /// given; −1: the default.
+    /// librdkafka's `compression.level`: the level of the codec, if the codec's own level is not
+    /// set; −1 stands for the default.
     pub(crate) level: Option<i32>,
 }
 
 impl CompressionSettings {
-    /// `compression.type`; the level comes from its own property.
+    /// Sets `compression.type`; the level comes from its own property.
     pub(crate) fn set_codec(&mut self, name: &str) -> Option<()> {
         self.codec = Codec::parse(name.trim())?;
         Some(())
     }
 
-    /// The codec at its level; refuses a codec that is not built in and a level that is not to be
-    /// had.
+    /// Returns the codec at its level. Refuses a codec that is not built in and a level that is not
+    /// supported.
     pub(crate) fn resolve(&self) -> Result<Compression> {
         let own = match self.codec {
             Codec::Gzip => self.gzip_level,
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!(
             other.resolve().unwrap(),
             Compression::Snappy,
-            "as in Java, a level of a codec not in use is not looked at"
+            "as in Java, the level of a codec not in use is ignored"
         );
     }
 
@@ -356,9 +357,9 @@ mod tests {
         let general = |codec, level| CompressionSettings { codec, level: Some(level), ..Default::default() }.resolve();
         assert_eq!(general(Codec::Gzip, -1).unwrap(), Compression::Gzip(-1));
         assert!(general(Codec::Gzip, 0).is_err());
-        assert_eq!(general(Codec::Zstd, -1).unwrap(), Compression::Zstd(1), "librdkafka's word for the default");
+        assert_eq!(general(Codec::Zstd, -1).unwrap(), Compression::Zstd(1), "librdkafka's value for the default");
         assert_eq!(general(Codec::Zstd, 0).unwrap(), Compression::Zstd(0));
         let zstd = CompressionSettings { codec: Codec::Zstd, zstd_level: Some(-1), ..Default::default() };
-        assert_eq!(zstd.resolve().unwrap(), Compression::Zstd(-1), "a level like any other");
+        assert_eq!(zstd.resolve().unwrap(), Compression::Zstd(-1), "a level of its own");
     }
 }

@@ -8,8 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 const WINDOW_BITS: u8 = 15;
 /// The first two bytes of every member.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Records shrink to less than this; a trailer that promises more gets its room only as the bytes
-/// come.
+/// Highest compression ratio that a trailer is believed for. Records compress less than this; a
+/// trailer that promises more gets its room only as the bytes come.
 const TRUSTED_RATIO: usize = 16;
 
 pub(super) struct Encoder {
@@ -17,8 +17,8 @@ pub(super) struct Encoder {
     level: i32,
 }
 
-/// The encoder in its place, made anew if it is of another level. The level is checked: 1 to 9, or
-/// −1.
+/// Returns the encoder in its slot, replaced if it has another level. The level was checked: 1 to
+/// 9, or −1.
 pub(super) fn encoder(place: &mut Option<Encoder>, level: i32) -> &mut Encoder {
     if place.as_ref().is_some_and(|encoder| encoder.level != level) {
         *place = None;
@@ -42,7 +42,8 @@ impl Encoder {
                 .compress_vec(rest, &mut out, FlushCompress::Finish)
                 .map_err(|error| Error::new(ErrorKind::Internal, "gzip: the encoder failed").with_source(error))?;
             if status == Status::StreamEnd {
-                // The batch is kept until it is acknowledged: not with more memory than it needs.
+                // The batch is kept until it is acknowledged, so it must not take more memory than
+                // it needs.
                 out.shrink_to_fit();
                 return Ok(out);
             }
@@ -65,11 +66,11 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Reads all members. What stands behind the last one and does not begin like a member is
+    /// Decompresses all members. Bytes after the last one that do not begin like a member are
     /// ignored, as Java does.
     pub(super) fn decompress(&mut self, input: &[u8], limit: usize) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        // One byte above the limit shows that there is more.
+        // One byte above the limit is enough to detect excess output.
         reserve_within(&mut out, size_hint(input).min(limit).saturating_add(1), limit.saturating_add(1));
         let mut member = input;
         loop {
@@ -81,7 +82,7 @@ impl Decoder {
         }
     }
 
-    /// Reads one member; gives how many bytes of input it took.
+    /// Decompresses one member. Returns the number of input bytes that it took.
     fn member(&mut self, member: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<usize> {
         self.state.reset(true);
         loop {
@@ -100,7 +101,7 @@ impl Decoder {
                 return usize::try_from(self.state.total_in()).map_err(|error| corrupt(Codec::Gzip, error));
             }
             if out.len() == written && self.state.total_in() == read {
-                return Err(corrupt(Codec::Gzip, "the data ends in the middle"));
+                return Err(corrupt(Codec::Gzip, "the data is truncated"));
             }
         }
     }
@@ -110,7 +111,7 @@ fn consumed(input: &[u8], read: u64) -> &[u8] {
     usize::try_from(read).ok().and_then(|read| input.get(read..)).unwrap_or_default()
 }
 
-/// What the last member's trailer says of its size, as far as it can be believed.
+/// Returns the size that the last member's trailer gives, as far as it can be believed.
 fn size_hint(input: &[u8]) -> usize {
     let trailer = input.last_chunk::<4>().copied().unwrap_or_default();
     let promised = usize::try_from(u32::from_le_bytes(trailer)).unwrap_or(usize::MAX);

@@ -1,7 +1,8 @@
 //! LZ4 frames around the block functions of `lz4_flex`.
 //!
-//! Written as Java writes them: version 1, independent blocks of 64 KiB, no content size, no
-//! checksums but the header's. Everything that the frame format allows is read, save dictionaries.
+//! Frames are written like Java's: version 1, independent blocks of 64 KiB, no content size, no
+//! checksums except the header's. All frames that the format allows are read, except those with
+//! dictionaries.
 
 use std::{fmt, ops::Range};
 
@@ -13,32 +14,33 @@ use super::{Codec, corrupt, reserve_alike, reserve_within, too_large, xxh32::xxh
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
-/// Frames of these magic numbers are to be skipped: 0x184D2A50 to 0x184D2A5F.
+/// Magic numbers of skippable frames: 0x184D2A50 to 0x184D2A5F.
 const SKIPPABLE: Range<u32> = 0x184D_2A50..0x184D_2A60;
 /// Version 1, independent blocks, nothing else.
 const FLAGS: u8 = 0b0110_0000;
 /// Blocks of at most 64 KiB.
 const BLOCK_DESCRIPTOR: u8 = 4 << 4;
 const BLOCK: usize = 64 * 1024;
-/// The bit of a block's length that says that the block is not compressed.
+/// The bit of a block's length that marks a block as not compressed.
 const STORED: u32 = 1 << 31;
-/// The length zero, behind the last block.
+/// The length zero, after the last block.
 const END_MARK: [u8; 4] = [0; 4];
-/// What is written of a frame beside its blocks.
+/// Bytes of a written frame outside of its blocks.
 const FRAME_OVERHEAD: usize = MAGIC.len() + 3 + END_MARK.len();
-/// How far back a dependent block may reach.
+/// Maximum distance of a match in a dependent block.
 const WINDOW: usize = 64 * 1024;
-/// Each byte of a length adds 255: more than this a block cannot expand.
+/// Upper bound of a block's expansion, because each byte of a length adds 255.
 const MAX_RATIO: usize = 255;
-/// A larger scratch buffer than this is given back after use.
+/// A scratch buffer larger than this is freed after use.
 const KEPT_SCRATCH: usize = 256 * 1024;
 
 pub(super) struct Encoder {
-    /// For input below 64 KiB: entries of half the size, twice as quickly cleared.
+    /// The table for input below 64 KiB: its entries have half the size, so it is cleared twice as
+    /// fast.
     small: CompressTable,
     large: Option<CompressTable>,
-    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no
-    /// larger than it must be.
+    /// Buffer for the compression of one block, so that the output need not be zeroed in advance
+    /// and is no larger than necessary.
     scratch: Vec<u8>,
 }
 
@@ -95,12 +97,12 @@ fn start(out: &mut Vec<u8>, descriptor: [u8; 2]) {
 
 #[derive(Default)]
 pub(super) struct Decoder {
-    /// One block is decompressed in here, so that the output need not be zeroed ahead of every
-    /// block.
+    /// Buffer for the decompression of one block, so that the output need not be zeroed before
+    /// every block.
     scratch: Vec<u8>,
 }
 
-/// The rules of one frame.
+/// The settings of one frame.
 struct Frame {
     independent: bool,
     block_checksums: bool,
@@ -180,8 +182,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decompresses one block of the frame whose content begins at `start` of `out` into the
-    /// scratch buffer.
+    /// Decompresses one block of the frame into the scratch buffer. The frame's content begins at
+    /// `start` of `out`.
     fn block(&mut self, frame: &Frame, block: &[u8], start: usize, limit: usize, out: &[u8]) -> Result<&[u8]> {
         let possible = frame.block_max.min(block.len().saturating_mul(MAX_RATIO));
         let allowed = possible.min(limit.saturating_sub(out.len()));
@@ -213,7 +215,7 @@ impl Frame {
             return Err(corrupt(Codec::Lz4, format_args!("frame version {}; 1 is known", flags >> 6)));
         }
         if flags & 1 != 0 {
-            return Err(corrupt(Codec::Lz4, "the frame needs a dictionary, which Kafka has no way to name"));
+            return Err(corrupt(Codec::Lz4, "the frame needs a dictionary, and Kafka cannot name one"));
         }
         if flags & 2 != 0 || block_descriptor & 0b1000_1111 != 0 {
             return Err(corrupt(Codec::Lz4, "reserved bits of the frame's header are set"));
@@ -246,8 +248,8 @@ fn header_checksum(descriptor: &[u8]) -> u8 {
     second
 }
 
-/// Kafka before 0.10 took the frame's magic number into the header's checksum, and did so on for
-/// messages of old format.
+/// Returns the header's checksum with Kafka's bug (KIP-57): Kafka before 0.10 included the frame's
+/// magic number in it, and later versions kept that for messages of the old formats.
 fn kip_57_checksum(descriptor: &[u8]) -> u8 {
     let mut with_magic = [0; 14];
     let length = (MAGIC.len() + descriptor.len()).min(with_magic.len());
@@ -257,7 +259,7 @@ fn kip_57_checksum(descriptor: &[u8]) -> u8 {
     header_checksum(with_magic.get(..length).unwrap_or_default())
 }
 
-/// What is left of the input.
+/// The rest of the input.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -279,7 +281,7 @@ impl<'a> Input<'a> {
 }
 
 fn truncated() -> Error {
-    corrupt(Codec::Lz4, "the data ends in the middle")
+    corrupt(Codec::Lz4, "the data is truncated")
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -1,8 +1,9 @@
-//! The codecs of record batches, one file each, each behind the feature of its name.
+//! The codecs of record batches, one file each, each with the feature of its name.
 //!
-//! A state owns what its codec can use again (tables, windows), so that a batch costs no set-up; it
-//! belongs to one thread at a time. Decompression is bounded: no input makes more than the caller's
-//! limit of output, and no length in the input reserves memory that the input could not fill.
+//! A state owns the parts of its codec that can be reused (tables, windows), so that a batch costs
+//! no set-up; it belongs to one thread at a time. Decompression is bounded: no input produces more
+//! than the caller's limit of output, and no length in the input reserves memory that the input
+//! could not fill.
 
 mod compression;
 #[cfg(feature = "gzip")]
@@ -25,8 +26,8 @@ pub(crate) use compression::CompressionSettings;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The codecs' reusable state for writing; each is made when its codec first comes. Not shared
-/// between threads.
+/// The reusable state of the codecs for writing; each part is made on first use. Not shared between
+/// threads.
 #[derive(Debug, Default)]
 pub(crate) struct CompressorState {
     #[cfg(feature = "gzip")]
@@ -37,13 +38,13 @@ pub(crate) struct CompressorState {
     lz4: Option<lz4::Encoder>,
     #[cfg(feature = "zstd")]
     zstd: Option<zstd::Encoder>,
-    /// Decodes each output again.
+    /// Decodes each output again, as a check.
     #[cfg(debug_assertions)]
     checking: DecompressorState,
 }
 
-/// The codecs' reusable state for reading; each is made when its codec first comes. Not shared
-/// between threads.
+/// The reusable state of the codecs for reading; each part is made on first use. Not shared between
+/// threads.
 #[derive(Debug, Default)]
 pub(crate) struct DecompressorState {
     #[cfg(feature = "gzip")]
@@ -56,20 +57,20 @@ pub(crate) struct DecompressorState {
     zstd: Option<zstd::Decoder>,
 }
 
-/// Refuses a codec whose feature is off and a level that is not to be had, by name
+/// Refuses a codec that is not built in and a level that is not supported, by name
 /// (`Configuration`).
 pub(crate) fn check(compression: Compression) -> Result<()> {
     compression.check()
 }
 
-/// Compresses `body` as a v2 batch has it. Not called for [`Compression::None`].
+/// Compresses `body` for a v2 batch. Not called for [`Compression::None`].
 ///
-/// With debug assertions the output is decoded again, so that an encoder that is wrong fails a
-/// batch of a debug build or a test instead of a consumer.
+/// With debug assertions the output is decoded again, so that a faulty encoder fails a batch of a
+/// debug build or a test instead of a consumer.
 ///
 /// # Errors
-/// `Configuration` where the codec's feature is off; `Internal` if the encoder fails, or if its
-/// output does not decode to `body`.
+/// `Configuration` if the codec's feature is off; `Internal` if the encoder fails, or if its output
+/// does not decode to `body`.
 pub(crate) fn compress(compression: Compression, state: &mut CompressorState, body: &[u8]) -> Result<Vec<u8>> {
     let packed = encode(compression, state, body)?;
     #[cfg(debug_assertions)]
@@ -78,7 +79,7 @@ pub(crate) fn compress(compression: Compression, state: &mut CompressorState, bo
 }
 
 fn encode(compression: Compression, state: &mut CompressorState, body: &[u8]) -> Result<Vec<u8>> {
-    // Used by no arm where no codec is built in.
+    // No arm uses it if no codec is built in.
     let _ = &state;
     match compression {
         Compression::None => Ok(body.to_vec()),
@@ -95,13 +96,13 @@ fn encode(compression: Compression, state: &mut CompressorState, body: &[u8]) ->
     }
 }
 
-/// Decompresses what the codec of number `codec_id` (attributes & 7) wrote in a message of that
-/// `magic`, to at most `limit` bytes. LZ4 before v2 is read with the mistake that Kafka's own
-/// writers made (KIP-57).
+/// Decompresses the output of codec `codec_id` (attributes & 7) in a message of that `magic`, to at
+/// most `limit` bytes. LZ4 before v2 is read with the wrong header checksum of Kafka's own writers
+/// (KIP-57).
 ///
 /// # Errors
-/// `Corrupt` for bytes that are not of the codec, for a codec that does not exist, and past the
-/// limit; `UnsupportedVersion` where the codec's feature is off. The state stays good for the next
+/// `Corrupt` for bytes that are not of the codec, for a codec that does not exist, and beyond the
+/// limit; `UnsupportedVersion` if the codec's feature is off. The state stays usable for the next
 /// call.
 pub(crate) fn decompress(
     codec_id: u8,
@@ -110,7 +111,7 @@ pub(crate) fn decompress(
     input: &[u8],
     limit: usize,
 ) -> Result<Bytes> {
-    // Used by no arm where no codec is built in.
+    // No arm uses them if no codec is built in.
     let _ = (&state, magic);
     let codec = Codec::of_id(codec_id).ok_or_else(|| {
         Error::new(ErrorKind::Corrupt, format!("compression codec {codec_id} does not exist; 0 to 4 do"))
@@ -167,7 +168,7 @@ fn corrupt(codec: Codec, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{codec}: {what}"))
 }
 
-/// Makes room for `more` bytes, growing by doubling but never past `ceiling` unless those very
+/// Reserves room for `more` bytes. The capacity doubles, but does not exceed `ceiling` unless those
 /// bytes need it.
 #[cfg(any(feature = "gzip", feature = "snappy", feature = "lz4"))]
 fn reserve_within(out: &mut Vec<u8>, more: usize, ceiling: usize) {
@@ -178,10 +179,10 @@ fn reserve_within(out: &mut Vec<u8>, more: usize, ceiling: usize) {
     }
 }
 
-/// Makes room for `first` bytes and for what the `left` bytes of input behind them will become, if
-/// `used` bytes of input that became `made` are a measure; a little more, as a second growth costs
-/// a copy, but never past `ceiling`, nor past sixteen times the input, which no length in it can
-/// then inflate.
+/// Reserves room for `first` bytes and for the output of the `left` bytes of input after them,
+/// estimated from `used` bytes of input that became `made`. The estimate is a little higher,
+/// because a second growth costs a copy. It exceeds neither `ceiling` nor sixteen times the input,
+/// so that no length in the input can inflate it.
 #[cfg(any(feature = "snappy", feature = "lz4"))]
 fn reserve_alike(out: &mut Vec<u8>, first: usize, (made, used): (usize, usize), left: usize, ceiling: usize) {
     let expected = made.saturating_mul(left) / used.max(1);

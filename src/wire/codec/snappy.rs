@@ -1,6 +1,6 @@
-//! Snappy in the framing of xerial's snappy-java, which Kafka made its own: a header of 16 bytes,
-//! then blocks of raw Snappy behind their lengths. Read also without the framing, as librdkafka
-//! writes it.
+//! Snappy in the framing of xerial's snappy-java, which is Kafka's format: a header of 16 bytes,
+//! then blocks of raw Snappy, each after its length. Input without the framing is read too, because
+//! librdkafka writes it.
 
 use snap::raw;
 
@@ -10,16 +10,16 @@ use crate::error::{Error, ErrorKind, Result};
 /// The magic number, then version 1 and lowest compatible version 1.
 const HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
 const MAGIC_LENGTH: usize = 8;
-/// Bytes of input in a block, as Java writes it.
+/// Bytes of input in a block, like Java's.
 const BLOCK: usize = 32 * 1024;
-/// Three bytes copy at most 64: more than this the format cannot expand.
+/// Upper bound of the format's expansion, because three bytes copy at most 64.
 const MAX_RATIO: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Encoder {
     state: raw::Encoder,
-    /// One block is compressed in here, so that the output need not be zeroed ahead of it and is no
-    /// larger than it must be.
+    /// Buffer for the compression of one block, so that the output need not be zeroed in advance
+    /// and is no larger than necessary.
     scratch: Vec<u8>,
 }
 
@@ -59,8 +59,8 @@ pub(super) struct Decoder {
 impl Decoder {
     pub(super) fn decompress(&mut self, input: &[u8], limit: usize) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        // A raw stream cannot begin like this: its length would be followed by a copy from before
-        // its start.
+        // A raw stream cannot begin like the framing's header: after its length would come a copy
+        // from before its start.
         let Some(mut rest) = strip_header(input)? else {
             self.block(input, limit, &mut out)?;
             return Ok(out);
@@ -82,7 +82,11 @@ impl Decoder {
             self.block(block, limit, &mut out)?;
             rest = next;
         }
-        if rest.is_empty() { Ok(out) } else { Err(corrupt(Codec::Snappy, "the data ends in the middle of a length")) }
+        if rest.is_empty() {
+            Ok(out)
+        } else {
+            Err(corrupt(Codec::Snappy, "the data is truncated in the middle of a length"))
+        }
     }
 
     fn block(&mut self, block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<()> {
@@ -105,14 +109,14 @@ impl Decoder {
     }
 }
 
-/// What follows the framing's header; `None` where there is no such header.
+/// Returns the bytes after the framing's header, or `None` if there is no such header.
 fn strip_header(input: &[u8]) -> Result<Option<&[u8]>> {
     if !input.starts_with(HEADER.get(..MAGIC_LENGTH).unwrap_or_default()) {
         return Ok(None);
     }
     match input.split_at_checked(HEADER.len()) {
         Some((_, rest)) => Ok(Some(rest)),
-        None => Err(corrupt(Codec::Snappy, "the data ends in the middle of the header")),
+        None => Err(corrupt(Codec::Snappy, "the data is truncated in the middle of the header")),
     }
 }
 

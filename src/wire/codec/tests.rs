@@ -4,7 +4,7 @@ use super::*;
 
 const LIMIT: usize = 1 << 22;
 
-/// Every codec that is built in, with the levels at its ends.
+/// Returns every codec that is built in, with its lowest and highest levels.
 fn every() -> Vec<Compression> {
     [
         Compression::Gzip(-1),
@@ -26,7 +26,7 @@ fn unpack(compression: Compression, packed: &[u8], limit: usize) -> Result<Bytes
     decompress(compression.id(), &mut DecompressorState::default(), 2, packed, limit)
 }
 
-/// Words in an order that repeats: as well compressible as records are.
+/// Returns words in a repeating order, which compress as well as records do.
 fn prose(length: usize) -> Vec<u8> {
     let words = ["orders ", "shipped ", "billing ", "a customer ", "1234567 ", "{\"id\":"];
     let mut seed = 7u32;
@@ -73,8 +73,8 @@ fn wrong_encoder_output_is_an_internal_error() {
 #[test]
 #[cfg(feature = "zstd")]
 fn zstd_checksum_detects_changed_literals() {
-    // Bytes without a repetition are stored as they are, so that one of them can be changed without
-    // a trace in the frame's own structure.
+    // Bytes without a repetition are stored, so that one of them can be changed without a trace in
+    // the frame's own structure.
     let body: Vec<u8> = (0..=255).collect();
     let compression = Compression::Zstd(1);
     let mut packed = compress(compression, &mut CompressorState::default(), &body).unwrap();
@@ -116,8 +116,8 @@ fn rejects_truncated_input_of_every_codec() {
         let packed = compress(compression, &mut CompressorState::default(), &prose(70_000)).unwrap();
         for cut in [0, 1, 3, 4, 7, 9, 16, 18, packed.len() / 2, packed.len() - 1] {
             let result = unpack(compression, &packed[..cut], LIMIT);
-            // Between two of its blocks Snappy's framing ends as it would at its end, and no bytes
-            // are no zstd frames.
+            // Snappy's framing has no end mark, so input cut between two of its blocks is complete,
+            // and empty input is zero zstd frames.
             let complete_by_chance = match compression {
                 Compression::Snappy => cut == 16,
                 Compression::Zstd(_) => cut == 0,
@@ -177,7 +177,7 @@ fn snappy_reads_raw_and_framed_input() {
     let framed = compress(Compression::Snappy, &mut CompressorState::default(), &body).unwrap();
     assert_eq!(framed[..16], [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1]);
     assert_eq!(unpack(Compression::Snappy, &framed.repeat(2), LIMIT).unwrap(), body.repeat(2));
-    // The length of the first block is that of raw Snappy behind it.
+    // The length of the first block is that of the raw Snappy data after it.
     let length = u32::from_be_bytes(framed[16..20].try_into().unwrap()) as usize;
     assert_eq!(snap::raw::Decoder::new().decompress_vec(&framed[20..20 + length]).unwrap(), body[..32_768]);
 }
@@ -191,8 +191,8 @@ mod lz4_frames {
         decompress(Compression::Lz4.id(), &mut DecompressorState::default(), magic, frame, limit)
     }
 
-    /// A frame written by hand: `flags` behind the version, blocks as they stand, checksums where
-    /// the flags ask.
+    /// Builds a frame by hand: `flags` after the version, blocks as given, checksums if the flags
+    /// ask for them.
     fn frame(flags: u8, content: &[u8], blocks: &[(bool, Vec<u8>)]) -> Vec<u8> {
         let mut descriptor = vec![0b0100_0000 | flags, 4 << 4];
         if flags & 8 != 0 {

@@ -1,4 +1,4 @@
-//! xxHash's 32-bit function, seed 0: what LZ4 frames check themselves with.
+//! xxHash's 32-bit function with seed 0, the checksum of LZ4 frames.
 
 const PRIME_1: u32 = 0x9E37_79B1;
 const PRIME_2: u32 = 0x85EB_CA77;
@@ -6,7 +6,7 @@ const PRIME_3: u32 = 0xC2B2_AE3D;
 const PRIME_4: u32 = 0x27D4_EB2F;
 const PRIME_5: u32 = 0x1656_67B1;
 
-/// The hash of the input.
+/// Returns the hash of the input.
 pub(super) fn xxh32(input: &[u8]) -> u32 {
     let (stripes, rest) = input.as_chunks::<16>();
     let mut hash = if stripes.is_empty() {

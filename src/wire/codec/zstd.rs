@@ -10,13 +10,13 @@ pub(super) struct Encoder {
     level: i32,
 }
 
-/// The encoder in its place, made or moved to that level. The level is checked: −7 to 4.
+/// Returns the encoder in its slot, replaced if it has another level. The level was checked: −7 to
+/// 4.
 pub(super) fn encoder(place: &mut Option<Encoder>, level: i32) -> Result<&mut Encoder> {
     if place.as_ref().is_none_or(|encoder| encoder.level != level) {
         let mut state = CompressContext::new(level).map_err(failed)?;
-        // The batch's CRC covers the encoded bytes alone. With this checksum every consumer notices
-        // an encoder or a decoder that is wrong; it takes 2 % of the instructions of encoding at
-        // level 1.
+        // The batch's CRC covers only the encoded bytes. With this checksum every consumer detects
+        // a faulty encoder or decoder; it takes 2 % of the instructions of encoding at level 1.
         state.set_content_checksum(true);
         return Ok(place.insert(Encoder { state, level }));
     }

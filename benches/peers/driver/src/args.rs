@@ -9,21 +9,21 @@ usage: peers [--rounds 7] [--only CASE[,CASE]...] [--clients NAME[,NAME]...] [--
              [--quick] [--out DIR]
 
 compares Kafka clients: every client in turn, round after round, against a sink that answers at once
---rounds   how often every client runs in every case
+--rounds   number of runs of every client in every case
 --only     these cases:   produce-100 produce-1k produce-100-1p produce-100-64p produce-100-keyed
                           produce-{100,1k}-{gzip,snappy,lz4,zstd} latency-2000
                           produce-{100,1k}-tls
                           consume-100 consume-1k consume-100-1p consume-100-64p consume-{100,1k}-{gzip,snappy,lz4,zstd}
                           consume-1k-tls
-                          or produce, consume: all that begin so
+                          or produce, consume: all cases of that kind
 --clients  these clients: ottla ottla-recv ottla-batch rdkafka krafka franz-go java limit
---real     a real Kafka at this address (producing only), or without an address one that is started for each case
---seconds  how long each run is timed, after a warm-up of a fifth of that
---quick    two rounds of 0.4 s: whether it works, not how fast
---out      where results.json, results.svg and results.md go (target/peers)
-exit code: 0; 1 nothing could be measured; 2 something was left out or failed";
+--real     a real Kafka at this address (producing only); without an address, one is started for each case
+--seconds  timed part of each run, after a warm-up of a fifth of it
+--quick    two rounds of 0.4 s, as a check that everything works
+--out      directory for results.json, results.svg and results.md (target/peers)
+exit code: 0 if all was measured; 1 if nothing could be measured; 2 if something was left out or failed";
 
-/// Which broker the clients send to.
+/// The broker that the clients use.
 #[derive(Debug, PartialEq)]
 pub enum Broker {
     Sink,
@@ -39,7 +39,7 @@ pub struct Args {
     pub cases: Vec<Case>,
     pub clients: Vec<Client>,
     pub broker: Broker,
-    /// `None`: below the directory that cargo builds in.
+    /// `None` stands for a folder below cargo's target directory.
     pub out: Option<PathBuf>,
     pub help: bool,
 }
@@ -66,7 +66,7 @@ impl Args {
                     parsed.broker = address.map_or(Broker::Launched, Broker::At);
                 }
                 "--rounds" | "--seconds" | "--only" | "--clients" | "--out" => {
-                    let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+                    let value = args.next().ok_or_else(|| format!("{name} requires a value"))?;
                     match name.as_str() {
                         "--rounds" => rounds = Some(number::<usize>(&name, &value)?),
                         "--seconds" => seconds = Some(number::<f64>(&name, &value)?),
@@ -75,22 +75,23 @@ impl Args {
                         _ => parsed.out = Some(PathBuf::from(value)),
                     }
                 }
-                other => return Err(format!("{other} is not known")),
+                other => return Err(format!("unknown option {other}")),
             }
         }
         parsed.rounds = rounds.unwrap_or(if quick { 2 } else { 7 });
         let seconds = seconds.unwrap_or(if quick { 0.4 } else { 1.5 });
         if parsed.rounds == 0 || !(0.05..=3_600.0).contains(&seconds) {
-            return Err("--rounds wants 1 or more, --seconds 0.05 to 3600".to_owned());
+            return Err("--rounds requires 1 or more, --seconds 0.05 to 3600".to_owned());
         }
         parsed.timed = Duration::from_secs_f64(seconds);
         if parsed.broker != Broker::Sink {
-            // A Kafka has a certificate of its own, if any: the runners know that of the sink.
+            // A real Kafka has another certificate, if any: the runners know only that of the sink.
             let named = |case: &Case| only.iter().flat_map(|list| list.split(',')).any(|name| name == case.name);
             if parsed.cases.iter().any(|case| case.tls && named(case)) {
                 return Err("the cases over TLS are measured at the sink only, without --real".to_owned());
             }
-            // What is read is filled in before, which nobody may want of a broker of their own.
+            // The consume cases first fill a topic, which would be unwelcome on a user's own
+            // broker.
             let given = matches!(parsed.broker, Broker::At(_));
             if given && only.is_some() && parsed.cases.iter().any(|case| case.work == Work::Consume) {
                 return Err("the consume cases are measured at a Kafka that is started for them".to_owned());
@@ -106,10 +107,10 @@ impl Args {
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{name} wants a number, not {value:?}"))
+    value.parse().map_err(|_| format!("{name} requires a number, not {value:?}"))
 }
 
-/// By name, or all of one work.
+/// Returns the cases by name, or all cases of one kind of work.
 fn cases(list: &str) -> Result<Vec<Case>, String> {
     let all = plan::cases();
     let work = |name: &str| match name {
@@ -125,7 +126,7 @@ fn cases(list: &str) -> Result<Vec<Case>, String> {
     named(plan::cases(), |case| &case.name, &names.join(","))
 }
 
-/// Those of `all` whose names are in the list, in the order of `all`.
+/// Returns the elements of `all` with a name in the list, in the order of `all`.
 fn named<T>(all: Vec<T>, name: impl Fn(&T) -> &str, list: &str) -> Result<Vec<T>, String> {
     let wanted: Vec<&str> = list.split(',').collect();
     if let Some(unknown) = wanted.iter().find(|wanted| all.iter().all(|one| name(one) != **wanted)) {

@@ -1,4 +1,4 @@
-//! Other programs: with a time limit, and none outlives this one.
+//! Runs other programs with a time limit; none outlives this one.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a child that said its last is asked whether it has ended.
+/// Interval at which a child is checked for its end.
 const ASK: Duration = Duration::from_millis(5);
 
 /// Kills the child, by its id, when dropped.
@@ -16,7 +16,7 @@ struct Guard(Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Both fail only where the child has ended already.
+        // Both fail only if the child has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -35,8 +35,8 @@ impl Guard {
     }
 }
 
-/// What it wrote to standard output, if it ended well within that time; or else why not, with the
-/// end of what it wrote to standard error.
+/// Returns the standard output of the command, if it succeeded within that time; otherwise the
+/// reason, with the end of its standard error.
 pub fn output(command: &mut Command, limit: Duration) -> Result<String, String> {
     let until = Instant::now() + limit;
     let mut guard = start(command.stdin(Stdio::null()).stderr(Stdio::piped()))?;
@@ -53,10 +53,10 @@ pub fn output(command: &mut Command, limit: Duration) -> Result<String, String> 
     }
 }
 
-/// A server that says its address on its first line and ends when its input does.
+/// A server that prints its address on its first line and ends when its input does.
 pub struct Server {
     guard: Guard,
-    /// Held open for as long as it is to run.
+    /// Held open as long as the server is to run.
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     address: String,
@@ -67,7 +67,7 @@ impl Server {
         let mut guard = start(command.stdin(Stdio::piped()).stderr(Stdio::inherit()))?;
         let input = guard.0.stdin.take();
         let lines = lines(guard.0.stdout.take());
-        let first = lines.recv_timeout(limit).map_err(|_| format!("{command:?} said no address"))?;
+        let first = lines.recv_timeout(limit).map_err(|_| format!("{command:?} printed no address"))?;
         let address = first.strip_prefix("bootstrap.servers=").unwrap_or(&first).to_owned();
         Ok(Self { guard, input, lines, address })
     }
@@ -76,7 +76,7 @@ impl Server {
         &self.address
     }
 
-    /// Ends it; gives what it says at its end, if anything.
+    /// Ends the server; returns the line that it prints at its end, if any.
     pub fn end(mut self, limit: Duration) -> Result<Option<String>, String> {
         let until = Instant::now() + limit;
         drop(self.input.take());
@@ -97,7 +97,7 @@ fn all(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
-            // What was read before an error is what there is.
+            // After an error the bytes that were read so far count.
             let _ = pipe.read_to_end(&mut bytes);
         }
         let _ = done.send(String::from_utf8_lossy(&bytes).into_owned());

@@ -1,21 +1,21 @@
-//! The values that all clients send: the same for everyone and every time.
+//! The values that all clients send, the same in every run.
 
 use std::{fs, io, path::Path, path::PathBuf};
 
-/// So many that no compressor's window holds them all at 1 KB, and few enough for the processor's
-/// caches at 100 B.
+/// Number of values: too many for the window of any compressor at 1 KB, and few enough for the
+/// processor's caches at 100 B.
 const VALUES: usize = 10_000;
 /// The first byte of every value.
 pub const FIRST: u8 = b'{';
 
-/// Writes the values of that size below `dir`, one behind the other.
+/// Writes the values of that size below `dir`, one after the other.
 pub fn write(dir: &Path, size: usize) -> io::Result<PathBuf> {
     let path = dir.join(format!("values-{size}.bin"));
     fs::write(&path, values(size, VALUES))?;
     Ok(path)
 }
 
-/// Text like that of events: names that repeat, numbers that do not.
+/// Returns text like that of events: repeated names, and numbers without repetition.
 fn values(size: usize, count: usize) -> Vec<u8> {
     const FIELDS: [&str; 8] = ["user", "session", "amount", "page", "latency", "device", "region", "status"];
     const WORDS: [&str; 8] = ["checkout", "search", "eu-central", "mobile", "us-east", "accepted", "pending", "basket"];

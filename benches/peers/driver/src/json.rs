@@ -1,6 +1,6 @@
-//! As much of JSON as is needed: writing, and reading the one flat object that a runner prints.
+//! The part of JSON that is needed: writing, and reading the one flat object that a runner prints.
 
-/// What a field of a runner's line holds.
+/// The value of a field of a runner's line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Number(f64),
@@ -28,7 +28,7 @@ impl Object {
     pub fn read(text: &str) -> Result<Self, String> {
         let mut reader = Reader { rest: text.trim() };
         let object = reader.object().map_err(|what| format!("{what} in {text:?}"))?;
-        if reader.rest.is_empty() { Ok(object) } else { Err(format!("something after the object in {text:?}")) }
+        if reader.rest.is_empty() { Ok(object) } else { Err(format!("extra text after the object in {text:?}")) }
     }
 }
 
@@ -56,7 +56,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What follows an opening quotation mark, up to the closing one.
+    /// Reads the text after an opening quotation mark, up to the closing one.
     fn string(&mut self) -> Result<String, &'static str> {
         let mut text = String::new();
         let mut chars = self.rest.chars();
@@ -89,13 +89,13 @@ impl Reader<'_> {
 
     fn take(&mut self, char: char) -> bool {
         let Some(rest) = self.rest.trim_start().strip_prefix(char) else { return false };
-        // Within a string spaces count, so they are only skipped before what is looked for.
+        // Spaces count within a string, so they are skipped only before a token.
         self.rest = if char == '"' { rest } else { rest.trim_start() };
         true
     }
 
     fn expect(&mut self, char: char) -> Result<(), &'static str> {
-        if self.take(char) { Ok(()) } else { Err("something that does not belong there") }
+        if self.take(char) { Ok(()) } else { Err("an unexpected character") }
     }
 }
 
@@ -114,18 +114,18 @@ pub fn text(text: &str) -> String {
     out
 }
 
-/// `null` for what is no number.
+/// Returns `null` for a missing number and for one that is not finite.
 pub fn number(number: Option<f64>) -> String {
     number.filter(|number| number.is_finite()).map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
-/// From fields whose values are JSON already.
+/// Writes an object of fields; their values are JSON already.
 pub fn object<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{}:{value}", text(name))).collect();
     format!("{{{}}}", fields.join(","))
 }
 
-/// From values that are JSON already.
+/// Writes an array of values that are JSON already.
 pub fn array(values: impl IntoIterator<Item = String>) -> String {
     format!("[{}]", values.into_iter().collect::<Vec<_>>().join(","))
 }

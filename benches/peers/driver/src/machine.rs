@@ -1,4 +1,4 @@
-//! What it ran on, as far as the system tells.
+//! The machine that the comparison ran on, as far as the system reports it.
 
 use std::{fs, thread};
 
@@ -7,7 +7,7 @@ pub struct Machine {
     pub cpu: String,
     pub cores: usize,
     pub kernel: String,
-    /// Of the last minute, before anything was started: how much else was going on.
+    /// Load of the last minute, before anything was started, caused by other programs.
     pub load: Option<f64>,
 }
 

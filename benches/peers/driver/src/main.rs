@@ -1,4 +1,4 @@
-//! Compares Kafka clients: builds their runners, lets them run in turn, and shows what they found.
+//! Compares Kafka clients: builds their runners, runs them in turn, and prints their results.
 
 mod args;
 mod child;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Gives whether everything was measured.
+/// Returns true if everything was measured.
 fn run(mut args: Args) -> Result<bool, String> {
     let places = Places::look()?;
     let out = args.out.clone().unwrap_or_else(|| places.default_out());
@@ -62,7 +62,7 @@ fn run(mut args: Args) -> Result<bool, String> {
         left_out: Vec::new(),
     };
     eprintln!("building the broker");
-    // A sink is there in any case: with it comes the runner that creates topics.
+    // The sink is built in any case, because its package has the runner that creates topics.
     places.build_sink()?;
     if args.broker == Broker::Launched {
         places.build_launcher()?;
@@ -82,7 +82,8 @@ fn run(mut args: Args) -> Result<bool, String> {
         let found = bench.case(case)?;
         println!("{}", table::one(&found));
         results.cases.push(found);
-        // Anew after every case: whoever ends it early keeps what there is.
+        // The files are written after every case, so that an interrupted comparison leaves the
+        // results so far.
         write(&out.join("results.json"), &results.to_json())?;
         write(&out.join("results.svg"), &svg::draw(&results))?;
         write(&out.join("results.md"), &table::all(&results))?;

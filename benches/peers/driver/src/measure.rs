@@ -12,19 +12,20 @@ use crate::{
     runner::{FILL_LIMIT, Given, Places},
 };
 
-/// A sink is there at once; a JVM and its disk take longer, and a Kafka may have to be downloaded.
+/// Limits for the start of a broker: a sink starts at once; a JVM and its disk take longer, and a
+/// Kafka may have to be downloaded.
 const SINK_START: Duration = Duration::from_secs(20);
 const KAFKA_START: Duration = Duration::from_secs(300);
 const BROKER_END: Duration = Duration::from_secs(60);
-/// What a run may take beyond its own time: for connecting, and for the last results.
+/// Time that a run may take beyond its own: for connecting, and for the last results.
 const GRACE: Duration = Duration::from_secs(75);
 
-/// Bytes of values that a topic of a real Kafka is filled with before it is read: some seconds of
-/// the fastest, and the page cache holds them.
+/// Bytes of values that a topic of a real Kafka is filled with before it is read: the fastest
+/// client takes some seconds for them, and they fit in the page cache.
 const FILLED: u64 = 3_000_000_000;
 
-/// Who failed as often in a case is not tried again in it: every failure may take the whole of its
-/// time limit.
+/// Number of failures after which a client is not tried again in a case, because every failure may
+/// take its whole time limit.
 const FAILURES: usize = 2;
 
 pub struct Bench<'a> {
@@ -34,11 +35,11 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// All rounds of one case.
+    /// Runs all rounds of one case.
     pub fn case(&self, case: &Case) -> Result<CaseResults, String> {
         let values = data::write(self.out, case.size).map_err(|error| format!("{}: {error}", self.out.display()))?;
         let reads_a_log = case.work == Work::Consume && self.args.broker != Broker::Sink;
-        // The limit knows the source, and no end of a log.
+        // The limit reads the source only; it does not know the end of a log.
         let takes_part = |client: &&Client| client.runs(case) && !(reads_a_log && client.name == plan::LIMIT);
         let clients: Vec<&Client> = self.args.clients.iter().filter(takes_part).collect();
         let mut rows: Vec<Row> =
@@ -91,19 +92,19 @@ impl Bench<'_> {
         Ok(CaseResults { case: case.clone(), rows })
     }
 
-    /// Every run gets a fresh sink: nobody pays for what somebody else has left there. The outer
-    /// error is the sink's.
+    /// Runs a client on a sink of its own, so that earlier runs do not affect it. The outer error
+    /// is the sink's.
     fn run_on_sink(&self, client: &Client, case: &Case, values: &Path) -> Result<Result<Run, String>, String> {
         let sink = Server::start(&mut self.places.sink(case, values), SINK_START)?;
         let found = self.run(client, case, sink.address(), values, None);
-        let total = sink.end(BROKER_END)?.ok_or("the sink did not say what it received")?;
+        let total = sink.end(BROKER_END)?.ok_or("the sink printed no totals")?;
         let wire_bytes = bytes_per_record(&Object::read(&total)?);
         Ok(found.and_then(|found| {
             check_read(case, &found)?;
             if case.work == Work::Consume {
                 return Ok(Run { found, wire_bytes });
             }
-            // Results for records that never arrived are no results.
+            // Results for records that never arrived do not count.
             let (sent, arrived) = (found.number("records"), Object::read(&total)?.number("records"));
             if sent > arrived {
                 return Err(format!("says it sent {sent:?} records, of which {arrived:?} arrived"));
@@ -112,7 +113,7 @@ impl Bench<'_> {
         }))
     }
 
-    /// `records`: where there are no more to be read.
+    /// Runs a client once. `records` is the number of records in the log, if it has an end.
     fn run(
         &self,
         client: &Client,
@@ -132,20 +133,20 @@ impl Bench<'_> {
         }
     }
 
-    /// By asking for it, so that no client's first request is answered with a topic that is not
-    /// there yet.
+    /// Creates the topic by using it, so that no client's first request fails because the topic
+    /// does not exist yet.
     fn create_topic(&self, case: &Case, bootstrap: &str, values: &Path) -> Result<(), String> {
         let given =
             Given { bootstrap, values, warmup: Duration::ZERO, timed: Duration::from_millis(10), records: None };
-        // By writing, whatever the case does: where there is nothing yet, nothing can be read.
+        // The topic is always created by writing, because a reader would find nothing to read.
         let writing = Case { work: Work::Produce, ..case.clone() };
         let mut command = self.places.run(&plan::CLIENTS[0], &writing, &given);
         child::output(&mut command, GRACE).map(drop).map_err(|why| format!("no topic {}: {why}", case.topic()))
     }
 }
 
-/// Whether every value was looked at, if any were to be: each has its size, and begins as all of
-/// them do.
+/// Checks that a reader has read every value: each has the case's size, and begins with the same
+/// byte.
 fn check_read(case: &Case, found: &Object) -> Result<(), String> {
     if case.work != Work::Consume {
         return Ok(());

@@ -1,19 +1,19 @@
-//! What is measured: the cases, the clients, and in which order they run.
+//! The plan of the comparison: the cases, the clients, and the order in which they run.
 
 use std::time::Duration;
 
-/// What clients do in a case.
+/// The work of the clients in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Send as much as they can.
+    /// Sends as fast as possible.
     Produce,
-    /// Send so many records a second.
+    /// Sends that number of records per second.
     Latency(u64),
-    /// Read as much as they can.
+    /// Reads as fast as possible.
     Consume,
 }
 
-/// One thing to do with every client.
+/// One kind of work for every client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Case {
     pub partitions: usize,
     pub keyed: bool,
     pub compression: &'static str,
-    /// Whether it goes over TLS.
+    /// True if the case uses TLS.
     pub tls: bool,
 }
 
@@ -40,7 +40,7 @@ impl Case {
         }
     }
 
-    /// Records a second, where they are given.
+    /// Returns the records per second, if the case sets them.
     pub fn rate(&self) -> Option<u64> {
         if let Work::Latency(rate) = self.work { Some(rate) } else { None }
     }
@@ -49,8 +49,8 @@ impl Case {
         self.rate().is_some()
     }
 
-    /// The topic has as many partitions as its name says: so cases share a broker that keeps its
-    /// topics.
+    /// Returns the name of the topic, which contains the number of its partitions, so that cases
+    /// can share a broker that keeps its topics.
     pub fn topic(&self) -> String {
         format!("peers-{}", self.partitions)
     }
@@ -88,7 +88,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// What has to be built for a client, and how its runner is started.
+/// The kind of a client's runner, which decides how it is built and started.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Runner {
     /// A package of this workspace, with a binary of that name.
@@ -101,18 +101,18 @@ pub enum Runner {
 pub struct Client {
     pub name: &'static str,
     pub runner: Runner,
-    /// For a runner with several ways to send or to read.
+    /// Name of the way to send or to read, for a runner with several of them.
     pub api: Option<&'static str>,
-    /// Whether it sends, and whether it reads.
+    /// True if it sends (`produces`) and if it reads (`consumes`).
     pub produces: bool,
     pub consumes: bool,
-    /// Whether it has something of its own to show at a fixed rate.
+    /// True if its latency at a fixed rate differs from that of another client in the list.
     pub latency: bool,
-    /// Whether it compresses.
+    /// True if it compresses.
     pub compresses: bool,
-    /// Whether it takes part over TLS.
+    /// True if it takes part in the TLS cases.
     pub tls: bool,
-    /// The least that it is warmed up before it sends, and before it reads.
+    /// Minimum warm-up before it sends (`warmup`) and before it reads (`warmup_reading`).
     pub warmup: Duration,
     pub warmup_reading: Duration,
 }
@@ -146,20 +146,20 @@ impl Client {
         if case.work == Work::Consume { self.warmup_reading } else { self.warmup }
     }
 
-    /// Whether it is Ottla, or no client at all.
+    /// Returns true if the name is neither Ottla's nor the limit's.
     pub fn is_other(name: &str) -> bool {
         !name.starts_with(OTTLA) && name != LIMIT
     }
 }
 
 pub const OTTLA: &str = "ottla";
-/// Not a client: the least that any could do, on one blocking socket, without compression and
+/// Not a client, but the minimum cost of any client: one blocking socket, without compression and
 /// without TLS.
 pub const LIMIT: &str = "limit";
 
-/// Before that a JVM has not compiled what is to be measured: timed windows after 1, 3 and 6 s of
-/// warm-up give 2.1, 3.1 and 2.9 million records a second when it sends, and 4.7, 5.2 and 7.0 when
-/// it reads.
+/// Warm-up after which a JVM has compiled the measured code: timed windows after 1, 3 and 6 s of
+/// warm-up give 2.1, 3.1 and 2.9 million records per second for sending, and 4.7, 5.2 and 7.0 for
+/// reading.
 const COMPILED: Duration = Duration::from_secs(3);
 const COMPILED_READING: Duration = Duration::from_secs(8);
 
@@ -179,8 +179,8 @@ pub const CLIENTS: [Client; 8] = [
     Client { compresses: false, tls: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
 ];
 
-/// The clients of a case in the order of that round: everyone has every place once in as many
-/// rounds as there are clients.
+/// Returns the clients of a case in the order of that round: in as many rounds as there are
+/// clients, each client has each place once.
 pub fn order<'a>(clients: &'a [Client], case: &Case, round: usize) -> Vec<&'a Client> {
     let mut order: Vec<&Client> = clients.iter().filter(|client| client.runs(case)).collect();
     if !order.is_empty() {
@@ -240,7 +240,7 @@ mod tests {
             let clients: Vec<&str> = order(&CLIENTS, case, 0).iter().map(|client| client.name).collect();
             assert!(["ottla", "rdkafka", "krafka", "franz-go", "java"].iter().all(|name| clients.contains(name)));
             assert!(!clients.contains(&LIMIT), "{}", case.name);
-            // The same work as without TLS, so that the two can be held beside each other.
+            // The work is that of the case without TLS, so that the two can be compared.
             let plain = cases().into_iter().find(|one| one.name == case.name.trim_end_matches("-tls")).unwrap();
             assert_eq!(*case, Case { name: case.name.clone(), tls: true, ..plain });
         }

@@ -1,4 +1,4 @@
-//! What was found: every run, by case and client.
+//! The results: every run, by case and client.
 
 use crate::{
     json::{self, Object},
@@ -12,7 +12,8 @@ use crate::{
 pub struct Run {
     /// The runner's line.
     pub found: Object,
-    /// From the sink's totals, warm-up and all; `None` with a real broker.
+    /// Wire bytes per record from the sink's totals, including the warm-up; `None` with a real
+    /// broker.
     pub wire_bytes: Option<f64>,
 }
 
@@ -21,12 +22,12 @@ pub struct Run {
 pub struct Row {
     pub client: &'static str,
     pub runs: Vec<Run>,
-    /// Why runs of it gave nothing.
+    /// The reasons why runs failed.
     pub failures: Vec<String>,
 }
 
 impl Row {
-    /// Of a number in the runner's line.
+    /// Returns the statistics of a number in the runner's line.
     pub fn stats(&self, name: &str) -> Option<Stats> {
         Stats::of(self.runs.iter().filter_map(|run| run.found.number(name)))
     }
@@ -50,7 +51,7 @@ pub struct CaseResults {
     pub rows: Vec<Row>,
 }
 
-/// Ottla beside the best of the others; for each number the best may be another client.
+/// Ottla compared with the best of the others; the best client may differ from number to number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
     pub ottla: f64,
@@ -69,7 +70,7 @@ impl CaseResults {
         self.rows.iter().find(|row| row.client == client)
     }
 
-    /// Of Ottla's way to send record by record: what the others do as well.
+    /// Returns the ratio for Ottla's way to send record by record, which the others have too.
     pub fn ratio(&self, name: &str, more_is_better: bool) -> Option<Ratio> {
         let ottla = self.row(OTTLA)?.median(name)?;
         let others = self.rows.iter().filter(|row| Client::is_other(row.client));
@@ -79,13 +80,13 @@ impl CaseResults {
         Some(Ratio { ottla, other, who })
     }
 
-    /// Records a second.
+    /// Returns the limit's records per second.
     pub fn limit(&self) -> Option<f64> {
         self.row(LIMIT)?.median("records_per_s")
     }
 }
 
-/// Everything that is known at the end.
+/// All results of the comparison.
 #[derive(Debug)]
 pub struct Results {
     pub machine: Machine,
@@ -93,7 +94,7 @@ pub struct Results {
     pub rounds: usize,
     pub seconds: f64,
     pub cases: Vec<CaseResults>,
-    /// Clients that could not be built, and why.
+    /// Clients that could not be built, with the reason.
     pub left_out: Vec<(&'static str, String)>,
 }
 
@@ -172,7 +173,7 @@ pub mod tests {
     use super::*;
     use crate::plan;
 
-    /// A row from records a second and CPU microseconds, round by round.
+    /// Makes a row from records per second and CPU microseconds of each round.
     pub fn row(client: &'static str, rounds: &[(f64, f64)]) -> Row {
         let run = |(rate, cpu): &(f64, f64)| {
             let line = format!(

@@ -1,4 +1,4 @@
-//! Building the runners and the brokers, and their command lines.
+//! Builds the runners and the brokers, and makes their command lines.
 
 use std::{
     env,
@@ -15,36 +15,36 @@ use crate::{
 
 /// The broker's package and binary in this workspace.
 const SINK: (&str, &str) = ("peers-ottla", "broker");
-/// What serves batches for ever, in the same package.
+/// The program that serves batches without end, in the same package.
 const SOURCE: &str = "source";
-/// Built from `go/`.
+/// The binary that is built from `go/`.
 const GO_BINARY: &str = "peers-franz-go";
 const JAVA_BUILD: &[&str] = &["-q", "-B", "package"];
-/// Below `java/`.
+/// The classpath below `java/`.
 const JAVA_CLASSPATH: [&str; 2] = ["target/*", "target/dependency/*"];
 const JAVA_CLASS: &str = "Peers";
 /// The authority of the sink's certificate, below the main workspace.
 const AUTHORITY: &str = "src/testkit/certificates/authority.pem";
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
-/// How long a topic may be filled.
+/// Time limit for filling a topic.
 pub const FILL_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Bytes of values in a batch that is read, at the source as at a real Kafka.
+/// Bytes of values in a batch that is read, from the source as from a real Kafka.
 const SOURCE_BATCH: usize = 64 * 1024;
 
-/// Where things are.
+/// The directories of the comparison.
 pub struct Places {
     /// This workspace.
     peers: PathBuf,
-    /// Where cargo put this program, and puts the runners.
+    /// The directory of this program, in which cargo puts the runners too.
     binaries: PathBuf,
 }
 
 impl Places {
     pub fn look() -> Result<Self, String> {
         let driver = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let peers = driver.parent().ok_or("the driver lies in no workspace")?.to_owned();
+        let peers = driver.parent().ok_or("the driver is in no workspace")?.to_owned();
         let me = env::current_exe().map_err(|error| error.to_string())?;
-        let binaries = me.parent().ok_or("this program lies nowhere")?.to_owned();
+        let binaries = me.parent().ok_or("this program has no directory")?.to_owned();
         Ok(Self { peers, binaries })
     }
 
@@ -56,7 +56,8 @@ impl Places {
         self.cargo(&self.peers, &["--release", "-p", SINK.0])
     }
 
-    /// What is read comes from a source: its batches are made of the same values.
+    /// Returns the command of the broker for a case: the sink, or for reading the source, which
+    /// makes its batches of the same values.
     pub fn sink(&self, case: &Case, values: &Path) -> Command {
         if case.work == Work::Consume {
             let mut command = Command::new(self.binaries.join(SOURCE));
@@ -76,26 +77,27 @@ impl Places {
         command
     }
 
-    /// The launcher of a real Kafka in the main workspace.
+    /// Builds the launcher of a real Kafka in the main workspace.
     pub fn build_launcher(&self) -> Result<(), String> {
         self.cargo(&self.root(), &["-p", "protocol-tests", "--bin", "kafka"])
     }
 
-    /// Topics get the case's number of partitions by being asked for.
+    /// Returns the launcher's command. Topics are created on their first use, with the case's
+    /// number of partitions.
     pub fn launcher(&self, case: &Case) -> Command {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root().join("target"), PathBuf::from);
         let mut command = Command::new(target.join("debug/kafka"));
         command.current_dir(self.root());
         command.args(["--config", &format!("num.partitions={}", case.partitions)]);
         if case.work != Work::Consume {
-            // What such a case has written is not read; it need not fill the disk.
+            // The records of such a case are not read, so that they need not fill the disk.
             command.args(["--config", "log.retention.bytes=268435456"]);
             command.args(["--config", "log.retention.check.interval.ms=5000"]);
         }
         command
     }
 
-    /// Builds what that client needs.
+    /// Builds all that the client needs.
     pub fn build(&self, client: &Client) -> Result<(), String> {
         match client.runner {
             Runner::Rust(package) => {
@@ -116,8 +118,8 @@ impl Places {
         }
     }
 
-    /// Fills the topic of a case that reads with so many records: through Ottla, in batches as the
-    /// source has them.
+    /// Returns the command that fills the topic of a reading case with `records` records: through
+    /// Ottla, in batches of the source's size.
     pub fn fill(&self, case: &Case, bootstrap: &str, values: &Path, records: u64) -> Command {
         let writing = Case { work: Work::Produce, ..case.clone() };
         let given = Given { bootstrap, values, warmup: Duration::ZERO, timed: FILL_LIMIT, records: Some(records) };
@@ -126,7 +128,7 @@ impl Places {
         command
     }
 
-    /// The command line of one run; the same for every client.
+    /// Returns the command line of one run, which is the same for every client.
     pub fn run(&self, client: &Client, case: &Case, given: &Given) -> Command {
         let mut command = match client.runner {
             Runner::Rust(binary) => Command::new(self.binaries.join(binary)),
@@ -161,13 +163,13 @@ impl Places {
     }
 }
 
-/// What a run is given besides client and case.
+/// The arguments of a run besides client and case.
 pub struct Given<'a> {
     pub bootstrap: &'a str,
     pub values: &'a Path,
     pub warmup: Duration,
     pub timed: Duration,
-    /// No more than these, where the time does not end it.
+    /// Maximum number of records, if the time does not end the run before.
     pub records: Option<u64>,
 }
 

@@ -1,17 +1,17 @@
-//! What several rounds say together.
+//! Statistics over several rounds.
 
-/// Where the values of several rounds lie.
+/// The distribution of the values of several rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stats {
     pub median: f64,
     pub min: f64,
     pub max: f64,
-    /// The distance of the quartiles: how far apart the middle half lies.
+    /// The interquartile range: the width of the middle half.
     pub iqr: f64,
 }
 
 impl Stats {
-    /// `None` where there are no values.
+    /// Returns the statistics, or `None` if there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -20,7 +20,7 @@ impl Stats {
     }
 }
 
-/// Between two values in proportion; `sorted` is not empty.
+/// Interpolates between two values; `sorted` is not empty.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = (sorted.len() - 1) as f64 * share;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);

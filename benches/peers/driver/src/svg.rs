@@ -1,4 +1,4 @@
-//! The results as a picture: for every case a group of bars, one for every client.
+//! Draws the results as SVG: for every case a group of bars, one for every client.
 
 use crate::{
     results::{CaseResults, Results, Row},
@@ -7,13 +7,13 @@ use crate::{
 };
 
 const WIDTH: f64 = 900.0;
-/// Where the bars begin; how long the longest may be.
+/// Position of the bars' left ends, and maximum length of a bar.
 const LEFT: f64 = 130.0;
 const LONGEST: f64 = 560.0;
 const BAR: f64 = 18.0;
 const HEAD: f64 = 34.0;
 
-/// Every case has a scale of its own: its longest bar is its highest median.
+/// Draws all cases. Every case has a scale of its own: its longest bar is its highest median.
 pub fn draw(results: &Results) -> String {
     let mut body = String::new();
     let mut y = 44.0;
@@ -33,7 +33,7 @@ pub fn draw(results: &Results) -> String {
     )
 }
 
-/// Draws one case from `y` on; gives where the next one begins.
+/// Draws one case from `y` on; returns the position of the next one.
 fn group(out: &mut String, results: &CaseResults, mut y: f64) -> f64 {
     let (number, unit) = if results.case.is_latency() {
         ("p99_us", "p99 in µs, less is better")
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn bar_width_is_proportional_to_value() {
         let svg = draw(&given::results());
-        // The highest is the limit's 20 million, the other 4 million.
+        // The highest is the limit's 20 million; the other is 4 million.
         assert!(svg.contains("width=\"560.0\"") && svg.contains("width=\"112.0\""), "{svg}");
     }
 

@@ -1,4 +1,4 @@
-//! The results as Markdown.
+//! Writes the results as Markdown.
 
 use crate::{
     plan::{Case, LIMIT, OTTLA, Work},
@@ -7,19 +7,19 @@ use crate::{
     tuning,
 };
 
-/// All of it.
+/// Writes all tables.
 pub fn all(results: &Results) -> String {
     let tables: Vec<String> = results.cases.iter().map(|case| format!("{}\n", one(case))).collect();
     format!("{}\n{}{}", head(results), tables.concat(), summary(&results.cases))
 }
 
-/// On what, against what and how long.
+/// Writes the machine, the broker, the rounds and their length.
 pub fn head(results: &Results) -> String {
     let Results { machine, broker, rounds, seconds, .. } = results;
     format!("{}; {broker}; {rounds} rounds of {seconds} s\n", machine.line())
 }
 
-/// The clients of one case.
+/// Writes the clients of one case.
 pub fn one(results: &CaseResults) -> String {
     let case = &results.case;
     let latency = case.is_latency();
@@ -51,7 +51,7 @@ pub fn one(results: &CaseResults) -> String {
     out
 }
 
-/// What of the client's settings is not its default.
+/// Returns the client's settings that are not its defaults.
 fn settings(client: &str, case: &Case) -> String {
     if case.work == Work::Consume {
         return "–".to_owned();
@@ -62,7 +62,7 @@ fn settings(client: &str, case: &Case) -> String {
     level.map_or(batch.clone(), |level| format!("{batch}, {level}"))
 }
 
-/// Ottla beside the best of the others, case by case.
+/// Writes Ottla's ratios to the best of the others, case by case.
 pub fn summary(cases: &[CaseResults]) -> String {
     let (mut out, mut latency) = (String::new(), String::new());
     for results in cases {
@@ -120,7 +120,7 @@ fn name(row: &Row) -> String {
     name
 }
 
-/// With commas between the thousands.
+/// Writes a number with commas between the thousands.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();

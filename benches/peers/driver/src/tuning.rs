@@ -1,10 +1,12 @@
-//! Levels and batch sizes: what makes the clients' work equal, and lets each show what it can do.
+//! Compression levels and batch sizes, chosen so that the clients do equal work, each under
+//! settings that suit it.
 
-/// By client (`*`: all that have no line of their own) and codec; what is not there is the client's
-/// own default. Chosen so that the clients' bytes on the wire, which the table shows, come out
-/// equal. franz-go's gzip is another one: at level 6 it sends 12 to 17 % more than the others at
-/// theirs, at 7 it is 5 % more, at 8 it is 3 % less at nearly twice the work of 7. Ottla's zstd is
-/// another one too: at level 1 it sends what C zstd sends at 3.
+/// Levels by client (`*` stands for all without a line of their own) and codec; the client's own
+/// default applies if there is no line. They are chosen so that the clients' bytes on the wire,
+/// which the table shows, are equal. franz-go has another implementation of gzip: at level 6 it
+/// sends 12 to 17 % more than the others at theirs, at 7 it sends 5 % more, at 8 it sends 3 % less
+/// at nearly twice the work of 7. Ottla has another implementation of zstd: at level 1 it sends as
+/// much as C zstd at 3.
 const LEVELS: [(&str, &str, i32); 5] = [
     ("*", "gzip", 6),
     ("*", "zstd", 3),
@@ -13,9 +15,9 @@ const LEVELS: [(&str, &str, i32); 5] = [
     ("ottla-batch", "zstd", 1),
 ];
 
-/// `batch.size` in bytes, likewise: the better of the client's own default and the common size.
-/// With a codec everyone has the common size, since what a batch holds decides how well it is
-/// compressed.
+/// `batch.size` in bytes, by the same keys: the better of the client's own default and the common
+/// size. With a codec all clients have the common size, because the size of a batch decides how
+/// well it is compressed.
 const COMMON: usize = 256 * 1024;
 const BATCHES: [(&str, &str, usize); 6] = [
     ("*", "gzip", COMMON),
@@ -23,16 +25,16 @@ const BATCHES: [(&str, &str, usize); 6] = [
     ("*", "lz4", COMMON),
     ("*", "zstd", COMMON),
     ("*", "none", COMMON),
-    // Its default: at the common size it is slower.
+    // The client's default: at the common size it is slower.
     ("rdkafka", "none", 1_000_000),
 ];
 
-/// The level for that client and codec.
+/// Returns the level for that client and codec.
 pub fn level(client: &str, codec: &str) -> Option<i32> {
     find(&LEVELS, client, codec)
 }
 
-/// The batch size for that client and codec; `None`: the client's own default.
+/// Returns the batch size for that client and codec; `None` stands for the client's own default.
 pub fn batch_size(client: &str, codec: &str) -> Option<usize> {
     find(&BATCHES, client, codec)
 }

@@ -34,7 +34,7 @@ fn reads_messages_of_magic_0_and_1() {
     ]
     .concat();
     let batches: Vec<RawBatch> = Batches::new(log.into()).collect::<Result<_>>().unwrap();
-    assert_eq!(batches.len(), 3, "the last one is cut off");
+    assert_eq!(batches.len(), 3, "the last one is truncated");
     for batch in &batches {
         batch.check_crc().unwrap();
         assert_eq!((batch.header.producer_id, batch.header.partition_leader_epoch), (-1, -1));
@@ -94,12 +94,12 @@ fn wrapper_determines_offsets_of_compressed_set() {
     let found = legacy::unwrapped(wrapper(0, 12, 1), set(0, [9, 10, 12])).unwrap();
     assert_eq!((found.header.base_offset, found.header.last_offset(), found.header.record_count), (9, 12, 3));
     assert_eq!(places(found), [(9, -1), (10, -1), (12, -1)]);
-    // v1: counted from 0, or what compaction left of that, or from anywhere.
+    // v1: counted from 0, or the rest of that after compaction, or counted from another offset.
     for inner in [[0, 1, 3], [5, 6, 8], [9, 10, 12]] {
         let found = legacy::unwrapped(wrapper(1, 12, 2), set(1, inner)).unwrap();
         assert_eq!(places(found), [(9, TIME), (10, TIME), (12, TIME)]);
     }
-    // LogAppendTime is the wrapper's.
+    // The wrapper has LogAppendTime.
     let found = legacy::unwrapped(wrapper(1, 12, 2 | 8), set(1, [0, 1, 3])).unwrap();
     assert_eq!(places(found.clone()), [(9, TIME + 9), (10, TIME + 9), (12, TIME + 9)]);
     let mut iter = found.iter();
@@ -126,7 +126,7 @@ fn rejects_impossible_compressed_sets() {
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("offset 5"), "{error}");
     }
-    // Out of order, but with first and last as they should be: seen while iterating.
+    // The offsets are out of order, but first and last are correct: the iteration finds the error.
     let body = [plain(1, 0), plain(1, 7), plain(1, 2)].concat();
     let records = legacy::unwrapped(wrapper(1, 5, 1), body.into()).unwrap();
     assert_eq!(read(&records).unwrap_err().kind(), ErrorKind::Corrupt);

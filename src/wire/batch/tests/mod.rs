@@ -31,8 +31,8 @@ fn sealed(records: &[(Record<'_>, i64)]) -> SealedBatch {
         let before = builder.size();
         assert_eq!(builder.append(&parts(record), *timestamp), index as u32);
         let (size, bound) = (builder.size() - before, record_size_bound(&parts(record)));
-        // What is not known before: the record's length and its two deltas, of one byte at the
-        // least.
+        // The bound does not know the record's length and its two deltas, which take at least one
+        // byte each.
         assert!((size..size + 5 + 10 + 5 - 2).contains(&bound), "{size} {bound}");
     }
     assert_eq!(builder.count() as usize, records.len());
@@ -57,7 +57,7 @@ fn records(batch: &RawBatch) -> Result<Records> {
     batch.records(&mut Decompressor::default(), LIMIT)
 }
 
-/// What a record is to its reader.
+/// The content of a record that a reader sees.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     offset: i64,
@@ -295,7 +295,7 @@ fn rejects_record_count_differing_from_body() {
 fn rejects_records_with_invalid_fields() {
     // length, attributes, timestamp delta, offset delta, key, value, headers
     for body in [
-        &[0x0e, 0, 0, 0, 0x01, 0x01, 0x00][..],      // ends behind the batch
+        &[0x0e, 0, 0, 0, 0x01, 0x01, 0x00][..],      // ends after the batch
         &[0x0c, 0, 0, 0, 0x02, 0x01, 0x00],          // the key takes the value's length
         &[0x0c, 0, 0, 0, 0x03, 0x01, 0x00],          // key length −2
         &[0x0c, 0, 0, 0x02, 0x01, 0x01, 0x00],       // offset outside of the batch
@@ -303,8 +303,8 @@ fn rejects_records_with_invalid_fields() {
         &[0x0c, 0, 0, 0, 0x01, 0x01, 0x02],          // a header that is not there
         &[0x0c, 0, 0, 0, 0x01, 0x01, 0x01],          // −1 headers
         &[0x10, 0, 0, 0, 0x01, 0x01, 0x02, 0x01, 1], // a header without a name
-        &[0x0e, 0, 0, 0, 0x01, 0x01, 0x00, 0x00],    // a byte behind the headers
-        &[0x0c, 0, 0, 0, 0x01, 0x01, 0x00, 0x00],    // a byte behind the record
+        &[0x0e, 0, 0, 0, 0x01, 0x01, 0x00, 0x00],    // a byte after the headers
+        &[0x0c, 0, 0, 0, 0x01, 0x01, 0x00, 0x00],    // a byte after the record
         &[0x01, 0, 0, 0, 0x01, 0x01, 0x00],          // length −1
         &[0xff, 0xff, 0xff, 0xff, 0xff, 0x0f, 0x00], // no length at all
         &[],
@@ -344,7 +344,7 @@ fn shares_own_bytes_and_copies_others() {
     assert_eq!(records.size(), raw.bytes().len() - BATCH_HEADER_SIZE, "an uncompressed body is not copied");
 }
 
-/// Whatever the bytes, everything that can be asked of them ends, and with a panic never.
+/// Calls everything on arbitrary bytes: every call must end without a panic.
 fn walk(log: Vec<u8>) {
     let size = log.len();
     for batch in Batches::new(log.into()) {

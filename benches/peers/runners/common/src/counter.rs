@@ -1,11 +1,11 @@
-//! Counts results where they are told by a callback.
+//! Counts results that arrive in a callback.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-/// How many results there were, of either kind.
+/// The numbers of delivered and of failed records.
 #[derive(Clone, Default)]
 pub struct Counter(Arc<Counts>);
 
@@ -16,7 +16,8 @@ struct Counts {
 }
 
 impl Counter {
-    /// One more result. To be called by one thread at a time: so it needs no locked instruction.
+    /// Counts one more result. Only one thread at a time may call it, so that it needs no locked
+    /// instruction.
     #[inline]
     pub fn count(&self, delivered: bool) {
         let counter = if delivered { &self.0.delivered } else { &self.0.failed };

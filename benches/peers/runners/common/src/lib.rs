@@ -1,4 +1,4 @@
-//! What the runners have in common: their command line, the data, the clocks, and the line that
+//! The code that the runners share: their command line, the data, the clocks, and the line that
 //! they print at their end.
 //!
 //! The runners in Go and Java read the same command line and print the same line.
@@ -19,23 +19,23 @@ use nix::sys::resource::{UsageWho, getrusage};
 pub use counter::Counter;
 pub use tally::Tally;
 
-/// What ends a run without a result.
+/// An error that ends a run without a result.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How many different keys there are.
+/// Number of different keys.
 pub const KEYS: usize = 10_000;
-/// How many records are sent between two looks at the clock.
+/// Number of records between two readings of the clock.
 pub const STRIDE: u64 = 256;
-/// A reader that gets nothing for so long has failed.
+/// Time without a record after which a reader has failed.
 pub const STALLED: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As fast as it goes.
+    /// Sends as fast as possible.
     Produce,
-    /// At a fixed rate.
+    /// Sends at a fixed rate.
     Latency,
-    /// Reads as fast as it goes.
+    /// Reads as fast as possible.
     Consume,
 }
 
@@ -46,22 +46,22 @@ pub struct Work {
     pub topic: String,
     pub partitions: usize,
     pub compression: String,
-    /// `None`: the client's own default.
+    /// `None` stands for the client's own default.
     pub level: Option<i32>,
-    /// `None`: the client's own default.
+    /// `None` stands for the client's own default.
     pub batch_size: Option<usize>,
     pub linger_ms: u64,
     pub keyed: bool,
-    /// Records a second, for `latency`.
+    /// Records per second, for `latency`.
     pub rate: u64,
     pub warmup: Duration,
     pub timed: Duration,
-    /// No more records than these are sent in the timed part, or read in all, whatever the time.
+    /// Maximum number of records that are sent in the timed part, or read in all, whatever the
+    /// time.
     pub records: u64,
-    /// Which of several ways of sending a client has, where it has several.
+    /// Name of the way to send or to read, if a client has several.
     pub api: Option<String>,
-    /// The authority (a PEM file) that the broker's certificate has to be from; `None`: without
-    /// TLS.
+    /// The authority (a PEM file) that issued the broker's certificate; `None` stands for no TLS.
     pub ca: Option<String>,
     pub values: Vec<&'static [u8]>,
     pub keys: Vec<[u8; 8]>,
@@ -74,7 +74,7 @@ impl Work {
             Some("produce") => Mode::Produce,
             Some("latency") => Mode::Latency,
             Some("consume") => Mode::Consume,
-            other => return Err(format!("produce, latency or consume, not {other:?}").into()),
+            other => return Err(format!("the mode is produce, latency or consume, not {other:?}").into()),
         };
         let mut work = Self {
             mode,
@@ -97,7 +97,7 @@ impl Work {
         };
         let (mut size, mut file) = (100_usize, None);
         while let Some(name) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+            let value = args.next().ok_or_else(|| format!("{name} requires a value"))?;
             match name.as_str() {
                 "--bootstrap-server" => work.bootstrap = value,
                 "--topic" => work.topic = value,
@@ -114,10 +114,10 @@ impl Work {
                 "--records" => work.records = value.parse()?,
                 "--api" => work.api = Some(value),
                 "--ca" => work.ca = Some(value),
-                other => return Err(format!("{other} is not known").into()),
+                other => return Err(format!("unknown option {other}").into()),
             }
         }
-        let bytes = fs::read(file.ok_or("--values wants a file")?)?.leak();
+        let bytes = fs::read(file.ok_or("--values requires a file")?)?.leak();
         work.values = bytes.chunks_exact(size).collect();
         if work.values.is_empty() || work.rate == 0 || work.partitions == 0 {
             return Err("nothing to send".into());
@@ -125,18 +125,18 @@ impl Work {
         Ok(work)
     }
 
-    /// The value of the `n`th record.
+    /// Returns the value of the `n`th record.
     pub fn value(&self, n: u64) -> &'static [u8] {
         self.values[(n % self.values.len() as u64) as usize]
     }
 
-    /// The key of the `n`th record.
+    /// Returns the key of the `n`th record.
     pub fn key(&self, n: u64) -> &[u8; 8] {
         &self.keys[(n % KEYS as u64) as usize]
     }
 
-    /// Sends until time or records are up, looking at the clock now and then; gives how many were
-    /// sent.
+    /// Sends until the time has passed or all records are sent, reading the clock every [`STRIDE`]
+    /// records. Returns the number of records sent.
     pub fn until_done(&self, time: Duration, mut send: impl FnMut(u64) -> Result<(), Failure>) -> Result<u64, Failure> {
         let end = Instant::now() + time;
         let mut n = 0;
@@ -150,25 +150,25 @@ impl Work {
         Ok(n)
     }
 
-    /// How many records at most are read before the clock starts: a log that ends leaves as many to
-    /// be timed.
+    /// Returns the maximum number of records read before the clock starts, so that a log with an
+    /// end leaves the other half to be timed.
     pub fn most_to_warm_up(&self) -> u64 {
         self.records / 2
     }
 
-    /// How many are left for the timed part, where so many were read before it.
+    /// Returns the number of records left for the timed part after the warm-up.
     pub fn most_to_time(&self, warmed_up: &Tally) -> u64 {
         self.records.saturating_sub(warmed_up.records)
     }
 
-    /// How many records `latency` sends in that time.
+    /// Returns the number of records that `latency` sends in that time.
     pub fn scheduled(&self, time: Duration) -> u64 {
         ((time.as_secs_f64() * self.rate as f64) as u64).clamp(1, self.records)
     }
 
-    /// Waits, as a thread, until the `n`th record is due; gives the time from which its latency
-    /// counts: that of the call, or, where the sender is behind its schedule, the time at which it
-    /// should have been called.
+    /// Waits, as a thread, until the `n`th record is due. Returns the time from which its latency
+    /// counts: that of the call or, if the sender is behind its schedule, the time at which the
+    /// record was due.
     pub fn wait_until_due(&self, start: Instant, n: u64) -> Instant {
         let due = start + Duration::from_nanos(n * 1_000_000_000 / self.rate);
         match due.checked_duration_since(Instant::now()) {
@@ -185,7 +185,7 @@ fn optional<T: std::str::FromStr>(text: &str) -> Result<Option<T>, T::Err> {
     if text == "default" { Ok(None) } else { text.parse().map(Some) }
 }
 
-/// The `n`th key: eight digits.
+/// Returns the `n`th key: eight digits.
 fn key(n: usize) -> [u8; 8] {
     let mut key = [b'0'; 8];
     for (place, digit) in key.iter_mut().rev().zip(format!("{n}").bytes().rev()) {
@@ -194,7 +194,7 @@ fn key(n: usize) -> [u8; 8] {
     key
 }
 
-/// Times the timed part: real time, and this process's CPU time, user and system.
+/// Measures the timed part: real time, and this process's CPU time, user and system.
 pub struct Clock {
     started: Instant,
     cpu: Duration,
@@ -209,7 +209,7 @@ impl Clock {
         self.started
     }
 
-    /// The timed part is over: all results of these records are there.
+    /// Ends the timed part, once all results of these records have arrived.
     pub fn stop(self, client: &str, version: &str, records: u64) -> Result<Outcome, Failure> {
         let (time, cpu) = (self.started.elapsed(), cpu()?.saturating_sub(self.cpu));
         Ok(Outcome {
@@ -223,7 +223,7 @@ impl Clock {
         })
     }
 
-    /// The timed part of reading is over.
+    /// Ends the timed part of reading.
     pub fn stop_reading(self, client: &str, version: &str, tally: Tally) -> Result<Outcome, Failure> {
         let mut outcome = self.stop(client, version, tally.records)?;
         outcome.tally = Some(tally);
@@ -231,7 +231,7 @@ impl Clock {
     }
 }
 
-/// What a run found.
+/// The result of a run.
 pub struct Outcome {
     client: String,
     version: String,
@@ -275,7 +275,7 @@ impl Outcome {
     }
 }
 
-/// Prints how the run ended.
+/// Prints the result or the error of the run.
 pub fn finish(outcome: Result<Outcome, Failure>) -> ExitCode {
     match outcome.and_then(Outcome::line) {
         Ok(line) => {
@@ -295,7 +295,7 @@ fn cpu() -> Result<Duration, Failure> {
     Ok(Duration::from_micros(u64::try_from(micros.iter().sum::<i64>())?))
 }
 
-/// The most memory that was resident at once.
+/// Returns the peak of the resident memory.
 fn rss_peak_mb() -> Result<f64, Failure> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;

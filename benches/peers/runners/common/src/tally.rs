@@ -1,13 +1,13 @@
-//! What a reader looks at in each record, so that nobody is measured for records that nobody
-//! touches.
+//! The parts that a reader reads of each record, so that no client is measured for records that are
+//! not read.
 
-/// The sums over all values that were read; the driver knows what they have to be.
+/// Sums over all values that were read; the driver knows the expected ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub records: u64,
-    /// The lengths of the values.
+    /// Sum of the lengths of the values.
     pub bytes: u64,
-    /// Their first bytes, added up.
+    /// Sum of their first bytes.
     pub firsts: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Reading through krafka: `poll`, which gives owned records; it compares checksums always.
+//! Reads through krafka: `poll`, which returns owned records; it always compares checksums.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use peers_common::{Clock, Failure, Outcome, STALLED, Tally, Work};
 
 use crate::VERSION;
 
-/// Its defaults of 500 records, fetched ahead and in a poll, are less than one batch: it would wait
-/// for the broker each time.
+/// Its defaults of 500 records, for the read-ahead and for a poll, are less than one batch: it
+/// would wait for the broker each time.
 const MAX_POLL_RECORDS: i32 = 10_000;
-/// Without a bound: `fetch.max.bytes` is one already.
+/// 0 stands for no bound, because `fetch.max.bytes` is a bound already.
 const MAX_BUFFERED_RECORDS: i32 = 0;
 
 pub async fn run(work: &Work, kafka: &Kafka) -> Result<Outcome, Failure> {
@@ -38,7 +38,7 @@ async fn pass(time: Duration, most: u64, consumer: &Consumer) -> Result<Tally, F
     while tally.records < most && Instant::now() < end {
         let records = consumer.poll(STALLED).await?;
         if records.is_empty() {
-            return Err("no record came".into());
+            return Err("no record arrived".into());
         }
         for record in &records {
             tally.look_at(record.value.as_deref());

@@ -1,5 +1,5 @@
-//! The work through krafka: `enqueue`, and every `DeliveryHandle` awaited; there is no callback for
-//! each record.
+//! Runs the work through krafka: `enqueue`, and every `DeliveryHandle` awaited; it has no callback
+//! for each record.
 
 mod consume;
 
@@ -18,11 +18,11 @@ use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
 
 /// The release in Cargo.toml.
 const VERSION: &str = "0.28.1";
-/// How many handles are kept before the older half of them is awaited.
+/// Number of handles that are kept before the older half of them is awaited.
 const KEPT: usize = 1 << 17;
 
-/// One worker beside the program's own thread: with more, every record that travels alone would
-/// wake two of them.
+/// There is one worker thread beside the program's own: with more, every record that is sent alone
+/// would wake two of them.
 #[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     finish(run().await)
@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<Outcome, Failure> {
     let work = Work::from_args()?;
     if let Some(api) = &work.api {
-        return Err(format!("--api {api} is not known").into());
+        return Err(format!("unknown --api {api}").into());
     }
     let mut builder = Kafka::builder(&work.bootstrap).client_id("peers").max_in_flight_requests(5);
     if let Some(ca) = &work.ca {
@@ -77,7 +77,7 @@ fn compression(name: &str) -> Result<Compression, Failure> {
         "snappy" => Compression::Snappy,
         "lz4" => Compression::Lz4,
         "zstd" => Compression::Zstd,
-        other => return Err(format!("compression {other} is not known").into()),
+        other => return Err(format!("unknown compression {other}").into()),
     })
 }
 
@@ -112,8 +112,8 @@ async fn look_at(handle: DeliveryHandle) -> Result<u64, Failure> {
     if result.is_persisted() { Ok(1) } else { Err(format!("a record was not persisted: {result:?}").into()) }
 }
 
-/// Sends from this thread, which sleeps more exactly than a runtime's timer does: nothing else runs
-/// on it. Each handle is awaited by a task of its own, which takes the time.
+/// Sends from this thread, which runs nothing else and sleeps more precisely than a runtime's
+/// timer. Each handle is awaited by a task of its own, which takes the time.
 async fn latency(work: &Work, producer: &Producer) -> Result<Outcome, Failure> {
     latency_pass(work, work.scheduled(work.warmup), producer).await?;
     let clock = Clock::start()?;

@@ -1,5 +1,6 @@
-//! The least that reading can cost: Fetch v13 over one blocking socket, one request ahead of what
-//! is looked at; every batch is checksummed, and its records are walked to their values.
+//! The minimum cost of reading: Fetch v13 over one blocking socket, with the next request sent
+//! before the records of a response are read; every batch is checksummed, and its records are
+//! scanned up to their values.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use peers_common::{Clock, Failure, Outcome, Tally, Work};
 use crate::socket::{Fields, Socket};
 
 const FETCH: (i16, i16) = (1, 13);
-/// `fetch.max.bytes` and `max.partition.fetch.bytes` of the others.
+/// `fetch.max.bytes` and `max.partition.fetch.bytes` of the other clients.
 const MAX_BYTES: i32 = 50 << 20;
 const MAX_PARTITION_BYTES: i32 = 1 << 20;
 const HEADER: usize = 61;
@@ -29,10 +30,10 @@ fn pass(time: Duration, socket: &mut Socket, offsets: &mut [i64]) -> Result<Tall
     loop {
         socket.end(&mut answer)?;
         let slices = slices(&answer, socket.topic_id())?;
-        // Where the next batches begin stands in the headers: so the next request leaves before
-        // these are looked at.
+        // The headers give the next offsets, so that the next request is sent before the records
+        // are read.
         for &(partition, records) in &slices {
-            let offset = offsets.get_mut(partition).ok_or("an answer for a partition that nobody asked for")?;
+            let offset = offsets.get_mut(partition).ok_or("a response for a partition that was not requested")?;
             for batch in batches(records) {
                 *offset = i64::from_be_bytes(array(batch, 0)?) + i64::from(i32::from_be_bytes(array(batch, 23)?)) + 1;
             }
@@ -77,7 +78,7 @@ fn request(topic: [u8; 16], offsets: &[i64]) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
-/// Each partition's records in the answer.
+/// Returns each partition's records in the response.
 fn slices(answer: &[u8], topic: [u8; 16]) -> Result<Vec<(usize, &[u8])>, Failure> {
     let mut fields = Fields(answer);
     fields.take(4)?;
@@ -88,14 +89,14 @@ fn slices(answer: &[u8], topic: [u8; 16]) -> Result<Vec<(usize, &[u8])>, Failure
     let mut slices = Vec::new();
     for _ in 0..fields.count()? {
         if fields.take(16)? != topic {
-            return Err("an answer for another topic".into());
+            return Err("a response for another topic".into());
         }
         for _ in 0..fields.count()? {
             let partition = usize::try_from(i32::from_be_bytes(fields.array()?))?;
             fields.no_error("Fetch")?;
             fields.take(8 + 8 + 8)?; // high watermark, last stable offset, start of the log
             if fields.count()? != 0 {
-                return Err("transactions that were aborted".into());
+                return Err("aborted transactions".into());
             }
             fields.take(4)?; // preferred replica
             slices.push((partition, fields.text()?));
@@ -106,7 +107,7 @@ fn slices(answer: &[u8], topic: [u8; 16]) -> Result<Vec<(usize, &[u8])>, Failure
     Ok(slices)
 }
 
-/// The whole batches; the last may be cut off.
+/// Returns the complete batches; the last one may be truncated.
 fn batches(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = i32::from_be_bytes(array(rest, 8).ok()?);
@@ -138,7 +139,7 @@ fn look_at(batch: &[u8], tally: &mut Tally) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A varint in zigzag form; −1 as the highest number.
+/// Reads a varint in zigzag form; −1 becomes the highest number.
 #[inline]
 fn varint(bytes: &mut &[u8]) -> Result<usize, Failure> {
     let (mut value, mut shift) = (0_u32, 0);

@@ -1,8 +1,7 @@
-//! The least that any client could do, to hold the others against: one thread, one blocking socket,
-//! the requests of Ottla's shape. Each record's bytes are copied once, into the batch in the
-//! request that is sent; each batch is checksummed once; each answer is read and looked at. There
-//! is no partitioner (batch after batch goes to the next partition, with keys too), no table, no
-//! second attempt, and no compression.
+//! The minimum cost of any client, for comparison: one thread, one blocking socket, requests like
+//! Ottla's. Each record's bytes are copied once, into the batch in the request that is sent; each
+//! batch is checksummed once; each response is read and checked. There is no partitioner (each
+//! batch goes to the next partition, with keys too), no table, no retry, and no compression.
 
 mod consume;
 mod request;
@@ -17,7 +16,7 @@ use peers_common::{Clock, Failure, Mode, Outcome, Work, finish};
 
 use crate::{request::Request, socket::Socket};
 
-/// `batch.size`, where the command line says none.
+/// Default of `batch.size`.
 const BATCH_SIZE: usize = 16_384;
 
 fn main() -> ExitCode {
@@ -33,7 +32,7 @@ fn run() -> Result<Outcome, Failure> {
         return Err("the limit is without TLS only".into());
     }
     if let Some(api) = &work.api {
-        return Err(format!("--api {api} is not known").into());
+        return Err(format!("unknown --api {api}").into());
     }
     let mut socket = Socket::open(&work.bootstrap, &work.topic)?;
     if socket.partitions() != work.partitions {
@@ -57,7 +56,7 @@ fn run() -> Result<Outcome, Failure> {
     Ok(clock.stop("limit", env!("CARGO_PKG_VERSION"), sent)?.with_latencies(latencies))
 }
 
-/// Sends for that long, and reads all answers.
+/// Sends for that long, and reads all responses.
 fn produce(work: &Work, time: Duration, socket: &mut Socket, request: &mut Request) -> Result<u64, Failure> {
     let before = socket.delivered();
     let sent = work.until_done(time, |n| {
@@ -74,7 +73,7 @@ fn produce(work: &Work, time: Duration, socket: &mut Socket, request: &mut Reque
     }
 }
 
-/// One record a request, and its answer before the next.
+/// Sends one record per request, and waits for its response before the next.
 fn latency(work: &Work, time: Duration, socket: &mut Socket, request: &mut Request) -> Result<Vec<Duration>, Failure> {
     let (count, before) = (work.scheduled(time), socket.delivered());
     let mut latencies = Vec::with_capacity(count as usize);

@@ -1,5 +1,4 @@
-//! A Produce request as it is put together, in place: one buffer, which is sent as it is and then
-//! used again.
+//! A Produce request, built in place: one buffer, which is sent and then reused.
 
 use std::{
     mem,
@@ -8,50 +7,50 @@ use std::{
 
 use peers_common::Failure;
 
-/// The version that Ottla speaks with Kafka 4, the first that names topics by id.
+/// The version that Ottla uses with Kafka 4, the first that names topics by id.
 pub const VERSION: i16 = 13;
 pub const PRODUCE: i16 = 0;
 pub const CLIENT_ID: &[u8] = b"peers";
 const TIMEOUT_MS: i32 = 30_000;
-/// `max.request.size` of the others.
+/// `max.request.size` of the other clients.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// The header of a batch (v2), where in it the length stands, its checksum, and what the checksum
-/// covers.
+/// Size of a v2 batch's header, and the positions in it of the length, of the checksum, and of the
+/// first byte that the checksum covers.
 const BATCH_HEADER: usize = 61;
 const BATCH_LENGTH: usize = 8;
 const CHECKSUM: usize = 17;
 const CHECKED_FROM: usize = 21;
-/// Lengths that are known only later have these many bytes, whatever they say; varints may be
-/// longer than they have to be.
+/// Bytes of the lengths that are known only later; a varint may be longer than its value needs.
 const COUNT_SIZE: usize = 2;
 const LENGTH_SIZE: usize = 3;
 const MAX_LENGTH: usize = (1 << (7 * LENGTH_SIZE)) - 1;
-/// Above what is in a record beside its key and value: five varints, the attributes, no headers.
+/// Upper bound of a record's bytes beside its key and value: five varints, the attributes, no
+/// headers.
 const MAX_RECORD_OVERHEAD: usize = 5 * 5 + 2;
 
-/// Who sends: what idempotence asks for.
+/// The producer id and epoch, which idempotence requires.
 #[derive(Clone, Copy)]
 pub struct Producer {
     pub id: i64,
     pub epoch: i16,
 }
 
-/// The batch of one partition, by how many records are in it.
+/// The batches of a request: partition and number of records.
 pub type Sent = Vec<(i32, u32)>;
 
 pub struct Request {
     producer: Producer,
     batch_size: usize,
     bytes: Vec<u8>,
-    /// As every request begins: with its length, up to its count of partitions.
+    /// The beginning of every request: from its length to its number of partitions.
     head: Vec<u8>,
     /// The batches that are closed.
     closed: Sent,
     /// The next sequence number of each partition.
     sequences: Vec<i32>,
     partition: usize,
-    /// Where the open batch's header stands.
+    /// Position of the open batch's header.
     batch: Option<usize>,
     records: u32,
 }
@@ -83,7 +82,7 @@ impl Request {
         })
     }
 
-    /// Whether this record would make it a batch too many.
+    /// Returns true if this record would need a batch for which the request has no room.
     #[inline]
     pub fn is_full(&self, key: Option<&[u8]>, value: &[u8]) -> bool {
         !self.fits(key, value)
@@ -105,7 +104,7 @@ impl Request {
             self.open()?;
         }
         let mut start = [0; 32];
-        // Attributes, and the same timestamp as the batch's.
+        // Attributes, and a timestamp delta of 0.
         let mut at = 2;
         at += put_varint(&mut start[at..], self.records as i32);
         at += put_varint(&mut start[at..], key.map_or(-1, |key| key.len() as i32));
@@ -143,7 +142,7 @@ impl Request {
         Ok(())
     }
 
-    /// Closes the open batch: what was left open in its header, and its checksum.
+    /// Closes the open batch: fills in the rest of its header, and its checksum.
     fn close(&mut self) -> Result<(), Failure> {
         let Some(begin) = self.batch.take() else { return Ok(()) };
         let (records, size) = (mem::take(&mut self.records), self.bytes.len() - begin);
@@ -160,13 +159,13 @@ impl Request {
         self.bytes.push(0); // no tagged fields
         self.closed.push((self.partition as i32, records));
         let sequence = &mut self.sequences[self.partition];
-        // After the largest comes 0.
+        // The largest sequence number is followed by 0.
         *sequence = sequence.wrapping_add(records as i32) & i32::MAX;
         self.partition = (self.partition + 1) % self.sequences.len();
         Ok(())
     }
 
-    /// The request as it is to be sent, and what is in it; `None` when that is nothing.
+    /// Returns the finished request and its batches, or `None` if there are none.
     pub fn finish(&mut self, correlation: i32) -> Result<Option<(&[u8], Sent)>, Failure> {
         self.close()?;
         if self.closed.is_empty() {
@@ -188,7 +187,7 @@ impl Request {
     }
 }
 
-/// The header of a request (v2), with correlation id 0.
+/// Appends the header of a request (v2), with correlation id 0.
 pub fn put_header(bytes: &mut Vec<u8>, key: i16, version: i16) {
     bytes.extend(key.to_be_bytes());
     bytes.extend(version.to_be_bytes());
@@ -198,7 +197,7 @@ pub fn put_header(bytes: &mut Vec<u8>, key: i16, version: i16) {
     bytes.push(0); // no tagged fields
 }
 
-/// A varint in zigzag form; gives how many bytes it has.
+/// Writes a varint in zigzag form; returns its size.
 #[inline]
 fn put_varint(bytes: &mut [u8], value: i32) -> usize {
     let mut rest = ((value << 1) ^ (value >> 31)) as u32;
@@ -212,7 +211,7 @@ fn put_varint(bytes: &mut [u8], value: i32) -> usize {
     at + 1
 }
 
-/// An unsigned varint that fills all of these bytes.
+/// Writes an unsigned varint that fills all of these bytes.
 fn put_padded(bytes: &mut [u8], value: usize) {
     let last = bytes.len() - 1;
     for (at, byte) in bytes.iter_mut().enumerate() {

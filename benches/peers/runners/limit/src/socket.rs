@@ -1,4 +1,4 @@
-//! The one connection: what has to be asked before, requests out, answers in.
+//! The one connection: the initial requests, then requests out and responses in.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use crate::request::{Producer, Request, Sent, put_header};
 const IN_FLIGHT: usize = 5;
 const METADATA: (i16, i16) = (3, 12);
 const INIT_PRODUCER_ID: (i16, i16) = (22, 2);
-/// Longer answers are none.
+/// Maximum size of a response; a larger one is an error.
 const MAX_ANSWER: usize = 1 << 27;
 
 pub struct Socket {
@@ -32,7 +32,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Connects, and asks for the topic and for a producer id.
+    /// Connects, and requests the topic's metadata and a producer id.
     pub fn open(address: &str, topic: &str) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -65,7 +65,7 @@ impl Socket {
         self.producer
     }
 
-    /// How many records were acknowledged.
+    /// Returns the number of acknowledged records.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
@@ -123,7 +123,7 @@ impl Socket {
         self.read_frame()
     }
 
-    /// Sends a request whose answer is read by `end`.
+    /// Sends a request; `end` reads its response.
     pub fn begin(&mut self, (key, version): (i16, i16), body: &[u8]) -> Result<(), Failure> {
         let mut frame = vec![0; 4];
         put_header(&mut frame, key, version);
@@ -133,15 +133,15 @@ impl Socket {
         Ok(self.stream.write_all(&frame)?)
     }
 
-    /// Reads an answer, and gives it in exchange for an old one.
+    /// Reads a response into `answer` and reuses its buffer.
     pub fn end(&mut self, answer: &mut Vec<u8>) -> Result<(), Failure> {
         self.read_frame()?;
         mem::swap(answer, &mut self.answer);
         Ok(())
     }
 
-    /// Sends what the request holds, if anything; where too many are in flight, reads the oldest's
-    /// answer first.
+    /// Sends the request, if it has any records. If too many are in flight, it reads the oldest
+    /// response first.
     pub fn send(&mut self, request: &mut Request) -> Result<(), Failure> {
         while self.in_flight.len() >= IN_FLIGHT {
             self.read_answer()?;
@@ -163,34 +163,35 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads the oldest request's answer: each of its partitions has to be in it, without an error.
+    /// Reads the response to the oldest request: it must contain each of its partitions, without an
+    /// error.
     fn read_answer(&mut self) -> Result<(), Failure> {
         self.read_frame()?;
-        let (correlation, mut sent) = self.in_flight.pop_front().ok_or("an answer to nothing")?;
+        let (correlation, mut sent) = self.in_flight.pop_front().ok_or("a response without a request")?;
         let mut fields = Fields(&self.answer);
         if i32::from_be_bytes(fields.array()?) != correlation {
-            return Err("an answer to another request".into());
+            return Err("a response to another request".into());
         }
         fields.tags()?;
         for _ in 0..fields.count()? {
             if fields.take(16)? != self.topic_id {
-                return Err("an answer for another topic".into());
+                return Err("a response for another topic".into());
             }
             for _ in 0..fields.count()? {
                 let partition = i32::from_be_bytes(fields.array()?);
                 fields.no_error("Produce")?;
                 fields.take(8 + 8 + 8)?; // offset, time, start of the log
                 if fields.count()? != 0 {
-                    return Err("records at fault".into());
+                    return Err("records that the broker refused".into());
                 }
                 fields.text()?;
                 fields.tags()?;
-                let at = sent.iter().position(|(of, _)| *of == partition).ok_or("an answer for another partition")?;
+                let at = sent.iter().position(|(of, _)| *of == partition).ok_or("a response for another partition")?;
                 self.delivered += u64::from(sent.swap_remove(at).1);
             }
             fields.tags()?;
         }
-        if sent.is_empty() { Ok(()) } else { Err(format!("no answer for {} partitions", sent.len()).into()) }
+        if sent.is_empty() { Ok(()) } else { Err(format!("no response for {} partitions", sent.len()).into()) }
     }
 
     fn read_frame(&mut self) -> Result<(), Failure> {
@@ -198,7 +199,7 @@ impl Socket {
         self.reader.read_exact(&mut length)?;
         let length = usize::try_from(i32::from_be_bytes(length))?;
         if length > MAX_ANSWER {
-            return Err(format!("an answer of {length} bytes").into());
+            return Err(format!("a response of {length} bytes").into());
         }
         self.answer.resize(length, 0);
         self.reader.read_exact(&mut self.answer)?;
@@ -206,12 +207,12 @@ impl Socket {
     }
 }
 
-/// The fields of an answer that were not read yet.
+/// The fields of a response that were not read yet.
 pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Failure> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or("an answer ends too early")?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or("a response ends too early")?;
         self.0 = rest;
         Ok(taken)
     }
@@ -232,12 +233,12 @@ impl<'a> Fields<'a> {
         Err("a varint does not end".into())
     }
 
-    /// The length of an array; null has none.
+    /// Reads the length of an array; null counts as 0.
     pub fn count(&mut self) -> Result<usize, Failure> {
         Ok(self.varint()?.saturating_sub(1))
     }
 
-    /// A text, or null.
+    /// Reads a text, or null.
     pub fn text(&mut self) -> Result<&'a [u8], Failure> {
         let length = self.count()?;
         self.take(length)

@@ -1,5 +1,5 @@
-//! Reading through Ottla. `--api`: `poll` (the default: records that borrow) or `recv` (owned, one
-//! by one).
+//! Reads through Ottla. `--api`: `poll` (the default: borrowed records) or `recv` (owned, one by
+//! one).
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn pass(work: &Work, time: Duration, most: u64, consumer: &Consumer) -> Re
     match work.api.as_deref() {
         None | Some("poll") => poll(time, most, consumer).await,
         Some("recv") => recv(time, most, consumer).await,
-        Some(other) => Err(format!("--api {other} is not known").into()),
+        Some(other) => Err(format!("unknown --api {other}").into()),
     }
 }
 
@@ -35,7 +35,7 @@ async fn poll(time: Duration, most: u64, consumer: &Consumer) -> Result<Tally, F
     while tally.records < most && Instant::now() < end {
         let records = consumer.poll(STALLED).await?;
         if records.is_empty() {
-            return Err("no record came".into());
+            return Err("no record arrived".into());
         }
         for record in &records {
             tally.look_at(record.value());

@@ -1,6 +1,6 @@
-//! The work through Ottla. `--api`: `callback` (`try_send`, results by `on_delivery`), `delivery`
-//! (`try_send`, every `Delivery` awaited) or `batch` (`send_batch` of 500 records, its results
-//! looked at). For `consume`: `poll` (the default) or `recv`.
+//! Runs the work through Ottla. `--api`: `callback` (`try_send`, results by `on_delivery`),
+//! `delivery` (`try_send`, every `Delivery` awaited) or `batch` (`send_batch` of 500 records, its
+//! results checked). For `consume`: `poll` (the default) or `recv`.
 
 mod consume;
 
@@ -14,13 +14,13 @@ use std::{
 use ottla::{producer::{Deliveries, TrySendError}, Delivery, ErrorKind, Producer, Record};
 use peers_common::{Clock, Counter, Failure, Mode, Outcome, Work, finish};
 
-/// How many deliveries are kept before the older half of them is awaited.
+/// Number of deliveries that are kept before the older half of them is awaited.
 const KEPT: usize = 1 << 17;
 /// Records of one `send_batch`.
 const AT_ONCE: u64 = 500;
 
-/// One worker beside the program's own thread: with more, every record that travels alone would
-/// wake two of them.
+/// There is one worker thread beside the program's own: with more, every record that is sent alone
+/// would wake two of them.
 #[tokio::main(worker_threads = 1)]
 async fn main() -> ExitCode {
     finish(run().await)
@@ -65,7 +65,7 @@ fn properties(work: &Work) -> Vec<(&'static str, String)> {
     properties
 }
 
-/// The properties of a connection over TLS, if it is to be one.
+/// Returns the properties of a connection over TLS, if the work uses TLS.
 fn tls(work: &Work) -> Vec<(&'static str, String)> {
     let Some(ca) = &work.ca else { return Vec::new() };
     vec![
@@ -92,7 +92,7 @@ async fn pass(work: &Work, time: Duration, producer: &Producer, api: &str, resul
         "callback" => callback(work, time, producer).await?,
         "delivery" => delivery(work, time, producer).await?,
         "batch" => batch(work, time, producer).await?,
-        other => return Err(format!("--api {other} is not known").into()),
+        other => return Err(format!("unknown --api {other}").into()),
     };
     let outstanding = producer.flush(Duration::from_secs(60)).await;
     let (delivered, failed) = (results.delivered() - before, results.failed());
@@ -102,7 +102,7 @@ async fn pass(work: &Work, time: Duration, producer: &Producer, api: &str, resul
     Ok(sent)
 }
 
-/// Sends what could not be sent at once: only when the buffer is full does it wait.
+/// Sends a record that `try_send` refused. It waits only if the buffer is full.
 #[cold]
 async fn wait(producer: &Producer, refused: TrySendError<'_>) -> Result<Delivery, Failure> {
     match refused.error().kind() {
@@ -174,14 +174,14 @@ async fn look_at(deliveries: Deliveries) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sends from a thread of its own, which sleeps more exactly than a runtime's timer does; the time
-/// of each result is taken by the callback.
+/// Sends from a thread of its own, which sleeps more precisely than a runtime's timer; the callback
+/// takes the time of each result.
 async fn latency(work: Work) -> Result<Outcome, Failure> {
     let (done, ends) = mpsc::channel::<(u64, Instant, bool)>();
     let producer = Producer::builder(work.bootstrap.as_str())
         .properties(properties(&work))
         .on_delivery(move |report| {
-            // The receiver lives until the end; tags are given to all records.
+            // The receiver lives until the end, and all records have tags.
             let _ = done.send((report.tag.unwrap_or(u64::MAX), Instant::now(), report.result.is_ok()));
         })
         .build()

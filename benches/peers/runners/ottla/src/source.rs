@@ -1,12 +1,11 @@
-//! What all consumers read from: a broker of the testkit that serves the same batches for ever, at
-//! offsets that go on.
+//! The source of all reading cases: a broker of the testkit that serves the same batches without
+//! end, at increasing offsets.
 //!
 //! ```sh
 //! source --topic perf --partitions 4 --values FILE --size 100 --compression lz4 --tls false
 //! ```
-//! With `--tls true` it has the testkit's certificate, and speaks TLS 1.3 only. It prints its
-//! address, and ends when its standard input does, after a line that says how large the batches
-//! are.
+//! With `--tls true` it has the testkit's certificate, and accepts TLS 1.3 only. It prints its
+//! address, and ends when its standard input does, after a line with the size of the batches.
 
 use std::{fs, process::ExitCode};
 
@@ -18,7 +17,7 @@ use ottla::{
 use peers_common::Failure;
 use tokio::io::AsyncReadExt;
 
-/// Bytes of values in a batch: as many as well-filled producers write.
+/// Bytes of values in a batch, like in the batches of busy producers.
 const BATCH: usize = 64 * 1024;
 
 #[tokio::main]
@@ -37,7 +36,7 @@ async fn run() -> Result<(), Failure> {
         ("perf".to_owned(), 1, 100_usize, Compression::None, None, false);
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+        let value = args.next().ok_or_else(|| format!("{name} requires a value"))?;
         match name.as_str() {
             "--topic" => topic = value,
             "--partitions" => partitions = value.parse()?,
@@ -45,10 +44,10 @@ async fn run() -> Result<(), Failure> {
             "--compression" => compression = value.parse()?,
             "--values" => file = Some(value),
             "--tls" => tls = value.parse()?,
-            other => return Err(format!("{other} is not known").into()),
+            other => return Err(format!("unknown option {other}").into()),
         }
     }
-    let values = fs::read(file.ok_or("--values wants a file")?)?;
+    let values = fs::read(file.ok_or("--values requires a file")?)?;
     if size == 0 || values.len() < size {
         return Err("nothing to serve".into());
     }
@@ -70,7 +69,7 @@ fn batches(topic: &str, values: &[u8], size: usize, compression: Compression) ->
     let values: Vec<&[u8]> = values.chunks_exact(size).collect();
     let mut batches = Vec::new();
     for values in values.chunks((BATCH / size).max(1)) {
-        // All of one time, as if they had been sent together.
+        // All records have one timestamp, as if they had been sent together.
         let records: Vec<Record<'_>> =
             values.iter().map(|value| Record::to(topic).with_value(*value).with_timestamp_millis(1_700_000_000_000)).collect();
         batches.push(batch(&records, compression)?);

@@ -1,4 +1,4 @@
-//! Reading through librdkafka: a `BaseConsumer`, polled record by record; its records borrow from
+//! Reads through librdkafka: a `BaseConsumer`, polled record by record; its records borrow from
 //! librdkafka's.
 
 use std::time::{Duration, Instant};
@@ -12,13 +12,13 @@ use rdkafka::{
 
 pub fn run(work: &Work) -> Result<Outcome, Failure> {
     if let Some(api) = &work.api {
-        return Err(format!("--api {api} is not known").into());
+        return Err(format!("unknown --api {api}").into());
     }
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &work.bootstrap)
         .set("client.id", "peers")
-        // It is asked for, though nothing is committed.
+        // librdkafka requires a group, though nothing is committed.
         .set("group.id", "peers")
         .set("enable.auto.commit", "false")
         .set("check.crcs", "true");
@@ -39,7 +39,7 @@ fn pass(time: Duration, most: u64, consumer: &BaseConsumer) -> Result<Tally, Fai
     let mut tally = Tally::default();
     let end = Instant::now() + time;
     while tally.records < most && (tally.records % STRIDE != 0 || Instant::now() < end) {
-        let message = consumer.poll(STALLED).ok_or("no record came")??;
+        let message = consumer.poll(STALLED).ok_or("no record arrived")??;
         tally.look_at(message.payload());
     }
     Ok(tally)

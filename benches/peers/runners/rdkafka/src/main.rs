@@ -1,6 +1,6 @@
-//! The work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a
-//! `ThreadedProducer`, whose own thread serves the delivery callbacks) or `base` (a `BaseProducer`,
-//! polled by the thread that sends).
+//! Runs the work through librdkafka, by the `rdkafka` crate. `--api`: `threaded` (the default: a
+//! `ThreadedProducer`, which serves the delivery callbacks on a thread of its own) or `base` (a
+//! `BaseProducer`, polled by the thread that sends).
 
 mod consume;
 
@@ -19,9 +19,9 @@ use rdkafka::{
     util::get_rdkafka_version,
 };
 
-/// How long one wait for callbacks is, where the queue is full and at the end.
+/// Duration of one wait for callbacks, when the queue is full and at the end.
 const WAIT: Duration = Duration::from_millis(1);
-/// How many records are sent between two polls of a `BaseProducer`.
+/// Number of records between two polls of a `BaseProducer`.
 const POLL_EVERY: u64 = 1_000;
 
 fn main() -> ExitCode {
@@ -36,19 +36,19 @@ fn run() -> Result<Outcome, Failure> {
     match work.api.as_deref() {
         None | Some("threaded") => measure::<ThreadedProducer<Results>>(&work),
         Some("base") => measure::<BaseProducer<Results>>(&work),
-        Some(other) => Err(format!("--api {other} is not known").into()),
+        Some(other) => Err(format!("unknown --api {other}").into()),
     }
 }
 
-/// What of the two producers is used here.
+/// The methods of the two producers that are used here.
 trait Sends: Producer<Results> + FromClientConfigAndContext<Results> {
-    /// Gives the record back where it is refused.
+    /// Sends a record, or returns it if it is refused.
     fn produce<'a>(&self, record: Sending<'a>) -> Option<(KafkaError, Sending<'a>)>;
-    /// Serves callbacks, where no other thread does.
+    /// Serves callbacks, if no other thread does.
     fn serve(&self, wait: Duration);
-    /// Waits a little, until there may be room or results.
+    /// Waits a little for room in the queue or for results.
     fn wait(&self);
-    /// Whether callbacks are served by `serve` alone.
+    /// True if only `serve` serves callbacks.
     const SERVED_HERE: bool;
 }
 
@@ -84,7 +84,7 @@ impl Sends for BaseProducer<Results> {
     }
 }
 
-/// Gets every record's result.
+/// Receives every record's result.
 #[derive(Clone, Default)]
 struct Results(Arc<Inner>);
 
@@ -92,7 +92,7 @@ struct Results(Arc<Inner>);
 struct Inner {
     counter: Counter,
     first_error: Mutex<Option<KafkaError>>,
-    /// Where `latency` wants to know when.
+    /// The sender of the times of results, for `latency`.
     ends: Option<mpsc::Sender<(usize, Instant, bool)>>,
 }
 
@@ -139,7 +139,7 @@ fn config(work: &Work) -> ClientConfig {
         .set("max.in.flight.requests.per.connection", "5")
         .set("linger.ms", work.linger_ms.to_string())
         .set("compression.type", &work.compression)
-        // The partitions that Java's client and Ottla choose.
+        // The partitioner of Java's client and of Ottla.
         .set("partitioner", "murmur2_random");
     if let Some(bytes) = work.batch_size {
         config.set("batch.size", bytes.to_string());
@@ -151,8 +151,8 @@ fn config(work: &Work) -> ClientConfig {
     config
 }
 
-/// TLS, if it is to be: the version is what the broker offers, 1.3. librdkafka compares the host
-/// name by default.
+/// Sets TLS, if the work uses it. The version is the broker's, 1.3. librdkafka checks the host name
+/// by default.
 fn tls(work: &Work, config: &mut ClientConfig) {
     if let Some(ca) = &work.ca {
         config.set("security.protocol", "ssl").set("ssl.ca.location", ca);
@@ -166,7 +166,7 @@ fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
     let producer = P::from_config_and_context(&config(work), results.clone())?;
     let metadata = producer.client().fetch_metadata(Some(&work.topic), Duration::from_secs(10))?;
     if metadata.topics().iter().all(|topic| topic.partitions().len() != work.partitions) {
-        return Err(format!("{} has not {} partitions", work.topic, work.partitions).into());
+        return Err(format!("{} does not have {} partitions", work.topic, work.partitions).into());
     }
     let pass = |time: Duration| match work.mode {
         Mode::Produce => produce(work, time, &producer, &results).map(|sent| (sent, Vec::new())),
@@ -203,8 +203,8 @@ fn produce<P: Sends>(work: &Work, time: Duration, producer: &P, results: &Result
             }
         }
     })?;
-    // Not `flush`: it looks at the queue only every 100 ms, and those would count as the client's
-    // time.
+    // `flush` is not used, because it checks the queue only every 100 ms, which would count as the
+    // client's time.
     let end = Instant::now() + Duration::from_secs(60);
     while results.delivered() - before < sent && results.failed() == 0 && Instant::now() < end {
         producer.wait();
@@ -217,7 +217,7 @@ fn produce<P: Sends>(work: &Work, time: Duration, producer: &P, results: &Result
     }
 }
 
-/// Sends from this thread; the time of each result is taken by the callback.
+/// Sends from this thread; the callback takes the time of each result.
 fn latency<P: Sends>(
     work: &Work,
     time: Duration,
@@ -225,7 +225,7 @@ fn latency<P: Sends>(
     ends: &mpsc::Receiver<(usize, Instant, bool)>,
 ) -> Result<Vec<Duration>, Failure> {
     if P::SERVED_HERE {
-        return Err("latency is measured with --api threaded only: nobody would serve callbacks in between".into());
+        return Err("latency is measured with --api threaded only: no thread would serve callbacks in between".into());
     }
     let count = work.scheduled(time);
     let mut from = Vec::with_capacity(count as usize);

@@ -21,11 +21,11 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 import org.apache.kafka.common.utils.AppInfoParser;
 
-/** The work through the Java client: send, results by callback. Command line and output are those of runners/common. */
+/** Runs the work through the Java client: send, results by callback. Command line and output: see runners/common. */
 public final class Peers {
-    /** How many different keys there are. */
+    /** Number of different keys. */
     private static final int KEYS = 10_000;
-    /** How many records are sent between two looks at the clock. */
+    /** Number of records between two readings of the clock. */
     private static final long STRIDE = 256;
 
     public static void main(String[] args) {
@@ -74,7 +74,7 @@ public final class Peers {
             properties.put("batch.size", work.batchSize.toString());
         }
         if (work.level != null) {
-            // Of snappy and none there is no such property: it is then ignored, as by the other clients.
+            // snappy and none have no such property: it is then ignored, as by the other clients.
             properties.put("compression." + work.compression + ".level", work.level.toString());
         }
         work.putTls(properties);
@@ -111,7 +111,7 @@ public final class Peers {
         return sent;
     }
 
-    /** Sends at the rate; gives what every record took, in nanoseconds. */
+    /** Sends at the rate; returns the latency of every record, in nanoseconds. */
     private static long[] paced(Work work, KafkaProducer<byte[], byte[]> producer, int count) throws InterruptedException {
         long[] from = new long[count];
         long[] ends = new long[count];
@@ -147,23 +147,23 @@ public final class Peers {
         String bootstrap = "";
         String topic = "perf";
         String compression = "none";
-        /** Null: the client's own default. */
+        /** Null for the client's own default. */
         Integer level;
-        /** Null: the client's own default. */
+        /** Null for the client's own default. */
         Integer batchSize;
         boolean keyed;
-        /** Records a second, for latency. */
+        /** Records per second, for latency. */
         long rate = 2_000;
         Duration warmup = Duration.ofMillis(300);
         Duration timed = Duration.ofMillis(1_500);
-        /** No more records than these are sent in one part, or read in all, whatever the time. */
+        /** Maximum number of records that are sent in one part, or read in all, whatever the time. */
         long records = Long.MAX_VALUE;
-        /** The authority (a PEM file) that the broker's certificate has to be from; null: without TLS. */
+        /** The authority (a PEM file) that issued the broker's certificate; null for no TLS. */
         String ca;
         final byte[][] values;
         final byte[][] keys = new byte[KEYS][];
 
-        /** TLS, if it is to be; the client compares the host name by default. */
+        /** Sets TLS, if the work uses it; the client verifies the host name by default. */
         void putTls(Properties properties) {
             if (ca != null) {
                 properties.put("security.protocol", "SSL");
@@ -204,10 +204,10 @@ public final class Peers {
                     case "--ca" -> ca = value;
                     case "--api" -> {
                         if (!value.equals("callback")) {
-                            throw new IllegalArgumentException("--api " + value + " is not known");
+                            throw new IllegalArgumentException("unknown --api " + value);
                         }
                     }
-                    default -> throw new IllegalArgumentException(args[at] + " is not known");
+                    default -> throw new IllegalArgumentException("unknown option " + args[at]);
                 }
             }
             if (file == null) {
@@ -254,15 +254,15 @@ public final class Peers {
             return keys[(int) (n % KEYS)];
         }
 
-        /** How many records latency sends in that time. */
+        /** Returns the number of records that latency sends in that time. */
         int scheduled(Duration time) {
             long count = Math.max((long) (time.toNanos() / 1e9 * rate), 1);
             return Math.toIntExact(Math.min(count, records));
         }
 
         /**
-         * Waits until the nth record is due; gives the time from which its latency counts: that of the call, or, where the
-         * sender is behind its schedule, the time at which it should have been called.
+         * Waits until the nth record is due. Returns the time from which its latency counts: that of the call or, if the
+         * sender is behind its schedule, the time at which the record was due.
          */
         long waitUntilDue(long start, long n) {
             long due = start + n * 1_000_000_000L / rate;
@@ -277,19 +277,19 @@ public final class Peers {
         }
     }
 
-    /** Times the timed part: real time, and this process's CPU time, user and system, that of compiler and collector too. */
+    /** Measures the timed part: real time, and this process's CPU time with that of compiler and collector. */
     static final class Clock {
         private final OperatingSystemMXBean system =
                 (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
         private final long cpu = system.getProcessCpuTime();
         private final long started = System.nanoTime();
 
-        /** The timed part is over, all results of these records are there. */
+        /** Ends the timed part, once all results of these records have arrived; returns the line to print. */
         String line(long records, long[] latencies) throws IOException {
             return line(records, latencies, "");
         }
 
-        /** The same with more fields, each after a comma. */
+        /** Like the method above, with more fields, each after a comma. */
         String line(long records, long[] latencies, String more) throws IOException {
             double seconds = (System.nanoTime() - started) / 1e9;
             double micros = (system.getProcessCpuTime() - cpu) / 1e3;
@@ -318,7 +318,7 @@ public final class Peers {
             return "\"" + name + "\":" + String.format(Locale.ROOT, format, value);
         }
 
-        /** The most memory that was resident at once. */
+        /** Returns the peak of the resident memory. */
         private static double rssPeakMb() throws IOException {
             for (String line : Files.readAllLines(Path.of("/proc/self/status"))) {
                 if (line.startsWith("VmHWM:")) {

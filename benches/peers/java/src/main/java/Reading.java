@@ -8,9 +8,9 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
-/** Reading through the Java client: assign and poll. */
+/** Reads through the Java client: assign and poll. */
 final class Reading {
-    /** A reader that gets nothing for so long has failed. */
+    /** Time without a record after which a reader has failed. */
     private static final Duration STALLED = Duration.ofSeconds(20);
 
     private long records;
@@ -31,7 +31,7 @@ final class Reading {
                     .toList();
             consumer.assign(all);
             consumer.seekToBeginning(all);
-            // A log that ends leaves as many records to be timed as were read before.
+            // At most half of a log with an end is read before the clock starts, so that the other half is timed.
             Reading warmed = new Reading();
             warmed.read(consumer, work.warmup, work.records / 2);
             Reading timed = new Reading();
@@ -47,7 +47,7 @@ final class Reading {
         while (records < most && System.nanoTime() - end < 0) {
             ConsumerRecords<byte[], byte[]> polled = consumer.poll(STALLED);
             if (polled.isEmpty()) {
-                throw new IllegalStateException("no record came");
+                throw new IllegalStateException("no record arrived");
             }
             for (ConsumerRecord<byte[], byte[]> record : polled) {
                 lookAt(record.value());
