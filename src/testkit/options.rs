@@ -149,6 +149,28 @@ impl Options {
         self
     }
 
+    /// Makes the cluster an older Kafka: it serves these requests alone, each up to its version, as
+    /// an older broker's ApiVersions response lists them. Requests that the testkit does not know
+    /// are left out. ApiVersions itself is always served.
+    ///
+    /// ```
+    /// use ottla::{ApiKey, testkit::Options};
+    ///
+    /// // Enough of Kafka 1.1 for a producer.
+    /// let old = [(ApiKey::Produce, 5), (ApiKey::Metadata, 5), (ApiKey::InitProducerId, 0)];
+    /// let options = Options::new().max_versions(old);
+    /// ```
+    pub fn max_versions(mut self, versions: impl IntoIterator<Item = (ApiKey, i16)>) -> Self {
+        let listed: BTreeMap<ApiKey, i16> = versions.into_iter().collect();
+        for key in super::api::served_keys().filter(|key| *key != ApiKey::ApiVersions) {
+            self.max_versions.insert(key, listed.get(&key).copied().unwrap_or(-1));
+        }
+        if let Some(version) = listed.get(&ApiKey::ApiVersions) {
+            self.max_versions.insert(ApiKey::ApiVersions, *version);
+        }
+        self
+    }
+
     /// A finalized feature that ApiVersions tells of, e.g. `transaction.version` at level 2
     /// (default: none).
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {

@@ -108,6 +108,11 @@ pub(crate) static SERVED: [Served; 26] = serve![
     ConsumerGroupDescribeRequest => |request, _| consumer_group_describe::ConsumerGroupDescribe(request),
 ];
 
+/// Returns the keys of all requests that the testkit can serve.
+pub(crate) fn served_keys() -> impl Iterator<Item = ApiKey> {
+    SERVED.iter().map(|served| served.key)
+}
+
 /// The versions of a request that the cluster offers; `None` where it does not serve it.
 pub(crate) fn versions(key: ApiKey, options: &Options) -> Option<(i16, i16)> {
     let served = SERVED.iter().find(|served| served.key == key)?;

@@ -23,6 +23,7 @@ use crate::{
             offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
             produce_request::{PartitionProduceData, TopicProduceData},
         },
+        protocol::Request as _,
     },
 };
 #[cfg(feature = "zstd")]
@@ -46,6 +47,21 @@ fn partitions(response: &FetchResponse) -> Vec<&PartitionData> {
 
 fn size(partition: &PartitionData) -> usize {
     partition.records.as_ref().map_or(0, Bytes::len)
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_kafka_serves_listed_requests_only() {
+    let old = [(ApiKey::Produce, 5), (ApiKey::Metadata, 5), (ApiKey::InitProducerId, 0)];
+    let cluster = cluster(Options::new().max_versions(old)).await;
+    let response = Client::to(&cluster, 1).await.call(&ApiVersionsRequest::default(), 0).await;
+    let served: Vec<_> = response.api_keys.iter().map(|api| (api.api_key, api.max_version)).collect();
+    let newest = ApiVersionsRequest::VERSIONS.1;
+    assert_eq!(served, [(0, 5), (3, 5), (18, newest), (22, 0)]);
+
+    cluster.create_topic("t", 1).unwrap();
+    let producer = cluster.producer().build().await.unwrap();
+    let sent = producer.send(Record::to("t").with_value("v")).await.unwrap();
+    assert_eq!(sent.await.unwrap().offset, Some(0));
 }
 
 #[tokio::test(start_paused = true)]
