@@ -27,7 +27,7 @@
 //! requests in flight there are answered.
 //!
 //! Secrets are kept as [`Secret`]s: never shown, and zeroed when they are dropped. A client's
-//! private key is zeroed, too, in every form that it has on its way to the built-in cryptography
+//! private key is zeroed, too, in every form that it has on its way to the built-in crypto provider
 //! and inside it. Two copies are not zeroed: the key of a PKCS#12 store (`p12-keystore` frees it
 //! without zeroing) and the key that a custom crypto provider keeps.
 

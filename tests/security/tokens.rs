@@ -159,7 +159,7 @@ async fn slow_endpoint_causes_timeout_error() {
     let source = oidc(&network).timeouts(SECOND, 2 * SECOND);
     let error = admin(&cluster, security(source)).await.list_topics().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("its answer took longer than 2000 ms"), "{error}");
+    assert!(error.to_string().contains("the response took longer than 2000 ms"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
