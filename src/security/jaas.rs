@@ -75,7 +75,7 @@ impl Jaas {
         self.options.iter().any(|(name, _)| name.starts_with(prefix))
     }
 
-    /// Returns the options whose names begin with `prefix`, without the prefix.
+    /// Returns the options with names that begin with `prefix`; the names are returned without it.
     pub(crate) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let named = self.options.iter().enumerate();
         let named = named.filter_map(move |(at, (name, _))| Some((at, name.strip_prefix(prefix)?)));

@@ -17,10 +17,9 @@
 //! return at once. The client goes on trying, because a password, a token or a user at the broker
 //! may be corrected meanwhile, but rarely, so that no account is locked: after a refused login no
 //! connection of the client logs in for 10 s, and the wait doubles with each further refusal, up to
-//! ten minutes. If only one broker refuses a login that the others accept, or its certificate is
-//! not accepted, only the connections to that broker wait, up to a minute. Each refused login is
-//! logged as one WARN. `socket.connection.setup.timeout.ms` limits connecting, TLS and SASL
-//! together.
+//! ten minutes. If a broker refuses a login that the others accept, or its certificate is not
+//! accepted, only the connections to that broker wait, up to a minute. Each refused login is logged
+//! as one WARN. `socket.connection.setup.timeout.ms` limits connecting, TLS and SASL together.
 //!
 //! If a broker limits the time for which an authentication is valid (`connections.max.reauth.ms`,
 //! or the token's expiry), the client authenticates again on the same connection (KIP-368) once the

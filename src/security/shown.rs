@@ -32,7 +32,8 @@ impl<T> Deref for Hidden<T> {
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct FilePath(PathBuf);
 
-/// File extensions with which a path is shown even if it does not begin with a folder.
+/// File extensions with which a path is shown even if it does not begin with `/`, `./`, `../` or a
+/// drive.
 const ENDINGS: [&str; 13] =
     ["pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "pkcs12", "jks", "jwt", "token", "txt"];
 

@@ -1,4 +1,4 @@
-//! Arguments and settings that cannot be used: refused with the reason, before anything is sent.
+//! Invalid arguments and settings are refused with the reason, before anything is sent.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn every_client_rejects_forbidden_topic_names() {
         refused(admin.delete_topics([name]).await, bad, &[why]);
     }
     assert_eq!(producer.flush(SECOND).await, 0);
-    assert!(admin.list_topics().await.unwrap().is_empty(), "none was made");
+    assert!(admin.list_topics().await.unwrap().is_empty(), "no topic was created");
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,7 @@ async fn rejects_negative_and_unknown_partitions() {
     consumer.assign([(tp("t", 2), Offset::Beginning), (tp("t", 0), Offset::Beginning)]).unwrap();
     refused(next(&consumer).await, missing, &["t[2]"]);
     append(&cluster, "t", 0, 0..2);
-    assert_eq!(numbers(&consumer, 2).await, [0, 1], "the other one is read");
+    assert_eq!(numbers(&consumer, 2).await, [0, 1], "the other partition is read");
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn rejected_offsets_leave_position_unchanged() {
     assert_eq!(numbers(&consumer, 3).await, [2, 3, 4]);
     consumer.seek(&tp("t", 0), i64::MAX).unwrap();
     let far = tokio::time::timeout(30 * SECOND, consumer.recv()).await;
-    assert!(far.is_err(), "the policy is to read what comes next: {far:?}");
+    assert!(far.is_err(), "the reset policy is to wait for new records: {far:?}");
     append(&cluster, "t", 0, 5..6);
     assert_eq!(numbers(&consumer, 1).await, [5]);
 }

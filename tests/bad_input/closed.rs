@@ -1,4 +1,5 @@
-//! Clients that are closed, or dropped without it: every call ends, and says why.
+//! Clients that are closed, or dropped without closing: every call ends, with an error that says
+//! why.
 
 use ottla::{ErrorKind, Offset, Record, admin::NewTopic};
 

@@ -1,4 +1,4 @@
-//! What all of these tests need: a cluster in memory, clients of it, and batches made byte by byte.
+//! Helpers of these tests: a cluster in memory, clients of it, and batches built byte by byte.
 
 use std::{fmt, future::Future, ops::Range, pin::pin, task::Poll, time::Duration};
 
@@ -32,13 +32,13 @@ pub(crate) fn admin(cluster: &Cluster) -> AdminBuilder {
     cluster.admin()
 }
 
-/// Appends a batch whose values are these numbers.
+/// Appends a batch with these numbers as values.
 pub(crate) fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: Range<i64>) {
     let records: Vec<_> = numbers.map(|n| Record::to(topic).with_value(n.to_string())).collect();
     cluster.append(topic, partition, &records).unwrap();
 }
 
-/// The values of a partition's log, which are numbers.
+/// Returns the values of a partition's log as numbers.
 pub(crate) fn log(cluster: &Cluster, topic: &str, partition: i32) -> Vec<i64> {
     cluster.records(topic, partition).unwrap().iter().map(number).collect()
 }
@@ -47,17 +47,17 @@ pub(crate) fn number(record: &ConsumerRecord) -> i64 {
     String::from_utf8_lossy(record.value.as_deref().unwrap()).parse().unwrap()
 }
 
-/// Within ten minutes, or the test fails instead of hanging.
+/// Runs a future; if it takes more than ten minutes, the test fails instead of hanging.
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(600 * SECOND, future).await.expect("this hangs")
+    tokio::time::timeout(600 * SECOND, future).await.expect("the call hangs")
 }
 
-/// What the reader is told next: a record or an error.
+/// Returns the next result of the reader: a record or an error.
 pub(crate) async fn next(consumer: &Consumer) -> Result<ConsumerRecord, Error> {
-    in_time(consumer.recv()).await.expect("not the end")
+    in_time(consumer.recv()).await.expect("the consumer is not closed")
 }
 
-/// So many records, as numbers.
+/// Returns the next `count` records as numbers.
 pub(crate) async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
     let mut numbers = Vec::new();
     for _ in 0..count {
@@ -66,10 +66,10 @@ pub(crate) async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
     numbers
 }
 
-/// The error, which is of that kind and says all of this.
+/// Returns the error, and checks that it is of that kind and contains all of `says`.
 #[track_caller]
 pub(crate) fn refused<T: fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error {
-    let error = result.expect_err("an error");
+    let error = result.expect_err("the call fails");
     assert_eq!(error.kind(), kind, "{error}");
     for part in says {
         assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
@@ -77,7 +77,7 @@ pub(crate) fn refused<T: fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, 
     error
 }
 
-/// Polls a future so many times at most, with other tasks in between, and drops it.
+/// Polls a future at most `times` times, with other tasks in between, and drops it.
 pub(crate) async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..times {
@@ -91,7 +91,7 @@ pub(crate) async fn polled<F: Future>(future: F, times: usize) -> Option<F::Outp
 
 // ---- batches
 
-/// Where things stand in a v2 batch.
+/// Positions of fields in a v2 batch.
 pub(crate) const LENGTH: usize = 8;
 pub(crate) const MAGIC: usize = 16;
 const CRC: usize = 17;
@@ -100,13 +100,13 @@ pub(crate) const LAST_OFFSET_DELTA: usize = 23;
 pub(crate) const COUNT: usize = 57;
 pub(crate) const HEADER: usize = 61;
 
-/// A batch of three records with the values 3, 4 and 5.
+/// Returns a batch of three records with the values 3, 4 and 5.
 pub(crate) fn batch() -> Vec<u8> {
     let records: Vec<u8> = (0..3).flat_map(record).collect();
     batch_of(0, &records)
 }
 
-/// A batch that says that it holds three records, with these bytes for them.
+/// Returns a batch with a record count of three and these bytes as records.
 pub(crate) fn batch_of(codec: u8, records: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER];
     put(&mut out, LENGTH, i32::try_from(HEADER - 12 + records.len()).unwrap().to_be_bytes());
@@ -120,7 +120,7 @@ pub(crate) fn batch_of(codec: u8, records: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Record number `delta` of [`batch`].
+/// Returns record number `delta` of [`batch`].
 fn record(delta: u8) -> [u8; 8] {
     // Length 7, attributes, timestamp and offset deltas, no key, one byte of value, no headers.
     [14, 0, 0, delta * 2, 1, 2, b'3' + delta, 0]
@@ -130,7 +130,7 @@ pub(crate) fn put<const N: usize>(bytes: &mut [u8], at: usize, part: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&part);
 }
 
-/// Writes the checksum that is right for what is there now.
+/// Writes the correct checksum of the batch's current bytes.
 pub(crate) fn sign(batch: &mut [u8]) {
     let crc = crc_fast::crc32_iscsi(&batch[ATTRIBUTES..]);
     put(batch, CRC, crc.to_be_bytes());

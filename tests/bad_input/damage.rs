@@ -1,12 +1,12 @@
-//! Damaged batches in a log: told once with their place, with all that is sound before, behind and
-//! beside them readable.
+//! Damaged batches in a log: the damage is reported once with its partition, and the intact records
+//! before it, after it and in other partitions are readable.
 
 use ottla::{Consumer, ErrorKind, Offset};
 
 use crate::common::*;
 
-/// Three sound records, the damage in the place of three more, three sound ones; and a sound
-/// partition beside it.
+/// Reads a partition with three intact records, the damage in place of three more, and three intact
+/// records, and another partition that is intact.
 async fn read_around(what: &str, bytes: Vec<u8>, by_poll: bool) {
     let cluster = cluster().await;
     cluster.create_topic("t", 2).unwrap();
@@ -27,11 +27,11 @@ async fn read_around(what: &str, bytes: Vec<u8>, by_poll: bool) {
         }
         assert!(errors.len() < 10 && offsets.len() < 20, "{what}: no end: {offsets:?} {errors:?}");
     }
-    assert_eq!(beside, [0, 1, 2], "{what}: the partition beside");
-    assert!(offsets.starts_with(&[0, 1, 2]), "{what}: what is sound comes first: {offsets:?}");
+    assert_eq!(beside, [0, 1, 2], "{what}: the other partition");
+    assert!(offsets.starts_with(&[0, 1, 2]), "{what}: intact records come first: {offsets:?}");
     assert!(offsets.iter().copied().eq(0..offsets.len() as i64), "{what}: in order: {offsets:?}");
-    assert!(offsets.len() <= 6, "{what}: nothing behind the damage: {offsets:?}");
-    assert_eq!(errors.len(), 1, "{what}: told once: {errors:?}");
+    assert!(offsets.len() <= 6, "{what}: no records after the damage: {offsets:?}");
+    assert_eq!(errors.len(), 1, "{what}: reported once: {errors:?}");
     assert_eq!(errors[0].kind(), ErrorKind::Corrupt, "{what}: {errors:?}");
     assert!(errors[0].to_string().contains("t[0]"), "{what}: {errors:?}");
 
@@ -42,21 +42,21 @@ async fn read_around(what: &str, bytes: Vec<u8>, by_poll: bool) {
         after.extend(step(&consumer, by_poll).await.unwrap());
     }
     after.sort_unstable();
-    assert_eq!(after, [(0, 6), (0, 7), (0, 8), (1, 3)], "{what}: behind the damage");
+    assert_eq!(after, [(0, 6), (0, 7), (0, 8), (1, 3)], "{what}: after the damage");
     consumer.seek(&tp("t", 0), 1).unwrap();
     let before = [step(&consumer, by_poll).await.unwrap(), step(&consumer, by_poll).await.unwrap()];
     assert_eq!(before, [Some((0, 1)), Some((0, 2))], "{what}: before the damage");
 }
 
-/// The next record's partition and offset; none where nothing comes for a while.
+/// Returns partition and offset of the next record; `None` if no record comes within 30 s.
 async fn step(consumer: &Consumer, by_poll: bool) -> ottla::Result<Option<(i32, i64)>> {
     if by_poll {
         let records = consumer.poll(30 * SECOND).await?;
-        // One of them only: the others come again.
+        // Only one record is read; later calls return the others again.
         return Ok(records.iter().next().map(|record| (record.partition(), record.offset())));
     }
     match tokio::time::timeout(30 * SECOND, consumer.recv()).await {
-        Ok(next) => next.expect("not the end").map(|record| Some((record.partition, record.offset))),
+        Ok(next) => next.expect("the consumer is not closed").map(|record| Some((record.partition, record.offset))),
         Err(_) => Ok(None),
     }
 }
@@ -67,7 +67,7 @@ async fn read_around_both_ways(what: &str, bytes: Vec<u8>) {
     }
 }
 
-/// A batch with something else written into it, under a checksum that is right.
+/// Returns a batch with these bytes written into it, and a correct checksum.
 fn with<const N: usize>(at: usize, part: [u8; N]) -> Vec<u8> {
     let mut bytes = batch();
     put(&mut bytes, at, part);
@@ -103,8 +103,8 @@ async fn skips_batches_with_invalid_headers() {
         ("a length that cuts the last record off", with(LENGTH, 68_i32.to_be_bytes())),
         ("a length into the next batch", with(LENGTH, 100_i32.to_be_bytes())),
         ("count -1", with(COUNT, [0xff; 4])),
-        ("a count above what is there", with(COUNT, 4_i32.to_be_bytes())),
-        ("a count of two thousand millions", with(COUNT, i32::MAX.to_be_bytes())),
+        ("a count above the number of records", with(COUNT, 4_i32.to_be_bytes())),
+        ("the largest possible count", with(COUNT, i32::MAX.to_be_bytes())),
         ("last offset delta -1", with(LAST_OFFSET_DELTA, [0xff; 4])),
         ("codec 7", with(ATTRIBUTES, [0, 7])),
     ] {
@@ -147,7 +147,7 @@ async fn skips_batch_that_decompresses_beyond_limit() {
     use std::io::Write;
 
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    // Four times what is allowed; compressed that is a thousandth of it.
+    // Four times the limit; compressed, it is a thousandth of its size.
     gzip.write_all(&[0; 4 << 20]).unwrap();
     let bomb = gzip.finish().unwrap();
     assert!(bomb.len() < 1 << 16);

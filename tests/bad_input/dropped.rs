@@ -1,4 +1,4 @@
-//! Futures that are dropped at any point: later calls work, every record arrives exactly once.
+//! Futures that are dropped at any point: later calls work, and every record arrives exactly once.
 
 use ottla::{Record, consumer::OffsetReset};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -17,7 +17,7 @@ async fn producer_with_dropped_futures_sends_records_once() {
         let producer = builder.build().await.unwrap();
         let mut expected = Vec::new();
         for n in 0..200_i64 {
-            // A send that was dropped did not send.
+            // A dropped `send` has not sent its record.
             loop {
                 let sent =
                     polled(producer.send(Record::to("t").with_value(n.to_string())), rng.random_range(1..6)).await;
@@ -61,7 +61,7 @@ async fn consumer_with_dropped_futures_reads_records_once() {
             if rng.random_bool(0.5) {
                 seen.extend(polled(first.recv(), polls).await.map(|next| number(&next.unwrap().unwrap())));
             } else if let Some(records) = polled(first.poll(SECOND), polls).await {
-                // Some of what came is not looked at: it comes again.
+                // Records that the loop does not read are returned again by a later call.
                 let records = records.unwrap();
                 let some = records.iter().take(rng.random_range(0..4)).map(|record| number(&record.to_owned()));
                 seen.extend(some);

@@ -1,5 +1,5 @@
-//! Answers that are none, to each kind of request in turn: nothing is lost, nothing doubled, and
-//! whoever cannot go on says so.
+//! Invalid responses to each kind of request in turn: no record is lost or duplicated, and a client
+//! that cannot continue reports an error.
 
 use ottla::{
     ApiKey, ErrorKind, Record,
@@ -9,7 +9,7 @@ use ottla::{
 
 use crate::common::*;
 
-/// What may come in place of an answer.
+/// Returns faults that replace a response.
 fn answers(key: ApiKey) -> [(&'static str, Fault); 7] {
     [
         ("garbage", on(key).respond_garbage(&b"\xff\x00garbage"[..])),
@@ -65,8 +65,9 @@ async fn member_reads_once_despite_garbage_responses() {
             let mut seen = Vec::new();
             let quiet = tokio::time::Instant::now() + 500 * SECOND;
             while seen.len() < 10 && tokio::time::Instant::now() < quiet {
-                // What cannot be mended by trying again is told; then it goes on.
-                match in_time(consumer.recv()).await.expect("not the end") {
+                // An error that cannot be fixed by retrying is reported, and then the consumer
+                // continues.
+                match in_time(consumer.recv()).await.expect("the consumer is not closed") {
                     Ok(record) => seen.push(number(&record)),
                     Err(error) => {
                         let kinds = [ErrorKind::Protocol, ErrorKind::Timeout, ErrorKind::Network];

@@ -1,5 +1,5 @@
-//! Whatever is put in, by the user or by a broker: an error of the right kind that says what is
-//! wrong, no panic, no hang, and nothing lost beside it. Through the public interface only.
+//! Tests invalid input of users and brokers through the public interface: each leads to an error of
+//! the right kind that names the cause, without a panic, a hang, or the loss of other records.
 
 mod arguments;
 mod closed;

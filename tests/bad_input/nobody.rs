@@ -1,5 +1,5 @@
-//! No broker there: an error in time that names the addresses and the last cause, and a broker that
-//! comes later is used.
+//! Unreachable brokers: an error in time that names the addresses and the last cause. A broker that
+//! becomes available later is used.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::common::*;
 
 const NOWHERE: &str = "127.0.0.1:1,127.0.0.1:2";
 
-/// The error names both addresses and why they could not be reached, and came within so many
-/// seconds.
+/// Checks that the error names both addresses and the reason why they could not be reached, and
+/// that it came within `seconds` seconds.
 #[track_caller]
 fn names_all(error: &Error, began: Instant, seconds: u64) {
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Network), "{error:?}");
@@ -36,7 +36,7 @@ async fn delivery_fails_within_max_block() {
     let began = Instant::now();
     let delivery = producer.send(Record::to("t").with_value("0")).await.unwrap();
     names_all(&in_time(delivery).await.unwrap_err(), began, 20);
-    assert!(began.elapsed() >= 19 * SECOND, "it was tried until then");
+    assert!(began.elapsed() >= 19 * SECOND, "the client gave up early");
     let began = Instant::now();
     names_all(&producer.partitions_for("t").await.unwrap_err(), began, 20);
     assert_eq!(producer.flush(SECOND).await, 0);
@@ -78,7 +78,7 @@ async fn consumer_reports_unreachable_brokers_once() {
                 next(&consumer).await.unwrap_err()
             };
             names_all(&error, began, 20);
-            assert!(consumer.poll(SECOND).await.unwrap().is_empty(), "told once");
+            assert!(consumer.poll(SECOND).await.unwrap().is_empty(), "the error is reported once");
             in_time(consumer.close(SECOND)).await.ok();
         }
     }
@@ -135,7 +135,7 @@ async fn uses_broker_that_starts_before_deadline() {
     let read = async {
         let mut numbers = Vec::new();
         while numbers.len() < 2 {
-            // The reader may be told that nobody is there yet.
+            // The reader may get an error because the broker is not available yet.
             if let Ok(record) = next(&consumer).await {
                 numbers.push(number(&record));
             }

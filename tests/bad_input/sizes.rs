@@ -1,4 +1,4 @@
-//! Records that are too large: refused alone.
+//! Records that are too large are refused without affecting others.
 
 use ottla::{
     DeliveryStatus, ErrorCode, ErrorKind, Record,

@@ -1,4 +1,4 @@
-//! A port where something else than Kafka listens: an error that says so.
+//! Ports on which another server than Kafka listens: the error says so.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -9,9 +9,9 @@ use crate::common::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Stranger {
-    /// Answers whatever comes with these bytes and closes.
+    /// Answers any request with these bytes, and closes the connection.
     Says(&'static [u8]),
-    /// The same, and leaves the connection open.
+    /// Answers any request with these bytes, and leaves the connection open.
     SaysAndWaits(&'static [u8]),
     Hangs,
     Closes,
@@ -29,7 +29,7 @@ fn listen(network: &MemoryNetwork, stranger: Stranger) -> tokio::task::JoinHandl
                 Stranger::Closes => continue,
                 Stranger::Hangs => kept.push(stream),
                 Stranger::Says(bytes) | Stranger::SaysAndWaits(bytes) => {
-                    // The other side may be gone already.
+                    // The client may have closed the connection already.
                     let _ = stream.read(&mut some).await;
                     let _ = stream.write_all(bytes).await;
                     if matches!(stranger, Stranger::SaysAndWaits(_)) {
@@ -41,7 +41,7 @@ fn listen(network: &MemoryNetwork, stranger: Stranger) -> tokio::task::JoinHandl
     })
 }
 
-/// What each client says of such a port.
+/// Returns the error of each client at such a port.
 async fn told_by_all(stranger: Stranger) -> Vec<Error> {
     let network = MemoryNetwork::new();
     let server = listen(&network, stranger);

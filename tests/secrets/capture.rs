@@ -1,4 +1,4 @@
-//! All that `tracing` is told by any thread of this process, at every level.
+//! Captures all spans and events of `tracing` of all threads of this process, at every level.
 
 use std::{
     fmt::{self, Write},
@@ -63,17 +63,18 @@ impl Subscriber for Everything {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Begins to keep what is logged, if that has not begun.
+/// Starts to capture the log, unless it is captured already.
 pub(crate) fn start() {
     STARTED.get_or_init(|| tracing::subscriber::set_global_default(Everything).unwrap());
 }
 
-/// The log up to here. Other tests of this process write into it too.
+/// Returns the log until now. Other tests of this process write to it, too.
 pub(crate) fn log() -> String {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// An error as a program may print it: by `Display`, by `Debug`, and the same of every cause.
+/// Returns an error in the forms in which a program may print it: by `Display`, by `Debug`, and
+/// both forms of every cause.
 pub(crate) fn shown(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! The secrets as contents of files, and in answers of servers that repeat what they were sent.
+//! Tests the secrets as contents of files, and in responses of servers that repeat the request.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
 /// A protocol, the property that names the file, and the properties beside it.
 type Place<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
-/// A file that is gone when the test is.
+/// A file that is deleted at the end of the test.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -153,7 +153,7 @@ async fn errors_and_logs_hide_mistaken_paths() {
     assert!(leaks.is_empty(), "{} leaks: {leaks:#?}", leaks.len());
 }
 
-/// A token endpoint that repeats the secret in its answer.
+/// Starts a token endpoint that repeats the secret in its response.
 fn repeating(network: &MemoryNetwork, secret: &'static str) -> tokio::task::JoinHandle<()> {
     let mut listener = network.listen("127.0.0.1:80".parse().unwrap()).unwrap();
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
-//! Fifty strings as people keep secret: passwords, keys, tokens, and what they stand in.
+//! Fifty strings of the kinds that are kept secret: passwords, keys, tokens, and texts that contain
+//! them.
 //!
-//! Each is made of words that have letters and digits, so that a part of one is recognized wherever
-//! it turns up.
+//! Each consists of words with letters and digits, so that a part of one is recognized anywhere.
 
 pub(crate) const SECRETS: [&str; 50] = [
     // Passwords.
@@ -51,20 +51,20 @@ pub(crate) const SECRETS: [&str; 50] = [
     "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLE9KEY",
     "FwoGZXIvYXdzEBYaDK4session5token//////////wE=",
     "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = je7MtGbClwBF2Zp9Utk\n",
-    // Azure and others' connection strings.
+    // Connection strings of Azure and others.
     "Endpoint=sb://name1space.example/;SharedAccessKeyName=Root2Key;SharedAccessKey=Sv9c4Tq8=",
     "postgres://db5user:db6pass@db7host/db8name",
     // URLs.
     "https://idp.example/token?client_secret=query4secret&code=auth5code",
     "https://user6info:pass7info@idp.example/token",
     "http://idp.example:port8secret/token",
-    // What secrets stand in.
+    // Texts that contain secrets.
     "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"jaas1user\" password=\"jaas2 pass3word\";",
     "ScramLoginModule required username=jaas4user password=jaas5 pass6word;",
 ];
 
-/// The parts by which a secret is recognized: its words of six or more characters with a letter and
-/// a digit among them.
+/// Returns the parts by which a secret is recognized: its words of six or more characters with at
+/// least a letter and a digit.
 pub(crate) fn parts(secret: &str) -> Vec<&str> {
     let words = secret.split(|c: char| !c.is_alphanumeric());
     let is_one = |word: &&str| {
@@ -73,7 +73,7 @@ pub(crate) fn parts(secret: &str) -> Vec<&str> {
     words.filter(is_one).collect()
 }
 
-/// The first part of a secret that appears in a text.
+/// Returns the first part of a secret that appears in a text.
 pub(crate) fn leaked<'a>(secret: &'a str, text: &str) -> Option<&'a str> {
     parts(secret).into_iter().find(|part| text.contains(part))
 }

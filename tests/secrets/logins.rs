@@ -1,4 +1,4 @@
-//! The secrets as credentials of logins that succeed and that fail.
+//! Tests the secrets as credentials of successful and failed logins.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,7 @@ async fn errors_and_logs_hide_login_credentials() {
             Sasl::plain("alice", secret),
             Sasl::plain("bob", secret),
             Sasl::plain(secret, secret),
-            // Deriving a key takes long; one of both hashes does for each secret.
+            // Deriving a key takes long, so each secret is tested with one of the two hashes.
             if turn % 2 == 0 { Sasl::scram_sha_256("bob", secret) } else { Sasl::scram_sha_512("alice", secret) },
             Sasl::scram_sha_256(secret, "x"),
             Sasl::mechanism(OauthBearer::new(OwnDebug(Given(secret))).extension("tenant", secret)),
@@ -67,12 +67,13 @@ async fn errors_and_logs_hide_login_credentials() {
     }
     assert!(let_in >= 40, "{let_in} logins succeeded");
     let log = capture::log();
-    assert!(log.contains("ottla::cluster"), "the log is kept");
+    assert!(log.contains("ottla::cluster"), "the log is not captured");
     SECRETS.iter().for_each(|secret| check(&mut leaks, "log", secret, &log));
     assert!(leaks.is_empty(), "{} leaks: {leaks:#?}", leaks.len());
 }
 
-/// A user's own source shows what its own `Debug` shows.
+/// Replaces the source's derived `Debug`, because a user's own source shows whatever its own
+/// `Debug` shows.
 struct OwnDebug(Given);
 
 impl std::fmt::Debug for OwnDebug {

@@ -1,6 +1,5 @@
-//! An outsider's fifty secrets, in every property and in every file that a property names: none of
-//! them appears in an error, in the `Debug` output of a builder or a client, or in the log at any
-//! level.
+//! Tests fifty secrets in every property and in every file that a property names: none of them
+//! appears in an error, in the `Debug` output of a builder or a client, or in the log at any level.
 #![cfg(feature = "tls")]
 
 mod capture;

@@ -1,4 +1,4 @@
-//! The secrets as values of properties, known and mistyped, alone and beside others.
+//! Tests the secrets as values of properties, known and mistyped, alone and beside others.
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc};
 
@@ -9,8 +9,8 @@ use crate::{
     list::{SECRETS, leaked},
 };
 
-/// Names that a client has among brokers and operators. They are sent to brokers as they are and
-/// stand in every line of the log, so that they are no place for a secret.
+/// Properties by which brokers and operators identify a client. Their values are sent to brokers in
+/// clear text and appear in every line of the log, so they must not contain secrets.
 const PUBLIC: [&str; 7] = [
     "bootstrap.servers",
     "metadata.broker.list",
@@ -21,7 +21,7 @@ const PUBLIC: [&str; 7] = [
     "group.remote.assignor",
 ];
 
-/// Every name that stands in a table of properties, as the code has it.
+/// Returns every name in the code's tables of properties.
 fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in ["cluster/properties.rs", "producer/properties.rs", "consumer/config/properties.rs", "config/known.rs"]
@@ -42,7 +42,7 @@ fn mistyped(name: &str) -> [String; 4] {
     [format!("{name}s"), name.replace('.', "_"), name.to_uppercase(), format!("spring.kafka.{name}")]
 }
 
-/// All that the clients show of these properties.
+/// Returns everything that the clients show of these properties.
 async fn shown(pairs: &[(&str, &str)]) -> String {
     let network = || Arc::new(MemoryNetwork::new());
     let mut out = String::new();
@@ -70,7 +70,7 @@ async fn shown(pairs: &[(&str, &str)]) -> String {
     out
 }
 
-/// What makes a property of security count: one way or another to log in.
+/// Login configurations that make security properties take effect.
 const BESIDE: [&[(&str, &str)]; 8] = [
     &[("security.protocol", "SSL")],
     &[("security.protocol", "SASL_SSL"), ("sasl.mechanism", "PLAIN")],
@@ -106,7 +106,7 @@ fn check(leaks: &mut BTreeSet<String>, name: &str, secret: &str, text: &str) {
     if let Some(part) = leaked(secret, text) {
         let at = text.find(part).unwrap();
         let around: String = text[..at].chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
-        leaks.insert(format!("{name}: {part:?} behind {around:?}"));
+        leaks.insert(format!("{name}: {part:?} after {around:?}"));
     }
 }
 
@@ -135,7 +135,8 @@ async fn errors_hide_values_of_mistyped_properties() {
         }
     }
     for secret in SECRETS {
-        // As a line of a file whose beginning was lost, and as a name.
+        // A secret as the name of a property, which happens if a line of a properties file lost its
+        // beginning.
         check(&mut leaks, "a name", secret, &shown(&[(secret, "x")]).await);
     }
     let log = capture::log();

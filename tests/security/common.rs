@@ -16,17 +16,17 @@ pub(crate) async fn cluster(options: Options) -> Cluster {
     cluster
 }
 
-/// Brokers under TLS.
+/// Starts brokers under TLS.
 pub(crate) async fn tls_cluster(tls: testkit::Tls) -> Cluster {
     cluster(Options::new().tls(tls)).await
 }
 
-/// Users whom the brokers know.
+/// Returns users that the brokers accept.
 pub(crate) fn users() -> testkit::Sasl {
     testkit::Sasl::new().user("alice", "wonder").user("büro,=", "pässwörd,=")
 }
 
-/// Trusts the test authority.
+/// Returns a configuration that trusts the test authority.
 pub(crate) fn trusting() -> Tls {
     Tls::new().ca_pem(certificates::AUTHORITY)
 }
@@ -55,7 +55,8 @@ pub(crate) async fn works(bootstrap: &str, network: Arc<dyn Network>, security: 
     producer.close(10 * SECOND).await.unwrap();
 }
 
-/// What producer, consumer and admin say, without having tried for long.
+/// Checks that producer, consumer and admin fail within nine seconds with errors of the kind
+/// `Authentication`, and returns the admin's error.
 pub(crate) async fn refused(cluster: &Cluster, security: Security) -> Error {
     let began = tokio::time::Instant::now();
     let (bootstrap, network) = (cluster.bootstrap(), cluster.network());
@@ -76,11 +77,11 @@ pub(crate) async fn refused(cluster: &Cluster, security: Security) -> Error {
             assert!(!shown.contains(secret), "{shown}");
         }
     }
-    assert!(began.elapsed() < 9 * SECOND, "told at once: {:?}", began.elapsed());
+    assert!(began.elapsed() < 9 * SECOND, "the errors came late: {:?}", began.elapsed());
     error
 }
 
-/// A file that is gone when the test is.
+/// A file that is deleted at the end of the test.
 pub(crate) struct TempFile(pub(crate) PathBuf);
 
 impl TempFile {

@@ -1,5 +1,5 @@
-//! Certificates and keys as they are met in the field: the forms that are read, and the texts for
-//! those that are not.
+//! Certificates and keys of real installations: the supported forms, and the error texts for the
+//! others.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const SELF_SIGNED: &str = field!("self-signed.pem");
 const CLIENT: &str = field!("client.pem");
 const CLIENT_KEY: &str = field!("client.key");
 
-/// A broker with that certificate.
+/// Starts a broker with that certificate.
 async fn broker(chain: &str, key: &str) -> Cluster {
     tls_cluster(testkit::Tls::new().certificate(chain, key)).await
 }
@@ -31,7 +31,8 @@ async fn lets_in(cluster: &Cluster, tls: Tls) {
     works(&cluster.bootstrap(), cluster.network(), Security::ssl(tls)).await;
 }
 
-/// The text of the refusal, which holds all of `parts` and nothing that `Debug` wrote.
+/// Checks that the client refuses the broker, with an error that contains all of `parts` and no
+/// `Debug` output.
 async fn is_refused(cluster: &Cluster, tls: Tls, parts: &[&str]) {
     let error = refused(cluster, Security::ssl(tls)).await;
     says(&error, parts);
@@ -73,7 +74,7 @@ async fn accepts_trusted_self_signed_broker_certificate() {
         lets_in(&cluster, trusts(&format!("{AUTHORITY}{chain}"))).await;
         is_refused(&cluster, trusts(AUTHORITY), &["ssl.ca.location"]).await;
     }
-    // A certificate that an authority issued, trusted by itself.
+    // A certificate that was issued by an authority is also trusted by itself.
     lets_in(&broker(field!("ed25519.pem"), field!("ed25519.key")).await, trusts(field!("ed25519.pem"))).await;
 }
 
@@ -209,7 +210,7 @@ async fn presents_client_certificate_of_version_1() {
     lets_in(&tls_cluster(testkit::Tls::new()).await, tls).await;
 }
 
-/// A broker's cryptography that signs with Ed25519 under TLS 1.2 too.
+/// Returns a crypto provider for brokers that also signs with Ed25519 under TLS 1.2.
 fn with_ed25519() -> Arc<rustls::crypto::CryptoProvider> {
     let mut provider = rustls_graviola::default_provider();
     for suite in &mut provider.cipher_suites {
@@ -236,7 +237,7 @@ async fn accepts_ed25519_broker_in_both_versions() {
     }
 }
 
-/// A broker's cryptography without one signature scheme.
+/// Returns a crypto provider for brokers without one signature scheme.
 fn without(scheme: rustls::SignatureScheme) -> Arc<rustls::crypto::CryptoProvider> {
     let mut provider = rustls_graviola::default_provider();
     let mapping: Vec<_> =
@@ -294,7 +295,7 @@ async fn respects_purpose_of_openssl_trusted_certificates() {
     lets_in(&cluster, trusts(field!("trusted.pem"))).await;
     for pem in [field!("trusted-rejected.pem"), field!("trusted-for-mail.pem")] {
         is_misconfigured(trusts(pem), &["TRUSTED CERTIFICATE", "serverAuth"]).await;
-        // The other one is trusted all the same.
+        // The other certificate of the file is still trusted.
         lets_in(&cluster, trusts(&format!("{pem}{AUTHORITY}"))).await;
     }
     build(Tls::new().client_certificate_pem(field!("trusted-rejected.pem"), CLIENT_KEY)).await.err().unwrap();

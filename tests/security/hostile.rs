@@ -1,4 +1,4 @@
-//! A server that pretends to be the broker, and does not know the password.
+//! Servers that imitate a broker but do not know the password.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -9,7 +9,8 @@ use ottla::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-/// ApiVersions 0: SaslHandshake, SaslAuthenticate, Metadata and ApiVersions itself.
+/// Returns a response to ApiVersions 0 with Metadata, SaslHandshake, ApiVersions and
+/// SaslAuthenticate.
 fn versions() -> Vec<u8> {
     let mut body = vec![0, 0, 0, 0, 0, 4];
     for (key, max) in [(3, 1), (17, 1), (18, 0), (36, 0)] {
@@ -28,7 +29,7 @@ async fn answer(stream: &mut DuplexStream, script: &[Vec<u8>]) -> std::io::Resul
         stream.read_exact(&mut frame).await?;
         let key = i16::from_be_bytes([frame[0], frame[1]]);
         let body = match key {
-            // Newer versions are refused in version 0, with what there is.
+            // Newer versions are refused with a response of version 0 that lists the versions.
             18 if frame[3] > 0 => [&[0, 35][..], &versions()[2..]].concat(),
             18 => versions(),
             17 => vec![0, 0, 0, 0, 0, 0],
@@ -36,7 +37,7 @@ async fn answer(stream: &mut DuplexStream, script: &[Vec<u8>]) -> std::io::Resul
                 let message = script.get(turn).cloned().unwrap_or_default();
                 turn += 1;
                 let length = i32::try_from(message.len()).unwrap().to_be_bytes();
-                // No error, no message (null), these bytes.
+                // A response without an error (code 0, null message), with these bytes.
                 [&[0, 0, 0xff, 0xff][..], &length, &message].concat()
             }
         };
@@ -51,7 +52,7 @@ async fn told(sasl: Sasl, script: Vec<Vec<u8>>) -> ottla::Error {
     let mut listener = network.listen(SocketAddr::from(([127, 0, 0, 1], 9092))).unwrap();
     let server = tokio::spawn(async move {
         while let Ok(mut stream) = listener.accept().await {
-            // Ends when the client has had enough.
+            // Ends when the client closes the connection.
             let _ = answer(&mut stream, &script).await;
         }
     });
@@ -112,8 +113,9 @@ async fn refused_token_error_contains_broker_status() {
     assert!(error.to_string().contains("invalid_token"), "{error}");
 }
 
-/// Answers like [`answer`] up to the request with that key, whose answer announces `announced`
-/// bytes and goes on until the client hangs up; says how many bytes of it the client took.
+/// Answers like [`answer`] until the request with that key. The response to that request announces
+/// `announced` bytes and continues until the client closes the connection. Returns the number of
+/// bytes that the client read.
 async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io::Result<usize> {
     loop {
         let length = stream.read_i32().await?;
@@ -141,7 +143,7 @@ async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io:
 
 #[tokio::test(start_paused = true)]
 async fn limits_response_size_before_authentication() {
-    // ApiVersions with and without SASL, SaslHandshake, SaslAuthenticate.
+    // The requests are ApiVersions without and with SASL, SaslHandshake, and SaslAuthenticate.
     for (key, sasl) in [(18, false), (18, true), (17, true), (36, true)] {
         let network = MemoryNetwork::new();
         let mut listener = network.listen(SocketAddr::from(([127, 0, 0, 1], 9092))).unwrap();
@@ -162,7 +164,7 @@ async fn limits_response_size_before_authentication() {
         let error = admin.build().await.unwrap().list_topics().await.unwrap_err();
         server.abort();
         let taken = most.load(std::sync::atomic::Ordering::Relaxed);
-        assert!(taken <= 512 * 1024, "{taken} bytes were taken for request {key}");
+        assert!(taken <= 512 * 1024, "{taken} bytes were read for request {key}");
         let shown = error.to_string();
         assert!(shown.contains("99000000") && shown.contains("524288"), "{shown}");
         assert!(shown.contains("security.protocol") && shown.contains("port"), "{shown}");

@@ -1,4 +1,4 @@
-//! Logins that are refused: how often they are tried, and what the user hears meanwhile.
+//! Refused logins: the rate of attempts, and the errors that calls return meanwhile.
 
 use ottla::{
     ApiKey, Consumer, ErrorCode, ErrorKind, Producer, Record,
@@ -13,12 +13,12 @@ fn refused_password() -> Security {
     Security::sasl_plaintext(Sasl::plain("alice", "hunter2"))
 }
 
-/// Login attempts that the brokers saw.
+/// Returns the number of login attempts that the brokers received.
 fn logins(cluster: &Cluster) -> usize {
     cluster.requests(ApiKey::SaslAuthenticate) as usize
 }
 
-/// Twenty brokers in a cluster with users.
+/// Starts a cluster of twenty brokers with users.
 async fn twenty() -> Cluster {
     let cluster = Cluster::start(Options::new().in_memory().brokers(20).sasl(users())).await.unwrap();
     cluster.create_topic("orders", 20).unwrap();
@@ -62,7 +62,7 @@ async fn consumer_limits_logins_with_refused_credentials() {
             errors += 1;
         }
     }
-    // The reader that comes again is told again, at the pace of `retry.backoff.max.ms`.
+    // The error is repeated to a reader that reads again, at intervals of `retry.backoff.max.ms`.
     assert!((1..=1000).contains(&errors), "{errors} errors in a quarter of an hour");
     let logins = logins(&cluster);
     assert!((3..=9).contains(&logins), "{logins} logins in a quarter of an hour");
@@ -136,7 +136,7 @@ async fn refusing_broker_leaves_other_brokers_usable() {
         }
         turn += 1;
         if turn % 20 == 0 {
-            // A broker that lets the client in restarts meanwhile.
+            // A broker that accepts the client restarts meanwhile.
             let other = (1..=20).find(|broker| *broker != refusing).unwrap();
             cluster.disconnect(other);
         }
@@ -177,6 +177,6 @@ async fn recovers_when_credentials_become_valid() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Authentication, "{error}"),
         }
         errors += 1;
-        assert!(errors < 30, "the reader is told again and again");
+        assert!(errors < 30, "the reader got {errors} errors");
     }
 }

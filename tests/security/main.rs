@@ -1,5 +1,5 @@
-//! TLS and SASL from end to end, against the cluster in the process: what works, what is refused
-//! and how that is told.
+//! End-to-end tests of TLS and SASL, against the cluster in the process: accepted and refused
+//! connections, and the errors of the refused ones.
 #![cfg(feature = "tls")]
 
 mod common;

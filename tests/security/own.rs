@@ -1,4 +1,4 @@
-//! Token sources and mechanisms of a program's own: what their errors make the client do.
+//! Token sources and mechanisms of the program: the client's reaction to their errors.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use ottla::{
 
 use crate::common::*;
 
-/// Fails so many times with what `error` makes, and then gives a token for alice.
+/// Fails `failures` times with the result of `error`, and then returns a token for alice.
 #[derive(Debug)]
 struct Vault {
     asked: Arc<AtomicU32>,
@@ -81,7 +81,8 @@ async fn permanent_token_source_error_fails_immediately() {
     }
 }
 
-/// PLAIN, but for an error where the exchange begins, or in its first step.
+/// A mechanism with the name PLAIN that fails when the exchange begins, or, if `begins` is true, in
+/// its first step.
 #[derive(Debug)]
 struct Own {
     begins: bool,

@@ -1,4 +1,4 @@
-//! KIP-368: an authentication that holds for a while only, under traffic that goes on.
+//! KIP-368: authentication with a limited lifetime, under continuous traffic.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,8 @@ async fn causes_no_failed_or_retried_batches() {
     let metrics = producer.metrics();
     assert_eq!((metrics.records_failed(), metrics.batches_retried), (0, 0));
 
-    // A minute: each connection in use authenticated about a dozen times, and stayed the same.
+    // Within a minute, each connection in use authenticated about a dozen times, and was not
+    // replaced.
     let mut times = BTreeMap::<u64, u32>::new();
     for request in cluster.journal() {
         if request.key == ApiKey::SaslHandshake {
@@ -95,7 +96,7 @@ async fn idle_connection_authenticates_before_next_request() {
     }
 }
 
-/// In real time, since tokens end by the calendar.
+/// Runs in real time, because the expiry of a token is a time of the system clock.
 #[tokio::test]
 async fn expiring_token_is_replaced_on_open_connection() {
     let cluster = cluster(Options::new().sasl(users())).await;

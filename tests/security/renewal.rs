@@ -1,4 +1,4 @@
-//! Certificates and keys that are replaced while a client runs.
+//! Replacing certificates and keys while a client runs.
 
 use ottla::{
     Record,
@@ -29,7 +29,7 @@ async fn new_connections_use_replaced_certificate_files() {
     };
     send().await;
 
-    // The brokers move to another authority, and so does the client: first it trusts both.
+    // Brokers and client move to another authority. First, the client trusts both authorities.
     ca.write(&format!("{AUTHORITY}{STRANGER}"));
     let strangers = testkit::Tls::new()
         .certificate(SERVER_OF_A_STRANGER, SERVER_OF_A_STRANGER_KEY)
@@ -38,7 +38,7 @@ async fn new_connections_use_replaced_certificate_files() {
     cluster.disconnect(1);
     send().await;
 
-    // Files in the middle of being replaced are no reason to stop.
+    // The client continues while files are partly replaced.
     chain.write("-----BEGIN CERTIFICATE-----\nhalf");
     cluster.disconnect(1);
     send().await;

@@ -1,4 +1,4 @@
-//! The mechanisms, with and without TLS.
+//! Tests of the SASL mechanisms, with and without TLS.
 
 use ottla::{
     ErrorCode, ErrorKind, Record,
@@ -109,7 +109,7 @@ async fn retries_after_garbage_or_dropped_connection() {
         }
         cluster.fault(on(key).drop_connection());
         cluster.fault(on(key).truncate_response());
-        // The seventh attempt gets through.
+        // The seventh attempt succeeds.
         let topics = admin(&cluster, security()).await.list_topics().await.unwrap();
         assert_eq!(topics.len(), 1);
     }

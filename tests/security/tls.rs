@@ -1,4 +1,4 @@
-//! Certificates: those that are accepted, those that are not, and what is no TLS at all.
+//! Accepted certificates, refused certificates, and peers without TLS.
 
 use ottla::{
     Admin, ErrorKind,
@@ -43,7 +43,7 @@ async fn accepts_client_certificates_in_every_format() {
         trusting().client_certificate_pem(CLIENT, CLIENT_KEY).only_tls_1_2(),
         trusting().client_certificate_pem(CLIENT, CLIENT_KEY_ENCRYPTED).client_key_password("ottla"),
         trusting().client_certificate_pem(CLIENT, include_str!("../../src/testkit/certificates/client-pkcs1.key")),
-        // An EC key in SEC1, and both in one text.
+        // An EC key in SEC1, and then certificate and key in one text.
         trusting().client_certificate_pem(SERVER, include_str!("../../src/testkit/certificates/server-sec1.key")),
         trusting().client_certificate_pem(format!("{CLIENT_KEY}{CLIENT}"), format!("{CLIENT_KEY}{CLIENT}")),
     ] {
@@ -69,12 +69,12 @@ async fn error_names_reason_for_rejected_broker() {
     is_refused(&expired, trusting(), "expired on 2024-02-01").await;
     let foreign = tls_cluster(with(SERVER_OF_A_STRANGER, SERVER_OF_A_STRANGER_KEY)).await;
     is_refused(&foreign, trusting(), "not issued by an authority that is trusted").await;
-    // The web's authorities know none of them.
+    // Public authorities have issued none of the certificates.
     is_refused(&tls_cluster(testkit::Tls::new()).await, Tls::new(), "not issued by an authority").await;
     let elsewhere = tls_cluster(with(SERVER_ELSEWHERE, SERVER_ELSEWHERE_KEY)).await;
     is_refused(&elsewhere, trusting(), "elsewhere.example").await;
 
-    // Each can be turned off, and only that.
+    // Each check can be turned off alone.
     lets_in(&elsewhere, trusting().dangerously_accept_any_host_name()).await;
     is_refused(&foreign, trusting().dangerously_accept_any_host_name(), "not issued by").await;
     is_refused(&expired, trusting().dangerously_accept_any_host_name(), "expired on 2024-02-01").await;
@@ -93,7 +93,8 @@ async fn plaintext_to_tls_listener_fails_immediately() {
 
 #[tokio::test(start_paused = true)]
 async fn error_names_listener_without_tls() {
-    // As Kafka does, the broker takes the greeting for a length beyond all measure, and hangs up.
+    // Like Kafka, the broker reads the TLS greeting as a length above all limits, and closes the
+    // connection.
     let cluster = cluster(Options::new()).await;
     let error = admin(&cluster, Security::ssl(trusting())).await.list_topics().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);

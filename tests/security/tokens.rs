@@ -1,5 +1,4 @@
-//! Tokens from an endpoint: what it answers, and what it costs when it is slow, down, or somebody
-//! else.
+//! Tokens from an endpoint: its responses, and the errors if it is slow, down, or another server.
 
 use std::{
     net::SocketAddr,
@@ -24,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::*;
 
-/// A token that the test cluster takes.
+/// Returns a token that the test cluster accepts.
 fn token(user: &str, seconds: u64) -> String {
     let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds;
     let claims = format!("{{\"sub\":\"{user}\",\"exp\":{expires}}}");
@@ -39,7 +38,8 @@ fn granted(user: &str) -> String {
     ok(&format!("{{\"access_token\":\"{}\",\"token_type\":\"Bearer\",\"expires_in\":3600}}", token(user, 3600)))
 }
 
-/// Answers each request with what `reply` makes of it (headers and body), after a while.
+/// Answers each request after `delay` with the result of `reply`, which gets the request's headers
+/// and body, and its number from 0.
 fn endpoint(
     network: &MemoryNetwork,
     delay: Duration,
@@ -63,7 +63,7 @@ fn endpoint(
                     if whole {
                         let nth = count.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(delay).await;
-                        // The client may have given up.
+                        // The client may have closed the connection.
                         let _ = stream.write_all(reply(&text, nth).as_bytes()).await;
                         return;
                     }
@@ -106,7 +106,7 @@ async fn shares_one_token_between_all_clients() {
     });
     let security = security(oidc(&network));
     works(&cluster.bootstrap(), cluster.network(), security).await;
-    assert_eq!(asked.load(Ordering::Relaxed), 1, "kept for all connections, and all clients of one `Security`");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "one token for all connections, and all clients of one `Security`");
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,7 @@ async fn retries_unreachable_endpoint_and_names_it() {
     let error = client.list_topics().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("token endpoint: http://127.0.0.1/token: "), "{error}");
-    // It comes back.
+    // The endpoint becomes available.
     endpoint(&network, Duration::ZERO, |_, nth| match nth {
         0 | 1 => "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_owned(),
         _ => granted("alice"),
@@ -168,7 +168,7 @@ async fn token_fetch_may_outlast_connection_setup() {
     let asked = endpoint(&network, 14 * SECOND, |_, _| granted("alice"));
     let source = oidc(&network).timeouts(SECOND, 20 * SECOND);
     assert_eq!(admin(&cluster, security(source)).await.list_topics().await.unwrap().len(), 1);
-    assert_eq!(asked.load(Ordering::Relaxed), 1, "what is under way goes on");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the request for the token continues");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,8 +220,7 @@ async fn sends_signed_assertion_to_endpoint() {
 async fn sends_assertion_instead_of_client_secret() {
     let key = TempFile::new("client-assertion.key", CLIENT_KEY);
     let file = TempFile::new("client-assertion.jwt", "e30.e30.c2ln");
-    // By default as Java does since 4.3 (KIP-1258), and in the JWT bearer grant where that is asked
-    // for.
+    // By default like Java since 4.3 (KIP-1258), and in the JWT bearer grant if that is configured.
     let retriever = ("sasl.oauthbearer.jwt.retriever.class", "org.apache.kafka.x.JwtBearerJwtRetriever");
     let id = ("sasl.oauthbearer.client.credentials.client.id", "me");
     for (settings, begin, end) in [
@@ -278,7 +277,7 @@ async fn unusable_assertion_key_error_explains_cause() {
 
 #[tokio::test(start_paused = true)]
 async fn rejects_endpoint_with_untrusted_certificate() {
-    // A cluster under TLS does for a web server: its certificate is all that is seen of it.
+    // A cluster under TLS replaces a web server, because the client sees only its certificate.
     let network = MemoryNetwork::new();
     let web = Options::new().network(network.clone()).tls(ottla::testkit::Tls::new());
     let web = Cluster::start(web).await.unwrap();

@@ -58,8 +58,8 @@ impl AwsMskIam {
         self
     }
 
-    /// Uses the credentials of a profile in `~/.aws/credentials` or `~/.aws/config`
-    /// (`awsProfileName`). Default: the profile of `AWS_PROFILE`, or `default`.
+    /// Uses only the credentials of this profile in `~/.aws/credentials` or `~/.aws/config`
+    /// (`awsProfileName`). Default: all sources, with the profile of `AWS_PROFILE` or `default`.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.profile = Hidden(Some(name.into()));
         self

@@ -71,8 +71,8 @@ tokio::task_local! {
 }
 
 /// The note of one handshake. All connections share one resolver, because rustls resumes a session
-/// only with the same resolver. So each handshake has its note in a local variable of the task that
-/// drives it.
+/// only with the same resolver. So each handshake has its note in a task-local variable of the task
+/// that drives it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Note(Arc<Mutex<Option<Asked>>>);
 

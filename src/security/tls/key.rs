@@ -66,9 +66,7 @@ pub(super) fn load(key: PrivateKeyDer<'static>, provider: &CryptoProvider) -> Re
 fn unusable(kind: Option<&KeyKind>) -> String {
     match kind {
         None => "the private key is malformed".to_owned(),
-        Some(kind) if kind.is_built_in() => {
-            format!("the private key ({kind}) is damaged: the provider refuses it")
-        }
+        Some(kind) if kind.is_built_in() => format!("the private key ({kind}) is damaged: the provider refused it"),
         Some(kind) => format!(
             "the private key is {kind}, which the crypto provider does not support; the built-in one supports \
              {BUILT_IN_KEYS}. Use such a key, or set a provider that supports this one with `Tls::crypto_provider`"
