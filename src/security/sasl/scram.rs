@@ -179,7 +179,7 @@ impl ScramExchange {
         let ServerFirst { nonce, salt, iterations } = ServerFirst::parse(server_first)?;
         let ours = nonce.len() > self.nonce.len() && nonce.len() <= MAX_NONCE && nonce.starts_with(&self.nonce);
         if !ours {
-            return Err(refuse("the broker's nonce does not begin with this client's, or is too long"));
+            return Err(refuse("the broker's nonce does not extend this client's, or is too long"));
         }
         let salted = self.hash.salted(self.password.expose(), &salt, iterations);
         let client_key = self.hash.hmac(&salted, &[b"Client Key"]);

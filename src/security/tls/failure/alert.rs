@@ -111,7 +111,7 @@ fn meaning(alert: Alert) -> (&'static str, &'static str) {
         }
         Alert::ExportRestriction => ("export_restriction", "it wants algorithms that are no longer safe"),
         Alert::InternalError => ("internal_error", "it has a fault of its own; its log says which"),
-        Alert::UserCanceled => ("user_canceled", "it was told to end the handshake"),
+        Alert::UserCanceled => ("user_canceled", "its user or program cancelled the handshake"),
         Alert::NoRenegotiation => ("no_renegotiation", "it does not negotiate again on one connection"),
         Alert::CertificateUnobtainable => ("certificate_unobtainable", "it could not fetch this client's certificate"),
         Alert::UnrecognisedName => (
