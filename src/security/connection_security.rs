@@ -1,4 +1,4 @@
-//! What a client's connections go through between `connect` and their first request.
+//! TLS and SASL of a client's connections, between `connect` and the first request.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::{
     net::Stream,
 };
 
-/// A [`Security`] that was checked.
+/// A [`Security`] that is checked and ready to use.
 #[derive(Debug)]
 pub(crate) struct ConnectionSecurity {
     #[cfg(feature = "tls")]
@@ -18,7 +18,7 @@ pub(crate) struct ConnectionSecurity {
 
 impl ConnectionSecurity {
     /// # Errors
-    /// `Configuration` for TLS where there is no cryptography for it.
+    /// `Configuration` for TLS without a crypto provider.
     pub(crate) fn new(security: Security) -> Result<Self> {
         Ok(Self {
             #[cfg(feature = "tls")]
@@ -27,7 +27,8 @@ impl ConnectionSecurity {
         })
     }
 
-    /// Reads what is in files, so that building a client says what is wrong with them.
+    /// Reads the files that the configuration names, so that building a client reports errors in
+    /// them.
     ///
     /// # Errors
     /// `Configuration`, naming the file.
@@ -39,10 +40,11 @@ impl ConnectionSecurity {
         Ok(())
     }
 
-    /// The stream to that host, under TLS if it is asked for.
+    /// Returns the stream to that host, under TLS if it is configured.
     ///
     /// # Errors
-    /// `Authentication` where the two do not accept each other, `Network` where the stream broke.
+    /// `Authentication` if client and server do not accept each other, `Network` if the stream
+    /// broke.
     pub(crate) async fn secure(&self, stream: Box<dyn Stream>, host: &str) -> Result<Box<dyn Stream>> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
@@ -57,8 +59,9 @@ impl ConnectionSecurity {
     }
 }
 
-/// What a failed read or write says of TLS: that a peer does not accept this client comes behind
-/// the handshake.
+/// Returns the TLS failure behind a failed read or write. In TLS 1.3 a peer refuses a client
+/// certificate only after the client has finished the handshake, so the refusal arrives with a
+/// later read or write.
 pub(crate) fn tls_failure(error: &io::Error) -> Option<Error> {
     #[cfg(feature = "tls")]
     return crate::security::tls::tls_failure(error);

@@ -1,9 +1,9 @@
-//! The usual settings of hosted Kafka services, by builder and by properties. What stands in
-//! capitals is yours.
+//! The usual settings of hosted Kafka services, by builder and by properties. Replace the words in
+//! capitals with your own values.
 //!
-//! All of them have certificates of the web's authorities unless something else is said, so that
-//! `Tls::new()` is enough. The properties are those that `Producer::from_properties` and its kind
-//! take, and `kat -X`.
+//! All of them have certificates of public certificate authorities unless stated otherwise, so that
+//! `Tls::new()` is enough. `Producer::from_properties`, the other `from_properties` functions and
+//! `kat -X` take the properties.
 //!
 //! # Confluent Cloud
 //! An API key of the cluster and its secret, by PLAIN.
@@ -39,8 +39,8 @@
 //! ```
 //!
 //! # Amazon MSK
-//! With IAM (port 9098, serverless clusters too): credentials as AWS's own tools find them, region
-//! from the host name.
+//! With IAM (port 9098, also for serverless clusters): the client finds credentials like AWS's own
+//! tools, and takes the region from the host name.
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
 //!
@@ -56,7 +56,7 @@
 //! sasl.jaas.config=software.amazon.msk.auth.iam.IAMLoginModule required;
 //! sasl.client.callback.handler.class=software.amazon.msk.auth.iam.IAMClientCallbackHandler
 //! ```
-//! With a user of Secrets Manager (port 9096): SCRAM-SHA-512.
+//! With a user in AWS Secrets Manager (port 9096): SCRAM-SHA-512.
 //! ```text
 //! security.protocol=SASL_SSL
 //! sasl.mechanism=SCRAM-SHA-512
@@ -66,7 +66,7 @@
 //! [`Tls::client_certificate_files`](super::Tls::client_certificate_files).
 //!
 //! # Azure Event Hubs
-//! The namespace's connection string as a password; the user is called `$ConnectionString`.
+//! The user name is `$ConnectionString`, and the password is the namespace's connection string.
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
 //!
@@ -91,7 +91,7 @@
 //! `https://NAMESPACE.servicebus.windows.net/.default`.
 //!
 //! # Redpanda Cloud
-//! A user of the cluster, by SCRAM-SHA-256 (or -512, as the user was made).
+//! A user of the cluster, by SCRAM-SHA-256 (or SCRAM-SHA-512, if the user was created with it).
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
 //!
@@ -108,8 +108,9 @@
 //! ```
 //!
 //! # Aiven
-//! An authority of the project's own (`ca.pem`), and a client certificate (`service.cert`,
-//! `service.key`), or SASL on a port of its own with the same authority.
+//! The project has its own certificate authority (`ca.pem`). Clients authenticate with a client
+//! certificate (`service.cert`, `service.key`), or with SASL on another port with the same
+//! authority.
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
 //!

@@ -8,42 +8,42 @@ use zeroize::Zeroizing;
 
 use super::Secret;
 
-/// `Module required name="value" … ;`.
+/// A parsed configuration: `Module required name="value" … ;`.
 #[derive(Debug)]
 pub(crate) struct Jaas {
     /// The class's name without its package.
     pub(crate) module: String,
     options: Vec<(String, Secret)>,
-    /// The places of the options that were read.
+    /// Indexes of the options that were read.
     read: RefCell<BTreeSet<usize>>,
 }
 
 impl Jaas {
-    /// `Err` says what is wrong, without showing any of it.
+    /// Parses a configuration. `Err` describes the mistake without showing any of the text.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens = Tokens(text);
-        let class = tokens.word().ok_or("it has to begin with the class of a login module")?;
+        let class = tokens.word().ok_or("it must begin with the class of a login module")?;
         let module = class.rsplit('.').next().unwrap_or_default().to_owned();
-        let flag = tokens.word().ok_or("behind the login module stands `required`")?;
+        let flag = tokens.word().ok_or("the login module must be followed by `required`")?;
         if !["required", "requisite", "sufficient", "optional"].iter().any(|known| flag.eq_ignore_ascii_case(known)) {
-            return Err("behind the login module stands `required`".to_owned());
+            return Err("the login module must be followed by `required`".to_owned());
         }
         let mut options: Vec<(String, Secret)> = Vec::new();
         loop {
             if tokens.take(';') {
                 break;
             }
-            // The names of options are not shown either: a password with a blank in it has its end
-            // there.
+            // The names of options are not shown either, because the rest of an unquoted password
+            // with a blank in it is read as a name.
             let at = options.len() + 1;
             let name = tokens.word().ok_or("an option has no name, or the `;` at the end is missing")?.to_string();
             if !tokens.take('=') {
                 return Err(format!(
-                    "behind the name of option {at} stands `=` and its value (a value with a blank, `=` or `;` in it \
-                     stands in quotes)"
+                    "the name of option {at} must be followed by `=` and its value (a value with a blank, `=` or `;` in it \
+                     must be in quotes)"
                 ));
             }
-            let value = tokens.word().ok_or_else(|| format!("option {at} has no value that ends"))?;
+            let value = tokens.word().ok_or_else(|| format!("option {at} has no value, or its value has no end"))?;
             if options.iter().any(|(known, _)| *known == name) {
                 return Err(format!("option {at} was given before"));
             }
@@ -60,7 +60,7 @@ impl Jaas {
         self.options.get(at).map(|(_, value)| value)
     }
 
-    /// The value of an option that is not empty.
+    /// Returns the value of an option; `None` if it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&Secret> {
         let at = self.options.iter().position(|(known, _)| known == name)?;
         self.value(at).filter(|value| !value.is_empty())
@@ -70,20 +70,20 @@ impl Jaas {
         self.get(name).and_then(Secret::expose_str)
     }
 
-    /// Whether there are options whose names begin like that.
+    /// Returns true if the name of an option begins with `prefix`.
     pub(crate) fn has_below(&self, prefix: &str) -> bool {
         self.options.iter().any(|(name, _)| name.starts_with(prefix))
     }
 
-    /// The options whose names begin like that, without that beginning.
+    /// Returns the options with names that begin with `prefix`; the names are returned without it.
     pub(crate) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let named = self.options.iter().enumerate();
         let named = named.filter_map(move |(at, (name, _))| Some((at, name.strip_prefix(prefix)?)));
         named.filter_map(|(at, name)| Some((name, self.value(at)?.expose_str()?)))
     }
 
-    /// The options that have a value and were not read, by the names that the login module knows:
-    /// `extension_*` for one whose name the user chose.
+    /// Returns the options that have a value and were not read, by the names in `known`:
+    /// `extension_*` for an option with a name of the user's choice.
     pub(crate) fn unread(&self, known: &[&str]) -> Vec<String> {
         let read = self.read.borrow();
         let unread = self.options.iter().enumerate();
@@ -92,19 +92,19 @@ impl Jaas {
         unread.map(|(_, (name, _))| format!("{} of sasl.jaas.config", pattern(name))).collect()
     }
 
-    /// The place of an option that is none of these, counted from 1.
+    /// Returns the index, counted from 1, of the first option that is not in `known`.
     pub(crate) fn stranger(&self, known: &[&str]) -> Option<usize> {
         let is_known = |name: &str| known.iter().any(|known| matches(name, known));
         self.options.iter().position(|(name, _)| !is_known(name)).map(|at| at + 1)
     }
 }
 
-/// Whether a name is that one, or begins like one that ends with `*`.
+/// Returns true if a name equals `known`, or begins with it if `known` ends with `*`.
 fn matches(name: &str, known: &str) -> bool {
     known.strip_suffix('*').map_or(name == known, |prefix| name.starts_with(prefix))
 }
 
-/// Words, some of them in quotes, and the signs between them.
+/// Splits text into words, which may be quoted, and the signs between them.
 struct Tokens<'a>(&'a str);
 
 impl Tokens<'_> {

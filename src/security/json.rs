@@ -1,5 +1,5 @@
-//! JSON, as much as tokens and their endpoints need. Texts are zeroed on drop: some of them are
-//! secrets.
+//! A JSON reader, limited to the needs of tokens and their endpoints. Texts are zeroed on drop,
+//! because some of them are secrets.
 //!
 //! Sans-IO.
 
@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 
 use super::Secret;
 
-/// Deeper than any answer that is read here.
+/// Limit of nesting; deeper than any response that is read here.
 const DEPTH: usize = 16;
 
-/// A value.
+/// A JSON value.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Json {
     Null,
@@ -21,7 +21,7 @@ pub(crate) enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// A text that is not shown.
+/// A text that `Debug` does not show.
 #[derive(PartialEq)]
 pub(crate) struct Text(Zeroizing<String>);
 
@@ -32,7 +32,8 @@ impl std::fmt::Debug for Text {
 }
 
 impl Json {
-    /// Reads one value and nothing behind it; `None` for what is no JSON.
+    /// Reads one value; `None` if the bytes are not JSON, or if anything but white space follows
+    /// the value.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader { rest: std::str::from_utf8(bytes).ok()? };
         let value = reader.value(0)?;
@@ -40,7 +41,7 @@ impl Json {
         reader.rest.is_empty().then_some(value)
     }
 
-    /// A member of an object; of several with one name, the last.
+    /// Returns a member of an object. If several members have the name, it returns the last.
     pub(crate) fn get(&self, name: &str) -> Option<&Json> {
         match self {
             Self::Object(members) => members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value),
@@ -59,7 +60,7 @@ impl Json {
         self.text(name).filter(|text| !text.is_empty()).map(Secret::from)
     }
 
-    /// A number, also one that stands in quotes, as some endpoints send it.
+    /// Returns a number, also if it is in quotes, because some endpoints send it so.
     pub(crate) fn number(&self, name: &str) -> Option<f64> {
         match self.get(name)? {
             Self::Number(number) => Some(*number),
@@ -140,7 +141,8 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self) -> Option<Zeroizing<String>> {
         self.rest = self.rest.strip_prefix('"')?;
-        // As large as it can become, so that nothing is left behind by growing.
+        // Large enough for a text without escaped quotes, so that growing does not leave a copy of
+        // a secret in memory.
         let mut out = Zeroizing::new(String::with_capacity(self.rest.find('"').unwrap_or(0).saturating_add(16)));
         let mut chars = self.rest.chars();
         loop {
@@ -180,7 +182,7 @@ fn unicode(chars: &mut std::str::Chars<'_>) -> Option<char> {
     char::decode_utf16([first, second]).next()?.ok()
 }
 
-/// A text in quotes.
+/// Returns a text as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

@@ -1,7 +1,7 @@
-//! How a client knows whom it talks to, and how it says who it is: TLS, SASL, tokens.
+//! Security of connections: TLS, SASL mechanisms, and tokens.
 //!
-//! A [`Security`] is given to a builder, or comes from properties by Java's or librdkafka's names
-//! (`security.protocol`, `ssl.*`, `sasl.*`).
+//! A [`Security`] is passed to a builder, or is read from properties by Java's or librdkafka's
+//! names (`security.protocol`, `ssl.*`, `sasl.*`).
 //!
 //! ```no_run
 //! use ottla::{Producer, security::{Sasl, Security, Tls}};
@@ -14,21 +14,21 @@
 //!
 //! A wrong password, a mechanism that the broker does not have, and a certificate that is not
 //! accepted are errors of kind [`Authentication`](crate::ErrorKind::Authentication), which calls
-//! get at once. The client goes on trying, since a password, a token or a user at the broker may be
-//! corrected meanwhile, but seldom, so that no account is locked: after a refused login no
-//! connection of the client logs in for 10 s, and for twice as long after each further one, up to
-//! ten minutes. A broker that refuses what the others accept, or whose certificate is not accepted,
-//! waits alone, up to a minute. Each refused login is one WARN. Connecting, TLS and SASL together
-//! have `socket.connection.setup.timeout.ms`.
+//! return at once. The client goes on trying, because a password, a token or a user at the broker
+//! may be corrected meanwhile, but rarely, so that no account is locked: after a refused login no
+//! connection of the client logs in for 10 s, and the wait doubles with each further refusal, up to
+//! ten minutes. If a broker refuses a login that the others accept, or its certificate is not
+//! accepted, only the connections to that broker wait, up to a minute. Each refused login is logged
+//! as one WARN. `socket.connection.setup.timeout.ms` limits connecting, TLS and SASL together.
 //!
-//! Where a broker limits how long an authentication holds (`connections.max.reauth.ms`, or a
-//! token's end), the client authenticates again on the same connection (KIP-368) once what is under
-//! way there is answered.
+//! If a broker limits the time for which an authentication is valid (`connections.max.reauth.ms`,
+//! or the token's expiry), the client authenticates again on the same connection (KIP-368) once the
+//! requests in flight there are answered.
 //!
 //! Secrets are kept as [`Secret`]s: never shown, and zeroed when they are dropped. A client's
-//! private key is zeroed, too, in all the forms that it has on its way to the built-in cryptography
-//! and there. Not zeroed are a PKCS#12 store's (`p12-keystore` frees it as it is), and what a
-//! provider of the user's own keeps.
+//! private key is zeroed, too, in every form that it has on its way to the built-in crypto provider
+//! and inside it. Two copies are not zeroed: the key of a PKCS#12 store (`p12-keystore` frees it
+//! without zeroing) and the key that a custom crypto provider keeps.
 
 mod aws;
 mod connection_security;
@@ -53,7 +53,7 @@ pub use aws::AwsCredentials;
 pub use oauth::{JwtAlgorithm, JwtBearer};
 pub use oauth::{Oidc, Token, TokenFile, TokenSource, UnsecuredToken};
 pub(crate) use properties::SecurityProperties;
-/// The version of rustls whose `CryptoProvider` [`Tls::crypto_provider`] takes.
+/// The version of rustls that defines the `CryptoProvider` of [`Tls::crypto_provider`].
 #[cfg(feature = "tls")]
 pub use rustls;
 pub use sasl::{AwsMskIam, Exchange, Mechanism, OauthBearer, Plain, Sasl, Scram, ScramHash, Step};
@@ -63,8 +63,8 @@ use shown::{FilePath, Hidden};
 #[cfg(feature = "tls")]
 pub use tls::Tls;
 
-/// How the connections of a client are secured: Kafka's `security.protocol` with all that belongs
-/// to it.
+/// Secures the connections of a client: Kafka's `security.protocol` with the settings of TLS and
+/// SASL.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
     #[cfg(feature = "tls")]
@@ -78,7 +78,7 @@ impl Security {
         Self::default()
     }
 
-    /// `SSL`: TLS, with a client certificate where one is given.
+    /// `SSL`: TLS, with a client certificate if one is given.
     #[cfg(feature = "tls")]
     pub fn ssl(tls: Tls) -> Self {
         Self { tls: Some(tls), sasl: None }
@@ -93,7 +93,7 @@ impl Security {
         }
     }
 
-    /// The value of `security.protocol` that stands for it.
+    /// Returns the equivalent value of `security.protocol`.
     pub(crate) fn protocol(&self) -> &'static str {
         #[cfg(feature = "tls")]
         let tls = self.tls.is_some();

@@ -1,4 +1,5 @@
-//! Security by properties: what was set, until it is known to make sense together.
+//! Security properties as they were set, before [`resolve`](SecurityProperties::resolve) checks
+//! them together.
 //!
 //! Sans-IO.
 
@@ -14,16 +15,16 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// What was set by name, and what was given by a builder.
+/// Properties that were set by name, or the [`Security`] that was given to a builder.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SecurityProperties {
     given: Option<Security>,
-    /// By Java's names. Any of them may be a secret.
+    /// Values by Java's names. Any of them may be a secret.
     values: BTreeMap<&'static str, Secret>,
 }
 
 impl SecurityProperties {
-    /// A whole [`Security`], which rules properties out.
+    /// Sets a whole [`Security`], which excludes properties.
     pub(crate) fn give(&mut self, security: Security) {
         self.given = Some(security);
     }
@@ -32,25 +33,25 @@ impl SecurityProperties {
         self.given.as_ref()
     }
 
-    /// Sets a property. Whether its value makes sense shows with the others, in
+    /// Sets a property. Its value is checked together with the others in
     /// [`resolve`](Self::resolve).
     pub(crate) fn set(&mut self, name: &'static str, value: &str) -> Option<()> {
         self.values.insert(name, Secret::from(value));
         Some(())
     }
 
-    /// The name of one that is set.
+    /// Returns the name of a property that is set.
     pub(super) fn any(&self) -> Option<&'static str> {
         self.values.keys().next().copied()
     }
 
-    /// One that is set beside `security.protocol`.
+    /// Returns the name of a property other than `security.protocol` that is set.
     pub(super) fn any_other(&self) -> Option<&'static str> {
         self.values.keys().find(|name| **name != "security.protocol").copied()
     }
 }
 
-/// Properties that are being read. The ones that no setting asked for have no effect, and the user
+/// Tracks which properties are read. A property that no setting reads has no effect, and the user
 /// is told so.
 pub(super) struct Reading<'a> {
     values: &'a BTreeMap<&'static str, Secret>,
@@ -62,14 +63,14 @@ impl<'a> Reading<'a> {
         Self { values: &properties.values, read: RefCell::default() }
     }
 
-    /// The names of properties that have a value and were not read.
+    /// Returns the names of the properties that have a value and were not read.
     pub(super) fn unread(&self) -> Vec<&'static str> {
         let read = self.read.borrow();
         let unread = self.values.iter().filter(|(name, value)| !value.is_empty() && !read.contains(*name));
         unread.map(|(name, _)| *name).collect()
     }
 
-    /// Whether a property has a value. That does not count as reading it.
+    /// Returns true if a property has a value. The call does not count as reading it.
     #[cfg(feature = "tls")]
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.get(name).and_then(Secret::expose_str).is_some_and(|value| !value.trim().is_empty())
@@ -81,17 +82,17 @@ impl<'a> Reading<'a> {
         Some(value)
     }
 
-    /// As it was set, also when it is empty.
+    /// Returns a value as it was set, even if it is empty.
     pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
         self.value(name).and_then(Secret::expose_str)
     }
 
-    /// A value that is not empty, without white space around it.
+    /// Returns a value without white space around it; `None` if nothing is left.
     pub(super) fn text(&self, name: &str) -> Option<&'a str> {
         self.raw(name).map(str::trim).filter(|value| !value.is_empty())
     }
 
-    /// A value that is not empty, as it is.
+    /// Returns a value with its white space; `None` if it is empty.
     pub(super) fn secret(&self, name: &str) -> Option<Secret> {
         self.value(name).filter(|value| !value.is_empty()).cloned()
     }
@@ -101,7 +102,7 @@ impl<'a> Reading<'a> {
         parse::boolean(value).ok_or_else(|| refused(name, value, parse::BOOLEAN))
     }
 
-    /// Seconds, up to `most`.
+    /// Returns a number of seconds, from 0 to `most`.
     pub(super) fn seconds(&self, name: &str, most: u64, default: Duration) -> Result<Duration> {
         let Some(value) = self.text(name) else { return Ok(default) };
         let seconds = parse::within(value, 0..=most).map(Duration::from_secs);
@@ -120,7 +121,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// A value that is not allowed.
+/// Returns the error for a value that is not allowed.
 pub(super) fn refused(name: &str, value: &str, allowed: &str) -> Error {
     configuration(format!("property `{name}`: {} is not allowed; allowed: {allowed}", shown::value(name, value)))
 }

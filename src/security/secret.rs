@@ -1,4 +1,4 @@
-//! Bytes that nobody is to see.
+//! Secret bytes, which are never shown.
 
 use std::{fmt, sync::Arc};
 
@@ -7,28 +7,28 @@ use zeroize::Zeroizing;
 /// A password, a key or a token: not shown by `Debug`, without `Display`, and overwritten with
 /// zeros when its last clone is dropped.
 ///
-/// What it was made from is the caller's: a `String` that is given away is taken over as it is, a
-/// `&str` is copied.
+/// A `String` or a `Vec<u8>` is taken over without a copy. A `&str` or a slice is copied, and
+/// zeroing the original is up to the caller.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
-    /// The bytes themselves.
+    /// Returns the bytes.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes as text, `None` where they are none.
+    /// Returns the bytes as text; `None` if they are not UTF-8.
     pub fn expose_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are no bytes at all.
+    /// Returns true if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

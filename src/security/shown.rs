@@ -1,4 +1,4 @@
-//! What errors, `Debug` and the log may show of what a user or a server gave.
+//! Values of users and servers, in the form in which errors, `Debug` and the log may show them.
 
 use std::{
     fmt,
@@ -8,8 +8,8 @@ use std::{
 
 use crate::error::clean;
 
-/// A value that is not a key to anything, and that `Debug` does not show all the same, because a
-/// secret may have been put in its place by mistake.
+/// A value that is not secret, but that `Debug` does not show, because a secret may have been put
+/// in its place by mistake.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Hidden<T>(pub(crate) T);
 
@@ -27,12 +27,13 @@ impl<T> Deref for Hidden<T> {
     }
 }
 
-/// The path of a file, which is shown only where it looks like one: a key or a token may have been
-/// given in its place.
+/// The path of a file. It is shown only if it looks like a path, because a key or a token may have
+/// been given in its place.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct FilePath(PathBuf);
 
-/// Endings of files that are shown without a folder before them.
+/// File extensions with which a path is shown even if it does not begin with `/`, `./`, `../` or a
+/// drive.
 const ENDINGS: [&str; 13] =
     ["pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "pkcs12", "jks", "jwt", "token", "txt"];
 
@@ -45,7 +46,7 @@ impl FilePath {
         &self.0
     }
 
-    /// The reason why the value cannot be meant as a path.
+    /// Returns the reason if the value cannot be meant as a path.
     pub(crate) fn mistaken(&self) -> Option<&'static str> {
         let text = self.0.to_string_lossy();
         if text.contains("-----BEGIN") {
@@ -91,8 +92,8 @@ impl fmt::Debug for FilePath {
     }
 }
 
-/// A server's text, as an error may show it: without what the client sent to the server and keeps
-/// secret, without control characters, and at most `longest` characters of it.
+/// Returns a server's text as an error may show it: without the `secrets` that the client sent to
+/// the server, with control characters escaped, and cut after `longest` characters.
 pub(crate) fn scrubbed<'a>(text: &str, longest: usize, secrets: impl IntoIterator<Item = &'a str>) -> String {
     const SHORTEST: usize = 4;
     let mut text = text.to_owned();

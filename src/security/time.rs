@@ -1,15 +1,15 @@
-//! Dates: as AWS and certificates write them, and as errors show them.
+//! Dates, in the forms of AWS, of certificates and of errors.
 //!
 //! Sans-IO.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Year, month, day, hour, minute, second of a time, in UTC.
+/// Returns year, month, day, hour, minute and second of a time, in UTC.
 fn civil(time: SystemTime) -> (u64, u64, u64, u64, u64, u64) {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from March of the year 0, so that the leap day is a year's last (Hinnant's
-    // algorithm).
+    // Days are counted from March of the year 0, so that the leap day is the last day of a year
+    // (Hinnant's algorithm).
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -21,20 +21,20 @@ fn civil(time: SystemTime) -> (u64, u64, u64, u64, u64, u64) {
     (year, month, day, second / 3600, second % 3600 / 60, second % 60)
 }
 
-/// `20150830T123600Z`.
+/// Formats a time like `20150830T123600Z`.
 pub(crate) fn stamp(time: SystemTime) -> String {
     let (year, month, day, hour, minute, second) = civil(time);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
-/// `2015-08-30 12:36:00 UTC`.
+/// Formats a time like `2015-08-30 12:36:00 UTC`.
 #[cfg(feature = "tls")]
 pub(crate) fn shown(time: SystemTime) -> String {
     let (year, month, day, hour, minute, second) = civil(time);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
-/// The time of a date in UTC; `None` for one that does not exist, and before 1970.
+/// Returns the time of a date in UTC; `None` if a part is out of range, and before 1970.
 pub(crate) fn from_civil([year, month, day, hour, minute, second]: [u64; 6]) -> Option<SystemTime> {
     let in_range = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     if !in_range || hour > 23 || minute > 59 || second > 60 {
@@ -47,7 +47,8 @@ pub(crate) fn from_civil([year, month, day, hour, minute, second]: [u64; 6]) -> 
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// `2015-08-30T12:36:00Z`, with or without parts of a second.
+/// Parses a time like `2015-08-30T12:36:00Z`, with or without fractions of a second (which are
+/// ignored).
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let text = text.trim().strip_suffix('Z')?;
     let (date, time) = text.split_once('T')?;

@@ -54,7 +54,7 @@ pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
 
 /// Returns the reader's next record or error.
 pub(crate) async fn next(consumer: &Consumer) -> Result<ConsumerRecord, Error> {
-    in_time(consumer.recv()).await.expect("not the end")
+    in_time(consumer.recv()).await.expect("the consumer is not closed")
 }
 
 /// Returns the next `count` records as numbers.
@@ -70,7 +70,7 @@ pub(crate) async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
 /// returns it.
 #[track_caller]
 pub(crate) fn refused<T: fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, says: &[&str]) -> Error {
-    let error = result.expect_err("an error");
+    let error = result.expect_err("the call fails");
     assert_eq!(error.kind(), kind, "{error}");
     for part in says {
         assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");

@@ -56,7 +56,7 @@ async fn step(consumer: &Consumer, by_poll: bool) -> ottla::Result<Option<(i32, 
         return Ok(records.iter().next().map(|record| (record.partition(), record.offset())));
     }
     match tokio::time::timeout(30 * SECOND, consumer.recv()).await {
-        Ok(next) => next.expect("not the end").map(|record| Some((record.partition, record.offset))),
+        Ok(next) => next.expect("the consumer is not closed").map(|record| Some((record.partition, record.offset))),
         Err(_) => Ok(None),
     }
 }

@@ -17,7 +17,7 @@ async fn producer_with_dropped_futures_sends_records_once() {
         let producer = builder.build().await.unwrap();
         let mut expected = Vec::new();
         for n in 0..200_i64 {
-            // A send that was dropped did not send.
+            // A dropped `send` has not sent its record.
             loop {
                 let sent =
                     polled(producer.send(Record::to("t").with_value(n.to_string())), rng.random_range(1..6)).await;

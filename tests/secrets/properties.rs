@@ -1,4 +1,4 @@
-//! The secrets as values of properties, known and mistyped, alone and beside others.
+//! Tests the secrets as values of properties, known and mistyped, alone and beside others.
 
 use std::{collections::BTreeSet, fmt::Write, sync::Arc};
 
@@ -106,7 +106,7 @@ fn check(leaks: &mut BTreeSet<String>, name: &str, secret: &str, text: &str) {
     if let Some(part) = leaked(secret, text) {
         let at = text.find(part).unwrap();
         let around: String = text[..at].chars().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect();
-        leaks.insert(format!("{name}: {part:?} behind {around:?}"));
+        leaks.insert(format!("{name}: {part:?} after {around:?}"));
     }
 }
 

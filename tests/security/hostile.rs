@@ -1,4 +1,4 @@
-//! A server that pretends to be the broker, and does not know the password.
+//! Servers that imitate a broker but do not know the password.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -37,7 +37,7 @@ async fn answer(stream: &mut DuplexStream, script: &[Vec<u8>]) -> std::io::Resul
                 let message = script.get(turn).cloned().unwrap_or_default();
                 turn += 1;
                 let length = i32::try_from(message.len()).unwrap().to_be_bytes();
-                // No error, no message (null), these bytes.
+                // A response without an error (code 0, null message), with these bytes.
                 [&[0, 0, 0xff, 0xff][..], &length, &message].concat()
             }
         };
@@ -143,7 +143,7 @@ async fn floods(stream: &mut DuplexStream, key: i16, announced: i32) -> std::io:
 
 #[tokio::test(start_paused = true)]
 async fn limits_response_size_before_authentication() {
-    // ApiVersions with and without SASL, SaslHandshake, SaslAuthenticate.
+    // The requests are ApiVersions without and with SASL, SaslHandshake, and SaslAuthenticate.
     for (key, sasl) in [(18, false), (18, true), (17, true), (36, true)] {
         let network = MemoryNetwork::new();
         let mut listener = network.listen(SocketAddr::from(([127, 0, 0, 1], 9092))).unwrap();
@@ -164,7 +164,7 @@ async fn limits_response_size_before_authentication() {
         let error = admin.build().await.unwrap().list_topics().await.unwrap_err();
         server.abort();
         let taken = most.load(std::sync::atomic::Ordering::Relaxed);
-        assert!(taken <= 512 * 1024, "{taken} bytes were taken for request {key}");
+        assert!(taken <= 512 * 1024, "{taken} bytes were read for request {key}");
         let shown = error.to_string();
         assert!(shown.contains("99000000") && shown.contains("524288"), "{shown}");
         assert!(shown.contains("security.protocol") && shown.contains("port"), "{shown}");

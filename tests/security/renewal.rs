@@ -1,4 +1,4 @@
-//! Certificates and keys that are replaced while a client runs.
+//! Replacing certificates and keys while a client runs.
 
 use ottla::{
     Record,

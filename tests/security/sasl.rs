@@ -1,4 +1,4 @@
-//! The mechanisms, with and without TLS.
+//! Tests of the SASL mechanisms, with and without TLS.
 
 use ottla::{
     ErrorCode, ErrorKind, Record,

@@ -106,7 +106,7 @@ async fn shares_one_token_between_all_clients() {
     });
     let security = security(oidc(&network));
     works(&cluster.bootstrap(), cluster.network(), security).await;
-    assert_eq!(asked.load(Ordering::Relaxed), 1, "kept for all connections, and all clients of one `Security`");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "one token for all connections, and all clients of one `Security`");
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,7 @@ async fn slow_endpoint_causes_timeout_error() {
     let source = oidc(&network).timeouts(SECOND, 2 * SECOND);
     let error = admin(&cluster, security(source)).await.list_topics().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("its answer took longer than 2000 ms"), "{error}");
+    assert!(error.to_string().contains("the response took longer than 2000 ms"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

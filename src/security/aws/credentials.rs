@@ -1,4 +1,4 @@
-//! Credentials of AWS, kept until shortly before they expire.
+//! AWS credentials, kept until shortly before they expire.
 
 use std::{
     sync::Arc,
@@ -14,10 +14,10 @@ use crate::{
     security::{Hidden, Secret},
 };
 
-/// Credentials are renewed when they are good for no longer than this.
+/// Credentials are renewed this long before they expire.
 const MARGIN: Duration = Duration::from_secs(300);
 
-/// An access key, with the token that belongs to it where it is a temporary one.
+/// An access key of AWS, with the session token if it is a temporary one.
 #[derive(Clone, Debug)]
 pub struct AwsCredentials {
     access_key_id: Hidden<String>,
@@ -27,7 +27,7 @@ pub struct AwsCredentials {
 }
 
 impl AwsCredentials {
-    /// A long-lived access key.
+    /// Creates credentials of a long-lived access key.
     pub fn new(access_key_id: impl Into<String>, secret_access_key: impl Into<Secret>) -> Self {
         Self {
             access_key_id: Hidden(access_key_id.into()),
@@ -37,7 +37,7 @@ impl AwsCredentials {
         }
     }
 
-    /// With the session token of a temporary access key.
+    /// Adds the session token of a temporary access key.
     pub fn with_session_token(mut self, token: impl Into<Secret>) -> Self {
         self.session_token = Some(token.into());
         self
@@ -65,11 +65,11 @@ impl AwsCredentials {
     }
 }
 
-/// Where credentials come from.
+/// The source of credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum AwsSource {
     Given(AwsCredentials),
-    /// Where AWS's own tools look.
+    /// The places in which AWS's own tools look.
     Found(Arc<Sources>),
 }
 
@@ -79,7 +79,7 @@ impl AwsSource {
     }
 }
 
-/// The credentials of all connections of a client.
+/// Keeps the credentials for all connections of a client.
 #[derive(Debug)]
 pub(crate) struct CredentialCache {
     source: AwsSource,
@@ -96,10 +96,12 @@ impl CredentialCache {
         self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Credentials that are good now.
+    /// Returns credentials that are valid now. Credentials without an expiry are read again on each
+    /// call.
     ///
     /// # Cancel safety
-    /// Safe: whoever waits next asks again.
+    /// Safe: a cancelled caller ends its request to the sources, and the next caller starts a new
+    /// one.
     pub(crate) async fn credentials(&self) -> Result<AwsCredentials> {
         let sources = match &self.source {
             AwsSource::Given(credentials) => return Ok(credentials.clone()),
@@ -117,7 +119,7 @@ impl CredentialCache {
                 if let Some(suppressed) = self.refused().admit((), std::time::Instant::now()) {
                     event!(
                         WARN, Origin::current(), %error, suppressed,
-                        "no new AWS credentials: those from before are used until they expire, and the sources are asked again"
+                        "the AWS credentials could not be renewed; the client uses the old ones until they expire, and asks the sources again"
                     );
                 }
                 Ok(before)

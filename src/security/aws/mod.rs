@@ -1,4 +1,4 @@
-//! What AWS_MSK_IAM needs of AWS: credentials, and signatures.
+//! Credentials and signatures of AWS, for AWS_MSK_IAM.
 
 mod credentials;
 mod profile;

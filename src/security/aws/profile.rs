@@ -4,14 +4,14 @@
 
 use crate::security::Secret;
 
-/// The settings of one profile in a file; later sections of a name add to earlier ones. `None` if
-/// it has none of that name.
+/// Returns the settings of one profile in a file; later sections of the name add to earlier ones.
+/// `None` if the file has no section of that name.
 pub(super) fn profile(text: &str, name: &str) -> Option<Vec<(String, Secret)>> {
     let mut settings = None;
     let mut inside = false;
     for line in text.lines() {
         if let Some(section) = line.trim().strip_prefix('[').and_then(|line| line.split(']').next()) {
-            // The file `config` writes `[profile name]`, but `[default]`.
+            // Sections of the file `config` are called `[profile name]`, but `[default]`.
             let section = section.trim();
             inside = section == name || section.strip_prefix("profile").is_some_and(|rest| rest.trim() == name);
             if inside {

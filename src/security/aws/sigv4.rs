@@ -1,4 +1,4 @@
-//! AWS Signature Version 4, as much as a presigned request without a body needs.
+//! AWS Signature Version 4, limited to presigned requests without a body.
 //!
 //! Sans-IO.
 
@@ -23,12 +23,13 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A presigned request: its query's parameters, in the order of the signature, which comes last.
+/// A presigned request: the parameters of its query in the order that the signature requires. The
+/// signature itself is the last one.
 pub(crate) struct Presigned {
     pub(crate) parameters: Vec<(String, Secret)>,
 }
 
-/// Presigns `GET https://host/?Action=…`, good for `expires` seconds.
+/// Presigns `GET https://host/?Action=…`, valid for `expires` seconds.
 pub(crate) fn presigned(
     credentials: &AwsCredentials,
     (service, region, host): (&str, &str, &str),
@@ -39,7 +40,7 @@ pub(crate) fn presigned(
     let stamp = stamp(now);
     let date = stamp.get(..8).unwrap_or_default();
     let scope = format!("{date}/{region}/{service}/aws4_request");
-    // In the order of their names, as the signature has them.
+    // Sorted by name, because the signature covers them in this order.
     let mut parameters: Vec<(&str, Zeroizing<String>)> = vec![
         ("Action", Zeroizing::new(action.to_owned())),
         ("X-Amz-Algorithm", Zeroizing::new("AWS4-HMAC-SHA256".to_owned())),
@@ -54,7 +55,7 @@ pub(crate) fn presigned(
 
     let pair = |(name, value): &(&str, Zeroizing<String>)| format!("{}={}", encoded(name), encoded(value));
     let query = Zeroizing::new(parameters.iter().map(pair).collect::<Vec<_>>().join("&"));
-    // An empty body's hash.
+    // The hash of an empty body.
     let body = hex(&Sha256::digest(b""));
     let request = Zeroizing::new(format!("GET\n/\n{}\nhost:{host}\n\nhost\n{body}", *query));
     let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex(&Sha256::digest(request.as_bytes())));
@@ -76,7 +77,8 @@ mod tests {
 
     use super::*;
 
-    /// Made by botocore's `SigV4QueryAuth` for the same request, credentials and time.
+    /// The expected signatures were computed by botocore's `SigV4QueryAuth` for the same request,
+    /// credentials and time.
     #[test]
     fn presigned_signature_equals_that_of_botocore() {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);

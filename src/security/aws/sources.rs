@@ -1,4 +1,4 @@
-//! Where AWS's own tools look for credentials, in their order: environment, web identity, profile
+//! Sources of credentials in the order of AWS's own tools: environment, web identity, profile
 //! files, a container's endpoint, the instance's metadata service.
 
 use std::{
@@ -28,20 +28,21 @@ const INSTANCE: &str = "http://169.254.169.254";
 /// An environment in which credentials are looked for.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    /// Only what concerns AWS; secrets are among it.
+    /// The variables that concern AWS, some of which are secrets.
     environment: HashMap<String, Secret>,
     profile: Hidden<Option<String>>,
     region: Hidden<Option<String>>,
     http: Http,
-    /// Answers at once where there is one, and nobody does where there is none.
+    /// The client for the metadata service, with timeouts of two seconds, because the service
+    /// answers immediately on EC2 and never elsewhere.
     instance: Http,
 }
 
 impl Sources {
-    /// Of this process.
+    /// Creates the sources of this process.
     ///
     /// # Errors
-    /// `Configuration` where there is no cryptography for https.
+    /// `Configuration` without a crypto provider for https.
     pub(crate) fn of_process(network: Arc<dyn Network>) -> Result<Self> {
         let wanted = |name: &str| name.starts_with("AWS_") || matches!(name, "HOME" | "USERPROFILE");
         let environment = std::env::vars_os().filter_map(|(name, value)| {
@@ -78,10 +79,10 @@ impl Sources {
     }
 
     /// # Errors
-    /// `Authentication` that says what each place lacks; `Network` or `Timeout` where the place
-    /// that has them does not answer.
+    /// `Authentication` that names the places without credentials, or the mistake in one of them;
+    /// `Network` or `Timeout` if the place that has them does not answer.
     pub(crate) async fn credentials(&self) -> Result<AwsCredentials> {
-        // A profile that was asked for is the only place.
+        // A profile that the user named in the configuration is the only source.
         if self.profile.is_none() {
             if let Some(id) = self.var("AWS_ACCESS_KEY_ID") {
                 let secret = self.environment.get("AWS_SECRET_ACCESS_KEY");
@@ -132,7 +133,8 @@ impl Sources {
         let mut settings: Vec<(String, Secret)> = Vec::new();
         for path in paths.into_iter().flatten() {
             let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-            // A file that is not there says nothing; one that was asked for is missed below.
+            // A file that does not exist is not an error here: a missing profile that the user
+            // asked for is reported below.
             let Ok(Ok(bytes)) = read else { continue };
             let bytes = Zeroizing::new(bytes);
             settings.extend(profile(&String::from_utf8_lossy(&bytes), name).unwrap_or_default());
@@ -152,11 +154,11 @@ impl Sources {
         }
         let other = ["role_arn", "sso_session", "sso_start_url", "credential_process"];
         if let Some(other) = other.iter().find(|name| get(name).is_some()) {
-            let message = format!("AWS: {shown} asks for `{other}`, which this version cannot do");
+            let message = format!("AWS: {shown} asks for `{other}`, which this version does not support");
             return Err(refuse(message));
         }
         if asked {
-            return Err(refuse(format!("AWS: {shown} is not there, or has no aws_access_key_id")));
+            return Err(refuse(format!("AWS: {shown} does not exist, or has no aws_access_key_id")));
         }
         Ok(None)
     }
@@ -209,15 +211,15 @@ impl Sources {
     fn container(&self) -> Result<Option<Url>> {
         let url = match self.var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
             Some(path) if path.starts_with('/') => format!("{CONTAINER}{path}"),
-            // Without it the text would become a part of the host's name.
+            // Without the `/`, the text would become a part of the host name.
             Some(_) => return Err(refuse("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI does not begin with `/`")),
             None => match self.var("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
                 Some(url) => url.to_owned(),
                 None => return Ok(None),
             },
         };
-        // Some containers get at their credentials by an identifier in the path, and by nothing
-        // else.
+        // The path is hidden, because an identifier in it is all that some containers need to get
+        // credentials.
         let url = Url::parse(&url).map_err(|why| refuse(format!("container credentials: {why}")))?.hide_path();
         if !url.is_secure() && !url.is_local() {
             return Err(refuse(format!("container credentials: {url} is neither https nor of this machine")));
@@ -272,7 +274,7 @@ impl Sources {
     }
 }
 
-/// Whether a text can be the name of a region, and a part of a host name.
+/// Returns true if a text can be the name of a region, and so a part of a host name.
 pub(crate) fn is_region(name: &str) -> bool {
     (1..=32).contains(&name.len()) && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
 }
@@ -291,7 +293,8 @@ fn of_json(url: &Url, bytes: &[u8]) -> Result<AwsCredentials> {
     Ok(credentials.expiring(json.text("Expiration").and_then(parse_time)))
 }
 
-/// The text of an element of XML, as plain as STS answers it.
+/// Returns the text of an XML element. It reads only the plain XML of STS: no attributes, no
+/// nesting of the same name.
 fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())

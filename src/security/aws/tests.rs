@@ -1,4 +1,4 @@
-//! Each place where credentials are looked for, with the network in memory.
+//! Tests of each source of credentials, on a network in memory.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{AwsSource, CredentialCache, Sources};
 use crate::{error::ErrorKind, net::MemoryNetwork, security::Secret};
 
-/// Answers what begins like that, on an address; everything else with 404.
+/// Serves `answers` on an address: each to requests that begin with its start and contain its
+/// header; everything else gets 404.
 fn serve(
     network: &MemoryNetwork,
     address: &str,
@@ -100,7 +101,7 @@ async fn reads_profiles_from_credentials_and_config_files() {
     };
     assert_eq!(of("").credentials().await.unwrap().access_key_id(), "D");
     assert_eq!(of("dev").credentials().await.unwrap().access_key_id(), "V");
-    for (profile, part) in [("none", "is not there"), ("sso", "`sso_session`")] {
+    for (profile, part) in [("none", "does not exist"), ("sso", "`sso_session`")] {
         let error = of(profile).credentials().await.unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
@@ -164,7 +165,7 @@ async fn fetches_instance_credentials_once_with_session_token() {
     for _ in 0..3 {
         assert_eq!(cache.credentials().await.unwrap().access_key_id(), "AK");
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 3, "kept while they are good");
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "credentials are kept while they are valid");
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,7 +183,7 @@ async fn missing_credentials_error_names_metadata_service() {
 #[path = "../../../tests/secrets/list.rs"]
 mod list;
 
-/// All that an attempt to find credentials shows.
+/// Returns everything that an attempt to find credentials shows.
 async fn shown(sources: Sources) -> String {
     let shown = format!("{sources:?}");
     match sources.credentials().await {

@@ -1,4 +1,5 @@
-//! HTTP/1.1, as much as token endpoints need: one request on one connection, and its answer.
+//! An HTTP/1.1 client, limited to the needs of token endpoints: one request and its response on one
+//! connection.
 
 mod response;
 mod url;
@@ -19,10 +20,10 @@ use crate::{
     net::{Network, Stream},
 };
 
-/// No token's answer is larger.
+/// Limit of a response in bytes; no response with a token is larger.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// Asks web servers.
+/// Sends requests to web servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     pub(crate) network: Arc<dyn Network>,
@@ -34,7 +35,7 @@ pub(crate) struct Http {
     pub(crate) read_timeout: Duration,
 }
 
-/// What is asked.
+/// A request to a web server.
 pub(crate) struct Request<'a> {
     pub(crate) method: &'static str,
     pub(crate) url: &'a Url,
@@ -43,7 +44,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Http {
-    /// Over this network, with timeouts of ten seconds.
+    /// Creates a client on this network, with timeouts of ten seconds.
     pub(crate) fn new(network: Arc<dyn Network>) -> Self {
         Self {
             network,
@@ -54,12 +55,12 @@ impl Http {
         }
     }
 
-    /// One request and its answer, whatever its status.
+    /// Sends one request and returns its response, whatever its status.
     ///
     /// # Errors
-    /// `Network` and `Timeout` where trying again may help, `Authentication` where the server is
-    /// not who it should be, `Protocol` for an answer that is not HTTP. All of them name the URL's
-    /// host.
+    /// `Network` and `Timeout` if trying again may help, `Authentication` if the server's
+    /// certificate is not accepted, `Protocol` for a response that is not HTTP. All of them name
+    /// the URL's host.
     pub(crate) async fn ask(&self, request: Request<'_>) -> Result<Response> {
         let url = request.url;
         let connected = timeout(self.connect_timeout, self.connect(url)).await;
@@ -69,7 +70,7 @@ impl Http {
         let connected = connected.unwrap_or_else(|_| Err(late("connecting", self.connect_timeout)));
         let mut stream = connected.map_err(|error| error.context(url))?;
         let answered = timeout(self.read_timeout, exchange(&mut *stream, &request)).await;
-        let answered = answered.unwrap_or_else(|_| Err(late("its answer", self.read_timeout)));
+        let answered = answered.unwrap_or_else(|_| Err(late("the response", self.read_timeout)));
         answered.map_err(|error| error.context(url))
     }
 
@@ -104,14 +105,15 @@ async fn exchange(stream: &mut dyn Stream, request: &Request<'_>) -> Result<Resp
     };
     stream.write_all(&request.encode()).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
-    // As large as it may become at once, so that no copy of a token is left behind by growing.
+    // Larger than usual responses from the start, so that growing does not leave a copy of a token
+    // in memory.
     let mut answer = Zeroizing::new(Vec::with_capacity(64 * 1024));
     loop {
         if let Some(response) = Response::parse(&answer, false)? {
             return Ok(response);
         }
         if answer.len() > MAX_ANSWER {
-            return Err(Error::new(ErrorKind::Protocol, format!("the answer is larger than {MAX_ANSWER} bytes")));
+            return Err(Error::new(ErrorKind::Protocol, format!("the response is larger than {MAX_ANSWER} bytes")));
         }
         let read = match stream.read_buf(&mut *answer).await {
             // Some servers end their TLS session by closing the connection.
@@ -120,7 +122,7 @@ async fn exchange(stream: &mut dyn Stream, request: &Request<'_>) -> Result<Resp
         };
         if read == 0 {
             return Response::parse(&answer, true)?.ok_or_else(|| {
-                Error::new(ErrorKind::Network, "the server closed the connection before its answer ended")
+                Error::new(ErrorKind::Network, "the server closed the connection before the end of its response")
             });
         }
     }

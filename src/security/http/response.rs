@@ -1,4 +1,4 @@
-//! An answer, out of the bytes that came so far.
+//! Parsing of a response from the bytes received so far.
 //!
 //! Sans-IO.
 
@@ -6,17 +6,18 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The head of an answer may not be larger.
+/// Limit of a response's head in bytes, while its end is not received yet.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// A whole answer.
+/// A complete response.
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 impl Response {
-    /// The answer if all of it is there; `ended` says that nothing more will come.
+    /// Returns the response if it is complete; `ended` says that the server has closed the
+    /// connection.
     pub(super) fn parse(bytes: &[u8], ended: bool) -> Result<Option<Self>> {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
             let is_http = bytes.starts_with(b"HTTP/1.") || b"HTTP/1.".starts_with(bytes.get(..7).unwrap_or(bytes));
@@ -35,7 +36,7 @@ impl Response {
             |wanted: &str| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value);
         let body = rest.get(4..).unwrap_or_default();
         if (100..200).contains(&status) {
-            // What comes in between is followed by the answer itself.
+            // An interim response is followed by the final one.
             return Self::parse(body, ended);
         }
         let chunked =
@@ -54,7 +55,7 @@ impl Response {
     }
 }
 
-/// `None` while the last chunk is not there.
+/// Decodes a chunked body; `None` until the last chunk is there.
 fn unchunked(mut bytes: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
     let mut body = Zeroizing::new(Vec::with_capacity(bytes.len()));
     loop {
@@ -74,7 +75,7 @@ fn unchunked(mut bytes: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
 }
 
 fn foreign() -> Error {
-    Error::new(ErrorKind::Protocol, "the answer is not HTTP/1.1")
+    Error::new(ErrorKind::Protocol, "the response is not HTTP/1.1")
 }
 
 #[cfg(test)]

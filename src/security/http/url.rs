@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// `http` or `https`, with a host.
+/// A URL of the scheme `http` or `https`, with a host.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     secure: bool,
@@ -12,12 +12,12 @@ pub(crate) struct Url {
     port: Option<u16>,
     /// Path and query.
     target: String,
-    /// The path is as good as a password.
+    /// True if the path is a secret and must not be shown.
     hides_path: bool,
 }
 
 impl Url {
-    /// `Err` says what is wrong with it.
+    /// Parses a URL. `Err` describes the mistake.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").ok_or("it has no `https://`")?;
@@ -30,7 +30,7 @@ impl Url {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at_checked(end).ok_or("it is malformed")?;
         if authority.contains('@') {
-            return Err("name and password do not belong into it".to_owned());
+            return Err("it must not contain a name or a password".to_owned());
         }
         let (host, port) = match authority.strip_prefix('[').and_then(|ipv6| ipv6.split_once(']')) {
             Some((host, "")) => (host, None),
@@ -45,7 +45,7 @@ impl Url {
         Ok(Self { secure, host: host.to_owned(), port, target, hides_path: false })
     }
 
-    /// The same URL, of which no path is shown.
+    /// Returns the URL with its path hidden from `Display` and `Debug`.
     pub(crate) fn hide_path(mut self) -> Self {
         self.hides_path = true;
         self
@@ -67,7 +67,8 @@ impl Url {
         &self.target
     }
 
-    /// Whether what is sent there does not leave the machine or its immediate surroundings.
+    /// Returns true if the host is this machine or in its link-local or unique local network, so
+    /// that requests do not leave the surroundings of the machine.
     pub(crate) fn is_local(&self) -> bool {
         match self.host.parse() {
             Ok(core::net::IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local(),
@@ -76,14 +77,14 @@ impl Url {
         }
     }
 
-    /// Host and port, as the header `Host` has them.
+    /// Returns host and port in the form of the header `Host`.
     pub(crate) fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         self.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
     }
 }
 
-/// Without the query, which may hold a secret.
+/// Leaves out the query, which may hold a secret.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = if self.hides_path { "/…" } else { self.target.split('?').next().unwrap_or_default() };
@@ -97,7 +98,7 @@ impl fmt::Debug for Url {
     }
 }
 
-/// Everything escaped but letters, digits and `-._~` (RFC 3986, and so AWS's rule, too).
+/// Escapes everything but ASCII letters, digits and `-._~` (RFC 3986; AWS has the same rule).
 pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 3);
     for byte in text.bytes() {
@@ -109,7 +110,7 @@ pub(crate) fn encoded(text: &str) -> String {
     out
 }
 
-/// The body of a form.
+/// Returns the body of a form.
 pub(crate) fn form(fields: &[(&str, &str)]) -> zeroize::Zeroizing<Vec<u8>> {
     let size = fields.iter().map(|(name, value)| (name.len() + value.len()) * 3 + 2).sum();
     let mut out = zeroize::Zeroizing::new(Vec::with_capacity(size));

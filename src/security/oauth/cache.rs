@@ -14,8 +14,8 @@ use crate::{
     log::{Limiter, Origin, event},
 };
 
-/// Keeps a source's token. Single-flight: whoever comes while it is being replaced waits for the
-/// same answer; a caller that gives up does not stop it.
+/// Keeps a source's token. Single-flight: callers that arrive while the token is being replaced
+/// wait for the same request. A caller that is cancelled does not stop the request.
 pub(crate) struct TokenCache {
     source: Arc<dyn TokenSource>,
     settings: RefreshSettings,
@@ -25,7 +25,7 @@ pub(crate) struct TokenCache {
 #[derive(Default)]
 struct Kept {
     token: Option<Token>,
-    /// On tokio's clock, which does not jump when somebody sets the machine's.
+    /// The expiry on tokio's clock, which does not jump when the machine's clock is set.
     expires: Option<Instant>,
     refresh: Option<Instant>,
     failure: Option<Error>,
@@ -39,10 +39,10 @@ impl TokenCache {
         Self { source: Arc::new(source), settings, kept: Arc::default() }
     }
 
-    /// A token that is good now.
+    /// Returns a token that is valid now.
     ///
     /// # Cancel safety
-    /// Safe: a token that is being fetched is kept for the next caller.
+    /// Safe: a request in progress continues, and its token is kept for the next caller.
     pub(crate) async fn token(&self) -> Result<Token> {
         let kept = Arc::clone(&self.kept).lock_owned().await;
         let now = Instant::now();
@@ -63,8 +63,8 @@ impl TokenCache {
         })?
     }
 
-    /// Drops the token, so that the next caller gets a new one. A token that is being fetched is
-    /// kept.
+    /// Drops the token, so that the next caller gets a new one. A request for a token that is in
+    /// progress is not affected.
     pub(crate) fn forget(&self) {
         if let Ok(mut kept) = self.kept.try_lock() {
             *kept = Kept::default();
@@ -81,13 +81,13 @@ async fn fetch(
     let now = Instant::now();
     let fetched = fetched.and_then(|token| match token.expires().duration_since(SystemTime::now()) {
         Ok(lifetime) if !lifetime.is_zero() => Ok((token, lifetime)),
-        _ => Err(Error::new(ErrorKind::Authentication, "the token source gave a token that has already expired")),
+        _ => Err(Error::new(ErrorKind::Authentication, "the token source returned a token that has already expired")),
     });
     match fetched {
         Ok((token, lifetime)) => {
             let refresh = settings.refresh_after(lifetime, rand::rng().random());
             let (lifetime_s, refresh_s) = (lifetime.as_secs(), refresh.as_secs());
-            event!(DEBUG, Origin::current(), lifetime_s, refresh_s, "a new token");
+            event!(DEBUG, Origin::current(), lifetime_s, refresh_s, "the token source returned a new OAuth token");
             *kept = Kept {
                 token: Some(token.clone()),
                 expires: now.checked_add(lifetime),
@@ -105,7 +105,7 @@ async fn fetch(
                     if let Some(suppressed) = kept.lines.admit((), now.into_std()) {
                         event!(
                             WARN, Origin::current(), %error, suppressed,
-                            "no new OAuth token: the one before is used until it expires, and the source is asked again"
+                            "the OAuth token could not be renewed; the client uses the old one until it expires, and asks the source again"
                         );
                     }
                     Ok(token)
@@ -138,8 +138,8 @@ mod tests {
     use super::*;
     use crate::net::BoxFuture;
 
-    /// Gives tokens that live for so long, but fails from `fails_from` on; takes two seconds for
-    /// each.
+    /// Returns tokens with this lifetime, and fails from call number `fails_from` on (counted from
+    /// 0). Each call takes two seconds.
     #[derive(Debug)]
     struct Source {
         asked: Arc<AtomicU32>,
@@ -197,7 +197,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(900)).await;
         assert_eq!(value(&cache).await, "token0");
         assert_eq!(value(&cache).await, "token0");
-        assert_eq!(asked.load(Ordering::Relaxed), 2, "a failure is the answer for a while");
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "the source is not asked again during the backoff");
         tokio::time::advance(Duration::from_secs(200)).await;
         let error = cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Network);

@@ -1,4 +1,4 @@
-//! What a token says of itself. Nothing is verified here: that is the broker's part.
+//! Claims of a token. Nothing is verified here, because verification is up to the broker.
 //!
 //! Sans-IO.
 
@@ -12,24 +12,25 @@ use crate::{
     security::{Secret, json::Json},
 };
 
-/// Seconds since 1970 as a time; `None` for what lies outside of every clock.
+/// Returns seconds since 1970 as a time; `None` if the time cannot be represented.
 pub(super) fn time(seconds: f64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
-/// The claim `exp` of a JWT; `None` for a token that is none, or has none.
+/// Returns the claim `exp` of a JWT; `None` if the token is not a JWT or has no such claim.
 pub(super) fn expiry(token: &Secret) -> Option<SystemTime> {
     let claims = token.expose_str()?.trim().split('.').nth(1)?;
     let claims = zeroize::Zeroizing::new(BASE64.decode(claims.trim_end_matches('=')).ok()?);
     time(Json::parse(&claims)?.number("exp")?)
 }
 
-/// A JWT with the expiry that it names itself.
+/// Returns a JWT with the expiry of its claim `exp`; `whence` names the token's origin in the
+/// error.
 pub(super) fn jwt(token: Secret, whence: &str) -> Result<Token> {
     match expiry(&token) {
         Some(expires) => Ok(Token::new(token, expires)),
         None => {
-            let message = format!("{whence}: what is there is not a JWT with a claim `exp`");
+            let message = format!("{whence}: the content is not a JWT with a claim `exp`");
             Err(Error::new(ErrorKind::Authentication, message))
         }
     }

@@ -1,4 +1,4 @@
-//! A token in a file (Java's `FileJwtRetriever`), which somebody else renews.
+//! A token in a file (Java's `FileJwtRetriever`), which another program renews.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::{
     security::{FilePath, Secret},
 };
 
-/// Tokens out of a file that holds a JWT, such as a Kubernetes service account's. It is read anew
-/// whenever the token that it held comes near its end.
+/// Reads tokens from a file that holds a JWT, such as the token of a Kubernetes service account.
+/// The file is read again whenever the last token comes near its expiry.
 #[derive(Clone, Debug)]
 pub struct TokenFile(FilePath);
 
 impl TokenFile {
-    /// The file at that path.
+    /// Uses the file at that path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(FilePath::new(path))
     }
@@ -27,7 +27,7 @@ impl TokenSource for TokenFile {
     }
 }
 
-/// A file's text without white space around it, read where it blocks nobody.
+/// Returns a file's text without white space around it; reads the file on a blocking thread.
 pub(crate) async fn read(path: &FilePath) -> Result<Secret> {
     if let Some(mistake) = path.mistaken() {
         return Err(Error::new(ErrorKind::Authentication, format!("file: {mistake}")));

@@ -1,5 +1,5 @@
 //! Tokens for an assertion that the client signs itself (RFC 7523): by the JWT bearer grant
-//! (KIP-1139), or by client credentials, which the assertion takes the secret's place in
+//! (KIP-1139), or by the client credentials grant, in which the assertion replaces the secret
 //! (KIP-1258).
 
 use std::{
@@ -27,7 +27,7 @@ use crate::{
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How an assertion is signed (`sasl.oauthbearer.assertion.algorithm`).
+/// The algorithm that signs an assertion (`sasl.oauthbearer.assertion.algorithm`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JwtAlgorithm {
@@ -37,10 +37,10 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-/// Tokens for an assertion: one that is made and signed here, or one of a file that another program
+/// Gets tokens for an assertion, which is signed here, or read from a file that another program
 /// renews.
 ///
-/// The assertion is the grant itself (`JwtBearerJwtRetriever` of Java, KIP-1139), or, after
+/// The assertion is the grant itself (Java's `JwtBearerJwtRetriever`, KIP-1139), or, after
 /// [`client_assertion`](Self::client_assertion), the client's proof in the client credentials grant
 /// (KIP-1258).
 #[derive(Clone, Debug)]
@@ -54,7 +54,8 @@ pub struct JwtBearer {
 #[derive(Clone, Debug)]
 enum Grant {
     JwtBearer,
-    /// With the client's id, where the endpoint wants it beside the assertion.
+    /// The client credentials grant, with the client's id if the endpoint wants it beside the
+    /// assertion.
     ClientCredentials(Hidden<Option<String>>),
 }
 
@@ -78,11 +79,11 @@ struct Signed {
 }
 
 impl JwtBearer {
-    /// For an assertion that is signed with the private key of a PEM file
-    /// (`sasl.oauthbearer.assertion.private.key.file`), which is read anew each time.
+    /// Signs assertions with the private key of a PEM file
+    /// (`sasl.oauthbearer.assertion.private.key.file`), which is read again for each assertion.
     ///
     /// # Errors
-    /// `Configuration` for what is no URL, and where there is no cryptography.
+    /// `Configuration` if the URL is malformed, and without a crypto provider.
     pub fn signed(token_endpoint: &str, private_key_file: impl Into<PathBuf>) -> Result<Self> {
         let signed = Signed {
             key_file: FilePath::new(private_key_file),
@@ -104,11 +105,11 @@ impl JwtBearer {
         })
     }
 
-    /// For an assertion in a file (`sasl.oauthbearer.assertion.file`), which is read anew each
-    /// time.
+    /// Reads the assertion from a file (`sasl.oauthbearer.assertion.file`), which is read again for
+    /// each token.
     ///
     /// # Errors
-    /// `Configuration` for what is no URL, and where there is no cryptography.
+    /// `Configuration` if the URL is malformed, and without a crypto provider.
     pub fn from_file(token_endpoint: &str, assertion_file: impl Into<PathBuf>) -> Result<Self> {
         let assertion = Assertion::File(FilePath::new(assertion_file));
         Ok(Self { endpoint: Endpoint::new(token_endpoint)?, assertion, grant: Grant::JwtBearer, scope: Hidden(None) })
@@ -121,52 +122,54 @@ impl JwtBearer {
         self
     }
 
-    /// The passphrase of an encrypted key (`sasl.oauthbearer.assertion.private.key.passphrase`).
+    /// Sets the passphrase of an encrypted key
+    /// (`sasl.oauthbearer.assertion.private.key.passphrase`).
     pub fn passphrase(self, passphrase: impl Into<Secret>) -> Self {
         self.signing(|signed| signed.passphrase = Some(passphrase.into()))
     }
 
-    /// `sasl.oauthbearer.assertion.algorithm`. Default: [`JwtAlgorithm::Rs256`].
+    /// Sets the signature algorithm (`sasl.oauthbearer.assertion.algorithm`). Default:
+    /// [`JwtAlgorithm::Rs256`].
     pub fn algorithm(self, algorithm: JwtAlgorithm) -> Self {
         self.signing(|signed| signed.algorithm = algorithm)
     }
 
-    /// The header `kid`: which of the client's keys it is. Default: none.
+    /// Sets the header `kid`, which identifies one of the client's keys. Default: none.
     pub fn key_id(self, id: impl Into<String>) -> Self {
         self.signing(|signed| signed.key_id = Hidden(Some(id.into())))
     }
 
-    /// A claim that is a text: `aud`, `iss` and `sub` mostly
+    /// Adds a claim with a text, mostly `aud`, `iss` or `sub`
     /// (`sasl.oauthbearer.assertion.claim.*`).
     pub fn claim(self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
         self.signing(|signed| signed.claims.0.push((name.into(), quoted(value.as_ref()))))
     }
 
-    /// How long an assertion is good (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300
-    /// s.
+    /// Sets the time for which an assertion is valid
+    /// (`sasl.oauthbearer.assertion.claim.exp.seconds`). Default: 300 s.
     pub fn assertion_lifetime(self, lifetime: Duration) -> Self {
         self.signing(|signed| signed.lifetime = lifetime)
     }
 
-    /// From how long before now it is good (`sasl.oauthbearer.assertion.claim.nbf.seconds`).
-    /// Default: 60 s.
+    /// Sets the time before its creation from which an assertion is valid, to allow for clock
+    /// differences (`sasl.oauthbearer.assertion.claim.nbf.seconds`). Default: 60 s.
     pub fn assertion_not_before(self, before: Duration) -> Self {
         self.signing(|signed| signed.not_before = before)
     }
 
-    /// Whether each assertion has an id of its own
-    /// (`sasl.oauthbearer.assertion.claim.jti.include`). Default: false.
+    /// Sets whether each assertion has a unique id (claim `jti`,
+    /// `sasl.oauthbearer.assertion.claim.jti.include`). Default: false.
     pub fn assertion_id(self, include: bool) -> Self {
         self.signing(|signed| signed.unique = include)
     }
 
-    /// The cryptography to sign with. Default: as [`Tls::crypto_provider`].
+    /// Sets the crypto provider that signs. Default: like that of [`Tls::crypto_provider`].
     pub fn crypto_provider(self, provider: Arc<CryptoProvider>) -> Self {
         self.signing(|signed| signed.provider = provider)
     }
 
-    /// Asks by the client credentials grant, in which the assertion is the client's proof in place
-    /// of a secret (`client_assertion`, also called `private_key_jwt`; RFC 7523, section 2.2;
+    /// Uses the client credentials grant, in which the assertion is the client's proof in place of
+    /// a secret (`client_assertion`, also called `private_key_jwt`; RFC 7523, section 2.2;
     /// KIP-1258). Default: the JWT bearer grant.
     pub fn client_assertion(mut self) -> Self {
         if matches!(self.grant, Grant::JwtBearer) {
@@ -175,36 +178,38 @@ impl JwtBearer {
         self
     }
 
-    /// The client's id beside the assertion, for endpoints that do not take it from the claim `sub`
-    /// (`sasl.oauthbearer.client.credentials.client.id`). Means
-    /// [`client_assertion`](Self::client_assertion), too. Default: none.
+    /// Sends the client's id beside the assertion, for endpoints that do not take it from the claim
+    /// `sub` (`sasl.oauthbearer.client.credentials.client.id`). Implies
+    /// [`client_assertion`](Self::client_assertion). Default: none.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
         self.grant = Grant::ClientCredentials(Hidden(Some(id.into())));
         self
     }
 
-    /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
+    /// Sets the `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Hidden(Some(scope.into()));
         self
     }
 
-    /// `sasl.login.connect.timeout.ms` and `sasl.login.read.timeout.ms`. Default: 10 s each.
+    /// Sets the timeouts of connecting and of the response (`sasl.login.connect.timeout.ms`,
+    /// `sasl.login.read.timeout.ms`). Default: 10 s each.
     pub fn timeouts(mut self, connect: Duration, read: Duration) -> Self {
         self.endpoint.timeouts(connect, read);
         self
     }
 
-    /// Whom to trust at the endpoint. Default: the web's authorities.
+    /// Sets the TLS settings of the endpoint, such as the trusted authorities. Default:
+    /// [`Tls::new`], which trusts public certificate authorities.
     ///
     /// # Errors
-    /// `Configuration` where there is no cryptography.
+    /// `Configuration` without a crypto provider.
     pub fn tls(mut self, tls: Tls) -> Result<Self> {
         self.endpoint.tls(tls)?;
         Ok(self)
     }
 
-    /// The network to connect over. Default: TCP.
+    /// Sets the network for connections to the endpoint. Default: TCP.
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.endpoint.http.network = network;
         self
@@ -279,8 +284,8 @@ impl Signed {
     }
 }
 
-/// A JWT has the two numbers of a P-256 signature side by side (RFC 7518, 3.4), where TLS has them
-/// in DER.
+/// Converts a P-256 signature from DER, which TLS uses, to the form of a JWT: the two numbers side
+/// by side (RFC 7518, 3.4).
 fn raw_ecdsa(der: &[u8]) -> Option<Vec<u8>> {
     let [0x30, _, rest @ ..] = der else { return None };
     let mut rest = rest;

@@ -1,4 +1,4 @@
-//! Where tokens come from, and how long they are kept.
+//! OAuth: sources of bearer tokens, and the cache that keeps a token.
 
 mod cache;
 mod claims;
@@ -22,7 +22,7 @@ pub use unsecured::UnsecuredToken;
 use super::Secret;
 use crate::{error::Result, net::BoxFuture};
 
-/// A bearer token, with when it expires.
+/// A bearer token with its expiry.
 #[derive(Clone, Debug)]
 pub struct Token {
     value: Secret,
@@ -30,31 +30,31 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token that expires then.
+    /// Creates a token that expires at that time.
     pub fn new(value: impl Into<Secret>, expires: SystemTime) -> Self {
         Self { value: value.into(), expires }
     }
 
-    /// The token itself.
+    /// Returns the token's text.
     pub fn value(&self) -> &Secret {
         &self.value
     }
 
-    /// When it expires.
+    /// Returns the time at which the token expires.
     pub fn expires(&self) -> SystemTime {
         self.expires
     }
 }
 
-/// Gets tokens: of an identity provider, out of a file, from whoever issues them.
+/// Gets tokens from an issuer, such as an identity provider, or from a file.
 ///
-/// What it gives is kept until shortly before it expires (`sasl.login.refresh.*`), for all
-/// connections of a client, and asked for anew in time; a token that is still good goes on being
-/// used while a new one cannot be had.
+/// The client keeps a token for all its connections, and asks for a new one shortly before it
+/// expires (`sasl.login.refresh.*`). While no new token is available, the client goes on using the
+/// old one until it expires.
 ///
-/// The error of a source decides what the client does: after a temporary one it asks again with a
-/// growing backoff (`sasl.login.retry.backoff.ms`), while a permanent one ends what waits for a
-/// connection.
+/// The error of a source decides what the client does: after a temporary error it asks again with a
+/// growing backoff (`sasl.login.retry.backoff.ms`), while a permanent error fails the calls that
+/// wait for a connection.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -69,7 +69,7 @@ impl Token {
 /// struct Vault;
 ///
 /// impl Vault {
-///     /// Status and body of its answer.
+///     /// Returns status and body of the vault's response.
 ///     async fn ask(&self) -> std::io::Result<(u16, String)> {
 ///         # Ok((200, "token".to_owned()))
 ///     }
@@ -81,7 +81,7 @@ impl Token {
 ///             let answer = self.ask().await;
 ///             match answer.map_err(|error| Error::network("the vault cannot be reached").with_source(error))? {
 ///                 (200, token) => Ok(Token::new(token, SystemTime::now() + Duration::from_secs(600))),
-///                 // Trying again does not cure it.
+///                 // Trying again does not help.
 ///                 (401 | 403, _) => Err(Error::authentication("the vault refuses this service: renew its role")),
 ///                 // The vault may recover.
 ///                 (status, _) => Err(Error::network(format!("the vault answered with status {status}"))),
@@ -94,11 +94,12 @@ impl Token {
 /// # let _ = security;
 /// ```
 pub trait TokenSource: fmt::Debug + Send + Sync + 'static {
-    /// A new token. Called once at a time, in a task of its own.
+    /// Returns a new token. The client has at most one call running at a time, in a task of its
+    /// own.
     ///
     /// # Errors
-    /// [`Error::authentication`](crate::Error::authentication) where trying again cannot help,
-    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where
-    /// it may.
+    /// [`Error::authentication`](crate::Error::authentication) if trying again cannot help,
+    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) if it
+    /// may.
     fn token(&self) -> BoxFuture<'_, Result<Token>>;
 }

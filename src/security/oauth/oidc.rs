@@ -1,4 +1,5 @@
-//! Tokens from an identity provider's token endpoint: OAuth's client credentials (KIP-768).
+//! Tokens from the token endpoint of an identity provider: OAuth's client credentials grant
+//! (KIP-768).
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,14 +19,14 @@ use crate::{
     },
 };
 
-/// How a token's endpoint is reached: what every kind of grant has.
+/// A token endpoint with the settings that all grants share.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
     url: Url,
     pub(super) http: Http,
 }
 
-/// Tokens for a client's id and secret.
+/// Gets tokens for a client's id and secret.
 #[derive(Clone, Debug)]
 pub struct Oidc {
     endpoint: Endpoint,
@@ -36,10 +37,10 @@ pub struct Oidc {
 }
 
 impl Oidc {
-    /// Of the token endpoint at that URL (`sasl.oauthbearer.token.endpoint.url`).
+    /// Uses the token endpoint at that URL (`sasl.oauthbearer.token.endpoint.url`).
     ///
     /// # Errors
-    /// `Configuration` for what is no URL, and for https where there is no cryptography.
+    /// `Configuration` if the URL is malformed, and for https without a crypto provider.
     pub fn client_credentials(
         token_endpoint: &str,
         client_id: impl Into<String>,
@@ -54,36 +55,38 @@ impl Oidc {
         })
     }
 
-    /// `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
+    /// Sets the `scope` of the request (`sasl.oauthbearer.scope`). Default: none.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Hidden(Some(scope.into()));
         self
     }
 
-    /// Whether id and secret are URL-encoded in the header, as RFC 6749 says and not every provider
-    /// expects (`sasl.oauthbearer.header.urlencode`). Default: false.
+    /// Sets whether id and secret are URL-encoded in the header, as RFC 6749 requires but not every
+    /// provider expects (`sasl.oauthbearer.header.urlencode`). Default: false.
     pub fn urlencode_header(mut self, encode: bool) -> Self {
         self.urlencode = encode;
         self
     }
 
-    /// `sasl.login.connect.timeout.ms` and `sasl.login.read.timeout.ms`. Default: 10 s each.
+    /// Sets the timeouts of connecting and of the response (`sasl.login.connect.timeout.ms`,
+    /// `sasl.login.read.timeout.ms`). Default: 10 s each.
     pub fn timeouts(mut self, connect: Duration, read: Duration) -> Self {
         self.endpoint.timeouts(connect, read);
         self
     }
 
-    /// Whom to trust at the endpoint. Default: the web's authorities.
+    /// Sets the TLS settings of the endpoint, such as the trusted authorities. Default:
+    /// [`Tls::new`](crate::security::Tls::new), which trusts public certificate authorities.
     ///
     /// # Errors
-    /// `Configuration` where there is no cryptography.
+    /// `Configuration` without a crypto provider.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: crate::security::Tls) -> Result<Self> {
         self.endpoint.tls(tls)?;
         Ok(self)
     }
 
-    /// The network to connect over. Default: TCP.
+    /// Sets the network for connections to the endpoint. Default: TCP.
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.endpoint.http.network = network;
         self
@@ -119,7 +122,7 @@ impl Endpoint {
         if !url.is_secure() && !url.is_local() {
             event!(
                 WARN, Origin::current(), %url,
-                "the token endpoint is asked without TLS: secrets and tokens can be read on the way"
+                "the token endpoint is not secured by TLS, so secrets and tokens can be read on the network; use an https URL"
             );
         }
         let endpoint = Self { url, http: Http::new(Arc::new(Tcp)) };
@@ -142,8 +145,8 @@ impl Endpoint {
         (self.http.connect_timeout, self.http.read_timeout) = (connect, read);
     }
 
-    /// Posts a form, and reads the token out of the answer. Errors repeat none of the fields and
-    /// secrets.
+    /// Posts a form, and reads the token from the response. Errors do not repeat the values of
+    /// `fields` and `secrets`, even if the endpoint does.
     pub(super) async fn ask(
         &self,
         mut headers: Vec<(&'static str, Zeroizing<String>)>,
@@ -171,17 +174,17 @@ fn token(response: &Response, secrets: &[&str]) -> Result<Token> {
         };
         let (error, description) = (said("error"), said("error_description"));
         let message = format!("it answered with status {} {error} {description}", response.status);
-        // What is not the client's fault may be over soon.
+        // A failure that the client did not cause may be over soon.
         let passing = matches!(response.status, 408 | 429 | 500..=599);
         let kind = if passing { ErrorKind::Network } else { ErrorKind::Authentication };
         return Err(Error::new(kind, message.trim_end()));
     }
     let malformed = |what: &str| Error::new(ErrorKind::Authentication, format!("its answer {what}"));
     let json = json.ok_or_else(|| malformed("is not JSON"))?;
-    // Java takes either, in this order.
+    // Like Java, which accepts either of them, in this order.
     let value = json.secret("access_token").or_else(|| json.secret("id_token"));
     let value = value.ok_or_else(|| malformed("holds no access_token"))?;
-    // The broker goes by what the token itself says.
+    // The token's own expiry has priority, because the broker reads it.
     if let Some(expires) = claims::expiry(&value) {
         return Ok(Token::new(value, expires));
     }

@@ -1,21 +1,26 @@
-//! When a token is to be replaced, by Java's rules (`sasl.login.refresh.*`).
+//! The times at which a token is replaced, by Java's rules (`sasl.login.refresh.*`).
 //!
 //! Sans-IO.
 
 use std::time::Duration;
 
-/// Defaults are Java's.
+/// Settings of the refresh. The defaults are Java's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RefreshSettings {
-    /// `sasl.login.refresh.window.factor`: after which part of its life.
+    /// `sasl.login.refresh.window.factor`: the part of its lifetime after which a token is
+    /// replaced.
     pub(crate) window_factor: f64,
-    /// `sasl.login.refresh.window.jitter`: up to so much later.
+    /// `sasl.login.refresh.window.jitter`: the largest part of the lifetime that is added at
+    /// random.
     pub(crate) window_jitter: f64,
-    /// `sasl.login.refresh.min.period.seconds`: not sooner after it was got.
+    /// `sasl.login.refresh.min.period.seconds`: the shortest time between receiving a token and
+    /// replacing it.
     pub(crate) min_period: Duration,
-    /// `sasl.login.refresh.buffer.seconds`: not closer to its end.
+    /// `sasl.login.refresh.buffer.seconds`: the shortest time between replacing a token and its
+    /// expiry.
     pub(crate) buffer: Duration,
-    /// `sasl.login.retry.backoff.ms` and `….max.ms`: how long a failure is taken as the answer.
+    /// `sasl.login.retry.backoff.ms` and `….max.ms`: the time for which a failure is returned
+    /// before the source is asked again.
     pub(crate) retry_backoff: Duration,
     pub(crate) retry_backoff_max: Duration,
 }
@@ -34,18 +39,18 @@ impl Default for RefreshSettings {
 }
 
 impl RefreshSettings {
-    /// How long after it was got a token that lives for `lifetime` is to be replaced; `chance` is
-    /// between 0 and 1.
+    /// Returns the delay from receiving a token with this `lifetime` to replacing it; `chance` is a
+    /// random number between 0 and 1.
     pub(crate) fn refresh_after(&self, lifetime: Duration, chance: f64) -> Duration {
         let window = lifetime.mul_f64((self.window_factor + self.window_jitter * chance).clamp(0.0, 1.0));
-        // Where a life is too short for both bounds, neither holds.
+        // If the lifetime is too short for both bounds, neither applies.
         if self.min_period.saturating_add(self.buffer) > lifetime {
             return window;
         }
         window.min(lifetime.saturating_sub(self.buffer)).max(self.min_period)
     }
 
-    /// How long after the failure of that number (from 1) nothing is asked.
+    /// Returns the backoff after this number of failures in a row (from 1).
     pub(crate) fn retry_after(&self, failures: u32) -> Duration {
         let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.retry_backoff.saturating_mul(doubled).min(self.retry_backoff_max)
@@ -63,10 +68,10 @@ mod tests {
     #[test]
     fn refresh_delay_respects_window_and_bounds() {
         let settings = RefreshSettings::default();
-        assert_eq!(settings.refresh_after(secs(1000), 0.0), secs(700), "300 s before its end");
+        assert_eq!(settings.refresh_after(secs(1000), 0.0), secs(700), "300 s before its expiry");
         assert_eq!(settings.refresh_after(secs(10_000), 0.0), secs(8000));
         assert_eq!(settings.refresh_after(secs(10_000), 1.0), secs(8500));
-        assert_eq!(settings.refresh_after(secs(100), 0.0), secs(80), "too short for the bounds");
+        assert_eq!(settings.refresh_after(secs(100), 0.0), secs(80), "the lifetime is too short for the bounds");
         assert_eq!(settings.refresh_after(secs(360), 0.0), secs(60));
         assert_eq!(settings.refresh_after(secs(0), 0.5), secs(0));
     }

@@ -1,5 +1,4 @@
-//! Tokens that nobody signed: for tests and for brokers that are set up for them, as Kafka's are by
-//! default.
+//! Unsigned tokens, for tests and for brokers that accept them, as Kafka's brokers do by default.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +11,8 @@ use crate::{
     security::{Hidden, json::quoted},
 };
 
-/// An unsecured JWS (RFC 7515, appendix A.5), made here: whoever may connect may be anybody. Not
-/// for production.
+/// Creates unsecured JWS tokens (RFC 7515, appendix A.5). Not for production: without a signature,
+/// any client can claim any principal.
 #[derive(Clone, Debug)]
 pub struct UnsecuredToken {
     claims: Hidden<Vec<(String, String)>>,
@@ -21,7 +20,7 @@ pub struct UnsecuredToken {
 }
 
 impl UnsecuredToken {
-    /// For a principal, which becomes the claim `sub`.
+    /// Creates tokens for a principal, which becomes the claim `sub`.
     pub fn new(principal: impl AsRef<str>) -> Self {
         Self { claims: Hidden::default(), lifetime: Duration::from_secs(3600) }.claim("sub", principal)
     }
@@ -30,13 +29,13 @@ impl UnsecuredToken {
         Self { claims: Hidden::default(), lifetime: Duration::from_secs(3600) }
     }
 
-    /// Adds a claim that is a text.
+    /// Adds a claim with a text.
     pub fn claim(mut self, name: impl Into<String>, value: impl AsRef<str>) -> Self {
         self.claims.0.push((name.into(), quoted(value.as_ref())));
         self
     }
 
-    /// Adds a claim that is a list of texts, such as `scope`.
+    /// Adds a claim with a list of texts, such as `scope`.
     pub fn list_claim<T: AsRef<str>>(mut self, name: impl Into<String>, values: impl IntoIterator<Item = T>) -> Self {
         let values: Vec<String> = values.into_iter().map(|value| quoted(value.as_ref())).collect();
         self.claims.0.push((name.into(), format!("[{}]", values.join(","))));
@@ -48,7 +47,7 @@ impl UnsecuredToken {
         self
     }
 
-    /// How long each token lives. Default: an hour.
+    /// Sets the lifetime of each token. Default: an hour; at most ten years.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -85,7 +84,7 @@ mod tests {
         assert_eq!(claims.text("sub"), Some("ali\"ce"));
         let (from, to) = (claims.number("iat").unwrap(), claims.number("exp").unwrap());
         assert!((to - from - 60.0).abs() < 0.002, "{from} {to}");
-        // It is written to the millisecond.
+        // The claim has a precision of a millisecond.
         let said = expiry(token.value()).unwrap();
         let kept = token.expires();
         assert!(said.max(kept).duration_since(said.min(kept)).unwrap() < Duration::from_millis(2));

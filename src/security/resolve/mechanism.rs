@@ -1,4 +1,4 @@
-//! `sasl.mechanism` and the credentials for it.
+//! The properties `sasl.mechanism` and the credentials for it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM";
 
-/// The mechanism; adds the options of the login module that have no effect to `unused`.
+/// Returns the mechanism, and adds the options of the login module that have no effect to `unused`.
 pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused: &mut Vec<String>) -> Result<Sasl> {
     let Some(name) = properties.text("sasl.mechanism") else {
         return Err(configuration(format!("property `sasl.mechanism` is missing; it is {MECHANISMS}")));
@@ -30,7 +30,7 @@ pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused:
         "AWS_MSK_IAM" => ("IAMLoginModule", &AWS_OPTIONS),
         "GSSAPI" => {
             return Err(configuration(
-                "property `sasl.mechanism`: GSSAPI is not built in; a crate that has it gives its mechanism to \
+                "property `sasl.mechanism`: GSSAPI is not built in; use a crate with an implementation, and pass it to \
                  `Sasl::mechanism`",
             ));
         }
@@ -58,7 +58,7 @@ const PASSWORD_OPTIONS: [&str; 4] = ["username", "password", "tokenauth", "servi
 const AWS_OPTIONS: [&str; 6] =
     ["awsProfileName", "awsStsRegion", "awsDebugCreds", "awsMaxRetries", "awsMaxBackOffTimeMs", "awsRole*"];
 
-/// Classes of Java whose work is built in, with their mechanisms.
+/// Java classes with a built-in counterpart, and their mechanisms.
 const HANDLERS: [(&str, &str); 2] =
     [("OAuthBearerLoginCallbackHandler", "OAUTHBEARER"), ("IAMClientCallbackHandler", "AWS_MSK_IAM")];
 
@@ -73,7 +73,7 @@ fn handlers(properties: &Reading<'_>, mechanism: &str) -> Result<()> {
             }
             None => {
                 return Err(configuration(format!(
-                    "property `{name}`: it names a class of the JVM that has no counterpart here; give the client a \
+                    "property `{name}`: it names a class of the JVM that has no counterpart here; pass the client a \
                      `TokenSource` or a `Mechanism`"
                 )));
             }
@@ -82,8 +82,7 @@ fn handlers(properties: &Reading<'_>, mechanism: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the login module is the one that the mechanism needs, with no option that it does
-/// not know.
+/// Checks that the login module is the one that the mechanism needs, and that it knows all options.
 fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
     if jaas.module != wanted {
         return Err(configuration(format!(
@@ -93,8 +92,8 @@ fn module(jaas: &Jaas, wanted: &str, known: &[&str]) -> Result<()> {
     match jaas.stranger(known) {
         None => Ok(()),
         Some(at) => Err(configuration(format!(
-            "property `sasl.jaas.config`: option {at} is not known, and may be a part of a value that should stand in \
-             quotes; {wanted} has {}",
+            "property `sasl.jaas.config`: option {at} is not known, and may be a part of a value that should be in \
+             quotes; {wanted} has the options {}",
             known.join(", ")
         ))),
     }
@@ -113,7 +112,7 @@ fn credentials(properties: &Reading<'_>, jaas: Option<&Jaas>) -> Result<(String,
             "the mechanism needs credentials: set `sasl.jaas.config`, or `sasl.username` and `sasl.password`",
         )),
         (_, Some(_)) => Err(configuration(
-            "both `sasl.jaas.config` and `sasl.username` or `sasl.password` are set; give one of them",
+            "both `sasl.jaas.config` and `sasl.username` or `sasl.password` are set; set one of them",
         )),
         ((Some(username), Some(password)), None) => Ok((username.to_owned(), password)),
         ((None, _), None) => Err(configuration("property `sasl.password` is set without `sasl.username`")),
@@ -137,7 +136,7 @@ fn msk_iam(jaas: Option<&Jaas>) -> Result<Sasl> {
     let Some(jaas) = jaas else { return Ok(Sasl::mechanism(mechanism)) };
     if jaas.has_below("awsRole") {
         return Err(configuration(
-            "property `sasl.jaas.config`: `awsRole…` asks to assume a role, which is not built in; give the role's \
+            "property `sasl.jaas.config`: `awsRole…` asks to assume a role, which is not built in; pass the role's \
              credentials with `AwsMskIam::credentials`, or by a web identity (AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN)",
         ));
     }

@@ -1,4 +1,4 @@
-//! From properties to a [`Security`], or to what is wrong with them.
+//! Resolves properties to a [`Security`], or to an error.
 
 mod mechanism;
 #[cfg(test)]
@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl SecurityProperties {
-    /// The security that the properties ask for; tokens are fetched over this network. Properties
-    /// and options that have no effect are told in one line of the log.
+    /// Returns the security that the properties describe; tokens are fetched over this network.
+    /// Properties and options without effect are logged in one WARN.
     ///
     /// # Errors
     /// `Configuration`, naming the property.
@@ -33,20 +33,20 @@ impl SecurityProperties {
                 WARN,
                 Origin::current(),
                 unused = unused.join(", "),
-                "properties have no effect beside the other ones: security.protocol, sasl.mechanism and the source of \
-                 tokens decide which of them are used; leave them out, or correct those"
+                "properties have no effect, because security.protocol, sasl.mechanism and the source of \
+                 tokens decide which properties are used; remove the unused ones, or correct the others"
             );
         }
         Ok(security)
     }
 
-    /// The security, and the names of what has no effect.
+    /// Returns the security, and the names of the properties and options without effect.
     fn resolve_all(&self, network: &Arc<dyn Network>) -> Result<(Security, Vec<String>)> {
         if let Some(given) = self.given() {
             return match self.any() {
                 None => Ok((given.clone(), Vec::new())),
                 Some(name) => Err(configuration(format!(
-                    "property `{name}` is set beside a `Security` of the builder; say all of it in one of the two ways"
+                    "property `{name}` is set beside a `Security` of the builder; use only one of the two ways"
                 ))),
             };
         }
@@ -62,7 +62,8 @@ impl SecurityProperties {
                 let allowed = "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL";
                 parse::one_of(protocol, &protocols).ok_or_else(|| refused("security.protocol", protocol, allowed))?
             }
-            // Java connects in plain text then, which the other properties do not ask for.
+            // Java connects in plain text in this case, but the other properties ask for something
+            // else.
             None => match self.any_other() {
                 None => return Ok((Security::plaintext(), Vec::new())),
                 Some(name) => {

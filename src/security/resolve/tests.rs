@@ -19,7 +19,8 @@ fn refused(pairs: &[(&'static str, &str)]) -> Error {
     error
 }
 
-/// The mechanism that the properties name, with these beside it.
+/// Returns the name of the mechanism and the `Debug` output of the security, for `name` and further
+/// properties.
 fn mechanism(name: &str, more: &[(&'static str, &str)]) -> Result<String> {
     let mut pairs = vec![("security.protocol", "sasl_plaintext"), ("sasl.mechanism", name)];
     pairs.extend_from_slice(more);
@@ -73,7 +74,7 @@ fn error_names_missing_or_conflicting_property() {
         ),
         (
             &[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.jaas.config", JAAS_PLAIN), ("sasl.username", "b")],
-            "give one of them",
+            "set one of them",
         ),
         (&[sasl, ("sasl.mechanism", "OAUTHBEARER")], "needs tokens"),
         (
@@ -157,7 +158,7 @@ fn jwt_bearer_grant_requires_key_or_assertion() {
     }
 }
 
-/// The names of what has no effect.
+/// Returns the names of the properties and options without effect.
 fn unused(pairs: &[(&'static str, &str)]) -> Vec<String> {
     let mut properties = SecurityProperties::default();
     for (name, value) in pairs {
@@ -183,8 +184,8 @@ fn assertion_takes_precedence_over_client_secret() {
     let default = ("sasl.oauthbearer.jwt.retriever.class", "x.DefaultJwtRetriever");
     let class = ("sasl.oauthbearer.jwt.retriever.class", "x.ClientCredentialsJwtRetriever");
     let grant = ("sasl.oauthbearer.grant.type", "client_credentials");
-    // Java's order: an assertion's file, one that is signed here, the secret; what comes behind has
-    // no effect.
+    // Java's order: a file with an assertion, an assertion that is signed here, the secret. A
+    // property after the one that is used has no effect.
     for (more, part, without) in [
         (&[key][..], "Signed", &[][..]),
         (&[default, key, issuer], "Signed", &[]),

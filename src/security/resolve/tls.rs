@@ -1,4 +1,4 @@
-//! `ssl.*`.
+//! The properties `ssl.*`.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(super) fn tls(properties: &Reading<'_>) -> Result<Tls> {
 
 fn roots(properties: &Reading<'_>, mut tls: Tls) -> Result<Tls> {
     if let Some(path) = properties.text("ssl.ca.location") {
-        // librdkafka's word for looking where the system keeps them.
+        // librdkafka's value for the certificates of the system.
         tls = if path == "probe" { system(tls)? } else { tls.ca_file(path) };
     }
     for name in ["ssl.ca.pem", "ssl.truststore.certificates"] {
@@ -42,7 +42,7 @@ fn system(tls: Tls) -> Result<Tls> {
 #[cfg(not(feature = "native-roots"))]
 fn system(_tls: Tls) -> Result<Tls> {
     let message = "property `ssl.ca.location`: `probe` needs the feature `native-roots` of this crate; leave it out to \
-                   trust the web's authorities";
+                   trust public certificate authorities";
     Err(configuration(message))
 }
 
@@ -69,7 +69,7 @@ fn identify_pkcs12(_tls: Tls, path: &str, _password: Option<Secret>) -> Result<T
 #[cfg(not(feature = "pkcs12"))]
 fn no_pkcs12(path: &str) -> crate::error::Error {
     configuration(format!(
-        "{}: PKCS#12 stores need the feature `pkcs12` of this crate; or turn it into PEM",
+        "{}: PKCS#12 stores need the feature `pkcs12` of this crate; enable it, or convert the store to PEM",
         FilePath::new(path)
     ))
 }
@@ -79,10 +79,10 @@ enum Store {
     Pkcs12,
 }
 
-/// What kind of store a file is: as it is said, else by its name.
+/// Returns the kind of a store: by the property, else by the extension of the file.
 fn store(properties: &Reading<'_>, property: &str, path: &str) -> Result<Store> {
     const JKS: &str =
-        "only Java reads JKS; turn it into PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) or PEM";
+        "only Java reads JKS; convert it to PKCS#12 (`keytool -importkeystore -deststoretype PKCS12`) or PEM";
     match properties.text(property) {
         Some(kind) if kind.eq_ignore_ascii_case("JKS") => Err(configuration(format!("property `{property}`: {JKS}"))),
         Some(kind) => parse::one_of(kind, &[("PEM", true), ("PKCS12", false)])
@@ -145,11 +145,11 @@ fn identity(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
         [(_, chain, Some(key))] => tls = tls.identity(chain.clone(), key.clone()),
         [(one, ..), (other, ..), ..] => {
             return Err(configuration(format!(
-                "properties `{one}` and `{other}` both name a client certificate; give one of them"
+                "properties `{one}` and `{other}` both name a client certificate; set one of them"
             )));
         }
     }
-    // A PEM key store has its key's password in either.
+    // The key's password of a PEM key store may be in either property.
     let password = properties.secret("ssl.key.password").or_else(|| properties.secret("ssl.keystore.password"));
     Ok(match password {
         Some(password) => tls.client_key_password(password),
@@ -163,7 +163,8 @@ fn versions(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
         let known = [("TLSv1.2", 2), ("TLSv1.3", 3)];
         parse::one_of(value, &known).ok_or_else(|| refused(name, value, "TLSv1.3, TLSv1.2"))
     };
-    // Java's `ssl.protocol` names the newest; what is offered is what `ssl.enabled.protocols` says.
+    // Java's `ssl.protocol` limits the newest version; `ssl.enabled.protocols` lists the versions
+    // that are offered.
     let newest = properties.text("ssl.protocol").filter(|value| !value.eq_ignore_ascii_case("TLS"));
     let newest = newest.map(|value| version("ssl.protocol", value)).transpose()?.unwrap_or(3);
     let enabled = match properties.text(name) {
@@ -184,7 +185,7 @@ fn verification(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
     let tls = match properties.raw(name).map(str::trim) {
         None => tls,
         Some(value) if value.eq_ignore_ascii_case("https") => tls,
-        // Java's way to say it, and librdkafka's.
+        // Java's value is empty, librdkafka's is `none`.
         Some(value) if value.is_empty() || value.eq_ignore_ascii_case("none") => tls.dangerously_accept_any_host_name(),
         Some(value) => return Err(refused(name, value, "https, or nothing to accept any host name")),
     };
@@ -194,8 +195,7 @@ fn verification(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
     })
 }
 
-/// The properties that say how TLS is to be, which a login module takes as options for its token
-/// endpoint.
+/// Properties of TLS that a login module accepts as options for its token endpoint.
 const NAMES: [&str; 13] = [
     "ssl.enabled.protocols",
     "ssl.endpoint.identification.algorithm",
@@ -212,8 +212,8 @@ const NAMES: [&str; 13] = [
     "ssl.truststore.type",
 ];
 
-/// TLS to a token endpoint: the `ssl.*` among a login module's options, and `https.ca.*`. Options
-/// that have no effect are added to `unused`.
+/// Returns the TLS settings of a token endpoint: the `ssl.*` among a login module's options, and
+/// `https.ca.*`. Adds options that have no effect to `unused`.
 ///
 /// # Errors
 /// `Configuration` for an option that is not known, or not allowed.

@@ -1,5 +1,5 @@
-//! OAUTHBEARER by properties: Java's (KIP-768, KIP-1139, KIP-1258), librdkafka's, and the options
-//! of Java's login module.
+//! The properties of OAUTHBEARER: Java's (KIP-768, KIP-1139, KIP-1258), librdkafka's, and the
+//! options of Java's login module.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ const KEY_FILE: &str = "sasl.oauthbearer.assertion.private.key.file";
 #[cfg(feature = "tls")]
 const ISSUER: &str = "sasl.oauthbearer.assertion.claim.iss";
 
-/// The options of Java's login module.
+/// Options of Java's login module.
 pub(super) const OPTIONS: [&str; 13] = [
     "clientId",
     "clientSecret",
@@ -45,7 +45,7 @@ pub(super) const OPTIONS: [&str; 13] = [
     "serviceName",
 ];
 
-/// A source of any kind.
+/// A source of any type.
 #[derive(Debug)]
 struct Any(Box<dyn TokenSource>);
 
@@ -105,7 +105,7 @@ fn source(
         }
         (Some("default"), Some(_)) => {
             return Err(configuration(format!(
-                "property `{method}` is default, which asks no endpoint; set it to oidc, or leave out `{ENDPOINT}`"
+                "property `{method}` is default, which uses no endpoint; set it to oidc, or leave out `{ENDPOINT}`"
             )));
         }
         (Some(value), _) => return Err(refused(method, value, "default or oidc")),
@@ -128,12 +128,12 @@ fn source(
         return Ok(Box::new(unsecured_of_java(jaas)?));
     }
     Err(configuration(format!(
-        "OAUTHBEARER needs tokens: set `{ENDPOINT}` (https:// or file:), or give a source of your own with \
+        "OAUTHBEARER needs tokens: set `{ENDPOINT}` (https:// or file:), or pass your own source to \
          `Sasl::oauth_bearer`"
     )))
 }
 
-/// The way to a token.
+/// The method by which tokens are obtained.
 #[derive(Clone, Copy)]
 enum Grant<'a> {
     File(&'a str),
@@ -141,8 +141,8 @@ enum Grant<'a> {
     JwtBearer,
 }
 
-/// The way that Java's class of a retriever takes (KIP-1139), or librdkafka's type of a grant: the
-/// default are client credentials, or a file where the URL names one.
+/// Returns the method by Java's retriever class (KIP-1139), or by librdkafka's grant type. The
+/// default is client credentials, or a file if the URL names one.
 fn grant<'a>(properties: &Reading<'_>, url: &'a str) -> Result<Grant<'a>> {
     let file = url.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path));
     let by_default = file.map_or(Grant::ClientCredentials, Grant::File);
@@ -180,7 +180,7 @@ fn grant<'a>(properties: &Reading<'_>, url: &'a str) -> Result<Grant<'a>> {
     match (by_retriever, by_grant) {
         (Some(Grant::JwtBearer), Some(Grant::ClientCredentials))
         | (Some(Grant::ClientCredentials), Some(Grant::JwtBearer)) => Err(configuration(format!(
-            "properties `{RETRIEVER}` and `{GRANT}` ask for different grants; give one of them"
+            "properties `{RETRIEVER}` and `{GRANT}` ask for different grants; set one of them"
         ))),
         (retriever, grant) => Ok(retriever.or(grant).unwrap_or(by_default)),
     }
@@ -203,7 +203,7 @@ fn client_id<'a>(properties: &Reading<'a>, jaas: Option<&'a Jaas>) -> Option<&'a
     properties.text(CLIENT_ID).or_else(|| jaas?.text("clientId"))
 }
 
-/// A token endpoint, and what every grant says to it.
+/// A token endpoint with the settings that all grants share.
 struct Endpoint<'a> {
     url: &'a str,
     network: &'a Arc<dyn Network>,
@@ -212,9 +212,9 @@ struct Endpoint<'a> {
 }
 
 impl Endpoint<'_> {
-    /// Client credentials: with an assertion where there is one (KIP-1258), else with the client's
-    /// secret. As in Java, a file with an assertion goes before one that is signed here, and both
-    /// before a secret.
+    /// Returns a source of the client credentials grant: with an assertion if there is one
+    /// (KIP-1258), else with the client's secret. As in Java, a file with an assertion takes
+    /// precedence over an assertion that is signed here, and both over a secret.
     fn client_credentials(
         self,
         properties: &Reading<'_>,
@@ -227,7 +227,8 @@ impl Endpoint<'_> {
             let has = |name| properties.has(name);
             let has_secret =
                 || properties.has(CLIENT_SECRET) || jaas.is_some_and(|jaas| jaas.has_below("clientSecret"));
-            // Java signs where there is an issuer; a key alone would have no effect there.
+            // Java signs an assertion if there is an issuer; a key alone would have no effect
+            // there.
             if has(ASSERTION_FILE) || has(ISSUER) || (has(KEY_FILE) && !has_secret()) {
                 let source = self.assertion(properties)?.client_assertion();
                 let source = match client_id(properties, jaas) {
@@ -263,7 +264,7 @@ impl Endpoint<'_> {
         Ok(Box::new(oidc))
     }
 
-    /// The JWT bearer grant.
+    /// Returns a source of the JWT bearer grant.
     #[cfg(feature = "tls")]
     fn jwt_bearer(
         self,
@@ -282,10 +283,10 @@ impl Endpoint<'_> {
         _jaas: Option<&Jaas>,
         _unused: &mut Vec<String>,
     ) -> Result<Box<dyn TokenSource>> {
-        Err(configuration("the JWT bearer grant needs the feature `tls` of this crate, which signs"))
+        Err(configuration("the JWT bearer grant needs the feature `tls` of this crate for signing"))
     }
 
-    /// The assertion of a file, or one that is signed here.
+    /// Returns a source with the assertion of a file, or with one that is signed here.
     #[cfg(feature = "tls")]
     fn assertion(&self, properties: &Reading<'_>) -> Result<JwtBearer> {
         if let Some(file) = properties.text(ASSERTION_FILE) {
@@ -345,7 +346,8 @@ fn is_https(url: &str) -> bool {
     url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
-/// `unsecuredLoginStringClaim_sub="alice"` and its kind (KIP-255).
+/// Reads Java's options of unsecured tokens, such as `unsecuredLoginStringClaim_sub="alice"`
+/// (KIP-255).
 fn unsecured_of_java(jaas: &Jaas) -> Result<UnsecuredToken> {
     let mut source = UnsecuredToken::empty();
     let number = |name: &str, value: &str| {
@@ -359,7 +361,7 @@ fn unsecured_of_java(jaas: &Jaas) -> Result<UnsecuredToken> {
         source = source.number_claim(name, number(name, value)?);
     }
     for (name, value) in jaas.below("unsecuredLoginListClaim_") {
-        // The first character is what stands between the others.
+        // The first character of the value is the separator of the list.
         let mut values = value.chars();
         let between = values.next().unwrap_or('|');
         source = source.list_claim(name, values.as_str().split(between));
@@ -370,13 +372,14 @@ fn unsecured_of_java(jaas: &Jaas) -> Result<UnsecuredToken> {
     }
     let principal = jaas.text("unsecuredLoginPrincipalClaimName").unwrap_or("sub");
     if jaas.below("unsecuredLoginStringClaim_").all(|(name, _)| name != principal) {
-        let message = "property `sasl.jaas.config`: the unsecured token has no principal: give \
+        let message = "property `sasl.jaas.config`: the unsecured token has no principal: set \
                        `unsecuredLoginStringClaim_sub`, or the claim that `unsecuredLoginPrincipalClaimName` names";
         return Err(configuration(message));
     }
     Ok(source)
 }
 
+/// Reads librdkafka's settings of unsecured tokens, such as
 /// `sasl.oauthbearer.config=principal=alice scope=a,b lifeSeconds=60`.
 fn unsecured_of_librdkafka(properties: &Reading<'_>) -> Result<UnsecuredToken> {
     let name = "sasl.oauthbearer.config";

@@ -1,4 +1,4 @@
-//! SASL: how a client says who it is. One file for each mechanism.
+//! SASL: authentication of a client. One file for each mechanism.
 
 mod msk_iam;
 mod oauthbearer;
@@ -17,87 +17,90 @@ use crate::{error::Result, net::BoxFuture};
 
 /// A SASL mechanism with its credentials.
 ///
-/// Those that are built in are made by [`Sasl`](super::Sasl); a crate that has another one, such as
-/// GSSAPI, implements this and hands it to [`Sasl::mechanism`](super::Sasl::mechanism).
+/// [`Sasl`](super::Sasl) has constructors for the built-in mechanisms. A crate with another
+/// mechanism, such as GSSAPI, implements this trait and passes the mechanism to
+/// [`Sasl::mechanism`](super::Sasl::mechanism).
 pub trait Mechanism: fmt::Debug + Send + Sync + 'static {
-    /// What it is called in the SaslHandshake request, such as `SCRAM-SHA-256`.
+    /// Returns the mechanism's name in the SaslHandshake request, such as `SCRAM-SHA-256`.
     fn name(&self) -> &str;
 
-    /// Begins an exchange with one broker, by the host name that the client knows it by. Called for
-    /// each connection, and again for each re-authentication (KIP-368). The future is dropped when
-    /// `socket.connection.setup.timeout.ms` passes.
+    /// Begins an exchange with one broker; `host` is the host name by which the client connects.
+    /// The client calls it for each connection, and again for each re-authentication (KIP-368). The
+    /// future is dropped when `socket.connection.setup.timeout.ms` has passed.
     ///
     /// # Errors
-    /// [`Error::authentication`](crate::Error::authentication) where trying again cannot help,
-    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) where
-    /// it may.
+    /// [`Error::authentication`](crate::Error::authentication) if trying again cannot help,
+    /// [`Error::network`](crate::Error::network) or [`Error::timeout`](crate::Error::timeout) if it
+    /// may.
     fn begin<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Box<dyn Exchange>>>;
 
-    /// Is called when a broker refused the credentials of an exchange. A mechanism that keeps
+    /// Reports that a broker refused the credentials of an exchange. A mechanism that keeps
     /// credentials which may have been replaced since, such as a token of a file, drops them here,
-    /// so that the next exchange has the new ones. Default: nothing.
+    /// so that the next exchange uses the new ones. Default: does nothing.
     fn refused(&self) {}
 }
 
-/// One authentication under way: the client's side of a mechanism. Decides only, and may take its
-/// time to compute: it is called off the tasks that drive connections.
+/// One authentication in progress: the client's side of a mechanism. An exchange does no IO. It may
+/// compute for long, because the client calls it on a blocking thread, not on a task that drives
+/// connections.
 pub trait Exchange: Send + 'static {
-    /// What to say next. `None` at the beginning, then what the broker answered to the last step.
+    /// Returns the next step. `challenge` is `None` at the beginning, then the broker's answer to
+    /// the last step.
     ///
     /// # Errors
-    /// [`Error::authentication`](crate::Error::authentication) when the broker's answer is not what
-    /// it has to be.
+    /// [`Error::authentication`](crate::Error::authentication) if the broker's answer is not valid.
     fn next(&mut self, challenge: Option<&[u8]>) -> Result<Step>;
 }
 
-/// What a mechanism does next.
+/// The next step of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// These bytes go to the broker, as a SaslAuthenticate request.
+    /// The bytes to send to the broker in a SaslAuthenticate request.
     Send(Secret),
-    /// The exchange is over, and the broker has proved what the mechanism asks of it.
+    /// The end of the exchange: the broker has proved what the mechanism requires.
     Done,
 }
 
-/// How a client authenticates: a [`Mechanism`], shared by all its connections.
+/// Authenticates a client: a [`Mechanism`] that all connections of the client share.
 #[derive(Clone, Debug)]
 pub struct Sasl(Arc<dyn Mechanism>);
 
 impl Sasl {
-    /// PLAIN: name and password as they are. Only under TLS is the password safe from who listens.
+    /// Uses PLAIN, which sends name and password in clear text. Without TLS, the password can be
+    /// read on the network.
     pub fn plain(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::mechanism(Plain::new(username, password))
     }
 
-    /// SCRAM-SHA-256 (RFC 5802, RFC 7677): the password stays here, and the broker proves that it
-    /// knows of it, too.
+    /// Uses SCRAM-SHA-256 (RFC 5802, RFC 7677): the password is never sent, and the broker proves
+    /// that it knows the password, too.
     pub fn scram_sha_256(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::mechanism(Scram::new(ScramHash::Sha256, username, password))
     }
 
-    /// SCRAM-SHA-512.
+    /// Uses SCRAM-SHA-512, which differs from SCRAM-SHA-256 only in its hash.
     pub fn scram_sha_512(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::mechanism(Scram::new(ScramHash::Sha512, username, password))
     }
 
-    /// OAUTHBEARER (KIP-255) with tokens of this source, which are kept until shortly before they
-    /// expire.
+    /// Uses OAUTHBEARER (KIP-255) with tokens of this source, which are kept until shortly before
+    /// they expire.
     pub fn oauth_bearer(source: impl super::TokenSource) -> Self {
         Self::mechanism(OauthBearer::new(source))
     }
 
-    /// AWS_MSK_IAM, with credentials found where AWS's own tools look for them.
+    /// Uses AWS_MSK_IAM, with credentials from the places in which AWS's own tools look for them.
     pub fn aws_msk_iam() -> Self {
         Self::mechanism(AwsMskIam::new())
     }
 
-    /// Any other mechanism, or one of the above with more settings.
+    /// Uses any other mechanism, or one of the above with more settings.
     pub fn mechanism(mechanism: impl Mechanism) -> Self {
         Self(Arc::new(mechanism))
     }
 
-    /// The mechanism's name.
+    /// Returns the mechanism's name.
     pub fn name(&self) -> &str {
         self.0.name()
     }

@@ -1,4 +1,4 @@
-//! AWS_MSK_IAM: a presigned request to AWS, which the broker makes in the client's place.
+//! AWS_MSK_IAM: a presigned request to AWS, which the broker makes on behalf of the client.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -15,15 +15,16 @@ use crate::{
     },
 };
 
-/// How long a signature is good, in seconds: as long as AWS's own library says.
+/// Lifetime of a signature in seconds, the same as in AWS's own library.
 const EXPIRES: u32 = 900;
 
 /// AWS_MSK_IAM, for Amazon MSK.
 ///
-/// Credentials are looked for where AWS's own tools do: the environment (`AWS_ACCESS_KEY_ID` …), a
-/// web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS), the profile files, a container's
-/// endpoint (ECS, EKS Pod Identity), the instance's metadata service (IMDSv2). They are renewed
-/// before they expire. The region is the one in the broker's name.
+/// Credentials come from the first place that has them, in the order of AWS's own tools: the
+/// environment (`AWS_ACCESS_KEY_ID` …), a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, as on EKS),
+/// the profile files, a container's endpoint (ECS, EKS Pod Identity), the instance's metadata
+/// service (IMDSv2). They are renewed before they expire. The region is read from the broker's host
+/// name.
 #[derive(Debug)]
 pub struct AwsMskIam {
     region: Hidden<Option<String>>,
@@ -40,7 +41,7 @@ impl Default for AwsMskIam {
 }
 
 impl AwsMskIam {
-    /// With credentials as they are found.
+    /// Creates the mechanism with credentials from the places named above.
     pub fn new() -> Self {
         Self {
             region: Hidden(None),
@@ -51,25 +52,26 @@ impl AwsMskIam {
         }
     }
 
-    /// With these credentials.
+    /// Uses these credentials instead of looking for some.
     pub fn credentials(mut self, credentials: AwsCredentials) -> Self {
         self.given = Some(credentials);
         self
     }
 
-    /// With those of a profile of `~/.aws/credentials` or `~/.aws/config` (`awsProfileName`).
+    /// Uses only the credentials of this profile in `~/.aws/credentials` or `~/.aws/config`
+    /// (`awsProfileName`). Default: all sources, with the profile of `AWS_PROFILE` or `default`.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.profile = Hidden(Some(name.into()));
         self
     }
 
-    /// The cluster's region. Default: the one in the broker's host name, or `AWS_REGION`.
+    /// Sets the cluster's region. Default: the region in the broker's host name, or `AWS_REGION`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = Hidden(Some(region.into()));
         self
     }
 
-    /// The region of the STS endpoint that a web identity is taken to (`awsStsRegion`). Default:
+    /// Sets the region of the STS endpoint that exchanges a web identity (`awsStsRegion`). Default:
     /// `AWS_REGION`, or the global endpoint.
     pub fn sts_region(mut self, region: impl Into<String>) -> Self {
         self.sts_region = Hidden(Some(region.into()));
@@ -128,17 +130,15 @@ impl Exchange for MskExchange {
     fn next(&mut self, challenge: Option<&[u8]>) -> Result<Step> {
         match challenge {
             None => Ok(Step::Send(self.0.clone())),
-            // The broker's answer is a version and a request id; an empty one comes from what only
-            // pretends to be MSK.
+            // The broker's answer is a version and a request id. An empty answer comes from servers
+            // that only imitate MSK, such as test brokers.
             Some(answer) if answer.is_empty() || Json::parse(answer).is_some() => Ok(Step::Done),
-            Some(_) => {
-                Err(Error::new(ErrorKind::Authentication, "AWS_MSK_IAM: the broker's answer is not what it has to be"))
-            }
+            Some(_) => Err(Error::new(ErrorKind::Authentication, "AWS_MSK_IAM: the broker's answer is not JSON")),
         }
     }
 }
 
-/// `b-1.name.x.c2.kafka.eu-west-1.amazonaws.com`,
+/// Returns the region in a host name like `b-1.name.x.c2.kafka.eu-west-1.amazonaws.com` or
 /// `boot-x.c1.kafka-serverless.eu-west-1.amazonaws.com`.
 fn region_of(host: &str) -> Option<String> {
     let labels: Vec<&str> = host.trim_end_matches('.').split('.').collect();
@@ -204,7 +204,7 @@ mod tests {
             ("x-amz-expires", "900"),
             ("x-amz-security-token", "FwoGZXIvYXdzE/+=x"),
             ("x-amz-signedheaders", "host"),
-            // botocore's.
+            // Computed by botocore.
             ("x-amz-signature", "142177df8cf9046e37a1273b0f005623e314b14f14e6c9da04e8b923e3aeeff3"),
         ] {
             assert_eq!(json.text(name), Some(value), "{name}");

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// OAUTHBEARER: a token that was issued by somebody whom the broker trusts.
+/// OAUTHBEARER: a token from an issuer that the broker trusts.
 #[derive(Debug)]
 pub struct OauthBearer {
     tokens: TokenCache,
@@ -19,7 +19,7 @@ pub struct OauthBearer {
 }
 
 impl OauthBearer {
-    /// With tokens of this source. They are kept, and renewed before they expire.
+    /// Uses tokens of this source. They are kept, and renewed before they expire.
     pub fn new(source: impl TokenSource) -> Self {
         Self::with_refresh(source, RefreshSettings::default())
     }
@@ -37,7 +37,7 @@ impl OauthBearer {
 
     fn message(&self, token: &Secret) -> Result<Secret> {
         let malformed = |what: String| Error::new(ErrorKind::Authentication, format!("OAUTHBEARER: {what}"));
-        // What a header may hold (RFC 6750): anything else could end it.
+        // The characters that a header may hold (RFC 6750): any other could end the header.
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
         if token.is_empty() || !token.expose().iter().all(plain) {
             return Err(malformed("the token is empty, or holds characters that a bearer token cannot".to_owned()));
@@ -91,7 +91,7 @@ impl Exchange for Bearer {
                     let message = format!("OAUTHBEARER: the broker refused the token: {why}");
                     return Err(Error::new(ErrorKind::Authentication, message));
                 }
-                // A refusal comes as a challenge; the client has to say that it saw it (RFC 7628,
+                // A refusal comes as a challenge, which the client has to acknowledge (RFC 7628,
                 // 3.2.3).
                 let why = String::from_utf8_lossy(why);
                 self.refused = Some(scrubbed(&why, 200, sent_parts(self.message.expose())));
@@ -101,8 +101,8 @@ impl Exchange for Bearer {
     }
 }
 
-/// The parts of a message between its control characters: the header with the token, and the
-/// extensions.
+/// Returns the values of a message between its control characters: the token of the header, and the
+/// values of the extensions.
 fn sent_parts(message: &[u8]) -> impl Iterator<Item = &str> {
     let parts = message.split(|byte| *byte < b' ').filter_map(|part| std::str::from_utf8(part).ok());
     parts.filter_map(|part| Some(part.split_once("Bearer ").or_else(|| part.split_once('='))?.1))

@@ -15,14 +15,14 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// With a name and a password, neither of which may hold a NUL.
+    /// Creates the mechanism with a name and a password, neither of which may hold a NUL.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self { username: username.into().into(), password: password.into() }
     }
 
     fn message(&self) -> Result<Secret> {
         if self.username.expose().contains(&0) || self.password.expose().contains(&0) {
-            let message = "SASL PLAIN: name and password must not hold a NUL, which stands between them";
+            let message = "SASL PLAIN: name and password must not hold a NUL, because it separates them";
             return Err(Error::new(ErrorKind::Authentication, message));
         }
         let mut message = Vec::with_capacity(2 + self.username.len() + self.password.len());
@@ -44,7 +44,7 @@ impl Mechanism for Plain {
     }
 }
 
-/// An exchange of one message, to which the broker says nothing but yes or no.
+/// An exchange of one message, which the broker accepts or refuses.
 #[derive(Debug)]
 struct OneMessage(Secret);
 

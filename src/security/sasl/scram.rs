@@ -1,6 +1,6 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), as Kafka's own clients speak them: without
-//! channel binding, and with names and passwords as their UTF-8 bytes (Kafka's broker does not
-//! normalize them, so that a client must not).
+//! SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), like Kafka's own clients: without channel
+//! binding, and with names and passwords as their UTF-8 bytes (a client must not normalize them,
+//! because Kafka's broker does not).
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,12 +15,12 @@ use crate::{
     security::Secret,
 };
 
-/// Fewer iterations make a stolen exchange too cheap to guess passwords from (RFC 7677; Kafka's own
-/// minimum).
+/// With fewer iterations, guessing a password from a stolen exchange is too cheap (RFC 7677; also
+/// Kafka's own minimum).
 const MIN_ITERATIONS: u32 = 4096;
-/// More are no protection any more, but a way to keep this client busy.
+/// More iterations add no protection, but let a server keep this client busy.
 const MAX_ITERATIONS: u32 = 1_000_000;
-/// A server may add to the nonce; what is longer is no nonce.
+/// A server may add to the nonce, up to this length in bytes; anything longer is not a valid nonce.
 const MAX_NONCE: usize = 1024;
 
 /// The hash of a SCRAM mechanism.
@@ -54,12 +54,13 @@ impl ScramHash {
         })
     }
 
-    /// `Hi` of RFC 5802, which is PBKDF2 for one block.
+    /// Computes `Hi` of RFC 5802, which is PBKDF2 for one block.
     fn salted(self, password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<Vec<u8>> {
         fn run<M: Mac + KeyInit + Clone>(password: &[u8], salt: &[u8], iterations: u32) -> Zeroizing<Vec<u8>> {
             let Ok(keyed) = <M as KeyInit>::new_from_slice(password) else { return Zeroizing::default() };
             let round = |input: &[&[u8]]| {
-                // The keyed state is made once: half of the work of each round.
+                // The keyed state is computed only once, which saves half of the work of each
+                // round.
                 let mut mac = keyed.clone();
                 input.iter().for_each(|part| mac.update(part));
                 mac.finalize().into_bytes()
@@ -89,19 +90,19 @@ pub struct Scram {
 }
 
 impl Scram {
-    /// With a name and a password.
+    /// Creates the mechanism with a name and a password.
     pub fn new(hash: ScramHash, username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self { hash, username: username.into().into(), password: password.into(), delegation_token: false }
     }
 
-    /// Whether name and password are a delegation token's id and HMAC (`tokenauth=true` of
-    /// `sasl.jaas.config`). Default: false.
+    /// Sets whether name and password are the id and the HMAC of a delegation token
+    /// (`tokenauth=true` of `sasl.jaas.config`). Default: false.
     pub fn delegation_token(mut self, is_one: bool) -> Self {
         self.delegation_token = is_one;
         self
     }
 
-    /// An exchange with a nonce of the caller's: what RFCs and tests need.
+    /// Begins an exchange with the caller's nonce, so that tests can replay the examples of RFCs.
     fn exchange(&self, nonce: String) -> ScramExchange {
         let name = self.username.expose_str().unwrap_or_default().replace('=', "=3D").replace(',', "=2C");
         let extension = if self.delegation_token { ",tokenauth=true" } else { "" };
@@ -124,7 +125,7 @@ impl Mechanism for Scram {
     }
 
     fn begin<'a>(&'a self, _host: &'a str) -> BoxFuture<'a, Result<Box<dyn Exchange>>> {
-        // 144 bits, in characters that need no escape.
+        // 144 random bits, in characters that need no escape.
         let nonce = BASE64.encode(rand::rng().random::<[u8; 18]>());
         Box::pin(async move { Ok(Box::new(self.exchange(nonce)) as Box<dyn Exchange>) })
     }
@@ -144,7 +145,7 @@ struct ScramExchange {
 enum State {
     Begin,
     First,
-    /// The signature that the server has to show.
+    /// The signature that the server has to send.
     Final(Zeroizing<Vec<u8>>),
     Over,
 }
@@ -166,25 +167,25 @@ impl Exchange for ScramExchange {
                 verify(text(challenge)?, &signature)?;
                 Ok(Step::Done)
             }
-            _ => Err(refuse("the exchange is over, and the broker goes on")),
+            _ => Err(refuse("the broker continues after the end of the exchange")),
         }
     }
 }
 
 impl ScramExchange {
-    /// The client's final message to the server's first one, and the signature that has to come
-    /// back.
+    /// Returns the client's final message in answer to the server's first one, and the signature
+    /// that the server has to send back.
     fn answer(&self, server_first: &str) -> Result<(String, Zeroizing<Vec<u8>>)> {
         let ServerFirst { nonce, salt, iterations } = ServerFirst::parse(server_first)?;
         let ours = nonce.len() > self.nonce.len() && nonce.len() <= MAX_NONCE && nonce.starts_with(&self.nonce);
         if !ours {
-            return Err(refuse("the broker's nonce does not go on from this client's"));
+            return Err(refuse("the broker's nonce does not extend this client's, or is too long"));
         }
         let salted = self.hash.salted(self.password.expose(), &salt, iterations);
         let client_key = self.hash.hmac(&salted, &[b"Client Key"]);
         let stored_key = self.hash.hash(&client_key);
-        // `c=biws` is the header "n,,", without channel binding. The final message repeats the
-        // whole nonce.
+        // `c=biws` is the header "n,," (no channel binding). The final message repeats the whole
+        // nonce.
         let without_proof = format!("c=biws,r={nonce}");
         let message = [self.first_bare.as_bytes(), b",", server_first.as_bytes(), b",", without_proof.as_bytes()];
         let mut proof = self.hash.hmac(&stored_key, &message);
@@ -234,7 +235,7 @@ fn verify(server_final: &str, signature: &[u8]) -> Result<()> {
     let theirs = server_final.split(',').next().and_then(|part| part.strip_prefix("v="));
     let theirs = theirs.ok_or_else(|| refuse("the broker's final message is not `v=…`"))?;
     let theirs = BASE64.decode(theirs).map_err(|_| refuse("the broker's signature is not base64"))?;
-    // Looks at all bytes, wherever the first difference is.
+    // The comparison reads all bytes, so that its time does not reveal the first difference.
     let same = theirs.len() == signature.len()
         && theirs.iter().zip(signature).fold(0, |different, (theirs, ours)| different | (theirs ^ ours)) == 0;
     if same { Ok(()) } else { Err(refuse("the broker's signature is wrong: it does not know this password")) }
@@ -270,7 +271,7 @@ mod tests {
     fn sent(step: Result<Step>) -> String {
         match step.unwrap() {
             Step::Send(message) => message.expose_str().unwrap().to_owned(),
-            Step::Done => panic!("something was to be sent"),
+            Step::Done => panic!("the exchange ended instead of sending a message"),
         }
     }
 
@@ -283,7 +284,7 @@ mod tests {
              p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
         );
         assert_eq!(exchange.next(Some(FINAL.as_bytes())).unwrap(), Step::Done);
-        assert!(exchange.next(Some(b"")).is_err(), "over is over");
+        assert!(exchange.next(Some(b"")).is_err(), "a step after the end fails");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The parts of a certificate (RFC 5280) that are read where webpki does not read it: in version 1,
-//! and where nothing but its key matters.
+//! The parts of a certificate (RFC 5280), for certificates that webpki does not read (version 1),
+//! and for uses that need only the key.
 //!
 //! Sans-IO.
 
@@ -10,7 +10,7 @@ use rustls::{CertificateError, pki_types::UnixTime};
 use super::der::{self, Der};
 use crate::security::time;
 
-/// A certificate's parts. Nothing of it is verified.
+/// The parts of a certificate. Nothing is verified.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Certificate<'a> {
     pub(super) issuer: &'a [u8],
@@ -22,7 +22,7 @@ pub(super) struct Certificate<'a> {
 }
 
 impl<'a> Certificate<'a> {
-    /// `None` for bytes that are no certificate.
+    /// Parses a certificate; `None` if the bytes are not one.
     pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
         let mut signed = Der::new(der).one(der::SEQUENCE)?.inside().one(der::SEQUENCE)?.inside();
         let _version_1_is_left_out = signed.one(der::context(0));
@@ -36,7 +36,7 @@ impl<'a> Certificate<'a> {
         Some(Self { issuer, subject, not_before, not_after, key })
     }
 
-    /// Whether it is valid now.
+    /// Checks that the certificate is valid at that time.
     pub(super) fn valid_at(&self, time: UnixTime) -> Result<(), CertificateError> {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         if time.as_secs() < self.not_before {
@@ -49,13 +49,13 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The length of the certificate at the beginning of some bytes; data of OpenSSL's own may follow
-/// it.
+/// Returns the length of the certificate at the beginning of the bytes, which may be followed by
+/// data of OpenSSL's own.
 pub(super) fn length(der: &[u8]) -> Option<usize> {
     Der::new(der).one(der::SEQUENCE).map(|certificate| certificate.whole.len())
 }
 
-/// A `Time` in seconds since 1970; earlier ones count as 0.
+/// Returns a `Time` in seconds since 1970; 0 for earlier times.
 fn seconds(written: der::Element<'_>) -> Option<u64> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
@@ -75,7 +75,7 @@ fn seconds(written: der::Element<'_>) -> Option<u64> {
     let mut parts = rest.chunks(2).map(number);
     let (month, day, hour, minute) = (parts.next()??, parts.next()??, parts.next()??, parts.next()??);
     let second = parts.next().unwrap_or(Some(0))?;
-    // Certificates without a beginning start at the year 0.
+    // Certificates without a beginning of their validity have the year 0.
     if year < 1970 {
         return Some(0);
     }

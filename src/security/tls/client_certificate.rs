@@ -1,5 +1,5 @@
-//! The client's certificate: shown where a broker asks for one, with a note of what the broker
-//! asked for.
+//! The client's certificate, which is sent if a broker requests one, and a note of the broker's
+//! request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +13,10 @@ use rustls::{
 
 use super::{certificate::Certificate, key, key_kind::KeyKind};
 
-/// Certificate and key. `Err` says why they cannot be used.
+/// Combines certificate and key. `Err` says why they cannot be used.
 ///
-/// rustls reads the certificate to compare keys, and refuses version 1, which a broker may accept.
+/// The keys are compared here, because rustls refuses certificates of version 1 when it compares
+/// them, while a broker may accept such a certificate.
 pub(super) fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -50,16 +51,16 @@ pub(super) fn certified(
 /// The broker's request for a certificate, and the answer to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// The signature schemes that the broker accepts.
+    /// Signature schemes that the broker accepts.
     pub(super) schemes: Vec<SignatureScheme>,
     pub(super) answer: Answer,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// No client certificate is configured.
+    /// A client certificate is not configured.
     NoneConfigured,
-    /// The client's key, of this kind, signs with none of the broker's schemes. TLS goes on without
+    /// The client's key, of this kind, supports none of the broker's schemes. TLS continues without
     /// a certificate.
     NoCommonScheme(String),
     Shown,
@@ -69,19 +70,19 @@ tokio::task_local! {
     static NOTE: Note;
 }
 
-/// The note of one handshake. rustls binds sessions that it may resume to one resolver, so the
-/// resolver is shared by all connections, and each handshake has its note in the task that drives
-/// it.
+/// The note of one handshake. All connections share one resolver, because rustls resumes a session
+/// only with the same resolver. So each handshake has its note in a task-local variable of the task
+/// that drives it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Note(Arc<Mutex<Option<Asked>>>);
 
 impl Note {
-    /// Drives a handshake whose request for a certificate is noted here.
+    /// Drives a handshake, and keeps its request for a certificate in this note.
     pub(super) async fn during<F: Future>(&self, handshake: F) -> F::Output {
         NOTE.scope(self.clone(), handshake).await
     }
 
-    /// `None` where the broker asked for no certificate.
+    /// Returns the broker's request; `None` if the broker requested no certificate.
     pub(super) fn asked(&self) -> Option<Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -91,7 +92,7 @@ impl Note {
     }
 }
 
-/// Answers the broker's request for a certificate.
+/// Answers a broker's request for a certificate.
 #[derive(Debug)]
 pub(super) struct ClientCertificate(pub(super) Option<Arc<CertifiedKey>>);
 
@@ -105,7 +106,7 @@ impl ResolvesClientCert for ClientCertificate {
             }
             Some(own) => (Answer::Shown, Some(Arc::clone(own))),
         };
-        // Outside of a connection's handshake there is no note.
+        // Outside a connection's handshake, the task has no note.
         let _ = NOTE.try_with(|note| note.set(Asked { schemes: schemes.to_vec(), answer }));
         shown
     }

@@ -1,4 +1,4 @@
-//! From what was read to what rustls takes.
+//! Builds the configuration of rustls from the bytes that were read.
 
 use std::sync::Arc;
 
@@ -20,9 +20,14 @@ pub(super) fn client_config(tls: &Tls, raw: &Raw, provider: &Arc<CryptoProvider>
         Versions::Only13 => &[&version::TLS13],
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions).map_err(
-        |error| configuration(format!("TLS: the cryptography lacks a version: {}", failure::described(&error))),
+        |error| {
+            configuration(format!(
+                "TLS: the crypto provider does not support this TLS version: {}",
+                failure::described(&error)
+            ))
+        },
     )?;
-    // The key goes on to its provider at once, which erases it.
+    // The key is passed to its provider at once, which erases it.
     let material = raw.parse(tls)?;
     let verifier = Verifier {
         trust: (tls.verification != Verification::None).then_some(material.trust),

@@ -1,4 +1,4 @@
-//! Streams under TLS, by what the files say now.
+//! TLS connections, by the current contents of the configured files.
 
 use std::{
     io,
@@ -28,18 +28,18 @@ use crate::{
     net::Stream,
 };
 
-/// rustls reads 4 KiB at a time: with this before it, a large response costs a sixteenth of the
-/// system calls.
+/// Size of the read buffer in bytes. rustls reads 4 KiB at a time: with this buffer below it, a
+/// large response costs a sixteenth of the system calls.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// Puts streams under TLS.
+/// Runs TLS on streams.
 #[derive(Debug)]
 pub(crate) struct Connector {
     tls: Arc<Tls>,
     provider: Arc<CryptoProvider>,
     loaded: Mutex<Option<Loaded>>,
     unread: Mutex<Limiter<()>>,
-    /// Whether it was said already that the client's key cannot answer a request for a certificate.
+    /// True once the client has logged that its key cannot answer a request for a certificate.
     warned: AtomicBool,
 }
 
@@ -51,7 +51,7 @@ struct Loaded {
 
 impl Connector {
     /// # Errors
-    /// `Configuration` where there is no cryptography that can be used.
+    /// `Configuration` without a usable crypto provider.
     pub(crate) fn new(tls: Tls) -> Result<Self> {
         let provider = provider(tls.provider.as_ref())?;
         Ok(Self {
@@ -63,7 +63,7 @@ impl Connector {
         })
     }
 
-    /// Reads the files, so that what is wrong with them is known before the first connection.
+    /// Reads the files, so that errors in them are known before the first connection.
     ///
     /// # Errors
     /// `Configuration`, naming the file.
@@ -71,7 +71,8 @@ impl Connector {
         self.config().await.map(drop)
     }
 
-    /// What the files say now; if they cannot be used now, what they said before.
+    /// Returns the configuration by the current contents of the files; if they cannot be used, by
+    /// the contents that were read before.
     async fn config(&self) -> Result<Arc<ClientConfig>> {
         let known = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (tls, provider, before) = (Arc::clone(&self.tls), Arc::clone(&self.provider), known.clone());
@@ -89,7 +90,11 @@ impl Connector {
         match (loaded, known) {
             (Ok(loaded), known) => {
                 if known.is_some_and(|known| known.digest != loaded.digest) {
-                    event!(INFO, Origin::current(), "certificates or keys were replaced; new connections use them");
+                    event!(
+                        INFO,
+                        Origin::current(),
+                        "certificates or keys in the TLS files were replaced; new connections use the new ones"
+                    );
                 }
                 *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded.clone());
                 Ok(loaded.config)
@@ -100,7 +105,7 @@ impl Connector {
                 if let Some(suppressed) = unread.admit((), now) {
                     event!(
                         WARN, Origin::current(), %error, suppressed,
-                        "certificates or keys cannot be read again: those from before are used, and the next connection \
+                        "certificates or keys in the TLS files cannot be read again; the client uses the ones read before, and the next connection \
                          reads the files again"
                     );
                 }
@@ -110,10 +115,11 @@ impl Connector {
         }
     }
 
-    /// A TLS session with that host over a stream.
+    /// Opens a TLS session with that host on a stream.
     ///
     /// # Errors
-    /// `Authentication` where the two do not accept each other, `Network` where the stream broke.
+    /// `Authentication` if client and server do not accept each other, `Network` if the stream
+    /// broke.
     pub(crate) async fn connect(&self, stream: Box<dyn Stream>, host: &str) -> Result<Box<dyn Stream>> {
         let connector = TlsConnector::from(self.config().await?);
         let name = server_name(host, self.tls.verification)?;
@@ -124,7 +130,7 @@ impl Connector {
         let handshake = Handshake { provider: &self.provider, asked: asked.as_ref() };
         let stream = connected.map_err(|error| failed(&error, &handshake))?;
         Ok(match asked {
-            // The peer may refuse that behind the handshake of TLS 1.3.
+            // In TLS 1.3, the peer may refuse the missing certificate after the handshake.
             Some(asked) if asked.answer != Answer::Shown => {
                 self.warn_of_kind(&asked);
                 Box::new(ExplainedStream::new(stream, Arc::clone(&self.provider), asked))
@@ -133,7 +139,8 @@ impl Connector {
         })
     }
 
-    /// A peer that only wishes for a certificate takes the client for an anonymous one.
+    /// Logs a certificate that cannot be sent, because a peer that requests one but does not
+    /// require it treats the client as anonymous.
     fn warn_of_kind(&self, asked: &Asked) {
         if let Answer::NoCommonScheme(kind) = &asked.answer
             && !self.warned.swap(true, Ordering::Relaxed)
@@ -142,23 +149,23 @@ impl Connector {
                 WARN,
                 Origin::current(),
                 %kind,
-                "the peer asks for a client certificate and accepts no signature scheme of the client's key; the certificate is \
-                 not shown"
+                "the peer asks for a client certificate but accepts no signature scheme of the client's key; the client sends no \
+                 certificate"
             );
         }
     }
 }
 
-/// The name to verify, and to ask for. A host that is no name matters only where names are
-/// verified.
+/// Returns the name to send to the peer and to verify. A host that is neither a DNS name nor an IP
+/// address is an error only if names are verified.
 fn server_name(host: &str, verification: Verification) -> Result<ServerName<'static>> {
     match ServerName::try_from(host.trim_end_matches('.').to_owned()) {
         Ok(name) => Ok(name),
-        // An address is not sent to the peer.
+        // The placeholder is not sent to the peer, because addresses are not.
         Err(_) if verification != Verification::Full => Ok(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())),
         Err(_) => {
             let message = format!(
-                "TLS: {host:?} is neither a DNS name nor an IP address that a certificate could be made out to; connect by \
+                "TLS: {host:?} is neither a DNS name nor an IP address for which a certificate could be issued; connect by \
                  another name, or leave names unchecked (ssl.endpoint.identification.algorithm= empty)"
             );
             Err(Error::new(ErrorKind::Authentication, message))
@@ -171,8 +178,8 @@ fn failed(error: &io::Error, handshake: &Handshake<'_>) -> Error {
     handshake_failure(error, handshake).unwrap_or_else(|| match closed {
         true => Error::new(
             ErrorKind::Network,
-            "the peer closed the connection during the TLS handshake (a listener without TLS, for which \
-             security.protocol is PLAINTEXT or SASL_PLAINTEXT, or a broker that is going down?)",
+            "the peer closed the connection during the TLS handshake (is it a listener without TLS, for which \
+             security.protocol is PLAINTEXT or SASL_PLAINTEXT, or a broker that is shutting down?)",
         ),
         false => Error::new(ErrorKind::Network, format!("the connection broke during the TLS handshake: {error}")),
     })

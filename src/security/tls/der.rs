@@ -1,4 +1,4 @@
-//! DER (X.690), as much of it as naming and unwrapping certificates and keys takes.
+//! A DER reader (X.690), limited to the needs of naming and unwrapping certificates and keys.
 //!
 //! Sans-IO.
 
@@ -8,7 +8,7 @@ pub(super) const OCTET_STRING: u8 = 0x04;
 pub(super) const OID: u8 = 0x06;
 pub(super) const SEQUENCE: u8 = 0x30;
 
-/// The tag `[number]` of a constructed element.
+/// Returns the tag `[number]` of a constructed element.
 pub(super) const fn context(number: u8) -> u8 {
     0xa0 | number
 }
@@ -22,13 +22,13 @@ pub(super) struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// The elements inside.
+    /// Returns the elements inside this element.
     pub(super) fn inside(self) -> Der<'a> {
         Der(self.contents)
     }
 }
 
-/// Elements that stand one behind the other.
+/// Reads a sequence of elements.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Der<'a>(&'a [u8]);
 
@@ -37,10 +37,10 @@ impl<'a> Der<'a> {
         Self(bytes)
     }
 
-    /// The next element; `None` at the end, and where a length reaches beyond the bytes.
+    /// Returns the next element; `None` at the end, and if a length exceeds the remaining bytes.
     pub(super) fn any(&mut self) -> Option<Element<'a>> {
         let (&tag, rest) = self.0.split_first()?;
-        // A tag number of more than five bits stands in no certificate or key.
+        // Certificates and keys contain no tag numbers of more than five bits.
         if tag & 0x1f == 0x1f {
             return None;
         }
@@ -60,7 +60,7 @@ impl<'a> Der<'a> {
         Some(Element { tag, contents, whole })
     }
 
-    /// The next element if it has that tag; otherwise nothing is consumed.
+    /// Returns the next element if it has that tag; otherwise consumes nothing.
     pub(super) fn one(&mut self, tag: u8) -> Option<Element<'a>> {
         let mut ahead = *self;
         let element = ahead.any().filter(|element| element.tag == tag)?;
@@ -69,9 +69,9 @@ impl<'a> Der<'a> {
     }
 }
 
-/// An object identifier in its dotted form.
+/// Returns an object identifier in its dotted form.
 pub(super) fn dotted(contents: &[u8]) -> String {
-    // The longest one in use has about twenty bytes.
+    // The longest identifier in use has about twenty bytes.
     if contents.is_empty() || contents.len() > 32 {
         return "(malformed)".to_owned();
     }

@@ -12,28 +12,28 @@ use super::{
 };
 use crate::security::Secret;
 
-/// A key file must not keep a client from being built: more than this many rounds are refused.
+/// Limit of rounds. More are refused, because a key file must not keep a client from being built.
 const MAX_ROUNDS: u64 = 10_000_000;
 
-/// The most memory that scrypt may take, in blocks of 128 bytes: 256 MiB, which is 16 times
-/// OpenSSL's default.
+/// Limit of the memory of scrypt, in blocks of 128 bytes: 256 MiB, which is 16 times OpenSSL's
+/// default.
 const MAX_SCRYPT_BLOCKS: u64 = 2 << 20;
 
-/// Decrypts a key into PKCS#8. `Err` says why that is not possible, and never holds bytes of the
+/// Decrypts a key to PKCS#8. `Err` says why that is not possible, and never contains bytes of the
 /// key.
 pub(super) fn decrypt(encrypted: &[u8], password: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
     const MALFORMED: &str = "the encrypted private key is malformed: it is not PKCS#8";
     let scheme = Scheme::parse(encrypted).ok_or(MALFORMED)?;
     if !scheme.is_known() {
         return Err(format!(
-            "the private key is encrypted with {}, which is not supported; encrypt it anew with `openssl pkcs8 -topk8 -v2 \
+            "the private key is encrypted with {}, which is not supported; encrypt it again with `openssl pkcs8 -topk8 -v2 \
              aes-256-cbc -in KEY -out NEWKEY` (OpenSSL 3 reads RC2, RC4 and DES with `-provider legacy -provider default`)",
             scheme.name
         ));
     }
     if scheme.rounds > MAX_ROUNDS || scheme.scrypt_blocks > MAX_SCRYPT_BLOCKS {
         return Err(format!(
-            "the private key is encrypted with {} at a cost beyond all use ({} rounds); encrypt it anew with `openssl \
+            "the private key is encrypted with {} at an excessive cost ({} rounds); encrypt it again with `openssl \
              pkcs8 -topk8 -v2 aes-256-cbc`",
             scheme.name, scheme.rounds
         ));
@@ -58,7 +58,7 @@ pub(super) fn decrypt(encrypted: &[u8], password: &Secret) -> Result<Zeroizing<V
         Cipher::Pkcs12TripleDes => pkcs12_triple_des(&scheme, password)?.ok_or_else(wrong)?,
         Cipher::Unknown => return Err(MALFORMED.to_owned()),
     };
-    // One wrong password in 256 leaves padding that looks right.
+    // About one wrong password in 256 leaves padding that looks right, so the result is checked.
     is_private_key(&key).then_some(key).ok_or_else(wrong)
 }
 
@@ -72,7 +72,7 @@ enum Cipher {
 /// The encryption of a key.
 struct Scheme<'a> {
     cipher: Cipher,
-    /// Its name for errors.
+    /// The scheme's name for errors.
     name: String,
     salt: &'a [u8],
     rounds: u64,
@@ -161,7 +161,8 @@ fn is_private_key(key: &[u8]) -> bool {
         && parts.one(der::OCTET_STRING).is_some()
 }
 
-/// PKCS#12's older scheme (RFC 7292, appendices B and C). `None` for a wrong password.
+/// Decrypts a key by PKCS#12's older scheme (RFC 7292, appendices B and C). `None` for a wrong
+/// password.
 fn pkcs12_triple_des(scheme: &Scheme<'_>, password: &Secret) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
     let text = password.expose_str().ok_or("the password of the private key (ssl.key.password) is not UTF-8")?;
     let units = text.encode_utf16().chain([0]);
@@ -180,7 +181,7 @@ fn pkcs12_triple_des(scheme: &Scheme<'_>, password: &Secret) -> Result<Option<Ze
     Ok(Some(buffer))
 }
 
-/// Derives a key (`purpose` 1) or an initialization vector (2) with SHA-1.
+/// Derives a key (`purpose` 1) or an initialization vector (`purpose` 2) with SHA-1.
 fn derive(password: &[u8], scheme: &Scheme<'_>, purpose: u8, out: &mut [u8]) {
     const BLOCK: usize = 64;
     let padded = |bytes: &[u8]| bytes.len().next_multiple_of(BLOCK);
@@ -193,7 +194,7 @@ fn derive(password: &[u8], scheme: &Scheme<'_>, purpose: u8, out: &mut [u8]) {
             hash = Sha1::digest(hash);
         }
         part.copy_from_slice(&hash[..part.len()]);
-        // Each block of the input grows by the hash, repeated to its length, and by one.
+        // Adds the hash, repeated to the length of the block, and one to each block of the input.
         for block in input.chunks_mut(BLOCK) {
             let mut carry = 1_u16;
             for (place, byte) in block.iter_mut().enumerate().rev() {
@@ -213,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// The bytes of a PEM block of any label.
+    /// Returns the bytes of a PEM block with any label.
     fn der(text: &str) -> Vec<u8> {
         <(pem::SectionKind, Vec<u8>)>::from_pem_slice(text.as_bytes()).map_or_else(
             // rustls does not know the label of encrypted keys.
@@ -235,7 +236,7 @@ mod tests {
 
     #[test]
     fn wrong_password_error_names_password_property() {
-        // Among so many some leave padding that looks right.
+        // Of this many wrong passwords, some leave padding that looks right.
         for n in 0..600 {
             let error = decrypt(&der(TRIPLE_DES), &format!("hunter{n}").into()).unwrap_err();
             assert!(error.contains("ssl.key.password") && !error.contains("hunter"), "{error}");
@@ -246,11 +247,11 @@ mod tests {
     #[test]
     fn rejects_excessive_iteration_count() {
         let mut key = der(TRIPLE_DES);
-        // The iteration count is the INTEGER behind the salt: 2048, as 02 02 08 00.
+        // The iteration count is the INTEGER after the salt: 2048, encoded as 02 02 08 00.
         let at = key.windows(4).position(|window| window == [2, 2, 8, 0]).unwrap();
         let (before, behind) = (key[..at].to_vec(), key[at + 4..].to_vec());
         key = [before, vec![2, 4, 0x7f, 0xff, 0xff, 0xff], behind].concat();
-        // Lengths of the three sequences around it, which grew by two.
+        // The lengths of the three sequences around the count grow by two.
         for place in [2, 4, 18] {
             key[place] += 2;
         }
@@ -265,7 +266,7 @@ mod tests {
             key[at] = byte;
             key.truncate(cut);
             let scheme = Scheme::parse(&key);
-            // A round count that the damage made would take long.
+            // A large round count caused by the damage would take long.
             if scheme.is_none_or(|scheme| scheme.rounds < 10_000) {
                 let _ = decrypt(&key, &"ottla".into());
             }

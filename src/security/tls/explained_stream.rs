@@ -1,4 +1,4 @@
-//! A stream whose peer asked for a client certificate and was shown none.
+//! A TLS stream to a peer that asked for a client certificate and got none.
 
 use std::{
     io::{self, IoSlice},
@@ -15,7 +15,7 @@ use super::{
     failure::{Handshake, handshake_failure},
 };
 
-/// Says of a refusal behind the handshake why no certificate was shown.
+/// Adds to a refusal after the handshake the reason why the client sent no certificate.
 pub(super) struct ExplainedStream<S> {
     stream: S,
     provider: Arc<CryptoProvider>,

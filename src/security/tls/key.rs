@@ -1,4 +1,4 @@
-//! Private keys in all their forms.
+//! Private keys in all supported formats.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use super::{
 };
 use crate::security::Secret;
 
-/// The first private key of a PEM file. `Err` says why there is none.
+/// Returns the first private key of a PEM file. `Err` says why there is none.
 pub(super) fn private_key(text: &[u8], password: Option<&Secret>) -> Result<PrivateKeyDer<'static>, String> {
     let mut seen = Vec::new();
     for block in pem::blocks(text)? {
         if block.legacy_encryption {
             return Err(format!(
-                "the {} is encrypted in OpenSSL's traditional way (Proc-Type: 4,ENCRYPTED), which is not supported; turn it \
-                 into PKCS#8 with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEWKEY`",
+                "the {} is encrypted in OpenSSL's traditional way (Proc-Type: 4,ENCRYPTED), which is not supported; convert it \
+                 to PKCS#8 with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEWKEY`",
                 pem::shown_label(block.label)
             ));
         }
@@ -37,8 +37,10 @@ pub(super) fn private_key(text: &[u8], password: Option<&Secret>) -> Result<Priv
                 return Ok(PrivatePkcs8KeyDer::from(key.to_vec()).into());
             }
             "OPENSSH PRIVATE KEY" => {
-                return Err("it is a private key of OpenSSH; turn it into PKCS#8 with `ssh-keygen -p -m PKCS8 -f KEY`"
-                    .to_owned());
+                return Err(
+                    "it is a private key of OpenSSH; convert it to PKCS#8 with `ssh-keygen -p -m PKCS8 -f KEY`"
+                        .to_owned(),
+                );
             }
             "DSA PRIVATE KEY" => return Err(unusable(Some(&KeyKind::Other("DSA".to_owned())))),
             other => seen.push(pem::shown_label(other).to_owned()),
@@ -50,7 +52,7 @@ pub(super) fn private_key(text: &[u8], password: Option<&Secret>) -> Result<Priv
     }
 }
 
-/// A key that signs. `Err` names its kind.
+/// Loads a private key for signing. `Err` names the kind of the key.
 pub(super) fn load(key: PrivateKeyDer<'static>, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, String> {
     let kind = match &key {
         PrivateKeyDer::Pkcs8(key) => KeyKind::of_pkcs8(key.secret_pkcs8_der()),
@@ -64,15 +66,15 @@ pub(super) fn load(key: PrivateKeyDer<'static>, provider: &CryptoProvider) -> Re
 fn unusable(kind: Option<&KeyKind>) -> String {
     match kind {
         None => "the private key is malformed".to_owned(),
-        Some(kind) if kind.is_built_in() => format!("the private key ({kind}) is damaged: the cryptography refuses it"),
+        Some(kind) if kind.is_built_in() => format!("the private key ({kind}) is damaged: the provider refused it"),
         Some(kind) => format!(
-            "the private key is {kind}, which the cryptography in use does not support; the built-in one supports \
-             {BUILT_IN_KEYS}. Use such a key, or give a provider that supports this one with `Tls::crypto_provider`"
+            "the private key is {kind}, which the crypto provider does not support; the built-in one supports \
+             {BUILT_IN_KEYS}. Use such a key, or set a provider that supports this one with `Tls::crypto_provider`"
         ),
     }
 }
 
-/// A key to sign with, from a PEM file. `Err` says why there is none.
+/// Loads the first private key of a PEM file for signing. `Err` says why there is none.
 pub(crate) fn signing_key(
     text: &[u8],
     password: Option<&Secret>,

@@ -1,4 +1,4 @@
-//! The kind of a key, for errors that say why it cannot be used.
+//! Kinds of keys, for errors that say why a key cannot be used.
 //!
 //! Sans-IO.
 
@@ -17,11 +17,11 @@ pub(super) enum KeyKind {
     Other(String),
 }
 
-/// Keys that graviola's code for rustls signs and verifies with.
+/// Keys with which the built-in crypto provider signs and verifies.
 pub(super) const BUILT_IN_KEYS: &str = "RSA of 2048 to 8192 bits, EC on the curves P-256 and P-384, and Ed25519";
 
 impl KeyKind {
-    /// Of a `SubjectPublicKeyInfo`.
+    /// Returns the kind of a `SubjectPublicKeyInfo`.
     pub(super) fn of_public_key(key: &[u8]) -> Option<Self> {
         let mut parts = Der::new(key).one(der::SEQUENCE)?.inside();
         let algorithm = parts.one(der::SEQUENCE)?;
@@ -29,7 +29,7 @@ impl KeyKind {
         Self::of_algorithm(algorithm, || rsa_bits(Der::new(bits).one(der::SEQUENCE)?.inside()))
     }
 
-    /// Of a private key in PKCS#8.
+    /// Returns the kind of a private key in PKCS#8.
     pub(super) fn of_pkcs8(key: &[u8]) -> Option<Self> {
         let mut parts = Der::new(key).one(der::SEQUENCE)?.inside();
         parts.one(der::INTEGER)?;
@@ -41,14 +41,14 @@ impl KeyKind {
         })
     }
 
-    /// Of a private key in PKCS#1, which is always an RSA key.
+    /// Returns the kind of a private key in PKCS#1, which is always an RSA key.
     pub(super) fn of_pkcs1(key: &[u8]) -> Option<Self> {
         let mut parts = Der::new(key).one(der::SEQUENCE)?.inside();
         parts.one(der::INTEGER)?;
         Some(Self::Rsa { bits: rsa_bits(parts)? })
     }
 
-    /// Of a private key in SEC1, which is always one on a curve.
+    /// Returns the kind of a private key in SEC1, which is always a key on a curve.
     pub(super) fn of_sec1(key: &[u8]) -> Option<Self> {
         let mut parts = Der::new(key).one(der::SEQUENCE)?.inside();
         parts.one(der::INTEGER)?;
@@ -67,7 +67,7 @@ impl KeyKind {
         })
     }
 
-    /// Whether the built-in cryptography signs and verifies with it.
+    /// Returns true if the built-in crypto provider signs and verifies with such keys.
     pub(super) fn is_built_in(&self) -> bool {
         match self {
             Self::Rsa { bits } => (2048..=8192).contains(bits),
@@ -77,7 +77,7 @@ impl KeyKind {
     }
 }
 
-/// The size of a key whose next element is its modulus.
+/// Returns the size in bits of an RSA key, of which the next element is the modulus.
 fn rsa_bits(mut parts: Der<'_>) -> Option<usize> {
     let modulus = parts.one(der::INTEGER)?.contents;
     let zeros = modulus.iter().take_while(|byte| **byte == 0).count();

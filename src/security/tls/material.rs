@@ -1,4 +1,4 @@
-//! What a configuration says, read from where it is kept.
+//! Certificates and keys of a configuration, read from files and texts.
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
@@ -19,20 +19,21 @@ const TRUST_STORE: &str = "trust store (ssl.truststore.location)";
 #[cfg(feature = "pkcs12")]
 const KEY_STORE: &str = "key store (ssl.keystore.location)";
 
-/// The bytes of all files and texts of a configuration, in its order.
+/// The bytes of all files and texts of a configuration, in the order of the configuration.
 pub(super) struct Raw {
     roots: Vec<Zeroizing<Vec<u8>>>,
     identity: Vec<Zeroizing<Vec<u8>>>,
 }
 
-/// What the bytes say.
+/// The parsed certificates and keys.
 pub(super) struct Material {
     pub(super) trust: Trust,
     pub(super) identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
 impl Source {
-    /// The bytes; `text` names the settings that take them as text.
+    /// Returns the bytes. `text` names the settings that take them as text, for the error of a path
+    /// that is PEM text.
     fn read(&self, text: &str) -> Result<Zeroizing<Vec<u8>>> {
         match self {
             Self::Text(text) => Ok(Zeroizing::new(text.expose().to_vec())),
@@ -46,7 +47,7 @@ impl Source {
         }
     }
 
-    /// What to call it in an error.
+    /// Returns the name of the source for errors.
     fn name(&self, what: &str) -> String {
         match self {
             Self::File(path) => format!("{what} {path}"),
@@ -56,7 +57,7 @@ impl Source {
 }
 
 impl Raw {
-    /// Reads files: blocks.
+    /// Reads the files. Blocks.
     pub(super) fn read(tls: &Tls) -> Result<Self> {
         let mut raw = Self { roots: Vec::new(), identity: Vec::new() };
         for roots in &tls.roots {
@@ -83,7 +84,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// The same as long as the bytes are the same.
+    /// Returns a digest of all bytes, which changes if any of them does.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         for bytes in self.roots.iter().chain(&self.identity) {
@@ -131,7 +132,7 @@ fn add(trust: &mut Trust, roots: &Roots, bytes: &[u8]) -> Result<()> {
         #[cfg(feature = "native-roots")]
         Roots::System => {
             let found = rustls_native_certs::load_native_certs();
-            // One of many that cannot be read leaves the others.
+            // A certificate that cannot be read does not exclude the others.
             let added = found.certs.into_iter().filter(|der| trust.add(der.clone()).is_ok()).count();
             if added == 0 {
                 let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
@@ -143,7 +144,7 @@ fn add(trust: &mut Trust, roots: &Roots, bytes: &[u8]) -> Result<()> {
             let certificates = certificates(bytes, "ssl.truststore.type").map_err(named)?;
             let for_servers: Vec<_> = certificates.into_iter().filter(|one| one.for_servers).collect();
             if for_servers.is_empty() {
-                let why = "each TRUSTED CERTIFICATE in it is marked as not trusted for servers (serverAuth); write it anew \
+                let why = "each TRUSTED CERTIFICATE in it is marked as not trusted for servers (serverAuth); write it again \
                            without the mark with `openssl x509 -in FILE -out NEWFILE`";
                 return Err(named(why.to_owned()));
             }
@@ -162,12 +163,12 @@ fn add(trust: &mut Trust, roots: &Roots, bytes: &[u8]) -> Result<()> {
 /// A certificate of a PEM file.
 struct Listed {
     der: CertificateDer<'static>,
-    /// `false` for one that OpenSSL's trust settings exclude from verifying servers.
+    /// False if OpenSSL's trust settings exclude the certificate from verifying servers.
     for_servers: bool,
 }
 
-/// All certificates of a PEM file. `Err` says why there are none. `kind` is the property that names
-/// a store's type.
+/// Returns all certificates of a PEM file. `Err` says why there are none. `kind` is the property
+/// that names a store's type.
 fn certificates(bytes: &[u8], kind: &str) -> std::result::Result<Vec<Listed>, String> {
     let blocks = pem::blocks(bytes)?;
     let mut certificates = Vec::new();
@@ -191,7 +192,7 @@ fn certificates(bytes: &[u8], kind: &str) -> std::result::Result<Vec<Listed>, St
     Err(match others.as_slice() {
         [] => pem::other_form(bytes, kind),
         ["PKCS7" | "CMS", ..] => {
-            "there is no CERTIFICATE in it, but PKCS#7; turn it into PEM certificates with `openssl pkcs7 \
+            "there is no CERTIFICATE in it, but PKCS#7; convert it to PEM certificates with `openssl pkcs7 \
                                   -print_certs -in FILE -out FILE.pem`"
                 .to_owned()
         }

@@ -1,4 +1,4 @@
-//! TLS: whom to trust, who we are, and how it is renewed.
+//! TLS: trusted certificates, the client's certificate, and their renewal.
 
 mod certificate;
 mod client_certificate;
@@ -33,13 +33,13 @@ pub(crate) use provider::provider;
 
 use super::{FilePath, Secret};
 
-/// TLS 1.2 and 1.3 by [rustls](super::rustls): certificates are verified against those of the web's
-/// authorities, and against the host name that the broker is known by, unless something else is
-/// said. Nothing is said of protocols above it (no ALPN).
+/// Configures TLS 1.2 and 1.3 by [rustls](super::rustls). By default, a broker's certificate must
+/// be issued by a public certificate authority (Mozilla's list), and for the host name to which the
+/// client connects. The client does not send ALPN.
 ///
-/// Files are looked at again for each new connection: a certificate, a key or an authority that was
-/// replaced is used from then on, and connections that are open go on. A file that cannot be read
-/// any more is logged, and what it held before is used.
+/// Files are read again for each new connection: a certificate, a key or an authority that was
+/// replaced is used from then on, and open connections are not affected. If a file can no longer be
+/// read, the client logs a WARN and uses the contents that it read before.
 ///
 /// ```no_run
 /// use ottla::{Producer, security::{Security, Tls}};
@@ -58,7 +58,7 @@ pub struct Tls {
     provider: Option<Arc<CryptoProvider>>,
 }
 
-/// Where bytes come from.
+/// The source of certificates or keys: a file, or text in the configuration.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     File(FilePath),
@@ -71,7 +71,7 @@ impl Source {
     }
 }
 
-/// Authorities that are trusted.
+/// Trusted authorities.
 #[derive(Clone, Debug)]
 pub(crate) enum Roots {
     Web,
@@ -82,7 +82,7 @@ pub(crate) enum Roots {
     Pkcs12(Source, Secret),
 }
 
-/// Certificates and the key that belongs to them.
+/// The client's certificates with their key.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
     Pem {
@@ -111,7 +111,8 @@ pub(crate) enum Verification {
 }
 
 impl Tls {
-    /// With the web's authorities (Mozilla's list), and without a client certificate.
+    /// Creates a configuration that trusts public certificate authorities (Mozilla's list), without
+    /// a client certificate.
     pub fn new() -> Self {
         Self::default()
     }
@@ -121,58 +122,63 @@ impl Tls {
         self
     }
 
-    /// Trusts the certificates in a PEM file, in place of the web's (`ssl.ca.location`,
-    /// `ssl.truststore.location`). May be called several times, as the others of its kind.
+    /// Trusts the certificates in a PEM file in place of public authorities (`ssl.ca.location`,
+    /// `ssl.truststore.location`). May be called several times; calls of this and the other
+    /// functions that add trusted certificates add up.
     ///
-    /// A broker that shows one of these very certificates needs no authority above it, so that a
-    /// self-signed one is trusted by its own file; its host name and its dates are verified all the
-    /// same. OpenSSL's `TRUSTED CERTIFICATE` is left out where its settings exclude servers. Text
-    /// outside the blocks is passed over.
+    /// A certificate in the file is also trusted as the broker's own certificate, without an
+    /// authority above it, so that a self-signed certificate is trusted by its own file. Its host
+    /// name and its dates are still verified. OpenSSL's `TRUSTED CERTIFICATE` is left out if its
+    /// settings exclude servers. Text outside the blocks is ignored.
     pub fn ca_file(self, path: impl Into<PathBuf>) -> Self {
         self.trust(Roots::Pem(Source::file(path)))
     }
 
-    /// Trusts the authorities in a PEM text, in place of the web's (`ssl.ca.pem`,
+    /// Trusts the certificates in a PEM text in place of public authorities (`ssl.ca.pem`,
     /// `ssl.truststore.certificates`).
     pub fn ca_pem(self, pem: impl Into<Secret>) -> Self {
         self.trust(Roots::Pem(Source::Text(pem.into())))
     }
 
-    /// Trusts the web's authorities beside those that are given.
+    /// Trusts public authorities (Mozilla's list) in addition to the given ones.
     pub fn web_roots(self) -> Self {
         self.trust(Roots::Web)
     }
 
-    /// Trusts the authorities that the system trusts, in place of the web's.
+    /// Trusts the authorities of the operating system in place of public authorities (Mozilla's
+    /// list).
     #[cfg(feature = "native-roots")]
     pub fn native_roots(self) -> Self {
         self.trust(Roots::System)
     }
 
-    /// Trusts the authorities in a PKCS#12 file, in place of the web's (`ssl.truststore.location`
-    /// of type PKCS12).
+    /// Trusts the certificates in a PKCS#12 file in place of public authorities
+    /// (`ssl.truststore.location` of type PKCS12).
     #[cfg(feature = "pkcs12")]
     pub fn ca_pkcs12_file(self, path: impl Into<PathBuf>, password: impl Into<Secret>) -> Self {
         self.trust(Roots::Pkcs12(Source::file(path), password.into()))
     }
 
-    /// Shows the broker a certificate: PEM files with the chain, the client's own first, and with
-    /// its key (PKCS#8, PKCS#1 or SEC1; an encrypted one needs
+    /// Sets the client certificate: a PEM file with the chain, which begins with the client's own
+    /// certificate, and a PEM file with its key (PKCS#8, PKCS#1 or SEC1; an encrypted key needs
     /// [`client_key_password`](Self::client_key_password)). They may be one file.
     ///
-    /// The built-in cryptography signs with RSA of 2048 to 8192 bits, EC on the curves P-256 and
-    /// P-384, and Ed25519. A broker that asks for a certificate and accepts none of the key's
-    /// signature schemes is shown none, as in Java; a log line at WARN says so once.
+    /// The built-in crypto provider signs with RSA of 2048 to 8192 bits, EC on the curves P-256 and
+    /// P-384, and Ed25519. If a broker asks for a certificate but accepts none of the key's
+    /// signature schemes, the client sends no certificate, like Java, and logs one WARN.
     pub fn client_certificate_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity(Source::file(chain), Source::file(key))
     }
 
-    /// The same, from PEM texts.
+    /// Sets the client certificate like
+    /// [`client_certificate_files`](Self::client_certificate_files), but from PEM texts
+    /// (`ssl.keystore.certificate.chain` and `ssl.keystore.key`; librdkafka's `ssl.certificate.pem`
+    /// and `ssl.key.pem`).
     pub fn client_certificate_pem(self, chain: impl Into<Secret>, key: impl Into<Secret>) -> Self {
         self.identity(Source::Text(chain.into()), Source::Text(key.into()))
     }
 
-    /// Shows the broker the certificate of a PKCS#12 file, with its key (`ssl.keystore.location` of
+    /// Sets the client certificate with its key from a PKCS#12 file (`ssl.keystore.location` of
     /// type PKCS12).
     #[cfg(feature = "pkcs12")]
     pub fn client_certificate_pkcs12_file(mut self, path: impl Into<PathBuf>, password: impl Into<Secret>) -> Self {
@@ -185,12 +191,12 @@ impl Tls {
         self
     }
 
-    /// The password of an encrypted key (PKCS#8, `BEGIN ENCRYPTED PRIVATE KEY`;
-    /// `ssl.key.password`). Says something only after the certificate was given.
+    /// Sets the password of an encrypted key (PKCS#8, `BEGIN ENCRYPTED PRIVATE KEY`;
+    /// `ssl.key.password`). Has an effect only after the certificate and its key were set.
     ///
-    /// Read are PBES2 (AES or triple DES, by PBKDF2 or scrypt) and PKCS#12's triple DES
-    /// (`PBE-SHA1-3DES`, which Java's PEM stores read). Of others the error names the scheme and
-    /// the command that converts the key.
+    /// Supported schemes are PBES2 (AES or triple DES, by PBKDF2 or scrypt) and PKCS#12's triple
+    /// DES (`PBE-SHA1-3DES`, which Java's PEM stores support). For any other scheme, the error
+    /// names the scheme and the command that converts the key.
     pub fn client_key_password(mut self, secret: impl Into<Secret>) -> Self {
         if let Some(Identity::Pem { password, .. }) = &mut self.identity {
             *password = Some(secret.into());
@@ -198,41 +204,42 @@ impl Tls {
         self
     }
 
-    /// Speaks TLS 1.2 only. Default: 1.3, and 1.2 with brokers that have no other.
+    /// Uses TLS 1.2 only. Default: 1.3, and 1.2 with brokers that do not support 1.3.
     pub fn only_tls_1_2(mut self) -> Self {
         self.versions = Versions::Only12;
         self
     }
 
-    /// Speaks TLS 1.3 only.
+    /// Uses TLS 1.3 only.
     pub fn only_tls_1_3(mut self) -> Self {
         self.versions = Versions::Only13;
         self
     }
 
-    /// Takes a certificate of a trusted authority whatever host it was made out to
-    /// (`ssl.endpoint.identification.algorithm` that is empty): whoever has any certificate of such
-    /// an authority can pass for the broker.
+    /// Accepts a certificate of a trusted authority for any host name (an empty
+    /// `ssl.endpoint.identification.algorithm`): the owner of any certificate of such an authority
+    /// can impersonate the broker.
     pub fn dangerously_accept_any_host_name(mut self) -> Self {
         self.verification = Verification::WithoutHostName;
         self
     }
 
-    /// Takes any certificate (`enable.ssl.certificate.verification=false`), whatever is in it: the
-    /// broker only proves that it has the certificate's key. A device between this client and the
-    /// broker can read and change everything.
+    /// Accepts any certificate (`enable.ssl.certificate.verification=false`): the broker only
+    /// proves that it has the certificate's key. A device between this client and the broker can
+    /// read and change everything.
     pub fn dangerously_accept_any_certificate(mut self) -> Self {
         self.verification = Verification::None;
         self
     }
 
-    /// The cryptography to use. Default: [graviola](https://docs.rs/graviola)'s where the processor
-    /// has what it needs (x86_64 and aarch64 of the last ten years), else what the process
-    /// installed as rustls' default, else building the client is an error.
+    /// Sets the crypto provider. Default: [graviola](https://docs.rs/graviola)'s if the processor
+    /// has the instructions that it needs (x86_64 and aarch64 of the last ten years), else the
+    /// provider that the process installed as rustls' default. If there is neither, building the
+    /// client fails.
     ///
-    /// Keys on P-521, RSASSA-PSS keys and DSA are not among the default's. A provider that has
-    /// them, such as `rustls::crypto::aws_lc_rs::default_provider()` (which compiles C), is given
-    /// here.
+    /// The default does not support keys on P-521, RSASSA-PSS keys and DSA keys. Set a provider
+    /// that supports them, such as `rustls::crypto::aws_lc_rs::default_provider()` (which compiles
+    /// C), to use such keys.
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
         self

@@ -4,13 +4,13 @@
 
 use super::der::{self, Der};
 
-/// The name of an algorithm, or its object identifier where it has none here.
+/// Returns the name of an algorithm, or its object identifier if the name is not known.
 pub(super) fn named(oid: &str) -> String {
     NAMES.iter().find(|(known, _)| *known == oid).map_or_else(|| oid.to_owned(), |(_, name)| (*name).to_owned())
 }
 
-/// The name of an `AlgorithmIdentifier`, given by the elements inside of it: for a key on a curve,
-/// with the curve.
+/// Returns the name of an `AlgorithmIdentifier`, given by its contents; for a key on a curve, with
+/// the curve.
 pub(super) fn algorithm(contents: &[u8]) -> String {
     let mut parts = Der::new(contents);
     let Some(oid) = parts.one(der::OID) else { return "unknown".to_owned() };

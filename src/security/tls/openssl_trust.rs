@@ -1,5 +1,5 @@
-//! OpenSSL's `TRUSTED CERTIFICATE`: a certificate with settings behind it that say what it is
-//! trusted for.
+//! OpenSSL's `TRUSTED CERTIFICATE`: a certificate followed by settings that limit the purposes for
+//! which it is trusted.
 //!
 //! Sans-IO.
 
@@ -11,9 +11,9 @@ use super::{
 const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
 const ANY_PURPOSE: &str = "2.5.29.37.0";
 
-/// The certificate, and whether its settings leave it trusted for servers, as OpenSSL reads them: a
-/// rejected purpose is rejected, and where purposes are trusted, others are not. `None` for a
-/// malformed one.
+/// Returns the certificate, and true if its settings trust it for servers, by OpenSSL's rules: a
+/// rejected purpose is not trusted, and if the settings list trusted purposes, no others are.
+/// `None` if it is malformed.
 pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], bool)> {
     let (certificate, behind) = bytes.split_at_checked(certificate::length(bytes)?)?;
     if behind.is_empty() {

@@ -7,12 +7,12 @@ use zeroize::Zeroizing;
 
 use super::der::{self, Der};
 
-/// One block.
+/// A block of a PEM text.
 pub(super) struct Block<'a> {
-    /// Its name, such as `CERTIFICATE`.
+    /// The block's name, such as `CERTIFICATE`.
     pub(super) label: &'a str,
-    /// Whether it is encrypted in OpenSSL's traditional way (`Proc-Type: 4,ENCRYPTED`). Its bytes
-    /// are left out.
+    /// True if the block is encrypted in OpenSSL's traditional way (`Proc-Type: 4,ENCRYPTED`). Its
+    /// bytes are left out.
     pub(super) legacy_encryption: bool,
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
@@ -20,10 +20,10 @@ pub(super) struct Block<'a> {
 const BEGIN: &[u8] = b"-----BEGIN ";
 const DASHES: &[u8] = b"-----";
 
-/// All blocks of a file. Bytes outside of blocks are passed over, in whatever encoding they are.
-/// `Err` says how a block is broken, without its contents.
+/// Returns all blocks of a file. Bytes outside blocks are ignored, whatever their encoding is.
+/// `Err` says how a block is malformed, without its contents.
 ///
-/// As Kafka does, this also reads a text whose lines were joined with spaces.
+/// Like Kafka, it also reads a text in which the lines were joined with spaces.
 pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, String> {
     let mut blocks = Vec::new();
     let mut rest = text;
@@ -47,27 +47,28 @@ pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, String> {
     Ok(blocks)
 }
 
-/// The label of a block, as an error may show it: the text may be no PEM at all.
+/// Returns the label of a block in a form that an error may show, because the text may not be PEM
+/// at all.
 pub(super) fn shown_label(label: &str) -> &str {
     let plain = label.len() <= 40 && label.chars().all(|c| matches!(c, 'A'..='Z' | '0'..='9' | ' ' | '#'));
     if plain { label } else { "block" }
 }
 
-/// The bytes before and behind the first occurrence of a mark.
+/// Returns the bytes before and after the first occurrence of a mark.
 fn split<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = bytes.windows(mark.len()).position(|window| window == mark)?;
     Some((bytes.get(..at)?, bytes.get(at + mark.len()..)?))
 }
 
-/// A label, if it looks like one.
+/// Returns a label, if the bytes look like one.
 fn name(label: &[u8]) -> Option<&str> {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b" .#/".contains(byte);
     let label = (!label.is_empty() && label.len() <= 48 && label.iter().all(allowed)).then_some(label)?;
     std::str::from_utf8(label).ok()
 }
 
-/// The form of a file that holds no PEM, and how to turn it into PEM. `kind` is the property that
-/// names a store's type.
+/// Describes the form of a file that is not PEM, and how to convert it to PEM. `kind` is the
+/// property that names a store's type.
 pub(super) fn other_form(bytes: &[u8], kind: &str) -> String {
     if let Some(store) = java_store(bytes) {
         return store.to_owned();
@@ -82,15 +83,15 @@ pub(super) fn other_form(bytes: &[u8], kind: &str) -> String {
                 return format!("it is not PEM but a PKCS#12 store: set {kind}=PKCS12 (needs the feature `pkcs12`)");
             }
             Some(Form::Certificate) => {
-                "it is not PEM but a certificate in DER; turn it into PEM with `openssl x509 -inform DER -in FILE -out \
+                "it is not PEM but a certificate in DER; convert it to PEM with `openssl x509 -inform DER -in FILE -out \
                  FILE.pem`"
             }
             Some(Form::Key) => {
-                "it is not PEM but a private key in DER; turn it into PEM with `openssl pkey -inform DER -in FILE -out \
+                "it is not PEM but a private key in DER; convert it to PEM with `openssl pkey -inform DER -in FILE -out \
                  FILE.pem`"
             }
             Some(Form::Pkcs7) => {
-                "it is not PEM but PKCS#7 in DER; turn it into PEM with `openssl pkcs7 -print_certs -inform DER -in FILE -out \
+                "it is not PEM but PKCS#7 in DER; convert it to PEM with `openssl pkcs7 -print_certs -inform DER -in FILE -out \
                  FILE.pem`"
             }
             None => "it is not PEM (there is no BEGIN line in it)",
@@ -99,7 +100,7 @@ pub(super) fn other_form(bytes: &[u8], kind: &str) -> String {
     form.to_owned()
 }
 
-/// The form of a file that was taken for a PKCS#12 store and is another one.
+/// Describes the form of a file that was read as a PKCS#12 store and is not one.
 #[cfg(feature = "pkcs12")]
 pub(super) fn form_beside_pkcs12(bytes: &[u8]) -> Option<String> {
     if let Some(store) = java_store(bytes) {
@@ -112,19 +113,18 @@ pub(super) fn form_beside_pkcs12(bytes: &[u8]) -> Option<String> {
 fn java_store(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xfe, 0xed, 0xfe, 0xed, ..] => Some(
-            "it is a JKS store, which only Java reads; turn it into PKCS#12 with `keytool -importkeystore -srckeystore STORE \
-             -destkeystore STORE.p12 -deststoretype PKCS12`, or into PEM with `keytool -exportcert -rfc`",
+            "it is a JKS store, which only Java reads; convert it to PKCS#12 with `keytool -importkeystore -srckeystore STORE \
+             -destkeystore STORE.p12 -deststoretype PKCS12`, or to PEM with `keytool -exportcert -rfc`",
         ),
         [0xce, 0xce, 0xce, 0xce, ..] => Some(
-            "it is a JCEKS store, which only Java reads; turn it into PKCS#12 with `keytool -importkeystore -srcstoretype \
+            "it is a JCEKS store, which only Java reads; convert it to PKCS#12 with `keytool -importkeystore -srcstoretype \
              JCEKS -srckeystore STORE -destkeystore STORE.p12 -deststoretype PKCS12`",
         ),
         _ => None,
     }
 }
 
-const UTF_16: &str =
-    "it is UTF-16, as some editors and shells of Windows save text; turn it into ASCII with `iconv -f UTF-16 -t UTF-8`";
+const UTF_16: &str = "it is UTF-16, as some editors and shells of Windows save text; convert it to UTF-8 with `iconv -f UTF-16 -t UTF-8`";
 
 enum Form {
     Pkcs12,
@@ -140,7 +140,7 @@ fn der_form(bytes: &[u8]) -> Option<Form> {
         (der::INTEGER, [3]) => Some(Form::Pkcs12),
         (der::INTEGER, _) => Some(Form::Key),
         (der::OID, _) => Some(Form::Pkcs7),
-        // An encrypted key begins with its algorithm, a certificate with all that is signed.
+        // An encrypted key begins with its algorithm, a certificate with the signed part.
         (der::SEQUENCE, _) => match parts.any()?.tag {
             der::OCTET_STRING => Some(Form::Key),
             _ => Some(Form::Certificate),

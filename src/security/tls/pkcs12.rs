@@ -11,12 +11,13 @@ fn open(bytes: &[u8], password: &Secret, policy: Pkcs12ImportPolicy) -> Result<K
     KeyStore::from_pkcs12(bytes, password, policy).map_err(|error| refused(bytes, &error))
 }
 
-/// Why a store cannot be opened. The words of the library's own errors are those of its code.
+/// Returns the reason why a store cannot be opened. The texts of the library's own errors are not
+/// used, because they describe its code.
 fn refused(bytes: &[u8], error: &Error) -> String {
     if let Some(form) = pem::form_beside_pkcs12(bytes) {
         return form;
     }
-    const ANEW: &str = "write it anew with `openssl pkcs12 -in STORE -nodes -out ALL.pem` and `openssl pkcs12 -export -in ALL.pem \
+    const ANEW: &str = "write it again with `openssl pkcs12 -in STORE -nodes -out ALL.pem` and `openssl pkcs12 -export -in ALL.pem \
                         -out NEWSTORE`";
     match error {
         Error::MacError(_) | Error::UnpadError => "the password does not open the PKCS#12 store".to_owned(),
@@ -38,11 +39,11 @@ fn refused(bytes: &[u8], error: &Error) -> String {
         | Error::InvalidVersion
         | Error::InvalidLength
         | Error::InvalidParameters
-        | Error::InvalidData => "it is no PKCS#12 store, or a damaged one".to_owned(),
+        | Error::InvalidData => "it is not a PKCS#12 store, or it is damaged".to_owned(),
     }
 }
 
-/// The first private key of a store, with its chain. `Err` says why there is none.
+/// Returns the first private key of a store with its chain. `Err` says why there is none.
 pub(super) fn identity(
     bytes: &[u8],
     password: &Secret,
@@ -57,9 +58,11 @@ pub(super) fn identity(
     Ok((certificates, PrivatePkcs8KeyDer::from(chain.key().as_der().to_vec()).into()))
 }
 
-/// All certificates of a store that stand alone. `Err` says why there are none.
+/// Returns all certificates of a store that are entries of their own. `Err` says why there are
+/// none.
 pub(super) fn certificates(bytes: &[u8], password: &Secret) -> Result<Vec<CertificateDer<'static>>, String> {
-    // A store that OpenSSL made does not say which certificates are trusted: all are.
+    // A store that was written by OpenSSL does not mark trusted certificates, so all of them are
+    // trusted.
     let store = open(bytes, password, Pkcs12ImportPolicy::Raw)?;
     let certificates = store.entries().filter_map(|(_, entry)| match entry {
         KeyStoreEntry::Certificate(certificate) => Some(CertificateDer::from(certificate.as_der().to_vec())),

@@ -1,4 +1,4 @@
-//! The cryptography below rustls.
+//! The crypto provider of rustls.
 
 use std::sync::Arc;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -10,11 +10,12 @@ use rustls::{SignatureScheme, SupportedCipherSuite, Tls12CipherSuite, crypto::Ci
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The cryptography that is used: the given one, else the built-in one, else the process' default.
+/// Returns the crypto provider: the given one, else the built-in one, else the default of the
+/// process.
 ///
 /// # Errors
-/// `Configuration` where there is none: another target, or a processor that lacks instructions that
-/// graviola uses.
+/// `Configuration` if there is none: on another target, or on a processor without the instructions
+/// that graviola uses.
 pub(crate) fn provider(given: Option<&Arc<CryptoProvider>>) -> Result<Arc<CryptoProvider>> {
     if let Some(given) = given {
         return Ok(Arc::clone(given));
@@ -25,17 +26,17 @@ pub(crate) fn provider(given: Option<&Arc<CryptoProvider>>) -> Result<Arc<Crypto
     };
     CryptoProvider::get_default().map(Arc::clone).ok_or_else(|| {
         let message = format!(
-            "TLS: the built-in cryptography cannot be used here ({missing}); give a provider of your own with \
+            "TLS: the built-in crypto provider cannot be used here ({missing}); set another one with \
              `Tls::crypto_provider`, or install one as rustls' default"
         );
         Error::new(ErrorKind::Configuration, message)
     })
 }
 
-/// The instructions that graviola uses without looking for them, and whether they are there. It
-/// looks for most of these itself, and panics; but not for bmi2 and popcnt, without which its
-/// curves and its ML-KEM end the process by an illegal instruction. Wider vectors and SHA it uses
-/// only where they are there.
+/// Returns the processor features that graviola requires, with true for those that the processor
+/// has. graviola checks most of them itself, and panics if one is missing. It does not check bmi2
+/// and popcnt, without which its curves and its ML-KEM end the process by an illegal instruction.
+/// It uses wider vectors and SHA instructions only if the processor has them.
 #[cfg(target_arch = "x86_64")]
 fn needed() -> Vec<(&'static str, bool)> {
     use std::arch::is_x86_feature_detected as has;
@@ -54,7 +55,8 @@ fn needed() -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// The instructions that graviola uses without looking for them, and whether they are there.
+/// Returns the processor features that graviola requires, with true for those that the processor
+/// has.
 #[cfg(target_arch = "aarch64")]
 fn needed() -> Vec<(&'static str, bool)> {
     use std::arch::is_aarch64_feature_detected as has;
@@ -73,7 +75,7 @@ fn built_in() -> Result<Arc<CryptoProvider>, String> {
     })))
 }
 
-/// Lets a peer with an Ed25519 key use a suite of TLS 1.2 for ECDSA (RFC 8422, section 2.2).
+/// Allows a peer with an Ed25519 key to use the ECDSA suites of TLS 1.2 (RFC 8422, section 2.2).
 /// graviola verifies such signatures, but its suites leave the scheme out.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn allow_ed25519(suite: &mut SupportedCipherSuite) {
@@ -89,7 +91,8 @@ fn allow_ed25519(suite: &mut SupportedCipherSuite) {
         confidentiality_limit: known.common.confidentiality_limit,
     };
     let extended = Tls12CipherSuite { common, sign: SIGN, ..*known };
-    // rustls takes suites for the life of the process; there are three of these, made once.
+    // rustls requires suites that live as long as the process. There are three of these, created
+    // once.
     *suite = SupportedCipherSuite::Tls12(Box::leak(Box::new(extended)));
 }
 

@@ -1,8 +1,8 @@
-//! Private keys in graviola's hands, with nothing of them left behind.
+//! Private keys for graviola, without copies left in memory.
 //!
-//! rustls hands a key over for good, and `rustls-graviola` frees its bytes as they are. Here they
-//! are overwritten once graviola has read them; graviola's own form of a key overwrites itself when
-//! it is dropped.
+//! rustls passes the ownership of a key to the provider, and `rustls-graviola` frees its bytes
+//! without zeroing them. Here they are overwritten once graviola has read them. graviola's own form
+//! of a key overwrites itself when it is dropped.
 
 use std::{fmt, sync::Arc};
 
@@ -22,7 +22,7 @@ use rustls::{
 };
 use zeroize::Zeroize;
 
-/// Loads keys as `rustls-graviola` does.
+/// Loads the same keys as `rustls-graviola`, and zeroes their bytes.
 #[derive(Debug)]
 pub(super) struct Keys;
 
@@ -35,7 +35,8 @@ impl KeyProvider for Keys {
     }
 }
 
-/// Overwrites the stack below its caller, where the functions that read a key had their variables.
+/// Overwrites the stack below its caller, which held the variables of the functions that read the
+/// key.
 #[inline(never)]
 fn wipe_stack() {
     let mut below = [0_u8; 64 * 1024];
@@ -68,7 +69,7 @@ fn read(der: &PrivateKeyDer<'_>) -> Result<Kind, Error> {
         _ => None,
     };
     key.ok_or_else(|| {
-        let message = "the private key is malformed, or of a kind that is not built in (RSA of 2048 to 4096 bits, EC on \
+        let message = "the private key is malformed, or of a kind that is not built in (RSA of 2048 to 8192 bits, EC on \
                        P-256 and P-384, and Ed25519 are)";
         Error::General(message.to_owned())
     })
@@ -76,7 +77,7 @@ fn read(der: &PrivateKeyDer<'_>) -> Result<Kind, Error> {
 
 struct Key(Kind);
 
-/// In the order in which `rustls-graviola` prefers them.
+/// Signature schemes of RSA keys, in the order of preference of `rustls-graviola`.
 const RSA_SCHEMES: [SignatureScheme; 6] = [
     SignatureScheme::RSA_PSS_SHA512,
     SignatureScheme::RSA_PSS_SHA384,

@@ -1,10 +1,10 @@
-//! The certificates that are trusted.
+//! Trusted certificates.
 
 use rustls::{RootCertStore, pki_types::CertificateDer};
 
 use super::failure;
 
-/// Trusted authorities, and the trusted certificates as they were given.
+/// The trust anchors, and the trusted certificates in the form in which they were given.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
     pub(super) anchors: RootCertStore,
@@ -18,19 +18,19 @@ impl Default for Trust {
 }
 
 impl Trust {
-    /// Adds the web's authorities.
+    /// Adds public certificate authorities (Mozilla's list).
     pub(super) fn add_web(&mut self) {
         self.anchors.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
 
-    /// Adds a certificate. `Err` says what is wrong with it.
+    /// Adds a certificate. `Err` says why it cannot be used.
     pub(super) fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), String> {
         self.anchors.add(certificate.clone()).map_err(|error| failure::certificate_described(&error))?;
         self.certificates.push(certificate);
         Ok(())
     }
 
-    /// Adds all certificates of a file. `Err` says which one cannot be used, and why.
+    /// Adds all certificates of a file. `Err` says which certificate cannot be used, and why.
     pub(super) fn add_all(
         &mut self,
         certificates: impl IntoIterator<Item = CertificateDer<'static>>,
@@ -41,7 +41,7 @@ impl Trust {
         Ok(())
     }
 
-    /// Whether a certificate is, byte for byte, one of those that were given.
+    /// Returns true if a certificate is, byte for byte, one of the given ones.
     pub(super) fn holds(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.iter().any(|one| one.as_ref() == certificate.as_ref())
     }

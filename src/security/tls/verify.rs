@@ -16,17 +16,17 @@ use webpki::RawPublicKeyEntity;
 
 use super::{certificate::Certificate, failure::SelfSigned, key_kind::KeyKind, trust::Trust};
 
-/// Verifies the chain and the host name, the chain alone, or nothing but that the broker has the
-/// key of its certificate.
+/// Verifies the chain and the host name, the chain alone, or only that the broker has the key of
+/// its certificate.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// `None` accepts any certificate.
+    /// The trusted certificates; `None` accepts any certificate.
     pub(super) trust: Option<Trust>,
     pub(super) host_name: bool,
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-/// A certificate is in order, but the cryptography cannot use its key.
+/// The error of a chain that has a key which the crypto provider does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnusableKey(pub(super) KeyKind);
 
@@ -39,8 +39,8 @@ impl fmt::Display for UnusableKey {
 impl std::error::Error for UnusableKey {}
 
 impl Verifier {
-    /// A trusted certificate is a trust anchor: as in Java, it needs no issuer, and its extensions
-    /// say nothing of its use. Unlike in Java, it expires.
+    /// Verifies the chain. A trusted certificate is a trust anchor: as in Java, it needs no issuer,
+    /// and its extensions do not limit its use. Unlike in Java, it expires.
     fn verify_chain(
         &self,
         trust: &Trust,
@@ -65,9 +65,8 @@ impl Verifier {
         })
     }
 
-    /// The key that the broker must have. webpki's reading of a certificate counts; the
-    /// certificates that it does not read come as far as here only where they are trusted as they
-    /// are, or where any is accepted.
+    /// Returns the key that the broker must have, as webpki reads it. Certificates that webpki does
+    /// not read get here only if they are trusted themselves, or if any certificate is accepted.
     fn key_of(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
         match ParsedCertificate::try_from(certificate) {
             Ok(parsed) => Ok(parsed.subject_public_key_info()),
@@ -79,8 +78,9 @@ impl Verifier {
     }
 }
 
-/// A signature that cannot be verified because of a key is not a wrong signature, and a certificate
-/// that signs itself has no issuer to look for. The chain begins with the peer's own certificate.
+/// Replaces two misleading errors: a signature by an unsupported key is reported as wrong, and the
+/// issuer of a self-signed certificate is reported as unknown. The chain begins with the peer's own
+/// certificate.
 fn explained<'a>(error: Error, mut chain: impl Iterator<Item = Certificate<'a>>) -> Error {
     match error {
         Error::InvalidCertificate(CertificateError::BadSignature) => {
@@ -127,7 +127,8 @@ impl ServerCertVerifier for Verifier {
             .iter()
             .find(|(scheme, _)| *scheme == signed.scheme)
             .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-        // In TLS 1.2 a scheme does not say the curve.
+        // In TLS 1.2 a scheme does not determine the curve, so all algorithms of the scheme are
+        // tried.
         let valid = algorithms.iter().any(|one| entity.verify_signature(*one, message, signed.signature()).is_ok());
         match valid {
             true => Ok(HandshakeSignatureValid::assertion()),

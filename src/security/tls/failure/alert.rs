@@ -1,11 +1,11 @@
-//! Alerts: a peer says in one number why it ends TLS.
+//! Texts of alerts: the codes by which a peer says why it ends TLS.
 
 use rustls::AlertDescription as Alert;
 
 use super::{Handshake, offer, schemes};
 use crate::security::tls::client_certificate::Answer;
 
-/// An alert by its name in RFC 8446, with its meaning for this client.
+/// Returns the text of an alert: its name in RFC 8446, and its meaning for this client.
 pub(super) fn text(alert: Alert, handshake: Option<&Handshake<'_>>) -> String {
     let (name, meaning) = meaning(alert);
     let why = match (concerns_certificate(alert), handshake) {
@@ -22,7 +22,7 @@ pub(super) fn text(alert: Alert, handshake: Option<&Handshake<'_>>) -> String {
     format!("the peer refused this client with the alert {name}: {}", why.as_deref().unwrap_or(meaning))
 }
 
-/// Whether peers send it for a client certificate that is missing or not accepted.
+/// Returns true if peers send the alert for a client certificate that is missing or not accepted.
 fn concerns_certificate(alert: Alert) -> bool {
     matches!(
         alert,
@@ -37,7 +37,7 @@ fn concerns_certificate(alert: Alert) -> bool {
     )
 }
 
-/// The reason, where it is known that the peer asked for a certificate and was shown none.
+/// Returns the reason why the client sent no certificate, if the peer asked for one.
 fn because_of_certificate(handshake: &Handshake<'_>) -> Option<String> {
     let asked = handshake.asked?;
     match &asked.answer {
@@ -55,10 +55,10 @@ fn because_of_certificate(handshake: &Handshake<'_>) -> Option<String> {
     }
 }
 
-const NOT_ACCEPTED: &str = "it asks for a client certificate (ssl.keystore.*), or does not accept the one that it was shown; \
+const NOT_ACCEPTED: &str = "it asks for a client certificate (ssl.keystore.*), or does not accept the one that this client sent; \
                             its log says which";
-const BROKEN: &str = "it did not understand this client's messages: bytes were changed on their way, or the two differ in how \
-                      they read TLS; its log says more";
+const BROKEN: &str = "it did not understand this client's messages: bytes were changed on their way, or its TLS differs from \
+                      this client's; its log says more";
 
 fn meaning(alert: Alert) -> (&'static str, &'static str) {
     match alert {
@@ -84,9 +84,9 @@ fn meaning(alert: Alert) -> (&'static str, &'static str) {
         Alert::BadCertificate => ("bad_certificate", NOT_ACCEPTED),
         Alert::UnsupportedCertificate => ("unsupported_certificate", NOT_ACCEPTED),
         Alert::CertificateUnknown => ("certificate_unknown", NOT_ACCEPTED),
-        Alert::AccessDenied => ("access_denied", "it knows this client's certificate and does not let it in"),
+        Alert::AccessDenied => ("access_denied", "it accepts this client's certificate but denies access"),
         Alert::CertificateRequired => {
-            ("certificate_required", "it asks for a client certificate (ssl.keystore.*), and was shown none")
+            ("certificate_required", "it asks for a client certificate (ssl.keystore.*), and this client sent none")
         }
         Alert::CertificateRevoked => {
             ("certificate_revoked", "this client's certificate was revoked; it needs a new one")
@@ -97,21 +97,21 @@ fn meaning(alert: Alert) -> (&'static str, &'static str) {
         Alert::UnknownCA => (
             "unknown_ca",
             "it does not trust the authority of this client's certificate (ssl.truststore.* of the broker), or the chain that \
-             was shown is incomplete",
+             this client sent is incomplete",
         ),
         Alert::DecryptError => {
             ("decrypt_error", "it found a signature wrong: the client's key may not belong to its certificate")
         }
         Alert::ProtocolVersion => (
             "protocol_version",
-            "it speaks no version of TLS that this client offers (1.2 and 1.3, unless ssl.enabled.protocols says otherwise)",
+            "it supports no version of TLS that this client offers (1.2 and 1.3, unless ssl.enabled.protocols says otherwise)",
         ),
         Alert::InappropriateFallback => {
             ("inappropriate_fallback", "it takes this client's TLS version for a downgrade")
         }
         Alert::ExportRestriction => ("export_restriction", "it wants algorithms that are no longer safe"),
         Alert::InternalError => ("internal_error", "it has a fault of its own; its log says which"),
-        Alert::UserCanceled => ("user_canceled", "it was told to end the handshake"),
+        Alert::UserCanceled => ("user_canceled", "its user or program cancelled the handshake"),
         Alert::NoRenegotiation => ("no_renegotiation", "it does not negotiate again on one connection"),
         Alert::CertificateUnobtainable => ("certificate_unobtainable", "it could not fetch this client's certificate"),
         Alert::UnrecognisedName => (
@@ -122,10 +122,10 @@ fn meaning(alert: Alert) -> (&'static str, &'static str) {
         Alert::BadCertificateHashValue => ("bad_certificate_hash_value", NOT_ACCEPTED),
         Alert::UnknownPSKIdentity => ("unknown_psk_identity", "it has forgotten the session that was to be resumed"),
         Alert::NoApplicationProtocol => {
-            ("no_application_protocol", "it insists on another protocol above TLS (ALPN): this is no listener of Kafka")
+            ("no_application_protocol", "it requires another protocol above TLS (ALPN): it is not a Kafka listener")
         }
         Alert::EncryptedClientHelloRequired => {
-            ("ech_required", "it insists on an encrypted client hello, which this client does not send")
+            ("ech_required", "it requires an encrypted client hello, which this client does not send")
         }
         _ => ("", "its log says why"),
     }

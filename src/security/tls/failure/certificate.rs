@@ -1,4 +1,4 @@
-//! Certificates that are not accepted.
+//! Texts of certificates that are not accepted.
 
 use std::{fmt, time::Duration, time::UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use crate::security::{
     tls::{key_kind::BUILT_IN_KEYS, names, verify::UnusableKey},
 };
 
-/// A certificate that signs itself and is not trusted.
+/// The error of a self-signed certificate that is not trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct SelfSigned;
 
@@ -27,7 +27,7 @@ impl std::error::Error for SelfSigned {}
 
 const OFF: &str = "ssl.endpoint.identification.algorithm= (empty) leaves names unchecked";
 const BAD_ENCODING: &str = "it is malformed (not X.509 in DER)";
-const NO_WORDS: &str = "for a reason that this version of the client has no words for";
+const NO_WORDS: &str = "for a reason that this version of the client cannot describe";
 
 pub(super) fn text(error: &CertificateError) -> String {
     match error {
@@ -49,14 +49,14 @@ pub(super) fn text(error: &CertificateError) -> String {
             date(*time)
         ),
         CertificateError::NotValidForName => {
-            format!("it was made out to another host name; connect by a name in its subjectAltName, or {OFF}")
+            format!("it was issued for another host name; connect by a name in its subjectAltName, or {OFF}")
         }
         CertificateError::NotValidForNameContext { expected, presented } => of_name(expected, presented),
         CertificateError::InvalidPurpose => {
-            "its extended key usage does not allow servers (serverAuth is missing); it has to be issued anew".to_owned()
+            "its extended key usage does not allow servers (serverAuth is missing); it must be reissued".to_owned()
         }
         CertificateError::InvalidPurposeContext { presented, .. } => format!(
-            "its extended key usage does not allow servers (serverAuth is missing; it has {}); it has to be issued anew",
+            "its extended key usage does not allow servers (serverAuth is missing; it has {}); it must be reissued",
             match presented.as_slice() {
                 [] => "none".to_owned(),
                 some => some.iter().take(8).map(purpose).collect::<Vec<_>>().join(", "),
@@ -64,11 +64,11 @@ pub(super) fn text(error: &CertificateError) -> String {
         ),
         #[allow(deprecated)]
         CertificateError::UnsupportedSignatureAlgorithm => {
-            "a signature in its chain is of an algorithm that the cryptography in use does not verify".to_owned()
+            "a signature in its chain is of an algorithm that the crypto provider does not verify".to_owned()
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => format!(
-            "a signature in its chain is of the algorithm {}, which the cryptography in use does not verify (SHA-1 and MD5 are \
-             no longer safe); issue the chain anew with SHA-256, or give a provider that verifies it with \
+            "a signature in its chain is of the algorithm {}, which the crypto provider does not verify (SHA-1 and MD5 are \
+             no longer safe); reissue the chain with SHA-256, or set a provider that verifies it with \
              `Tls::crypto_provider`",
             names::algorithm(signature_algorithm_id)
         ),
@@ -76,8 +76,8 @@ pub(super) fn text(error: &CertificateError) -> String {
             signature_algorithm_id,
             public_key_algorithm_id,
         } => format!(
-            "a signature in its chain ({}) was made with a key that is {}, which the cryptography in use does not support; \
-             the built-in one supports {BUILT_IN_KEYS}. Issue the chain anew, or give a provider that supports it with \
+            "a signature in its chain ({}) was made with a key that is {}, which the crypto provider does not support; \
+             the built-in one supports {BUILT_IN_KEYS}. Reissue the chain, or set a provider that supports it with \
              `Tls::crypto_provider`",
             names::algorithm(signature_algorithm_id),
             names::algorithm(public_key_algorithm_id)
@@ -101,13 +101,13 @@ pub(super) fn text(error: &CertificateError) -> String {
             }
             if let Some(UnusableKey(kind)) = other.downcast_ref() {
                 return format!(
-                    "its key, or that of an authority above it, is {kind}, which the cryptography in use does not support; the \
-                     built-in one supports {BUILT_IN_KEYS}. Issue it anew with such a key, or give a provider that supports \
+                    "its key, or that of an authority above it, is {kind}, which the crypto provider does not support; the \
+                     built-in one supports {BUILT_IN_KEYS}. Reissue it with such a key, or set a provider that supports \
                      this one with `Tls::crypto_provider`"
                 );
             }
             if other.downcast_ref::<SelfSigned>().is_some() {
-                return "it signs itself; to trust it, name the very certificate in ssl.ca.location (ssl.truststore.*)".to_owned();
+                return "it signs itself; to trust it, add this certificate itself to ssl.ca.location (ssl.truststore.*)".to_owned();
             }
             clean(&other.to_string())
         }
@@ -128,20 +128,20 @@ fn of_name(expected: &ServerName<'_>, presented: &[String]) -> String {
     let needed = format!("subjectAltName={entry}:{expected_text}");
     if presented.is_empty() {
         return format!(
-            "it names no host in its subjectAltName; a name in its subject alone (CN) does not count. Issue it anew with \
+            "it names no host in its subjectAltName; a name in its subject alone (CN) does not count. Reissue it with \
              {needed}, or {OFF}"
         );
     }
     let names: Vec<_> = presented.iter().take(8).map(|name| presented_name(name)).collect();
     let more = if presented.len() > names.len() { ", …" } else { "" };
     format!(
-        "it was made out to {}{more}, and not to {expected_text}; connect by one of these names, issue it anew with {needed}, or \
+        "it was issued for {}{more}, and not for {expected_text}; connect by one of these names, reissue it with {needed}, or \
          {OFF}",
         names.join(", ")
     )
 }
 
-/// webpki gives names as it debugs them: `DnsName("broker")`.
+/// Extracts a name from webpki's form, which is its `Debug` output: `DnsName("broker")`.
 fn presented_name(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')')).unwrap_or(name);
     clean(inner.trim_matches('"'))
@@ -157,25 +157,26 @@ fn purpose(purpose: &rustls::ExtendedKeyPurpose) -> String {
     }
 }
 
-const UNKNOWN_EXTENSION: &str = "it has a critical extension that this client does not know; issue it anew without";
+const UNKNOWN_EXTENSION: &str =
+    "it has a critical extension that this client does not know; reissue it without the extension";
 const TOO_COMPLEX: &str = "its chain is too long or too branched to be verified; the peer sends too many certificates";
 const REVOCATION: &str = "a list of revoked certificates cannot be used; this client reads none by itself";
-const CONSTRAINT: &str = "an authority above it limits the names that it may be made out to, and it has others, or the limits are \
+const CONSTRAINT: &str = "an authority above it limits the names for which it may be issued, and it has others, or the limits are \
                           malformed";
 
 fn of_webpki(error: &webpki::Error) -> String {
     use webpki::Error;
     match error {
         Error::CaUsedAsEndEntity => {
-            "it is a certificate of an authority (basicConstraints CA:TRUE), which no peer may show; issue it anew with CA:FALSE, \
-             or name the very certificate among the trusted ones (ssl.ca.location, ssl.truststore.*)"
+            "it is a certificate of an authority (basicConstraints CA:TRUE), which no peer may send; reissue it with CA:FALSE, \
+             or add this certificate itself to the trusted ones (ssl.ca.location, ssl.truststore.*)"
         }
         Error::EndEntityUsedAsCa => {
-            "one above it is no certificate of an authority (basicConstraints CA:TRUE is missing), and may not issue any"
+            "a certificate above it is not of an authority (basicConstraints CA:TRUE is missing), and must not issue any"
         }
         Error::UnsupportedCertVersion => {
-            "it is X.509 of version 1, which has no extensions and so no subjectAltName; issue it anew in version 3 (`openssl x509 \
-             -req -extfile …` with subjectAltName), or name the very certificate among the trusted ones and leave names unchecked \
+            "it is X.509 of version 1, which has no extensions and so no subjectAltName; reissue it in version 3 (`openssl x509 \
+             -req -extfile …` with subjectAltName), or add this certificate itself to the trusted ones and leave names unchecked \
              (ssl.endpoint.identification.algorithm= empty)"
         }
         Error::UnsupportedCriticalExtension => UNKNOWN_EXTENSION,
@@ -191,13 +192,13 @@ fn of_webpki(error: &webpki::Error) -> String {
         | Error::MaximumPathDepthExceeded
         | Error::MaximumSignatureChecksExceeded => TOO_COMPLEX,
         Error::BadDer | Error::BadDerTime | Error::TrailingData(_) => BAD_ENCODING,
-        Error::MalformedExtensions | Error::ExtensionValueInvalid => "an extension of it is malformed; it has to be issued anew",
-        Error::EmptyEkuExtension => "its extended key usage is empty; it has to be issued anew with serverAuth, or without",
-        Error::MalformedDnsIdentifier => "a DNS name in its subjectAltName is malformed; it has to be issued anew",
-        Error::InvalidSerialNumber => "its serial number is malformed; it has to be issued anew",
-        Error::InvalidCertValidity => "it ends before it begins; it has to be issued anew",
+        Error::MalformedExtensions | Error::ExtensionValueInvalid => "an extension of it is malformed; it must be reissued",
+        Error::EmptyEkuExtension => "its extended key usage is empty; it must be reissued with serverAuth, or without an extended key usage",
+        Error::MalformedDnsIdentifier => "a DNS name in its subjectAltName is malformed; it must be reissued",
+        Error::InvalidSerialNumber => "its serial number is malformed; it must be reissued",
+        Error::InvalidCertValidity => "it expires before it becomes valid; it must be reissued",
         Error::SignatureAlgorithmMismatch => {
-            "it names two different algorithms for one signature; it has to be issued anew"
+            "it names two different algorithms for one signature; it must be reissued"
         }
         Error::CertDistrusted => "an authority above it is no longer trusted",
         Error::CertRevoked

@@ -1,7 +1,7 @@
-//! Failures of TLS in words: what failed, why, and what to do about it.
+//! Texts of TLS failures: the failure, its cause, and its remedy.
 //!
 //! rustls and webpki show most of their errors by `Debug`, which tells a user little. So each of
-//! their variants has its text here, and tests hold that none is shown as it is.
+//! their variants has its own text here, and tests check that no `Debug` output is shown.
 
 mod alert;
 mod certificate;
@@ -18,27 +18,28 @@ use crate::error::{Error, ErrorKind};
 
 pub(super) use certificate::SelfSigned;
 
-/// The circumstances of a handshake that failed.
+/// The context of a handshake that failed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handshake<'a> {
     pub(super) provider: &'a CryptoProvider,
-    /// `None` where the peer asked for no client certificate.
+    /// The peer's request for a client certificate, if it sent one.
     pub(super) asked: Option<&'a Asked>,
 }
 
-/// The failure of TLS in a failed read or write; `None` where TLS is not the reason.
+/// Returns the TLS failure behind a failed read or write; `None` if TLS is not the cause.
 pub(crate) fn tls_failure(error: &io::Error) -> Option<Error> {
     let inner = error.get_ref()?;
-    // A stream that knows how its handshake went has said it already.
+    // An `ExplainedStream` has already described the error with the context of its handshake.
     inner.downcast_ref::<Error>().cloned().or_else(|| inner.downcast_ref::<TlsError>().map(|tls| failure(tls, None)))
 }
 
-/// The failure of TLS in a failed handshake, or behind one; `None` where TLS is not the reason.
+/// Returns the TLS failure behind a failed handshake, or behind a failure after one; `None` if TLS
+/// is not the cause.
 pub(super) fn handshake_failure(error: &io::Error, handshake: &Handshake<'_>) -> Option<Error> {
     error.get_ref()?.downcast_ref::<TlsError>().map(|tls| failure(tls, Some(handshake)))
 }
 
-/// Why a certificate that a user gave cannot be used.
+/// Returns the reason why a certificate of the configuration cannot be used.
 pub(super) fn certificate_described(error: &TlsError) -> String {
     match error {
         TlsError::InvalidCertificate(error) => certificate::text(error),
@@ -46,12 +47,13 @@ pub(super) fn certificate_described(error: &TlsError) -> String {
     }
 }
 
-/// An error of rustls in words.
+/// Returns the text of a rustls error.
 pub(crate) fn described(error: &TlsError) -> String {
     text(error, None)
 }
 
-/// Waiting makes none of these better. Java, too, calls them failures of authentication.
+/// Returns the error for a TLS failure. Its kind is `Authentication`, like in Java, because trying
+/// again does not help.
 fn failure(error: &TlsError, handshake: Option<&Handshake<'_>>) -> Error {
     Error::new(ErrorKind::Authentication, format!("TLS: {}", text(error, handshake))).with_source(error.clone())
 }
@@ -66,7 +68,7 @@ fn text(error: &TlsError, handshake: Option<&Handshake<'_>>) -> String {
         TlsError::PeerMisbehaved(error) => peer::misbehaved(error),
         TlsError::InvalidMessage(error) => peer::invalid(error),
         TlsError::InappropriateMessage { .. } | TlsError::InappropriateHandshakeMessage { .. } => {
-            peer::broke("a message of TLS came where another one has to come")
+            peer::broke("a TLS message came out of order")
         }
         TlsError::DecryptError => peer::broke("a message cannot be decrypted: bytes were changed on their way"),
         TlsError::PeerSentOversizedRecord => peer::broke("a record is larger than TLS allows"),
@@ -79,7 +81,7 @@ fn text(error: &TlsError, handshake: Option<&Handshake<'_>>) -> String {
                 .to_owned()
         }
         TlsError::NoApplicationProtocol => {
-            "the peer insists on another protocol above TLS (ALPN): this is no listener of Kafka".to_owned()
+            "the peer requires another protocol above TLS (ALPN): it is not a Kafka listener".to_owned()
         }
         TlsError::InvalidCertRevocationList(_) => {
             "a certificate revocation list cannot be used; this client reads none by itself".to_owned()
@@ -91,27 +93,27 @@ fn text(error: &TlsError, handshake: Option<&Handshake<'_>>) -> String {
             "the key does not belong to the certificate".to_owned()
         }
         TlsError::InconsistentKeys(_) => {
-            "the cryptography cannot say whether key and certificate belong together".to_owned()
+            "the crypto provider cannot tell whether key and certificate belong together".to_owned()
         }
-        TlsError::FailedToGetCurrentTime => "the system has no clock to verify certificates by".to_owned(),
-        TlsError::FailedToGetRandomBytes => "the system gives no random numbers".to_owned(),
+        TlsError::FailedToGetCurrentTime => "the system has no clock, which verifying certificates needs".to_owned(),
+        TlsError::FailedToGetRandomBytes => "the system provides no random numbers".to_owned(),
         TlsError::EncryptError | TlsError::HandshakeNotComplete | TlsError::BadMaxFragmentSize => {
             "this client used TLS wrongly; please report it".to_owned()
         }
-        // The words of the cryptography, which a user may have given.
-        TlsError::General(words) => format!("the cryptography failed: {}", clean(words)),
-        TlsError::Other(error) => format!("the cryptography failed: {}", clean(&error.0.to_string())),
-        _ => "it failed in a way that this version of the client has no words for".to_owned(),
+        // The text comes from the crypto provider, which may be the user's own.
+        TlsError::General(words) => format!("the crypto provider failed: {}", clean(words)),
+        TlsError::Other(error) => format!("the crypto provider failed: {}", clean(&error.0.to_string())),
+        _ => "it failed in a way that this version of the client cannot describe".to_owned(),
     }
 }
 
-/// The algorithms that a client offers, and what follows from them for the peer's key.
+/// Describes the algorithms that this client offers, and the kinds of keys that the peer may have.
 fn offer(provider: &CryptoProvider) -> String {
     let suites: Vec<_> = provider.cipher_suites.iter().map(|suite| suite_name(suite.suite())).collect();
     let groups: Vec<_> = provider.kx_groups.iter().map(|group| group_name(group.name())).collect();
     format!(
-        "the built-in cryptography needs a peer whose key is one of {BUILT_IN_KEYS}, and for others (P-521, RSASSA-PSS, DSA) a \
-         provider has to be given with `Tls::crypto_provider`. This client offers the cipher suites {}; the groups {}; the \
+        "the built-in crypto provider supports peers with the keys {BUILT_IN_KEYS}; for others (P-521, RSASSA-PSS, DSA), set a \
+         provider with `Tls::crypto_provider`. This client offers the cipher suites {}; the groups {}; the \
          signature schemes {}",
         suites.join(", "),
         groups.join(", "),
@@ -134,8 +136,8 @@ fn schemes(schemes: &[SignatureScheme]) -> String {
     schemes.iter().take(32).map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// Words from outside, without characters that could act on a terminal or a log, and not longer
-/// than a line.
+/// Cleans a text from outside: replaces control characters, which could act on a terminal or a log,
+/// and cuts it after 300 characters.
 fn clean(words: &str) -> String {
     words.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
 }

@@ -1,4 +1,4 @@
-//! Each variant of each error has its text, and none shows what `Debug` writes of it.
+//! Each variant of each error has its own text, and none shows its `Debug` output.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use rustls::{
 use super::*;
 use crate::security::tls::{client_certificate::Answer, key_kind::KeyKind, verify::UnusableKey};
 
-/// The text is one for people: it holds neither the variant's name nor its fields as `Debug` writes
-/// them.
+/// Returns the text of an error, and checks that it contains neither the variant's name nor its
+/// fields in the form of `Debug`.
 fn says(error: impl Into<TlsError>, variant: impl Debug) -> String {
     let error = error.into();
     let said = text(&error, None);
@@ -23,7 +23,7 @@ fn says(error: impl Into<TlsError>, variant: impl Debug) -> String {
     for mark in ["Some(", "Context", "OtherError", " { ", "DnsName", "Unknown(", "\""] {
         assert!(!said.contains(mark), "{mark} is in: {said}");
     }
-    assert!(said.len() > 20 && !said.contains("no words"), "{debug}: {said}");
+    assert!(said.len() > 20 && !said.contains("cannot describe"), "{debug}: {said}");
     said
 }
 
@@ -78,7 +78,7 @@ fn every_certificate_error_has_specific_text() {
                 expected: ServerName::try_from("192.0.2.1").unwrap(),
                 presented: vec!["DnsName(\"a.example\u{1b}[2J\")".to_owned(), "IpAddress(192.0.2.2)".to_owned()],
             },
-            "a.example?[2J, 192.0.2.2, and not to 192.0.2.1; connect by one of these names, issue it anew with \
+            "a.example?[2J, 192.0.2.2, and not for 192.0.2.1; connect by one of these names, reissue it with \
              subjectAltName=IP:192.0.2.1",
         ),
         (Error::InvalidPurpose, "serverAuth"),

@@ -19,11 +19,11 @@ fn ecdsa_suites_of_tls12_allow_ed25519() {
         twelve.partition(|sign| sign.contains(&SignatureScheme::ECDSA_NISTP256_SHA256));
     assert!(!ecdsa.is_empty() && ecdsa.iter().all(|sign| sign.contains(&SignatureScheme::ED25519)));
     assert!(!rsa.is_empty() && rsa.iter().all(|sign| !sign.contains(&SignatureScheme::ED25519)));
-    assert!(Arc::ptr_eq(&provider, &built_in().unwrap()), "suites are made once");
+    assert!(Arc::ptr_eq(&provider, &built_in().unwrap()), "suites are created once");
 }
 
-/// The source of graviola's code for this processor, of the version that is built; `None` where
-/// cargo keeps it elsewhere.
+/// Returns the source of graviola's code for this processor, in the version of the lock file;
+/// `None` if it is not in cargo's home.
 fn sources() -> Option<Vec<String>> {
     let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).ok()?;
     let version = lock.split("name = \"graviola\"\nversion = \"").nth(1)?.split('"').next()?.to_owned();
@@ -39,7 +39,7 @@ fn sources() -> Option<Vec<String>> {
     Some(files.collect())
 }
 
-/// The quoted words of a text.
+/// Returns the quoted words of a text.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('"').skip(1).step_by(2)
 }
@@ -52,10 +52,10 @@ fn checks_every_processor_feature_graviola_uses() {
     };
     assert!(files.len() > 20);
     let needed: BTreeSet<_> = needed().into_iter().map(|(name, _)| name).collect();
-    // All processors of the architecture have these.
+    // Features that all processors of the architecture have.
     let always = ["sse", "sse2"];
 
-    // Features that graviola looks for itself before it uses them.
+    // Features that graviola checks itself before it uses them.
     let mut guarded: BTreeSet<&str> = BTreeSet::new();
     for file in &files {
         for token in file.split("cpu_feature_token!(").skip(1) {
@@ -72,10 +72,10 @@ fn checks_every_processor_feature_graviola_uses() {
     assert!(enabled.len() > 2, "{enabled:?}");
     for feature in enabled {
         let known = needed.contains(feature) || guarded.contains(feature) || always.contains(&feature);
-        assert!(known, "graviola uses {feature}, which is not looked for");
+        assert!(known, "graviola uses {feature}, which is not checked");
     }
 
-    // Assembly carries no such attribute.
+    // Assembly has no such attribute.
     let mut seen = BTreeSet::new();
     for line in files.iter().flat_map(|file| file.lines()) {
         let Some(code) = line.split('"').nth(1) else { continue };
@@ -97,7 +97,7 @@ fn checks_every_processor_feature_graviola_uses() {
             "sdot" | "udot" => "dotprod",
             _ => continue,
         };
-        assert!(needed.contains(feature), "graviola's assembly uses {mnemonic} of {feature}, which is not looked for");
+        assert!(needed.contains(feature), "graviola's assembly uses {mnemonic} of {feature}, which is not checked");
         seen.insert(feature);
     }
     #[cfg(target_arch = "x86_64")]
