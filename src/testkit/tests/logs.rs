@@ -23,7 +23,7 @@ use crate::{
             offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
             produce_request::{PartitionProduceData, TopicProduceData},
         },
-        protocol::Request as _,
+        protocol::Message as _,
     },
 };
 #[cfg(feature = "zstd")]
