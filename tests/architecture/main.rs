@@ -1,5 +1,5 @@
-//! Checks the code against `ARCHITECTURE.md`: the rooms that each room may use, and the files
-//! without IO.
+//! Compares the code with `docs/DESIGN.md` (the rooms that each room may use), and holds files that
+//! are marked `Sans-IO.` to that.
 
 mod imports;
 
@@ -13,9 +13,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the lines of the fenced block of that name in ARCHITECTURE.md.
+/// Returns the lines of the fenced block of that name in docs/DESIGN.md.
 fn block(name: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md is there");
+    let text = fs::read_to_string(root().join("docs/DESIGN.md")).expect("docs/DESIGN.md is there");
     let lines: Vec<String> = text
         .lines()
         .skip_while(|line| *line != format!("```{name}"))
@@ -25,7 +25,7 @@ fn block(name: &str) -> Vec<String> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(str::to_owned)
         .collect();
-    assert!(!lines.is_empty(), "ARCHITECTURE.md has a block ```{name}");
+    assert!(!lines.is_empty(), "docs/DESIGN.md has a block ```{name}");
     lines
 }
 
@@ -143,7 +143,7 @@ fn modules_use_only_allowed_modules() {
             continue;
         }
         let Some(below) = allowed.get(&room) else {
-            wrong.push(format!("{}: room {room} is not in ARCHITECTURE.md", path.display()));
+            wrong.push(format!("{}: room {room} is not in docs/DESIGN.md", path.display()));
             continue;
         };
         for named in rooms_named(&code(&path)) {
@@ -152,7 +152,7 @@ fn modules_use_only_allowed_modules() {
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that ARCHITECTURE.md does not have:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "arrows that docs/DESIGN.md does not have:\n{}", wrong.join("\n"));
 }
 
 /// A file with `Sans-IO.` in its module comment only computes: its caller passes the bytes, the

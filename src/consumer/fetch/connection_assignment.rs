@@ -1,7 +1,7 @@
 //! Assigns partitions to the connections of a broker, and carries out what `connection_scaling`
-//! //! decides.
-//! //!
-//! //! Sans-IO.
+//! decides.
+//!
+//! Sans-IO.
 
 use crate::{
     consumer::{

@@ -1,6 +1,6 @@
 //! Records the offsets that brokers report, and derives lag and partition ends from them.
-//! //!
-//! //! Sans-IO.
+//!
+//! Sans-IO.
 
 use crate::{
     consumer::{

@@ -1,6 +1,6 @@
 //! Finds the reason for which each partition waits, and reports partitions that make no progress.
-//! //!
-//! //! Sans-IO.
+//!
+//! Sans-IO.
 
 use crate::{
     consumer::{

@@ -1,6 +1,6 @@
 //! Probes a partition for the first readable offset behind corrupt data.
-//! //!
-//! //! Sans-IO.
+//!
+//! Sans-IO.
 
 use crate::{
     consumer::{
