@@ -111,7 +111,7 @@ async fn serve(shared: Arc<Shared>, broker: i32, id: u64, stream: Box<dyn Stream
         if let Some(config) = tls {
             match tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
                 Ok(stream) => Connection::new(shared, broker, id, stream).run().await,
-                Err(error) => tracing::debug!(broker, connection = id, %error, "the TLS handshake with a client failed; closing the connection"),
+                Err(error) => tracing::debug!(broker, connection = id, %error, "TLS handshake failed"),
             }
             return;
         }

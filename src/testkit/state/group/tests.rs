@@ -14,7 +14,7 @@ const SETTINGS: GroupSettings = GroupSettings {
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
 
-/// A group, the time, and what the members were told.
+/// A group, the time, and the responses that members got.
 struct World {
     group: Group,
     now: Instant,
@@ -46,7 +46,7 @@ impl World {
         self.group.join(self.now, request, &self.settings)
     }
 
-    /// Joins by an id, or with none, and waits.
+    /// Joins with an id, or with none, and waits.
     fn waiting(&mut self, member_id: &str) -> Ticket {
         let request = self.request(member_id);
         match self.join(request) {
@@ -357,7 +357,7 @@ fn coordinator_move_ends_waits_and_keeps_members() {
     assert_eq!(world.joined("m2").generation, 3);
 }
 
-/// What a well-behaved member does next.
+/// The next request of a well-behaved member.
 #[derive(Clone, Debug)]
 enum Act {
     Join(String),
@@ -368,7 +368,8 @@ enum Act {
 }
 
 impl World {
-    /// One step of a member's life; an error sends it back to where Kafka's clients begin again.
+    /// Takes one step of a member's life; after an error the member begins again where Kafka's
+    /// clients do.
     fn step(&mut self, act: Act) -> Act {
         match act {
             Act::Join(id) => {
@@ -420,8 +421,8 @@ impl World {
     }
 }
 
-/// Members that come, go silent for a while, leave and lose their coordinator in any order: once
-/// they are left alone, they all end up in one generation, and nobody waits for ever.
+/// Members join, go silent for a while, leave and lose their coordinator in any order: once they
+/// are left alone, they all end up in one generation, and none waits for ever.
 #[test]
 fn any_interleaving_settles() {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
