@@ -40,7 +40,7 @@ pub(crate) struct Connection<S> {
     answers: Vec<u8>,
 }
 
-/// Whether the connection stays open after a request.
+/// The connection's state after a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     GoOn,

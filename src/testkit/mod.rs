@@ -1,9 +1,9 @@
 //! A Kafka cluster inside the process, with faults and a clock, to test against.
 //!
-//! It speaks the Kafka protocol over loopback ports or over an in-memory network, stores the records
-//! that are produced, runs consumer groups, and injects faults: errors for one partition, lost
-//! responses, dead brokers, moved leaders. Its responses and checks are Kafka's; replication is
-//! pretended. It is not for production: everything is in memory.
+//! It speaks the Kafka protocol over loopback ports or over an in-memory network, stores the
+//! records that are produced, runs consumer groups, and injects faults: errors for one partition,
+//! lost responses, dead brokers, moved leaders. Its responses and checks are Kafka's; replication
+//! is pretended. It is not for production: everything is in memory.
 //!
 //! It depends on `wire`, `net`, `record` and `error` alone, so that a mistake in the client cannot
 //! hide in it.
@@ -17,7 +17,10 @@
 //! cluster.create_topic("orders", 3)?;
 //!
 //! // The broker refuses the next three batches for orders[0], and none for other partitions.
-//! let refusal = on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+//! let refusal = on(ApiKey::Produce)
+//!     .partition("orders", 0)
+//!     .times(3)
+//!     .error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
 //! let fault = cluster.fault(refusal);
 //! // … build a producer with `cluster.producer()` and send …
 //! assert_eq!(fault.hits(), 0);
@@ -37,8 +40,8 @@
 //! cannot reach such a cluster, nor any other broker under its addresses.
 //!
 //! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. A test
-//! denies a user access with a fault:
-//! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
+//! denies a user access with a fault, such as
+//! `on(ApiKey::Produce).user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
 //!
 //! Not supported: transactions beyond the ids and epochs of their producers and their batches and
 //! markers in a log ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share

@@ -289,10 +289,10 @@ mod tests {
         let error = Found { error: true, ..NOTHING };
         assert_eq!(answer(&mut sessions, plan.mode, &[(0, NOTHING), (1, data), (2, error)]), [false, true, true]);
         let plan = begin(&mut sessions, request(1, 2, &[], &[])).unwrap();
-        assert_eq!(order(&plan), [0, 2, 1], "what had data waits behind the others");
+        assert_eq!(order(&plan), [0, 2, 1], "a partition that had data moves behind the others");
         let (read, deleted) = (Found { high_watermark: 9, ..NOTHING }, Found { log_start: 3, ..NOTHING });
         let told = answer(&mut sessions, plan.mode, &[(0, deleted), (2, NOTHING), (1, read)]);
-        assert_eq!(told, [true, true, false], "the end of an error is news");
+        assert_eq!(told, [true, true, false], "a partition is in the response when its error ends");
     }
 
     #[test]
@@ -304,7 +304,7 @@ mod tests {
         let plan = begin(&mut sessions, change).unwrap();
         assert_eq!(plan.partitions, [(key(1), wanted(8)), (key(2), wanted(5))]);
         let plan = begin(&mut sessions, request(1, 2, &[1, 3], &[1])).unwrap();
-        assert_eq!(order(&plan), [2, 3], "what is both asked for and forgotten is forgotten");
+        assert_eq!(order(&plan), [2, 3], "a partition that is both added and forgotten is forgotten");
         let plan = begin(&mut sessions, request(1, 3, &[], &[2, 3])).unwrap();
         assert_eq!((plan.mode, plan.partitions.len()), (Mode::Sessionless, 0));
         assert_eq!(begin(&mut sessions, request(1, 4, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
@@ -324,7 +324,7 @@ mod tests {
         let plan = begin(&mut sessions, request(0, 0, &[0], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(2));
         let plan = begin(&mut sessions, request(2, 0, &[0], &[])).unwrap();
-        assert_eq!(plan.mode, Mode::Full(3), "a new session takes the old one's place");
+        assert_eq!(plan.mode, Mode::Full(3), "a new session replaces the old one");
         assert_eq!(begin(&mut sessions, request(2, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
 
@@ -338,16 +338,16 @@ mod tests {
         };
         assert_eq!(opened(&mut sessions, &[0, 1], 0), Mode::Full(1));
         assert_eq!(opened(&mut sessions, &[0, 1, 2], 0), Mode::Full(2));
-        assert_eq!(opened(&mut sessions, &[0, 1, 2, 3], 60), Mode::Sessionless, "both are young");
+        assert_eq!(opened(&mut sessions, &[0, 1, 2, 3], 60), Mode::Sessionless, "both sessions are young");
         sessions.begin(request(1, 1, &[], &[]), 2, at(100)).unwrap();
         sessions.begin(request(2, 1, &[], &[]), 2, at(100)).unwrap();
-        assert_eq!(opened(&mut sessions, &[0, 1], 130), Mode::Sessionless, "it is no larger");
-        assert_eq!(opened(&mut sessions, &[0, 1, 2], 130), Mode::Full(3), "in the smallest one's place");
+        assert_eq!(opened(&mut sessions, &[0, 1], 130), Mode::Sessionless, "the new session is not larger");
+        assert_eq!(opened(&mut sessions, &[0, 1, 2], 130), Mode::Full(3), "the new session replaces the smallest");
         assert_eq!(
             sessions.begin(request(1, 2, &[], &[]), 2, at(130)).unwrap_err(),
             ErrorCode::FETCH_SESSION_ID_NOT_FOUND
         );
-        assert_eq!(opened(&mut sessions, &[0], 221), Mode::Full(4), "in the place of one that was not used");
+        assert_eq!(opened(&mut sessions, &[0], 221), Mode::Full(4), "the new session replaces the unused one");
         assert_eq!(
             sessions.begin(request(2, 2, &[], &[]), 2, at(221)).unwrap_err(),
             ErrorCode::FETCH_SESSION_ID_NOT_FOUND

@@ -119,6 +119,6 @@ mod tests {
         assert_eq!(bases, [25, 30], "the batch that holds the offset comes first");
         let bases: Vec<i64> = prepared().from(15_000_009, 1, true).map(|(base, _)| base).collect();
         assert_eq!(bases, [15_000_000], "at least one batch whatever its size");
-        assert_eq!(prepared().from(0, 99, false).count(), 0, "none that does not fit");
+        assert_eq!(prepared().from(0, 99, false).count(), 0, "no batch beyond the limit");
     }
 }

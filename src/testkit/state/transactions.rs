@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-/// A transaction whose marker is in the log.
+/// A transaction that has its marker in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Completed {
     producer_id: i64,
@@ -97,8 +97,8 @@ mod tests {
     fn aborted_transactions_are_ordered_by_marker_offset() {
         let transactions = transactions();
         assert_eq!(transactions.aborted_between(0, 10), [(2, 1), (1, 0)]);
-        assert_eq!(transactions.aborted_between(0, 1), [(1, 0)], "the other begins behind what is read");
-        assert_eq!(transactions.aborted_between(4, 10), [(1, 0)], "the other ended before");
+        assert_eq!(transactions.aborted_between(0, 1), [(1, 0)], "the other transaction begins after the offsets read");
+        assert_eq!(transactions.aborted_between(4, 10), [(1, 0)], "the other transaction ended before");
         assert_eq!(transactions.aborted_between(5, 10), []);
     }
 

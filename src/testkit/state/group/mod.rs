@@ -6,7 +6,7 @@
 //!   Empty ───────────────────────► Preparing ──────────────────────────────► Completing
 //!     ▲                              ▲   ▲                                       │
 //!     │ the last member leaves       │   └──── a member joins or leaves ─────────┤
-//!     └──────────────────────────────┤                                           │ the leader's assignment
+//!     └──────────────────────────────┤                                           │ leader assigns
 //!                                    └──── a member joins or leaves ── Stable ◄──┘
 //! ```
 //!
