@@ -4,7 +4,8 @@
 //! # async fn example() -> Result<(), protocol_tests::Error> {
 //! use protocol_tests::Kafka;
 //!
-//! let kafka = Kafka::builder().version("4.4.0").nodes(3).config("num.partitions", "4").start().await?;
+//! let builder = Kafka::builder().version("4.4.0").nodes(3).config("num.partitions", "4");
+//! let kafka = builder.start().await?;
 //! println!("bootstrap.servers={}", kafka.bootstrap());
 //! kafka.node(1).kill()?;
 //! kafka.ready().await?; // the other two have noticed it

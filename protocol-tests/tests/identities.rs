@@ -151,8 +151,8 @@ async fn both_protocols_commit_by_topic_id() {
     }
 }
 
-/// TCP that connects to the second cluster instead of the first cluster's broker while `reused` is
-/// set. The first cluster is reached through [`BOOTSTRAP`].
+/// TCP that connects to the second cluster instead of the first cluster's broker while `is_reused`
+/// is set. The first cluster is reached through [`BOOTSTRAP`].
 #[derive(Clone, Debug)]
 struct Reused {
     ours: SocketAddr,

@@ -1,8 +1,8 @@
 //! Starts a real Apache Kafka on loopback and keeps it until Ctrl-C or the end of standard input.
 //!
 //! ```text
-//! cargo run -p protocol-tests --bin kafka -- [--version 4.4.0] [--nodes 1] [--config key=value]… [--heap-mb 1024]
-//!     [--secured]
+//! cargo run -p protocol-tests --bin kafka -- [--version 4.4.0] [--nodes 1] [--config key=value]…
+//!     [--heap-mb 1024] [--secured]
 //! ```
 //! The only line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every
 //! node answers; all other output goes to standard error, including the addresses of the secured

@@ -12,7 +12,8 @@
 //! // … compare with Ottla's bytes, and decode them:
 //! let json = golden::decode("ApiVersionsRequest", 3, &bytes)?;
 //!
-//! let batch = golden::Batch::new(golden::Codec::Zstd).record(1_700_000_000_000, Message::value("hello"));
+//! let batch = golden::Batch::new(golden::Codec::Zstd);
+//! let batch = batch.record(1_700_000_000_000, Message::value("hello"));
 //! let bytes = golden::batch(&batch)?;
 //! for read in golden::read_batches(&bytes)? {
 //!     assert_eq!(read.records[0].message.value.as_deref(), Some(&b"hello"[..]));
