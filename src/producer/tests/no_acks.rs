@@ -1,5 +1,5 @@
-//! acks=0: nobody answers, so what is written is settled, and what cannot be written is sent again
-//! or fails.
+//! Tests of acks=0: there is no response, so a record gets its result when it is written, and one
+//! that cannot be written is sent again or fails.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
