@@ -123,7 +123,7 @@ async fn skip_corrupt_skips_only_corrupt_batches() {
         }
     }
     assert_eq!(seen, [0, 1, 2, 6]);
-    // The same through a stream of the partition, and through polls.
+    // Now through a stream of the partition, and through polls.
     let mut stream = consumer.split_partition(&partition).unwrap();
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 7);
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 8);

@@ -279,7 +279,7 @@ async fn reads_from_brokers_with_old_fetch_versions() {
 
 #[tokio::test(start_paused = true)]
 async fn fetches_continue_while_one_thread_reads() {
-    // Ten batches in each answer; what is read takes no time and waits for nothing.
+    // Ten batches in each response; reading takes no time and never waits.
     let batches = vec![crate::consumer::test_batches::batch_of(0, 100, 1000)];
     let options = Options::new().in_memory().sink(true).prepared("t", batches);
     let cluster = Cluster::start(options).await.unwrap();

@@ -186,7 +186,7 @@ fn long_join_failure_is_reported_once() {
     assert_eq!(error.code(), Some(ErrorCode::COORDINATOR_NOT_AVAILABLE));
     assert!(error.to_string().contains("group g"), "{error}");
 
-    // Once in, the next trouble is told anew.
+    // After a successful join, the next failure is reported again.
     bench.follow(5, "m");
     bench.sync(&partitions("t", 0..1));
     assert_eq!(bench.assigned(), partitions("t", 0..1));
