@@ -1,4 +1,4 @@
-//! Batches as they stand on the wire.
+//! Batches in wire format.
 
 use bytes::Bytes;
 

@@ -70,7 +70,7 @@ async fn closing_ends_every_wait_and_is_idempotent() {
     for error in &kinds {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     }
-    assert_eq!(tokio::time::Instant::now(), closed, "nobody waited for a deadline");
+    assert_eq!(tokio::time::Instant::now(), closed, "no call waited for its deadline");
     let after = client.send(to(9092, ConnectionKind::Main, 60), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!(after.kind(), ErrorKind::Closed);
 }

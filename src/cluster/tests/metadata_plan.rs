@@ -102,7 +102,7 @@ fn unchanged_metadata_slows_down_refreshes() {
     it.ask();
     it.plan.succeeded(&names(&["a"]), &known, false, it.now);
     it.plan.refresh();
-    assert!(it.wait().as_millis() <= 120, "after a calm time it starts anew");
+    assert!(it.wait().as_millis() <= 120, "the backoff starts again after a quiet time");
 }
 
 #[test]
@@ -184,9 +184,9 @@ fn requests_unknown_topic_by_its_id() {
         &MetadataScope::Ids(vec![id]),
         |name| name == "a",
     );
-    assert_eq!(known.names[&id], Arc::from("b"), "found, though nobody asked for it by name");
+    assert_eq!(known.names[&id], Arc::from("b"), "found, though not requested by name");
     it.plan.succeeded(&MetadataScope::Ids(vec![id]), &known, true, it.now);
-    assert!(it.plan.wants("b"), "it is kept until somebody wants it by name");
+    assert!(it.plan.wants("b"), "it is kept until it is wanted by name");
     assert_eq!(it.wait(), Duration::from_secs(300));
     // An id that is no longer wanted is not requested.
     it.plan.want_ids(&[other]);

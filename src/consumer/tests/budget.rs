@@ -113,7 +113,7 @@ async fn paused_full_partitions_do_not_block_others() {
     let mut next_of = [50, 0, 0, 0, 0, 0, 0, 0];
     for _ in 0..80 {
         let record = next(&consumer).await;
-        assert_eq!(record.offset, next_of[record.partition as usize], "kept, or read anew, and never twice");
+        assert_eq!(record.offset, next_of[record.partition as usize], "kept or fetched again, but never twice");
         next_of[record.partition as usize] += 1;
     }
     assert!(next_of.iter().all(|offset| *offset > 5), "{next_of:?}");

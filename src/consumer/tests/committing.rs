@@ -76,7 +76,7 @@ async fn commit_to_deleted_topic_blocks_no_other() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
     let asked = consumer.commit_async([(tp("t", 0), 3)]).unwrap();
-    let asked = tokio::time::timeout(5 * SECOND, asked).await.expect("in the background nobody waits for it");
+    let asked = tokio::time::timeout(5 * SECOND, asked).await.expect("no call waits for it in the background");
     assert_eq!(asked.unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
 }
 

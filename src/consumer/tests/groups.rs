@@ -101,7 +101,7 @@ async fn withholds_polled_records_of_lost_partitions() {
     if next.is_err() {
         next = consumer.recv().await.unwrap();
     }
-    assert_eq!(next.unwrap().offset, 0, "it comes again after joining anew");
+    assert_eq!(next.unwrap().offset, 0, "it is delivered again after rejoining");
 }
 
 /// A handler that blocks for ten minutes.

@@ -230,7 +230,7 @@ async fn closes_unused_connections_after_unsubscribing() {
     let next: Vec<_> = next.map(|(partition, next)| (tp("t", partition), Offset::At(*next))).collect();
     reading.consumer.assign(next).unwrap();
     reading.read(10).await;
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1), "it begins anew with one");
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1), "it begins again with one connection");
     reading.all_go_on().await;
 }
 

@@ -166,7 +166,7 @@ async fn revocation_waits_for_reader_and_listener_commits() {
     let (number, _second) = tokio::time::timeout(60 * SECOND, other).await.unwrap().unwrap();
     assert_eq!(number, 5, "where the listener said");
     assert_eq!(said(&log)[..2], ["assigned 0,1", "revoked 0,1"]);
-    assert_eq!(said(&log).len(), 3, "and what is left was assigned anew");
+    assert_eq!(said(&log).len(), 3, "and the remaining partitions were assigned again");
 }
 
 #[tokio::test(start_paused = true)]

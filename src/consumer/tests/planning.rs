@@ -113,7 +113,7 @@ fn error_response_returns_leader_hint_and_refreshes() {
     let head = FetchPartitionResponse { current_leader: Some((0, 5)), ..head(1, ErrorCode::NOT_LEADER_OR_FOLLOWER) };
     let hints = world.answer_head(1, head);
     assert_eq!(hints, MetadataHints { refresh: true, leaders: vec![(tp("t", 1), 0, 5)] });
-    assert!(world.send(1).is_none(), "it waits, or for the news");
+    assert!(world.send(1).is_none(), "it waits for its time, or for new metadata");
     world.now += SECOND;
     assert!(world.send(1).is_some());
     world.answer(1, 1);
@@ -293,7 +293,7 @@ fn granted_connection_wakes_previously_refused_one() {
         assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && quota.is_starved());
         assignment.take_signals();
         assert!(matches!(assignment.plan_fetch(second, now), FetchPlan::Fetch { .. }));
-        assert!(!quota.is_starved(), "that mark is gone, and with it who would wake the first");
+        assert!(!quota.is_starved(), "without that mark nothing else would wake the first");
         assert!(assignment.take_signals().connections.contains(&0.into()));
         drop(taken);
     });

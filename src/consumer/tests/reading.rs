@@ -79,7 +79,7 @@ async fn uniterated_records_are_delivered_again() {
     assert_eq!(records.len(), 10);
     let some: Vec<i64> = records.iter().take(4).map(|record| record.offset()).collect();
     assert_eq!(some, [0, 1, 2, 3]);
-    assert_eq!(records.iter().count(), 10, "iterating again starts anew");
+    assert_eq!(records.iter().count(), 10, "iterating again starts from the beginning");
     drop(records);
     append(&cluster, "t", 0, 10..20);
     let records = consumer.poll(60 * SECOND).await.unwrap();

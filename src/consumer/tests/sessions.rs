@@ -30,7 +30,7 @@ async fn close_ends_sessions_on_all_brokers() {
     consumer.close(10 * SECOND).await.unwrap();
     assert_eq!(sessions(&cluster), [0, 0, 0]);
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(sessions(&cluster), [0, 0, 0], "none begins anew");
+    assert_eq!(sessions(&cluster), [0, 0, 0], "no session begins again");
 }
 
 #[tokio::test(start_paused = true)]

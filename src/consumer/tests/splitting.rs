@@ -241,7 +241,7 @@ async fn streams_end_with_partition_or_consumer() {
     assert_eq!(of(&mut streams[0]).await, 0);
     consumer.assign([(tp("t", 0), 5), (tp("t", 1), 5)]).unwrap();
     for stream in &mut streams {
-        assert!(stream.recv().await.is_none(), "assigned anew, or no longer");
+        assert!(stream.recv().await.is_none(), "assigned again, or no longer");
     }
     assert_eq!(streams[0].commit().await.unwrap_err().kind(), ErrorKind::NotAssigned);
     let again = consumer.split_partition(&tp("t", 0)).unwrap();
@@ -492,7 +492,7 @@ fn evicts_unread_when_only_decompression_has_room() {
     });
     let later = world.now + 2 * SECOND;
     world.buffer.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
-    assert_eq!(unread(&world), 0, "what nobody reads makes room");
+    assert_eq!(unread(&world), 0, "data that is not being read is evicted");
     drop(slow);
 }
 

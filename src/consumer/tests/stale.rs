@@ -111,7 +111,7 @@ async fn stale_metadata_does_not_remove_new_partition() {
         tokio::time::sleep(SECOND / 2).await;
     }
     assert!(cluster.requests(ApiKey::Metadata) > looks + 20);
-    assert_eq!(cluster.requests(ApiKey::JoinGroup), joins, "nothing has changed, so nothing is shared out anew");
+    assert_eq!(cluster.requests(ApiKey::JoinGroup), joins, "nothing has changed, so there is no rebalance");
 }
 
 /// A network on which the name `kafka` resolves to one cluster after the other.

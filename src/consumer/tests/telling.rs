@@ -161,7 +161,7 @@ async fn group_status_follows_membership_state() {
     cluster.fault(on(ApiKey::JoinGroup).delay(3 * SECOND).times(1));
     assert!(consumer.poll(SECOND).await.is_err(), "why it is out");
     assert!(consumer.poll(SECOND).await.unwrap().is_empty());
-    assert!(matches!(state(), GroupState::Joining), "it comes anew: {:?}", state());
+    assert!(matches!(state(), GroupState::Joining), "it joins again: {:?}", state());
     drop(consumer.poll(30 * SECOND).await.unwrap());
     assert!(matches!(state(), GroupState::Stable { .. }), "{:?}", state());
 }

@@ -191,7 +191,7 @@ async fn close_rejects_senders_blocked_on_buffer() {
         let error = result.unwrap_err();
         assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Closed, Some(DeliveryStatus::NotPersisted)));
     }
-    assert!(before.elapsed() < ms(100), "they waited for the one who closed: {:?}", before.elapsed());
+    assert!(before.elapsed() < ms(100), "they waited for the caller of close: {:?}", before.elapsed());
     assert_eq!(closing.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(first.await.unwrap_err().kind(), ErrorKind::Closed);
     hang.clear();

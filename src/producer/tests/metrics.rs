@@ -185,9 +185,9 @@ async fn counts_buffer_waits_by_outcome() {
     assert!(waiter.await.unwrap_err().is_cancelled());
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
-    assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted), (2, 1), "who went away waited, too, but not in vain");
+    assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted), (2, 1), "a cancelled wait is a wait");
     assert!(metrics.buffer_wait_time >= ms(701), "{:?}", metrics.buffer_wait_time);
-    assert_eq!((metrics.senders_waiting, metrics.buffer_used_bytes), (0, 0), "and took no room along");
+    assert_eq!((metrics.senders_waiting, metrics.buffer_used_bytes), (0, 0), "and its memory is released");
 }
 
 #[tokio::test(start_paused = true)]

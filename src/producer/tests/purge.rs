@@ -131,7 +131,7 @@ async fn purge_lets_pending_close_return() {
     for result in results(stuck).await {
         purged(result);
     }
-    assert_eq!(producer.purge(PurgeScope::All).await, 0, "after the end there is nothing to purge, and nobody to ask");
+    assert_eq!(producer.purge(PurgeScope::All).await, 0, "after the end there is nothing to purge");
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,7 +89,7 @@ impl Assignor for Backwards {
         let mut takers = group.members.iter().rev().cycle();
         for (topic, partitions) in &group.topics {
             for partition in 0..partitions.len() {
-                let taker = takers.next().ok_or("nobody is there")?;
+                let taker = takers.next().ok_or("the group has no members")?;
                 let partition = TopicPartition::new(topic.clone(), i32::try_from(partition)?);
                 assignments.entry(taker.member_id.clone()).or_default().push(partition);
             }
@@ -153,7 +153,7 @@ async fn restarted_static_member_regains_its_partitions() {
     sleep(SESSION / 2).await;
     let mut second = joined(&cluster, fixed("b"));
     second.owns(had).await;
-    assert_eq!(cluster.group("g").unwrap().generation, generation, "nobody else was disturbed");
+    assert_eq!(cluster.group("g").unwrap().generation, generation, "no other member was disturbed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,6 +234,6 @@ async fn commit_refused_during_rebalance_succeeds_afterwards() {
     assert_eq!((heard.revoked, heard.lost), (1, 0));
     let generation = cluster.group("g").unwrap().generation;
     sleep(2 * SESSION).await;
-    assert_eq!(cluster.group("g").unwrap().generation, generation, "nobody joined anew for it");
+    assert_eq!(cluster.group("g").unwrap().generation, generation, "no member rejoined because of it");
     assert_eq!(generation, 3, "one to find out what moves, and one to move it");
 }

@@ -353,7 +353,7 @@ fn session_timeout_while_leading_causes_rejoin() {
     bench.lead(false);
     let (heartbeat, _) = bench.heartbeat();
     bench.wait();
-    assert_eq!(bench.expect_join().1, "m", "nobody counted, nobody answered the heartbeat");
+    assert_eq!(bench.expect_join().1, "m", "neither the count nor the heartbeat was answered");
     bench.member.heartbeat_answered(bench.now, heartbeat, Err(error(ErrorCode::UNKNOWN_MEMBER_ID)));
     bench.idle();
 }

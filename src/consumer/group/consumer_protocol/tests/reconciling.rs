@@ -222,7 +222,7 @@ fn resubscribing_during_revocation_stays_in_group() {
     assert_eq!((beat.epoch, beat.owned), (5, None));
     bench.answer(beaten, 5, None);
     bench.member.revoked(bench.now, ticket);
-    assert_eq!(bench.assigned(), partitions("t", 0..2), "they are ours still, and come anew");
+    assert_eq!(bench.assigned(), partitions("t", 0..2), "they are still owned, and are assigned again");
     assert_eq!(bench.epoch(), Some(5));
 }
 
