@@ -1,13 +1,15 @@
 //! Records pass through a chain of three groups on a real three-node Kafka, while members join,
 //! leave, crash and freeze at random: some hang in their work, beyond `max.poll.interval.ms`, and
-//! of some everything stands still, heartbeats too, for longer than their session. For that each
-//! has a thread and a runtime of its own. At the end every record is there: once where all stops
-//! were clean (`--clean`), else once or more; in order in each partition, by where each came first;
-//! and nothing was ever committed past what its reader was done with.
+//! some freeze entirely, including heartbeats, for longer than their session timeout. To make this
+//! possible each member has a thread and a runtime of its own. At the end every record has arrived:
+//! once if all stops were clean (`--clean`), otherwise once or more; in order in each partition, by
+//! first arrival; and no offset was ever committed beyond the records that its reader had
+//! completed.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example chain -- --strategy cooperative-sticky
-//! cargo run --release -p protocol-tests --example chain -- --strategy range --static --clean --seed 7 --seconds 120
+//! cargo run --release -p protocol-tests --example chain -- --strategy range --static --clean \
+//!     --seed 7 --seconds 120
 //! cargo run --release -p protocol-tests --example chain -- --strategy consumer
 //! ```
 
@@ -35,10 +37,10 @@ const PARTITIONS: i32 = 6;
 const SESSION: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_secs(20);
 
-/// The strategy that is none of ours: the coordinator assigns (KIP-848).
+/// The coordinator's assignor (KIP-848), used instead of one of Ottla's.
 const CONSUMER_PROTOCOL: &str = "consumer";
 
-/// What a member is to do next: go on, hang in its work, or stand still altogether.
+/// A member's next action: continue, hang in its work, or freeze altogether.
 const GO_ON: u8 = 0;
 const HANG: u8 = 1;
 const FREEZE: u8 = 2;
@@ -68,7 +70,7 @@ fn plan() -> Result<Plan, Failure> {
     };
     let mut args = protocol_tests::given_once(std::env::args().skip(1), &[])?;
     while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--version" => plan.version = value()?,
             "--records" => plan.records = value()?.parse()?,
@@ -87,7 +89,7 @@ fn plan() -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// Numbers that look random and are the same for the same seed (splitmix64).
+/// Pseudo-random numbers that are determined by the seed (splitmix64).
 struct Dice(u64);
 
 impl Dice {
@@ -111,16 +113,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// How far the records of each stage's partitions were passed on.
+/// The offsets up to which the records of each stage's partitions were passed on.
 type Finished = Arc<Mutex<Vec<Vec<i64>>>>;
 
 struct Member {
     stage: usize,
     stop: watch::Sender<bool>,
     freeze: Arc<AtomicU8>,
-    /// It hung or was frozen, and may come to its close without its partitions.
+    /// True if it hung or was frozen, and may no longer have its partitions when it closes.
     ghost: bool,
-    /// Its runtime is dropped with all that runs in it, as when a process dies.
+    /// Drops its runtime with all of its tasks, as when a process dies.
     crash: oneshot::Sender<()>,
     ended: oneshot::Receiver<Result<(), Failure>>,
     instance: Option<String>,
@@ -183,7 +185,7 @@ async fn run() -> Result<(), Failure> {
         chain.leave(0).await?;
     }
     chain.nothing_was_committed_too_early().await?;
-    println!("PASSED: {there} records came through three groups, in order, none lost, {doubled} more than once");
+    println!("PASSED: {there} records passed through three groups, in order, none lost, {doubled} more than once");
     Ok(())
 }
 
@@ -191,7 +193,7 @@ async fn write(bootstrap: String, topic: String, records: i64) -> Result<(), Fai
     let producer = Producer::builder(&bootstrap).build().await?;
     for n in 0..records {
         let record = Record::to(&topic).with_partition(i32::try_from(n % i64::from(PARTITIONS))?);
-        // Whether it arrived is looked at in the end, of all at once.
+        // Delivery is checked at the end, for all records at once.
         drop(producer.send(record.with_value((n / i64::from(PARTITIONS)).to_string())).await?);
     }
     producer.close(Duration::from_secs(120)).await?;
@@ -248,7 +250,7 @@ impl Chain {
                 }
             });
             runtime.shutdown_background();
-            // Nobody waits for one that crashed.
+            // If the member crashed, the result is not awaited.
             let _ = tell.send(ended);
         })?;
         self.members.push(Member { stage, stop, freeze, ghost: false, crash, ended, instance });
@@ -273,15 +275,15 @@ impl Chain {
             return if self.of(stage) < 4 { self.join(stage).await } else { Ok(()) };
         }
         let at = usize::try_from(self.dice.below(self.members.len() as u64))?;
-        // Somebody of each group stays.
+        // At least one member of each group stays.
         if self.of(self.members[at].stage) < 2 {
             return Ok(());
         }
         match what {
             2 | 3 => self.leave(at).await?,
             4 | 5 => {
-                // One that failed by itself has nobody to tell; that comes out as records that are
-                // missing.
+                // A member that failed by itself has dropped the receiver; the failure shows as
+                // missing records.
                 let _ = self.members.remove(at).crash.send(());
                 self.happened[2] += 1;
             }
@@ -310,15 +312,15 @@ impl Chain {
                 let done = finished[stage][usize::try_from(partition.partition)?];
                 let committed = committed.map_or(0, |committed| committed.offset);
                 if committed > done {
-                    return Err(format!("{partition}: {committed} was committed, but only {done} was done").into());
+                    return Err(format!("{partition}: {committed} was committed, but only {done} was completed").into());
                 }
             }
         }
         Ok(())
     }
 
-    /// Waits until everything came through, and reads it. How many there are, and how many came
-    /// more than once.
+    /// Waits until all records have passed through, and reads them. Returns the number of records,
+    /// and the number of repetitions.
     async fn verify(&self) -> Result<(i64, i64), Failure> {
         let last = self.topic(STAGES);
         let reader = Consumer::builder(&self.bootstrap).build().await?;
@@ -340,7 +342,7 @@ impl Chain {
                 }
                 if seen.last().map_or(0, |last| last + 1) != number {
                     return Err(
-                        format!("{last}[{}]: {number} comes behind {:?}", record.partition(), seen.last()).into()
+                        format!("{last}[{}]: {number} arrived after {:?}", record.partition(), seen.last()).into()
                     );
                 }
                 seen.insert(number);
@@ -352,25 +354,25 @@ impl Chain {
                 return Err(format!("records are missing by partition: {:?}", lacking.collect::<Vec<_>>()).into());
             }
         }
-        // What comes again comes soon after.
+        // Repetitions arrive soon after.
         for record in reader.poll(Duration::from_secs(10)).await?.iter() {
             doubled += i64::from(record.offset() >= 0);
         }
         reader.close(Duration::from_secs(5)).await?;
         if self.plan.clean && doubled > 0 {
-            return Err(format!("all stops were clean, and {doubled} records came more than once").into());
+            return Err(format!("all stops were clean, and {doubled} records arrived more than once").into());
         }
         Ok((there, doubled))
     }
 }
 
-/// What others have by now could not be committed.
+/// Returns true for the error of a commit for a partition that another member owns by now.
 fn is_not_its_own(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<ottla::Error>().is_some_and(|error| error.kind() == ErrorKind::NotAssigned)
 }
 
-/// A member: what it reads goes to the same partition of the next topic, and is done when it is
-/// acknowledged there.
+/// Runs a member: each record that it reads is sent to the same partition of the next topic, and is
+/// completed when it is acknowledged there.
 async fn pass_on(
     consumer: Consumer,
     producer: Producer,
@@ -388,7 +390,7 @@ async fn pass_on(
         };
         let records = match records {
             Ok(records) => records,
-            // A member that was frozen is told; it comes back all the same.
+            // A member that was frozen gets an error and continues all the same.
             Err(error) if !error.is_fatal() => continue,
             Err(error) => return Err(error.into()),
         };
@@ -411,7 +413,7 @@ async fn pass_on(
         }
         match freeze.swap(GO_ON, SeqCst) {
             HANG => sleep(POLL_INTERVAL + Duration::from_secs(10)).await,
-            // The thread is all that it has.
+            // The member has no other thread, so this freezes all of it.
             FREEZE => thread::sleep(SESSION + Duration::from_secs(5)),
             _ => {}
         }

@@ -1,11 +1,12 @@
-//! Nothing acknowledged is lost or doubled while a broker dies: on a real three-node Kafka, records
-//! are sent at a steady rate, a node that leads some of their partitions is killed with SIGKILL and
-//! started again, and what is in the log is compared with what was sent. A group of one reads along
-//! meanwhile and must skip nothing.
+//! Checks that no acknowledged record is lost or duplicated while a broker dies: on a real
+//! three-node Kafka, records are sent at a steady rate, a node that leads some of their partitions
+//! is killed with SIGKILL and started again, and the log is compared with the records that were
+//! sent. A group with one member reads meanwhile and must not skip a record.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example failover
-//! cargo run --release -p protocol-tests --example failover -- --records 200000 --rate 20000 --kill-at 3 --restart-at 8
+//! cargo run --release -p protocol-tests --example failover -- --records 200000 --rate 20000 \
+//!     --kill-at 3 --restart-at 8
 //! ```
 
 use std::{
@@ -40,7 +41,7 @@ fn plan() -> Result<Plan, Failure> {
     };
     let mut args = protocol_tests::given_once(std::env::args().skip(1), &[])?;
     while let Some(arg) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+        let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
         match arg.as_str() {
             "--version" => plan.version = value,
             "--records" => plan.records = value.parse()?,
@@ -48,7 +49,7 @@ fn plan() -> Result<Plan, Failure> {
             "--kill-at" => plan.kill_at = Duration::from_secs_f64(value.parse()?),
             "--restart-at" => plan.restart_at = Duration::from_secs_f64(value.parse()?),
             "-X" => {
-                let (name, value) = value.split_once('=').ok_or("-X wants property=value")?;
+                let (name, value) = value.split_once('=').ok_or("-X needs property=value")?;
                 plan.properties.push((name.to_owned(), value.to_owned()));
             }
             _ => {
@@ -91,15 +92,15 @@ async fn run() -> Result<(), Failure> {
     println!("{} records acknowledged in {:.1} s, the slowest after {:.1} s", plan.records, sent.0, sent.1);
 
     let (again, longest) = along.await??;
-    println!("a group read all of them meanwhile, {again} twice; nothing came for {longest:.1} s at the most");
+    println!("a group read all of them meanwhile, {again} twice; no record for {longest:.1} s at most");
 
     verify(&plan, &kafka, &topic).await?;
     println!("PASSED: each of {} records is in the log exactly once, in order per partition", plan.records);
     Ok(())
 }
 
-/// Sends everything at the planned rate and waits for every acknowledgement. Gives the seconds it
-/// took, and the longest that one record waited.
+/// Sends everything at the planned rate and waits for every acknowledgement. Returns the seconds it
+/// took, and the longest time until the acknowledgement of one record.
 async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, f64), Failure> {
     let started = Instant::now();
     let (sent, mut sends) = tokio::sync::mpsc::unbounded_channel();
@@ -119,7 +120,7 @@ async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, 
     });
     for n in 0..plan.records {
         let due = started + Duration::from_nanos(u64::from(n) * 1_000_000_000 / u64::from(plan.rate));
-        // The timer is coarse: a few records at a time go out at once.
+        // The timer is coarse: a few records at a time are sent at once.
         if due.saturating_duration_since(Instant::now()) > Duration::from_millis(2) {
             tokio::time::sleep_until(due.into()).await;
         }
@@ -136,9 +137,9 @@ async fn produce(plan: &Plan, producer: &Producer, topic: &str) -> Result<(f64, 
     }
 }
 
-/// Reads everything as a group's only member while the cluster is hurt. A record that comes again
-/// after the coordinator was lost is as it should be; one that is skipped is not. Gives how many
-/// came again, and the longest silence in seconds.
+/// Reads everything as a group's only member while the cluster is disturbed. A record may be
+/// repeated after the coordinator was lost, but none may be skipped. Returns the number of repeated
+/// records, and the longest time without a record in seconds.
 async fn read_along(bootstrap: String, topic: String, records: u32) -> Result<(u32, f64), Failure> {
     let builder = Consumer::builder(bootstrap).group(unique("along"));
     let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await?;
@@ -151,7 +152,7 @@ async fn read_along(bootstrap: String, topic: String, records: u32) -> Result<(u
             Ok(records) => records,
             Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => {
-                println!("the reader is told: {error}");
+                println!("the reader got an error: {error}");
                 continue;
             }
         };
@@ -168,7 +169,7 @@ async fn read_along(bootstrap: String, topic: String, records: u32) -> Result<(u
             }
         }
         if last.elapsed() > Duration::from_secs(120) {
-            return Err(format!("the reader stands still at {next:?}").into());
+            return Err(format!("the reader makes no progress at {next:?}").into());
         }
     }
     consumer.close(Duration::from_secs(10)).await?;
@@ -181,7 +182,7 @@ async fn hurt(plan: &Plan, kafka: &Kafka, topic: &str) -> Result<(), Failure> {
     tokio::time::sleep_until(started + plan.kill_at).await;
     let view = kafka.view(0, &[topic]).await?;
     let leaders: Vec<i32> = view.topics.iter().flat_map(|t| &t.partitions).map(|p| p.leader).collect();
-    // Not the first node, so that one bootstrap address stays what it was for whoever watches.
+    // Never the first node, so that one bootstrap address stays valid.
     let victim = leaders.iter().copied().find(|leader| *leader > 0).ok_or("no partition has a leader to kill")?;
     let led = leaders.iter().filter(|leader| **leader == victim).count();
     let node = kafka.node(victim.try_into()?);
@@ -193,7 +194,7 @@ async fn hurt(plan: &Plan, kafka: &Kafka, topic: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads every partition from its start to its end and compares it with what was sent.
+/// Reads every partition from its start to its end and compares it with the records that were sent.
 async fn verify(plan: &Plan, kafka: &Kafka, topic: &str) -> Result<(), Failure> {
     let consumer = Consumer::builder(kafka.bootstrap()).build().await?;
     let partitions: Vec<TopicPartition> =

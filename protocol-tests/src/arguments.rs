@@ -1,9 +1,9 @@
-//! The arguments of the programs beside the tests.
+//! Arguments of the programs beside the tests.
 
 use std::collections::BTreeSet;
 
-/// The arguments, where each option but those that are `repeatable` is given once: the last of
-/// several would win unseen.
+/// Collects the arguments and requires that each option, except the `repeatable` ones, is given
+/// once: otherwise the last of several would silently win.
 ///
 /// # Errors
 /// Names the option that is given twice.
@@ -15,7 +15,7 @@ pub fn given_once(
     let mut given = BTreeSet::new();
     for option in arguments.iter().filter(|word| word.starts_with("--") && !repeatable.contains(&word.as_str())) {
         if !given.insert(option) {
-            return Err(format!("{option} is given twice, and only one value can count"));
+            return Err(format!("{option} is given twice, but can have only one value"));
         }
     }
     Ok(arguments.into_iter())

@@ -1,4 +1,4 @@
-//! What cluster to start.
+//! Configuration of the cluster to start.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::kafka::{Kafka, MAX_NODES, QUICK_JVM, Seats};
 use crate::node::{Node, write_properties};
 use crate::places::{self, Scratch};
 
-/// The version that is started when neither the test nor `OTTLA_KAFKA_VERSION` names one.
+/// The version that is started if neither the test nor `OTTLA_KAFKA_VERSION` names one.
 pub const DEFAULT_VERSION: &str = "4.4.0";
 
-/// The environment variable that names the version for every test that names none.
+/// The environment variable that names the version for every test that does not.
 const VERSION_VARIABLE: &str = "OTTLA_KAFKA_VERSION";
 
 /// Returns the version that [`Kafka::builder`] starts: that of `OTTLA_KAFKA_VERSION`, otherwise
@@ -28,13 +28,14 @@ pub fn default_version() -> String {
 
 const CLIENT: &str = "CLIENT";
 const CONTROLLER: &str = "CONTROLLER";
-/// Kafka's own ids are 22 characters of base64; any will do for a cluster that nobody else sees.
+/// Kafka's own ids are 22 characters of base64; any id will do for a cluster that only its test
+/// uses.
 const CLUSTER_ID: &str = "b3R0bGEtZml4dHVyZS0wMQ";
-/// Generous, because a machine that runs tests in parallel gives a JVM little: an idle one needs
-/// four seconds.
+/// Generous, because a machine that runs tests in parallel gives a JVM little time: on an idle
+/// machine, a start takes four seconds.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Says what cluster to start. Made by [`Kafka::builder`].
+/// Configures a cluster. Made by [`Kafka::builder`].
 #[derive(Clone, Debug)]
 pub struct Builder {
     version: String,
@@ -69,7 +70,7 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The version of Apache Kafka; default [`default_version`]. 2.8 is the oldest that can be
+    /// Sets the version of Apache Kafka; default [`default_version`]. 2.8 is the oldest that can be
     /// started (always as KRaft).
     #[must_use]
     pub fn version(mut self, version: &str) -> Self {
@@ -77,8 +78,8 @@ impl Builder {
         self
     }
 
-    /// The cluster's id, 16 bytes in base64 (22 characters); default one that every cluster of this
-    /// fixture has.
+    /// Sets the cluster's id, 16 bytes in base64 (22 characters); by default all clusters of this
+    /// fixture have the same id.
     #[must_use]
     pub fn cluster_id(mut self, id: &str) -> Self {
         id.clone_into(&mut self.cluster_id);
@@ -93,22 +94,22 @@ impl Builder {
         self
     }
 
-    /// How many nodes, each broker and controller in one; 1 to 5, default 1.
+    /// Sets the number of nodes, each broker and controller in one; 1 to 5, default 1.
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
         self
     }
 
-    /// A broker setting for every node, over what the fixture would have set. `{id}` in the value
-    /// becomes the node's id.
+    /// Sets a broker setting of every node; it overrides the fixture's own value. `{id}` in the
+    /// value becomes the node's id.
     #[must_use]
     pub fn config(mut self, key: &str, value: &str) -> Self {
         self.configs.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    /// One more listener on each node, beside the plain one: a name, and `PLAINTEXT`, `SSL`,
+    /// Adds a listener to each node, beside the plain one: a name, and `PLAINTEXT`, `SSL`,
     /// `SASL_PLAINTEXT` or `SASL_SSL`. Its settings are given with [`config`](Self::config), its
     /// address with [`Node::listener`].
     #[must_use]
@@ -117,42 +118,42 @@ impl Builder {
         self
     }
 
-    /// A further argument for Kafka's `StorageTool format`, such as `--add-scram` and its value.
+    /// Adds an argument for Kafka's `StorageTool format`, such as `--add-scram` and its value.
     #[must_use]
     pub fn format_arg(mut self, arg: &str) -> Self {
         self.format_args.push(arg.to_owned());
         self
     }
 
-    /// Whether SCRAM credentials can be given to `StorageTool` (KIP-900).
+    /// Returns true if SCRAM credentials can be given to `StorageTool` (KIP-900).
     pub(crate) fn has_scram(&self) -> bool {
         Version::parse(&self.version).is_ok_and(|version| version.number >= (3, 5, 0))
     }
 
-    /// Arguments for the JVM in place of those that make it start quickly and small; the heap is
-    /// set by [`heap_mb`](Self::heap_mb).
+    /// Sets arguments for the JVM, replacing those that make it start quickly and stay small; the
+    /// heap is set by [`heap_mb`](Self::heap_mb).
     #[must_use]
     pub fn jvm_args(mut self, args: &[&str]) -> Self {
         self.jvm_args = Some(args.iter().map(|arg| (*arg).to_owned()).collect());
         self
     }
 
-    /// Each node's heap in MiB; default 512 for one node, 400 for several.
+    /// Sets each node's heap in MiB; default 512 for one node, 400 for several.
     #[must_use]
     pub fn heap_mb(mut self, mb: u32) -> Self {
         self.heap_mb = Some(mb);
         self
     }
 
-    /// How long the cluster may take until it is ready, fetching jars not counted; default 180 s.
+    /// Sets the time within which the cluster has to be ready, without the time for fetching jars;
+    /// default 180 s.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
     }
 
-    /// Whether the version and address are written to standard error when it is ready; default
-    /// true.
+    /// Writes the version and address to standard error when the cluster is ready; default true.
     #[must_use]
     pub fn announce(mut self, announce: bool) -> Self {
         self.announce = announce;
@@ -162,19 +163,20 @@ impl Builder {
     /// Starts the cluster and waits until every node knows all the others.
     ///
     /// # Errors
-    /// `Unavailable` when this machine has no Java or Maven or cannot fetch; `Unfit` for a version
-    /// or number of nodes that cannot be; `Ended` or `TimedOut` when it did not come up, with the
-    /// end of its log.
+    /// `Unavailable` when this machine has no Java or Maven or cannot fetch; `Unfit` for an
+    /// impossible version or number of nodes; `Ended` or `TimedOut`, with the end of its log, when
+    /// the cluster did not come up.
     ///
     /// # Cancel safety
-    /// Dropped early, what was started is killed and its files removed.
+    /// When the future is dropped early, the processes that were started are killed and their files
+    /// removed.
     pub async fn start(self) -> Result<Kafka, Error> {
-        // Several clusters at once would not fit into memory; whoever comes late waits.
+        // Several clusters at once would not fit into memory, so later ones wait.
         let seats = Seats::take(self.nodes, self.start_timeout.saturating_mul(4)).await?;
         self.start_seated(Some(seats)).await
     }
 
-    /// Starts it, whoever else is there.
+    /// Starts the cluster without waiting for other clusters.
     pub(crate) async fn start_seated(self, seats: Option<Seats>) -> Result<Kafka, Error> {
         if !(1..=MAX_NODES).contains(&self.nodes) {
             return Err(Error::Unfit(format!("{} nodes: 1 to {MAX_NODES} can be started", self.nodes)));
@@ -228,7 +230,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Decides ports and writes each node's directory and properties.
+    /// Chooses ports and writes each node's directory and properties.
     fn lay_out(&self, jars: &Jars, scratch: &Scratch) -> Result<Vec<Node>, Error> {
         let names: Vec<&str> =
             [CLIENT].into_iter().chain(self.listeners.iter().map(|(name, _)| name.as_str())).collect();
@@ -274,7 +276,7 @@ impl Builder {
         let advertised = advertised.join(",");
         let protocols: String = self.listeners.iter().map(|(name, protocol)| format!(",{name}:{protocol}")).collect();
         let copies = self.nodes.min(3).to_string();
-        // With three copies, two must have a write that offsets and transactions stand on.
+        // With three replicas, writes that offsets and transactions depend on must be on two.
         let copies_needed = if self.nodes >= 3 { "2" } else { "1" };
         let own = [
             ("process.roles", "broker,controller".to_owned()),
@@ -288,7 +290,7 @@ impl Builder {
             ("log.dirs", node.data().display().to_string()),
             ("default.replication.factor", copies.clone()),
             ("offsets.topic.replication.factor", copies.clone()),
-            // The default of 50 partitions costs seconds on a busy machine and proves nothing more.
+            // The default of 50 partitions costs seconds on a busy machine and tests nothing more.
             ("offsets.topic.num.partitions", "5".to_owned()),
             ("transaction.state.log.replication.factor", copies.clone()),
             ("transaction.state.log.min.isr", copies_needed.to_owned()),
@@ -297,7 +299,7 @@ impl Builder {
             ("share.coordinator.state.topic.min.isr", copies_needed.to_owned()),
             ("share.coordinator.state.topic.num.partitions", "5".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
-            // The cleaner's buffer of 128 MiB would be a third of the heap.
+            // The cleaner's default buffer of 128 MiB would be a third of the heap.
             ("log.cleaner.dedupe.buffer.size", "4194304".to_owned()),
         ];
         let mut all: Vec<(String, String)> = own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();

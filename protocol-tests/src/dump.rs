@@ -1,5 +1,5 @@
-//! What stands in a partition's log, batch by batch, as Kafka's `DumpLogSegments` reads it: it
-//! checks each checksum and opens each batch with Java's codecs.
+//! Batches of a partition's log, read by Kafka's `DumpLogSegments`, which checks each checksum and
+//! decompresses each batch with Java's codecs.
 
 use crate::error::Error;
 use crate::node::Node;
@@ -10,46 +10,46 @@ use crate::tools::Tools;
 pub struct DumpedBatch {
     /// The offset of its first record.
     pub base_offset: i64,
-    /// How many records its header claims.
+    /// The number of records in its header.
     pub count: i64,
-    /// The producer; −1 for one without idempotence.
+    /// The producer's id; −1 without idempotence.
     pub producer_id: i64,
-    /// The number of its first record; −1 without idempotence.
+    /// The sequence number of its first record; −1 without idempotence.
     pub base_sequence: i64,
     /// The codec: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub codec: String,
-    /// Whether its timestamps are the broker's (`LogAppendTime`).
+    /// True if its timestamps are the broker's (`LogAppendTime`).
     pub append_time: bool,
-    /// Whether its checksum is right.
+    /// True if its checksum is right.
     pub is_valid: bool,
     /// Its records.
     pub records: Vec<DumpedRecord>,
 }
 
-/// One record of a [`DumpedBatch`]. Keys and values are printed as text, so their sizes stand for
-/// them.
+/// One record of a [`DumpedBatch`]. Keys and values are printed as text, so only their sizes are
+/// reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DumpedRecord {
     /// Its offset.
     pub offset: i64,
     /// Milliseconds since 1970.
     pub timestamp: i64,
-    /// Bytes of the key; −1 for null.
+    /// Size of the key in bytes; −1 for null.
     pub key_size: i64,
-    /// Bytes of the value; −1 for null.
+    /// Size of the value in bytes; −1 for null.
     pub value_size: i64,
-    /// The names of its headers, with commas between them.
+    /// The names of its headers, separated by commas.
     pub header_names: String,
 }
 
-/// Reads the first segment of some partitions' logs on a node, in one process. Gives the batches of
-/// each.
+/// Reads the first segment of some partitions' logs on a node, in one process. Returns the batches
+/// of each.
 ///
 /// # Errors
-/// `Garbled`; otherwise as [`Tools::run`].
+/// `Garbled`; otherwise those of [`Tools::run`].
 ///
 /// # Cancel safety
-/// Dropped early, the process is killed.
+/// When the future is dropped early, the process is killed.
 pub async fn dump(tools: &Tools, node: &Node, partitions: &[(&str, i32)]) -> Result<Vec<Vec<DumpedBatch>>, Error> {
     let file = |(topic, partition): &(&str, i32)| {
         let log = node.data().join(format!("{topic}-{partition}")).join("00000000000000000000.log");
@@ -62,7 +62,7 @@ pub async fn dump(tools: &Tools, node: &Node, partitions: &[(&str, i32)]) -> Res
     let mut logs: Vec<Vec<DumpedBatch>> = Vec::new();
     for line in text.lines() {
         let garbled = || Error::Garbled { what: "DumpLogSegments".into(), answer: line.chars().take(500).collect() };
-        // Anything else is the rest of a value with line ends in it.
+        // Any other line is the rest of a value that contains line ends.
         if line.starts_with("Dumping ") {
             logs.push(Vec::new());
         } else if line.starts_with("baseOffset: ") {
@@ -78,7 +78,7 @@ pub async fn dump(tools: &Tools, node: &Node, partitions: &[(&str, i32)]) -> Res
     Err(Error::Garbled { what: "DumpLogSegments".into(), answer: String::from_utf8_lossy(&output.stderr).into_owned() })
 }
 
-/// The word behind `name: `.
+/// Returns the word after `name: `.
 fn fact<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = line.split_once(&format!("{name}: "))?;
     rest.split(' ').next()

@@ -1,4 +1,4 @@
-//! What can go wrong with a Kafka started for a test.
+//! Errors of a Kafka started for a test.
 
 use std::fmt;
 use std::io;
@@ -6,74 +6,74 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why a real Kafka, or a program that speaks to it, did not do what was asked.
+/// An error of a real Kafka, or of a program that speaks to it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// This machine cannot run Kafka: a program is missing or the jars cannot be fetched.
-    /// Tests are left out then, or fail when the environment says `CI=true`.
+    /// This machine cannot run Kafka: a program is missing or the jars cannot be fetched. Tests are
+    /// then skipped, or fail if `CI=true` is set in the environment.
     Unavailable(String),
-    /// The request makes no sense here: a version without KRaft, text that a console tool cannot
+    /// The arguments are impossible: a version without KRaft, or text that a console tool cannot
     /// carry.
     Unfit(String),
-    /// A process ended that should have gone on, or ended with a failure.
+    /// A process ended that should have continued, or ended with a failure.
     Ended {
-        /// Which process.
+        /// The process.
         what: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The end of what it wrote.
+        /// The end of its output.
         log: String,
     },
-    /// Nothing came within the time allowed.
+    /// An operation did not complete within its timeout.
     TimedOut {
-        /// What was waited for.
+        /// The operation.
         what: String,
-        /// How long.
+        /// The timeout.
         after: Duration,
-        /// The end of what the process in question wrote; empty when none is in question.
+        /// The end of the output of the process concerned; empty if there is none.
         log: String,
     },
     /// A broker refused, with Kafka's error code.
     Refused {
-        /// What was asked.
+        /// The request.
         what: String,
         /// Kafka's error code.
         code: i16,
-        /// The broker's own words, where it gave any.
+        /// The broker's message, if it gave one.
         message: String,
     },
-    /// Kafka's own code refused what it was given.
+    /// Kafka's own code refused its input.
     Rejected {
-        /// What it was asked.
+        /// The operation.
         what: String,
-        /// Its exception.
+        /// Kafka's exception.
         why: String,
     },
-    /// A program answered with something that cannot be read.
+    /// A program's output cannot be parsed.
     Garbled {
-        /// Whose answer.
+        /// The program.
         what: String,
-        /// The answer, or the part of it that could not be read.
+        /// The output, or the part that cannot be parsed.
         answer: String,
     },
     /// The operating system refused.
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// Its reason.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Names what was being done when the operating system refused.
+    /// Adds the operation to an error of the operating system.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
 
-    /// True when the machine lacks something, so that nothing was proved and nothing failed.
+    /// Returns true if the machine lacks something, so that nothing was tested and nothing failed.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
@@ -94,7 +94,7 @@ impl fmt::Display for Error {
             Self::Refused { what, code, message } => write!(f, "{what}: error {code} {message}"),
             Self::Rejected { what, why } => write!(f, "Kafka rejects {what}: {why}"),
             Self::Garbled { what, answer } => {
-                write!(f, "{what} gave an answer that cannot be read: {answer}")
+                write!(f, "{what} gave output that cannot be parsed: {answer}")
             }
             Self::Io { what, source } => write!(f, "{what}: {source}"),
         }
@@ -110,7 +110,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// The last lines of a log, for an error that somebody must understand without the files.
+/// Returns the last lines of a log, for an error that has to be understood without the files.
 pub(crate) fn tail(paths: &[PathBuf]) -> String {
     const LINES: usize = 40;
     let mut text = String::new();

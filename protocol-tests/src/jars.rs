@@ -18,12 +18,12 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     text: String,
-    /// Compared, so that `3.10` is above `3.9`.
+    /// Used for comparison, so that `3.10` is above `3.9`.
     pub(crate) number: (u32, u32, u32),
 }
 
 impl Version {
-    /// Reads `4.3.1`.
+    /// Parses a version such as `4.3.1`.
     ///
     /// # Errors
     /// `Unfit` for anything but three numbers, or for a version before 2.8, the first with KRaft.
@@ -40,7 +40,7 @@ impl Version {
         }
     }
 
-    /// As it is written.
+    /// Returns the version as it was given.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -54,14 +54,15 @@ pub struct Jars {
 }
 
 impl Jars {
-    /// Gives the jars, fetching them if this is the first time. Other processes that want the same
-    /// wait.
+    /// Returns the jars, fetching them if this is the first time. Other processes that need the
+    /// same jars wait.
     ///
     /// # Errors
-    /// `Unavailable` when `java` or `mvn` is not there or Maven cannot fetch.
+    /// `Unavailable` when `java` or `mvn` is missing or Maven cannot fetch.
     ///
     /// # Cancel safety
-    /// A fetch that was dropped half-way leaves nothing that the next would mistake for the whole.
+    /// A fetch that is dropped half-way leaves nothing that the next fetch would mistake for a
+    /// complete one.
     pub async fn get(version: Version) -> Result<Self, Error> {
         need("java")?;
         let root = places::root();
@@ -99,7 +100,7 @@ impl Jars {
         Ok(jars)
     }
 
-    /// Jars that are in this directory.
+    /// Returns the jars in this directory.
     pub(crate) fn at(version: Version, dir: PathBuf) -> Self {
         Self { version, dir }
     }
@@ -143,23 +144,23 @@ impl Jars {
         fs::remove_dir_all(&part).map_err(Error::io(format!("removing {}", part.display())))
     }
 
-    /// The version.
+    /// Returns the version.
     pub fn version(&self) -> &Version {
         &self.version
     }
 
-    /// What to give to `java -cp`.
+    /// Returns the argument of `java -cp`.
     pub fn class_path(&self) -> String {
         format!("{}/*", self.dir.display())
     }
 
-    /// The first of these classes that this version has: Kafka's tools moved from one package to
-    /// another over time.
+    /// Returns the first of these classes that this version has: Kafka's tools moved from one
+    /// package to another over time.
     ///
     /// # Errors
     /// `Unfit` when there is none.
     pub fn first_class<'a>(&self, candidates: &[&'a str]) -> Result<&'a str, Error> {
-        // A jar's directory of names is not compressed, so a look at the bytes is enough.
+        // A jar's directory of names is not compressed, so searching the bytes is enough.
         let mut found = HashSet::new();
         let listing = fs::read_dir(&self.dir).map_err(Error::io(format!("listing {}", self.dir.display())))?;
         for entry in listing {
@@ -182,7 +183,7 @@ impl Jars {
     }
 }
 
-/// Whether a program is on PATH.
+/// Returns true if a program is on PATH.
 pub(crate) fn on_path(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
@@ -194,9 +195,8 @@ pub(crate) fn need(program: &str) -> Result<(), Error> {
     Err(Error::Unavailable(format!("`{program}` is not on PATH")))
 }
 
-/// Kafka and its tools, with a logger that writes to standard error in place of whichever the
-/// version would bring, and without Connect, for which the tools have a command that is not used
-/// here.
+/// Returns a POM with Kafka and its tools, with a logger that writes to standard error instead of
+/// the version's own, and without Connect, which only an unused tool needs.
 fn pom(version: &str) -> String {
     const UNWANTED: [(&str, &str); 9] = [
         ("org.slf4j", "slf4j-reload4j"),

@@ -15,11 +15,12 @@ use crate::places::Scratch;
 use crate::tools::Tools;
 use crate::wire::{self, ClusterView, TopicView};
 
-/// Makes a JVM start quickly and stay small: no second compiler, no threads for the collector.
+/// JVM options for a quick start and little memory: no second compiler, no threads for the
+/// collector.
 pub(crate) const QUICK_JVM: [&str; 4] =
     ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData"];
 
-/// The largest cluster that a machine for tests should be asked for.
+/// Maximum size of a cluster, chosen for the memory of test machines.
 pub(crate) const MAX_NODES: usize = 5;
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,25 +37,25 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// One node of Kafka [`default_version`](crate::default_version), unless told otherwise.
+    /// Starts with one node of Kafka [`default_version`](crate::default_version).
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// What goes into `bootstrap.servers`: every node's plain listener.
+    /// Returns `bootstrap.servers`: every node's plain listener.
     pub fn bootstrap(&self) -> String {
         join(self.nodes.iter().map(Node::address))
     }
 
-    /// The same for a listener that the builder added.
+    /// Returns `bootstrap.servers` for a listener that the builder added.
     pub fn bootstrap_of(&self, listener: &str) -> Option<String> {
         self.nodes.iter().map(|node| node.listener(listener)).collect::<Option<Vec<_>>>().map(join)
     }
 
-    /// The node with this broker id: 0, 1, and so on.
+    /// Returns the node with this broker id: 0, 1, and so on.
     ///
     /// # Panics
-    /// When there is no such node, which is a mistake of the test.
+    /// If there is no such node, which is a mistake of the test.
     pub fn node(&self, id: usize) -> &Node {
         match self.nodes.get(id) {
             Some(node) => node,
@@ -62,30 +63,30 @@ impl Kafka {
         }
     }
 
-    /// All nodes.
+    /// Returns all nodes.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// What version it is.
+    /// Returns the version.
     pub fn version(&self) -> &Version {
         self.jars.version()
     }
 
-    /// Kafka's own clients and tools, of the same version, for this cluster.
+    /// Returns Kafka's own clients and tools, of the same version, for this cluster.
     pub fn tools(&self) -> Tools {
         Tools::new(self.jars.clone(), self.bootstrap())
     }
 
-    /// Waits until every node that is up knows every other such node as alive, and knows of no
-    /// more. A frozen node counts as up and does not answer, so nothing is ready until it is thawed
-    /// or killed.
+    /// Waits until every node that is up knows every other such node as alive, and no others. A
+    /// frozen node counts as up and does not answer, so the cluster is not ready until that node is
+    /// thawed or killed.
     ///
     /// # Errors
     /// `Ended` when a node ended meanwhile; `TimedOut`.
     ///
     /// # Cancel safety
-    /// May be dropped; nothing changes.
+    /// Safe: nothing changes.
     pub async fn ready(&self) -> Result<(), Error> {
         self.ready_within(self.start_timeout).await
     }
@@ -105,7 +106,7 @@ impl Kafka {
                 let Some(node) = self.nodes.iter().find(|node| node.id == *id) else {
                     continue;
                 };
-                // An error here means "not yet"; the log in the final error says why.
+                // An error here means "not yet"; the log in the final error shows the cause.
                 if let Ok(mut view) = wire::metadata(node.address(), &[]).await {
                     view.brokers.sort_unstable();
                     agree += usize::from(view.brokers == up);
@@ -126,25 +127,26 @@ impl Kafka {
         Error::TimedOut { what: format!("Kafka {}", self.version().as_str()), after, log: tail(&logs) }
     }
 
-    /// What one node knows about the cluster and these topics (an empty list: none).
+    /// Returns the state of the cluster and of these topics as one node knows it (an empty list: no
+    /// topics).
     ///
     /// # Errors
     /// `Io` or `TimedOut` (5 s) when it does not answer.
     ///
     /// # Cancel safety
-    /// May be dropped; nothing changes.
+    /// Safe: nothing changes.
     pub async fn view(&self, node: usize, topics: &[&str]) -> Result<ClusterView, Error> {
         wire::metadata(self.node(node).address(), topics).await
     }
 
-    /// The node that is the active controller, as the first node that is up and answers knows it.
+    /// Returns the id of the active controller, according to the first node that is up and answers.
     ///
     /// # Errors
-    /// `Refused` by a Kafka before 3.3, which does not pass the question on; `Io` or `TimedOut` (5
+    /// `Refused` by a Kafka before 3.3, which does not forward the request; `Io` or `TimedOut` (5
     /// s) when no node answers.
     ///
     /// # Cancel safety
-    /// May be dropped; nothing changes.
+    /// Safe: nothing changes.
     pub async fn controller(&self) -> Result<i32, Error> {
         let mut answer = wire::controller(self.node(0).address()).await;
         for node in self.nodes.iter().skip(1).filter(|node| node.is_up()) {
@@ -156,14 +158,14 @@ impl Kafka {
         answer
     }
 
-    /// Creates a topic and waits until every node that is up knows who leads each of its
-    /// partitions. Takes milliseconds, where the command line tool needs a JVM.
+    /// Creates a topic and waits until every node that is up knows the leader of each of its
+    /// partitions. It takes milliseconds, because unlike the command line tool it needs no JVM.
     ///
     /// # Errors
     /// `Refused` with the broker's code; `Io` when no node answers; `TimedOut` after 30 s.
     ///
     /// # Cancel safety
-    /// Dropped early, the topic may have been created.
+    /// When the future is dropped early, the topic may have been created.
     pub async fn create_topic(
         &self,
         name: &str,
@@ -186,23 +188,23 @@ impl Kafka {
     /// Sets properties of a group, such as `consumer.session.timeout.ms` (Kafka 4.0 and newer).
     ///
     /// # Errors
-    /// `Refused` when the broker will not, `Io` or `TimedOut` when it does not answer.
+    /// `Refused` with the broker's code, `Io` or `TimedOut` when it does not answer.
     ///
     /// # Cancel safety
-    /// Dropped early, they may be set all the same.
+    /// When the future is dropped early, the properties may have been set.
     pub async fn configure_group(&self, group: &str, configs: &[(&str, &str)]) -> Result<(), Error> {
         let up = self.nodes.iter().find(|node| node.is_up()).unwrap_or(self.node(0));
         wire::configure_group(up.address(), group, configs).await
     }
 
-    /// Waits until every node that is up sees the topic as `wanted` says, and gives what the last
-    /// of them sees.
+    /// Waits until the topic satisfies `wanted` on every node that is up, and returns the view of
+    /// the last of them.
     ///
     /// # Errors
-    /// `TimedOut`, with what the nodes saw last.
+    /// `TimedOut`, with the nodes' last views.
     ///
     /// # Cancel safety
-    /// May be dropped; nothing changes.
+    /// Safe: nothing changes.
     pub async fn until_topic(
         &self,
         name: &str,
@@ -227,14 +229,14 @@ impl Kafka {
                 return Ok(topic);
             }
             if Instant::now() >= deadline {
-                let what = format!("topic {name} being as wanted");
+                let what = format!("waiting for topic {name}");
                 return Err(Error::TimedOut { what, after: within, log: seen.join("\n") });
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Leaves the cluster's logs and data where they are when it is dropped.
+    /// Keeps the cluster's logs and data when it is dropped.
     pub fn keep_files(&mut self) {
         self.scratch.keep();
     }
@@ -249,21 +251,21 @@ fn join(addresses: impl IntoIterator<Item = SocketAddr>) -> String {
     text
 }
 
-/// Room in memory for some nodes, given back with the cluster.
+/// Memory reserved for some nodes, returned when the cluster is dropped.
 #[derive(Debug)]
 pub(crate) struct Seats(#[allow(dead_code, reason = "held for its drop")] SemaphorePermit<'static>);
 
 impl Seats {
     /// # Cancel safety
-    /// May be dropped; nothing is taken.
+    /// Safe: nothing is reserved.
     pub(crate) async fn take(nodes: usize, within: Duration) -> Result<Self, Error> {
         static FREE: Semaphore = Semaphore::const_new(3);
-        // More than there are would wait for ever; such a cluster runs alone.
+        // More permits than exist would never be granted; such a cluster runs alone.
         let wanted = u32::try_from(nodes.clamp(1, 3)).unwrap_or(3);
         match timeout(within, FREE.acquire_many(wanted)).await {
             Ok(Ok(permit)) => Ok(Self(permit)),
             _ => Err(Error::TimedOut {
-                what: format!("room for {nodes} nodes beside the clusters that run"),
+                what: format!("waiting for memory for {nodes} nodes beside the running clusters"),
                 after: within,
                 log: String::new(),
             }),

@@ -1,4 +1,4 @@
-//! librdkafka, through `kcat`, where that is installed.
+//! librdkafka, through `kcat`, if that is installed.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -21,29 +21,29 @@ pub struct Kcat {
 }
 
 impl Kcat {
-    /// Finds it.
+    /// Finds `kcat` on PATH.
     ///
     /// # Errors
-    /// `Unavailable` when it is not on PATH: its Debian package is called kcat.
+    /// `Unavailable` when it is missing: its Debian package is called kcat.
     pub fn find(bootstrap: impl Into<String>) -> Result<Self, Error> {
         need("kcat")?;
         Ok(Self { bootstrap: bootstrap.into(), timeout: TIMEOUT })
     }
 
-    /// How long one call may take; default 60 s.
+    /// Sets the timeout of one call; default 60 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Runs it with these arguments and this standard input, and gives its standard output.
+    /// Runs `kcat` with these arguments and this standard input, and returns its standard output.
     ///
     /// # Errors
-    /// `Ended` when it fails, with what it wrote; `TimedOut` when it had to be killed.
+    /// `Ended` when it fails, with its output; `TimedOut` when it had to be killed.
     ///
     /// # Cancel safety
-    /// Dropped early, the process is killed.
+    /// When the future is dropped early, the process is killed.
     pub async fn run(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Error> {
         let scratch = Scratch::new("kcat")?;
         let [stdin, stdout, stderr] = ["in", "out", "err"].map(|name| scratch.path().join(name));
@@ -65,14 +65,15 @@ impl Kcat {
         }
     }
 
-    /// Produces one message per call of librdkafka's, with these settings, such as
+    /// Produces each message with a call to librdkafka of its own, with these settings, such as
     /// `("compression.codec", "zstd")`.
     ///
-    /// All messages have the headers of the first, since kcat takes them on its command line.
+    /// All messages have the headers of the first, because kcat takes them on its command line.
     ///
     /// # Errors
-    /// `Unfit` for keys or values with the separators `\x1e` and `\x1f` in them, for a null beside
-    /// an empty one, and for differing headers; otherwise as [`run`](Self::run).
+    /// `Unfit` for keys or values with the separators `\x1e` and `\x1f` in them, for a null
+    /// together with an empty one, and for differing headers; otherwise those of
+    /// [`run`](Self::run).
     pub async fn produce(&self, topic: &str, messages: &[Message], configs: &[(&str, &str)]) -> Result<(), Error> {
         let Some(first) = messages.first() else {
             return Ok(());
@@ -86,7 +87,7 @@ impl Kcat {
                     "kcat takes one set of headers, and no \\x1e or \\x1f in keys and values".into(),
                 ));
             }
-            // With -Z it takes what is empty for null.
+            // With -Z it treats an empty key or value as null.
             if key.is_some_and(<[u8]>::is_empty) || value.is_some_and(<[u8]>::is_empty) {
                 return Err(Error::Unfit("kcat cannot tell an empty key or value from null".into()));
             }
@@ -113,13 +114,13 @@ impl Kcat {
     }
 
     /// Consumes a topic from its start to its end, as it is now, with these settings. kcat
-    /// separates headers by commas and ends them with the line, so that these bytes may not be in
-    /// them; and it prints a header's value up to its first zero.
+    /// separates headers by commas and ends them with the line, so these bytes must not be in them,
+    /// and it prints a header's value up to its first zero.
     ///
     /// # Errors
-    /// `Garbled`; otherwise as [`run`](Self::run).
+    /// `Garbled`; otherwise those of [`run`](Self::run).
     pub async fn consume(&self, topic: &str, configs: &[(&str, &str)]) -> Result<Vec<Consumed>, Error> {
-        // Lengths before the bytes, so that any bytes can be read back.
+        // Lengths precede the bytes, so that any bytes can be parsed.
         let format = "%p %o %T %K %S %h\n%k%s\n";
         let mut args: Vec<String> =
             ["-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", format].map(str::to_owned).to_vec();
@@ -143,7 +144,7 @@ fn push_configs(args: &mut Vec<String>, configs: &[(&str, &str)]) {
     }
 }
 
-/// Reads one record in the format that `consume` asks for.
+/// Parses one record in the format that `consume` asks for.
 fn consumed(rest: &mut &[u8]) -> Option<Consumed> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let (head, body) = rest.split_at_checked(end)?;
@@ -172,7 +173,7 @@ fn consumed(rest: &mut &[u8]) -> Option<Consumed> {
     })
 }
 
-/// `name=value`, or `name=NULL`, which is taken for a null.
+/// Parses `name=value`, or `name=NULL`, which is taken for a null.
 fn header(header: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
     let equals = header.iter().position(|byte| *byte == b'=');
     let (name, value) = header.split_at(equals.unwrap_or(header.len()));

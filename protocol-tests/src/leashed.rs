@@ -1,13 +1,14 @@
 //! A process that cannot outlive this one.
 //!
-//! Drop runs when a test panics, but nothing of ours runs when the test process itself is killed,
-//! and a JVM left over from that would hold its half gigabyte for ever. So each process is started
-//! by a small `sh` that first leaves a watcher behind, reading from a pipe whose other end only we
-//! hold, and then becomes the program (`exec`, so our child's pid is the program's). When we end,
-//! in whatever way, the kernel closes the pipe and the watcher kills the program.
+//! Drop runs when a test panics, but not when the test process itself is killed, and a JVM left
+//! over from that would occupy its half gigabyte for ever. So each process is started by a small
+//! `sh` that first leaves a watcher behind, which reads from a pipe, and then becomes the program
+//! (`exec`, so the child's pid is the program's). The other end of the pipe belongs to this process
+//! alone: when this process ends, in whatever way, the kernel closes the pipe and the watcher kills
+//! the program.
 //!
-//! The process is in a group of its own, so that Ctrl-C in a terminal reaches us alone and we
-//! decide how it ends.
+//! The process is in a group of its own, so that Ctrl-C in a terminal reaches only this process,
+//! which decides how the program ends.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,9 +20,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The watcher reads a line when we say that all is over, and end of file when we are gone. `$1` is
-/// a directory to wipe in the latter case (or empty), `$2` the file that becomes the program's
-/// standard input.
+/// The watcher reads a line when this process is done with the program, and end of file when this
+/// process is gone. `$1` is a directory to remove in the latter case (or empty), `$2` the file that
+/// becomes the program's standard input.
 const SCRIPT: &str = r#"
 wipe=$1 input=$2
 shift 2
@@ -35,17 +36,17 @@ exec 3<&0
 exec "$@" <"$input" 3<&-
 "#;
 
-/// How often a process is looked at while somebody waits for it to end.
+/// Interval at which a process is checked while a caller waits for it to end.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A signal that a test sends to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// Ends at the program's own pace.
+    /// Asks the program to end.
     Term,
-    /// Freezes.
+    /// Freezes the program.
     Stop,
-    /// Thaws.
+    /// Resumes a frozen program.
     Cont,
 }
 
@@ -59,7 +60,7 @@ impl Signal {
     }
 }
 
-/// What to start, and where its output goes.
+/// The program to start, and the files for its output.
 pub(crate) struct Launch {
     program: OsString,
     args: Vec<OsString>,
@@ -84,25 +85,25 @@ impl Launch {
         self
     }
 
-    /// A file to read as standard input.
+    /// Sets a file to read as standard input.
     pub(crate) fn input(mut self, path: &Path) -> Self {
         self.input = path.to_owned();
         self
     }
 
-    /// A directory to remove when we are killed before we could tidy up.
+    /// Sets a directory that is removed if this process is killed before it could do so itself.
     pub(crate) fn wipe(mut self, path: &Path) -> Self {
         self.wipe = Some(path.to_owned());
         self
     }
 
-    /// The working directory.
+    /// Sets the working directory.
     pub(crate) fn dir(mut self, path: &Path) -> Self {
         self.dir = Some(path.to_owned());
         self
     }
 
-    /// Starts it, with standard output and standard error written to files.
+    /// Starts the program, with standard output and standard error written to files.
     pub(crate) fn spawn(self, stdout: File, stderr: File) -> io::Result<Leashed> {
         let mut command = Command::new("sh");
         command
@@ -114,7 +115,7 @@ impl Launch {
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(stderr)
-            // Java reads its arguments as this says.
+            // Java decodes its arguments by this locale.
             .env("LC_ALL", "C.UTF-8")
             .process_group(0);
         if let Some(dir) = self.dir {
@@ -126,7 +127,7 @@ impl Launch {
     }
 }
 
-/// A running (or ended, not yet forgotten) process. Dropping it kills it.
+/// A process that runs, or has ended and is not reaped yet. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Leashed {
     child: Child,
@@ -135,7 +136,7 @@ pub(crate) struct Leashed {
 }
 
 impl Leashed {
-    /// Looks whether it has ended.
+    /// Returns the exit status if the process has ended.
     pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -161,24 +162,24 @@ impl Leashed {
         Err(io::Error::other(String::from_utf8_lossy(&sent.stderr).trim().to_owned()))
     }
 
-    /// Kills it (SIGKILL) and reaps it: when this returns, its sockets are closed.
+    /// Kills the process (SIGKILL) and reaps it: when this returns, its sockets are closed.
     pub(crate) fn kill(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.ended()? {
             return Ok(status);
         }
         self.child.kill()?;
-        // Before reaping: until then the pid is ours, and a watcher that woke late would not hit
-        // another process.
+        // Before reaping: until then the pid is reserved, so that a watcher that wakes late cannot
+        // kill another process.
         self.release();
         let status = self.child.wait()?;
         self.ended = Some(status);
         Ok(status)
     }
 
-    /// Waits until it ends; `None` when the deadline comes first.
+    /// Waits until the process ends; `None` when the deadline comes first.
     ///
     /// # Cancel safety
-    /// The process is as before when the future is dropped.
+    /// Safe: the process does not change when the future is dropped.
     pub(crate) async fn wait_until(&mut self, deadline: Instant) -> io::Result<Option<ExitStatus>> {
         loop {
             if let Some(status) = self.ended()? {
@@ -191,8 +192,8 @@ impl Leashed {
         }
     }
 
-    /// Tells the watcher that it has nothing to do. A watcher that is gone already did not need
-    /// telling.
+    /// Tells the watcher that it has nothing to do. An error is ignored, because then the watcher
+    /// is gone already.
     fn release(&mut self) {
         if let Some(mut leash) = self.leash.take() {
             let _ = leash.write_all(b"over\n");
@@ -222,8 +223,8 @@ mod tests {
         Launch::new("sleep").args(["600"]).spawn(null(), null()).expect("a process")
     }
 
-    /// Freezes it and waits until it is: of two signals that are not delivered yet the first need
-    /// not be the first.
+    /// Freezes the process and waits until it is frozen: two signals that are both pending may be
+    /// delivered in either order.
     async fn freeze(process: &mut Leashed) {
         process.signal(Signal::Stop).expect("stopping");
         loop {
@@ -244,7 +245,7 @@ mod tests {
     async fn process_dies_when_owner_closes_pipe() {
         let mut process = sleeper();
         assert_eq!(process.ended().expect("a look"), None);
-        // As the kernel does when the owner is gone.
+        // The kernel does the same when the owner is gone.
         drop(process.leash.take());
         assert_eq!(end(&mut process).await.and_then(|status| status.signal()), Some(SIGKILL));
     }
@@ -255,7 +256,7 @@ mod tests {
         let output = scratch.path().join("out");
         let (out, err) = (File::create(&output).expect("output"), File::create("/dev/null").expect("the null device"));
         let mut process = Launch::new("sh").args(["-c", "echo up; exec sleep 600"]).spawn(out, err).expect("a process");
-        // Once the program runs its watcher is there, which must not be frozen with it.
+        // Once the program runs its watcher runs too, and must not be frozen with it.
         while std::fs::read(&output).expect("output").is_empty() {
             tokio::time::sleep(LOOK).await;
         }

@@ -1,35 +1,36 @@
-//! Real Apache Kafka for tests and programs, and other people's clients to hold Ottla against.
+//! Real Apache Kafka for tests and programs, and other clients to compare Ottla with.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), protocol_tests::Error> {
 //! use protocol_tests::Kafka;
 //!
-//! let kafka = Kafka::builder().version("4.4.0").nodes(3).config("num.partitions", "4").start().await?;
+//! let builder = Kafka::builder().version("4.4.0").nodes(3).config("num.partitions", "4");
+//! let kafka = builder.start().await?;
 //! println!("bootstrap.servers={}", kafka.bootstrap());
 //! kafka.node(1).kill()?;
-//! kafka.ready().await?; // the other two have noticed
+//! kafka.ready().await?; // the other two have noticed it
 //! kafka.node(1).start()?;
 //! # Ok(()) }
 //! ```
 //!
-//! Needs `java` (17 or newer) and, the first time, `mvn` with a repository in reach. Where they are
-//! missing a test says so in one line and passes, and fails when the environment says `CI=true`:
+//! Needs `java` (17 or newer) and, the first time, `mvn` with a reachable repository. If they are
+//! missing a test says so in one line and passes, or fails if `CI=true` is set in the environment:
 //! see [`or_skip`] and [`shared`].
 //!
-//! | module | what it is |
+//! | module | purpose |
 //! |---|---|
 //! | `builder`, `kafka`, `node` | the cluster: [`Kafka`], [`Node`] |
 //! | `jars` | Maven, once for each version |
-//! | `leashed` | processes that cannot outlive us |
+//! | `leashed` | processes that cannot outlive the test process |
 //! | `program` | programs beside a test, read line by line: [`Program`] |
-//! | `wire` | the requests that the fixture speaks by itself |
-//! | `shared` | one cluster for all tests of a binary; leaving tests out |
+//! | `wire` | the requests that the fixture encodes itself |
+//! | `shared` | one cluster for all tests of a binary; skipping tests |
 //! | [`tools`], [`kcat`] | Kafka's console clients and librdkafka's |
 //! | [`transact`] | transactions written by Kafka's own client |
-//! | [`dump`] | a partition's log as Kafka's own tool reads it |
+//! | [`dump`] | a partition's log, read by Kafka's own tool |
 //! | [`golden`] | bytes from Kafka's own serializers |
 #![forbid(unsafe_code)]
-// Signals, process groups and `sh`: on Windows there is nothing here.
+// Signals, process groups and `sh`: the crate is empty on Windows.
 #![cfg(unix)]
 
 mod arguments;
@@ -62,10 +63,10 @@ pub use program::Program;
 pub use shared::{at_least, has_producer_ids, needs, or_skip, shared, unique};
 pub use wire::{ClusterView, PartitionView, TopicView};
 
-/// Tells whoever runs the tests. Written to the stream itself, because the harness hides what
-/// passing tests print.
+/// Prints a line for the person that runs the tests. It is written to the stream itself, because
+/// the harness hides the output of passing tests.
 pub(crate) fn say(line: &str) {
     use std::io::Write;
-    // Standard error that is closed leaves nobody to tell.
+    // If standard error is closed, the line cannot be printed anywhere.
     let _ = writeln!(std::io::stderr(), "[protocol-tests] {line}");
 }

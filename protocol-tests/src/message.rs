@@ -1,30 +1,30 @@
-//! A message as all the clients here see it.
+//! A message, as all clients of these tests see it.
 
-/// What one client writes and another reads.
+/// Key, value and headers, as one client writes them and another reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// The key; `None` is Kafka's null, which is not the same as empty.
     pub key: Option<Vec<u8>>,
     /// The value; `None` is Kafka's null, a tombstone in a compacted topic.
     pub value: Option<Vec<u8>>,
-    /// The headers, in order; the same name may come twice.
+    /// The headers, in order; a name may occur more than once.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Message {
-    /// A message with a value and no key.
+    /// Creates a message with a value and no key.
     pub fn value(value: impl Into<Vec<u8>>) -> Self {
         Self { value: Some(value.into()), ..Self::default() }
     }
 
-    /// The same with a key.
+    /// Sets the key.
     #[must_use]
     pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.to_owned(), Some(value.into())));
@@ -32,7 +32,7 @@ impl Message {
     }
 }
 
-/// A message and where it was found.
+/// A message and its place in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Consumed {
     /// Its partition.

@@ -13,10 +13,10 @@ use crate::error::{Error, tail};
 use crate::jars::Jars;
 use crate::leashed::{Launch, Leashed, Signal};
 
-/// How long a node may take to end by itself.
+/// Timeout of an orderly stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A node that is started, killed, frozen and started again on the same data and ports.
+/// A node that can be started, killed, frozen and started again on the same data and ports.
 #[derive(Debug)]
 pub struct Node {
     pub(crate) id: i32,
@@ -29,43 +29,44 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its broker id, the same as its place in the cluster.
+    /// Returns its broker id, which is its position in the cluster.
     pub fn id(&self) -> i32 {
         self.id
     }
 
-    /// Where it listens for clients, in plain text.
+    /// Returns the address of its plain-text listener for clients.
     pub fn address(&self) -> SocketAddr {
         let port = self.listeners.first().map_or(0, |(_, port)| *port);
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
     }
 
-    /// Where a listener listens that was added with [`crate::Builder::listener`]; `None` for a name
-    /// that was not.
+    /// Returns the address of a listener that was added with [`crate::Builder::listener`]; `None`
+    /// for other names.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
         let (_, port) = self.listeners.iter().find(|(known, _)| known == name)?;
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)))
     }
 
-    /// The file with everything it has written.
+    /// Returns the file with all of its output.
     pub fn log(&self) -> PathBuf {
         self.dir.join("server.log")
     }
 
-    /// The directory with its logs, one directory for each partition: `orders-0` and so on.
+    /// Returns the directory with its logs, one directory for each partition: `orders-0` and so on.
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// Whether its process is there (frozen or not).
+    /// Returns true if its process exists (frozen or not).
     pub fn is_up(&self) -> bool {
         matches!(self.process().as_mut().map(Leashed::ended), Some(Ok(None)))
     }
 
-    /// Kills it with SIGKILL. When this returns it is gone. A node that is down stays so.
+    /// Kills the node with SIGKILL. When this returns, its process is gone. A node that is down
+    /// stays down.
     ///
     /// # Errors
-    /// `Io` when the system does not let us.
+    /// `Io` when the system refuses.
     pub fn kill(&self) -> Result<(), Error> {
         match self.process().take() {
             Some(mut process) => process.kill().map(drop).map_err(Error::io(format!("killing node {}", self.id))),
@@ -73,7 +74,7 @@ impl Node {
         }
     }
 
-    /// Freezes it with SIGSTOP: its connections stay open and nothing answers.
+    /// Freezes the node with SIGSTOP: its connections stay open, and it does not answer.
     ///
     /// # Errors
     /// `Io` when it is not up.
@@ -81,7 +82,7 @@ impl Node {
         self.signal(Signal::Stop)
     }
 
-    /// Lets a frozen node go on.
+    /// Resumes a frozen node.
     ///
     /// # Errors
     /// `Io` when it is not up.
@@ -89,14 +90,14 @@ impl Node {
         self.signal(Signal::Cont)
     }
 
-    /// Stops it as its operator would, with SIGTERM, and waits until it is gone: it hands its
-    /// partitions over first.
+    /// Stops the node in an orderly way, with SIGTERM, and waits until it is gone: it moves its
+    /// partitions to other nodes first.
     ///
     /// # Errors
     /// `Io` when it is not up; `TimedOut` when it had to be killed after a minute.
     ///
     /// # Cancel safety
-    /// Dropped early, the node goes on ending by itself.
+    /// When the future is dropped early, the node continues to stop.
     pub async fn stop(&self) -> Result<(), Error> {
         self.signal(Signal::Term)?;
         let deadline = Instant::now() + STOP_TIMEOUT;
@@ -115,11 +116,11 @@ impl Node {
         Ok(())
     }
 
-    /// Starts it, or starts it again on the data that it has. Returns at once;
-    /// [`crate::Kafka::ready`] waits.
+    /// Starts the node, or starts it again on its data. Returns at once; [`crate::Kafka::ready`]
+    /// waits.
     ///
     /// # Errors
-    /// `Io` when it is up already or the process cannot be made.
+    /// `Io` when it is up already or the process cannot be created.
     pub fn start(&self) -> Result<(), Error> {
         let mut process = self.process();
         let what = || format!("starting node {}", self.id);
@@ -142,8 +143,8 @@ impl Node {
         Ok(())
     }
 
-    /// Prepares its empty data directory. Needs a JVM, so several nodes do it side by side: this
-    /// returns the process.
+    /// Formats its empty data directory. This needs a JVM, so several nodes do it side by side: the
+    /// running process is returned.
     pub(crate) fn format(&self, cluster_id: &str, extra: &[String]) -> Result<Leashed, Error> {
         let start = || -> io::Result<Leashed> {
             let out = OpenOptions::new().create(true).append(true).open(self.log())?;
@@ -163,7 +164,7 @@ impl Node {
         self.dir.join("server.properties")
     }
 
-    /// Fails when the process has ended by itself.
+    /// Returns an error if the process has ended.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let ended = match self.process().as_mut().map(Leashed::ended) {
             None | Some(Ok(None)) => return Ok(()),
@@ -183,21 +184,21 @@ impl Node {
         }
     }
 
-    /// A panic of another test while it held the lock leaves nothing half-done behind.
+    /// A panic of another test while it held the lock leaves no inconsistent state.
     fn process(&self) -> MutexGuard<'_, Option<Leashed>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Everything to standard error, with the time.
+/// Logs everything to standard error, with the time.
 pub(crate) const LOGGING: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ];
 
-/// Writes a file of properties, with what Java's reader would take for syntax, or in Latin-1,
-/// escaped.
+/// Writes a file of properties, and escapes characters that Java's reader would take for syntax or
+/// in Latin-1.
 pub(crate) fn write_properties(path: &Path, properties: &[(String, String)]) -> io::Result<()> {
     let text: String = properties.iter().map(|(key, value)| format!("{key}={}\n", escaped(value))).collect();
     std::fs::write(path, text)

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 
-/// What is left of a failed run stays this long for whoever wants to look.
+/// Time for which the files of a failed run are kept for inspection.
 const KEEP: Duration = Duration::from_secs(3600);
 
 /// Below every system's range of ephemeral ports (Linux 32768, macOS 49152): a node that is down
@@ -19,7 +19,7 @@ const KEEP: Duration = Duration::from_secs(3600);
 /// meanwhile.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// Everything of ours lies in `target/kafka`, so that `cargo clean` removes it.
+/// Returns the directory for all files, `target/kafka`, so that `cargo clean` removes them.
 pub(crate) fn root() -> PathBuf {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => PathBuf::from(dir),
@@ -29,13 +29,14 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// A directory of one cluster or one tool's run, removed when it is dropped, unless a test is
-/// panicking: then the logs are the evidence. `KEEP_KAFKA_FILES=1` keeps them always, for tests
-/// that fail by returning an error.
+/// panicking, because its logs are needed then. `KEEP_KAFKA_FILES=1` keeps the files always, for
+/// tests that fail by returning an error.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     keep: bool,
-    /// Locked as long as we live, so that no other process takes the directory for a leftover.
+    /// Locked as long as this process lives, so that no other process takes the directory for a
+    /// leftover.
     _owner: File,
 }
 
@@ -51,7 +52,7 @@ impl Scratch {
                 sweep(&run)?;
             }
             if path.exists() {
-                // Of an earlier process with our pid.
+                // Left by an earlier process with the same pid.
                 fs::remove_dir_all(&path)?;
             }
             fs::create_dir_all(&path)?;
@@ -66,7 +67,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Leaves the directory where it is.
+    /// Keeps the directory.
     pub(crate) fn keep(&mut self) {
         self.keep = true;
     }
@@ -75,18 +76,18 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if self.keep || std::thread::panicking() || std::env::var_os("KEEP_KAFKA_FILES").is_some() {
-            crate::say(&format!("kept for a look: {}", self.path.display()));
+            crate::say(&format!("files kept for inspection: {}", self.path.display()));
         } else if let Err(error) = fs::remove_dir_all(&self.path) {
             crate::say(&format!("{} could not be removed: {error}", self.path.display()));
         }
     }
 }
 
-/// Removes what processes left behind that failed or were killed some time ago.
+/// Removes old directories of processes that failed or were killed.
 fn sweep(run: &Path) -> io::Result<()> {
     for entry in fs::read_dir(run)? {
         let path = entry?.path();
-        // Another process may be sweeping too, so whatever is not there any more is no error.
+        // Another process may be sweeping too, so a file that is already gone is not an error.
         let Ok(age) =
             fs::metadata(&path).and_then(|meta| meta.modified()).map(|at| SystemTime::now().duration_since(at))
         else {
@@ -103,7 +104,7 @@ fn sweep(run: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Finds ports on which nothing listens on loopback.
+/// Finds loopback ports on which no process listens.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
     const TRIES: usize = 1000;
     let span = u64::from(PORTS.end - PORTS.start);
@@ -114,7 +115,7 @@ pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
         }
         let random = RandomState::new().build_hasher().finish() % span;
         let port = PORTS.start + u16::try_from(random).unwrap_or_default();
-        // Held until all are found, so that none is found twice.
+        // Kept open until all are found, so that none is found twice.
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             held.push((port, listener));
         }

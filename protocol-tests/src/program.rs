@@ -1,5 +1,5 @@
-//! Programs that run beside a test, are read line by line, and are stopped, killed, frozen and
-//! thawed.
+//! Programs that run beside a test: they are read line by line, and can be stopped, killed, frozen
+//! and thawed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::places::Scratch;
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Program {
-    // Before the directory, since they are dropped in this order.
+    // Before the directory, because fields are dropped in this order.
     process: Leashed,
     name: String,
     output: File,
@@ -30,7 +30,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program with these arguments; `name` is what it is called in errors.
+    /// Starts a program with these arguments; `name` is its name in errors.
     ///
     /// # Errors
     /// `Io` when it cannot be started.
@@ -42,10 +42,10 @@ impl Program {
         Self::launch(name, Launch::new(program).args(args))
     }
 
-    /// Starts a class of Kafka's.
+    /// Starts one of Kafka's classes.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn).
+    /// Those of [`spawn`](Self::spawn).
     pub fn java<S: AsRef<OsStr>>(
         name: &str,
         jars: &Jars,
@@ -65,13 +65,13 @@ impl Program {
         Ok(Self { process, name: name.to_owned(), output, partial: Vec::new(), errors, _scratch: scratch })
     }
 
-    /// What it is called.
+    /// Returns the program's name in errors.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The lines that it has written to standard output since this was asked last. One that is not
-    /// complete yet comes when it is.
+    /// Returns the lines that the program wrote to standard output since the last call. An
+    /// incomplete line is returned once it is complete.
     ///
     /// # Errors
     /// `Io`.
@@ -84,12 +84,12 @@ impl Program {
         Ok(String::from_utf8_lossy(&lines).lines().map(str::to_owned).collect())
     }
 
-    /// The end of what it has written to standard error.
+    /// Returns the end of its standard error output.
     pub fn errors(&self) -> String {
         tail(std::slice::from_ref(&self.errors))
     }
 
-    /// Whether it runs still, frozen or not.
+    /// Returns true if the program still runs, frozen or not.
     ///
     /// # Errors
     /// `Io`.
@@ -98,7 +98,7 @@ impl Program {
         self.process.ended().map(|ended| ended.is_none()).map_err(Error::io(what))
     }
 
-    /// Asks it to end, with SIGTERM.
+    /// Asks the program to end, with SIGTERM.
     ///
     /// # Errors
     /// `Io` when it has ended.
@@ -106,7 +106,7 @@ impl Program {
         self.signal(Signal::Term)
     }
 
-    /// Freezes it, with SIGSTOP.
+    /// Freezes the program, with SIGSTOP.
     ///
     /// # Errors
     /// `Io` when it has ended.
@@ -114,7 +114,7 @@ impl Program {
         self.signal(Signal::Stop)
     }
 
-    /// Lets it go on.
+    /// Resumes the program.
     ///
     /// # Errors
     /// `Io` when it has ended.
@@ -127,22 +127,22 @@ impl Program {
         self.process.signal(signal).map_err(Error::io(what))
     }
 
-    /// Kills it with SIGKILL. When this returns it is gone.
+    /// Kills the program with SIGKILL. When this returns, its process is gone.
     ///
     /// # Errors
-    /// `Io` when the system does not let us.
+    /// `Io` when the system refuses.
     pub fn kill(&mut self) -> Result<(), Error> {
         let what = format!("killing {}", self.name);
         self.process.kill().map(drop).map_err(Error::io(what))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the program has ended.
     ///
     /// # Errors
-    /// `TimedOut`, with what it wrote to standard error.
+    /// `TimedOut`, with its standard error output.
     ///
     /// # Cancel safety
-    /// May be dropped; nothing changes.
+    /// Safe: nothing changes.
     pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus, Error> {
         let what = format!("waiting for {}", self.name);
         let ended = self.process.wait_until(Instant::now() + within).await.map_err(Error::io(what))?;

@@ -2,26 +2,26 @@
 
 use crate::builder::Builder;
 
-/// The certificate authority of the listeners, and files that a client needs: those of Ottla's
+/// The certificate authority of the listeners, and the files that a client needs: those of Ottla's
 /// testkit.
 #[derive(Clone, Copy, Debug)]
 pub struct Certificates {
-    /// Of the authority.
+    /// The authority's certificate.
     pub authority: &'static str,
-    /// Of a client, `CN=alice`.
+    /// A client's certificate, `CN=alice`.
     pub client: &'static str,
-    /// Its key.
+    /// The client's key.
     pub client_key: &'static str,
-    /// Another one for the broker, of the same authority.
+    /// Another certificate for the broker, from the same authority.
     pub server_renewed: &'static str,
-    /// Its key.
+    /// The key of `server_renewed`.
     pub server_renewed_key: &'static str,
 }
 
 const SERVER: &str = include_str!("../../src/testkit/certificates/server.pem");
 const SERVER_KEY: &str = include_str!("../../src/testkit/certificates/server.key");
 
-/// What belongs to [`Builder::secured`]'s listeners.
+/// The certificates of [`Builder::secured`]'s listeners.
 pub const CERTIFICATES: Certificates = Certificates {
     authority: include_str!("../../src/testkit/certificates/authority.pem"),
     client: include_str!("../../src/testkit/certificates/client.pem"),
@@ -30,17 +30,17 @@ pub const CERTIFICATES: Certificates = Certificates {
     server_renewed_key: include_str!("../../src/testkit/certificates/server-renewed.key"),
 };
 
-/// The user of [`Builder::secured`]'s listeners, for every mechanism but OAUTHBEARER, where anybody
-/// gets in.
+/// The user of [`Builder::secured`]'s listeners, for every mechanism but OAUTHBEARER, which lets
+/// every user in.
 pub const USER: &str = "alice";
-/// The password of [`USER`]. Beyond ASCII, since that is where clients differ.
+/// The password of [`USER`]. It has characters beyond ASCII, because clients differ in these.
 pub const PASSWORD: &str = "wönder";
 
 impl Builder {
-    /// Listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client
+    /// Adds listeners of every kind beside the plain one: `TLS` (SSL), `MUTUAL` (SSL with client
     /// certificates), `SASL` (SASL_PLAINTEXT) and `BOTH` (SASL_SSL), with [`CERTIFICATES`] and
-    /// [`USER`]. OAUTHBEARER takes unsecured tokens. The brokers before 3.5 have no SCRAM
-    /// credentials when they run as KRaft. The version has to be chosen before.
+    /// [`USER`]. OAUTHBEARER accepts unsecured tokens. Brokers before 3.5 have no SCRAM credentials
+    /// when they run as KRaft. The version has to be set before.
     #[must_use]
     pub fn secured(self) -> Self {
         let has_scram = self.has_scram();

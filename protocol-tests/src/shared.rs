@@ -1,4 +1,4 @@
-//! One cluster for all tests of a binary, and leaving tests out where Kafka cannot run.
+//! One cluster for all tests of a binary, and skipping of tests if Kafka cannot run.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,17 +11,17 @@ use crate::error::Error;
 use crate::jars::Version;
 use crate::kafka::Kafka;
 
-/// The shared cluster: one node of the default version, started by the first test that asks. `None`
-/// when Kafka cannot run here, which has been said.
+/// Returns the shared cluster: one node of the default version, started by the first test that
+/// asks. Returns `None` if Kafka cannot run on this machine, after saying so.
 ///
 /// It ends with the process. Tests share it, so each uses topics and groups of its own (see
 /// [`unique`]) and none kills it.
 ///
 /// # Panics
-/// When Kafka could run here but did not come up, or cannot and `CI=true`: both fail the test.
+/// If Kafka can run but did not come up, or cannot run and `CI=true`: both fail the test.
 ///
 /// # Cancel safety
-/// Dropped early, the next caller starts anew.
+/// When the future is dropped early, the next caller starts again.
 pub async fn shared() -> Option<&'static Kafka> {
     static SHARED: OnceCell<Result<Kafka, Error>> = OnceCell::const_new();
     match SHARED.get_or_init(|| Kafka::builder().start_seated(None)).await {
@@ -33,10 +33,11 @@ pub async fn shared() -> Option<&'static Kafka> {
     }
 }
 
-/// Gives what could be had, or `None` after one line that says what was left out and why.
+/// Returns the value, or `None` for `Unavailable` after one line that names the skipped tests and
+/// the reason.
 ///
 /// # Panics
-/// With any other error, and with this one when `CI=true`: both fail the test.
+/// On any other error, and on `Unavailable` if `CI=true`: both fail the test.
 #[track_caller]
 pub fn or_skip<T>(result: Result<T, Error>) -> Option<T> {
     match result {
@@ -54,7 +55,8 @@ fn skip(error: &Error) {
     if ci || !error.is_unavailable() {
         panic!("{error}");
     }
-    // Once for each reason, not for each test: a whole binary is mostly left out for the same one.
+    // Printed once for each reason, not for each test: usually a whole binary is skipped for the
+    // same reason.
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let reason = error.to_string();
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(reason.clone()) {
@@ -65,16 +67,16 @@ fn skip(error: &Error) {
     }
 }
 
-/// Returns whether the version that tests run against is `minimum` (as `4.0`) or newer. Otherwise
-/// says in one line that the test that asks is not for that version, and why.
+/// Returns true if the version that tests run against is `minimum` (as `4.0`) or newer. Otherwise
+/// prints one line that says that the calling test is not for that version, and why.
 ///
 /// # Panics
-/// When `minimum` or the version of the environment is none.
+/// If `minimum` or the version in the environment is invalid.
 #[track_caller]
 pub fn needs(minimum: &str, reason: &str) -> bool {
     let applies = at_least(minimum);
     if !applies {
-        // The harness names the thread of a test after it.
+        // The harness names the thread of a test after the test.
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("a test");
         let version = crate::default_version();
@@ -83,26 +85,27 @@ pub fn needs(minimum: &str, reason: &str) -> bool {
     applies
 }
 
-/// Returns whether the version that tests run against is `minimum` (as `4.0`) or newer.
+/// Returns true if the version that tests run against is `minimum` (as `4.0`) or newer.
 ///
 /// # Panics
-/// When `minimum` or the version of the environment is none.
+/// If `minimum` or the version in the environment is invalid.
 #[track_caller]
 pub fn at_least(minimum: &str) -> bool {
     let parse = |text: &str| Version::parse(text).unwrap_or_else(|error| panic!("{error}"));
     parse(&crate::default_version()).number >= parse(&format!("{minimum}.0")).number
 }
 
-/// Returns whether producers can be idempotent: brokers of 2.8, the first as KRaft, give out no
+/// Returns true if producers can be idempotent: brokers of 2.8, the first with KRaft, assign no
 /// producer ids.
 ///
 /// # Panics
-/// When the version of the environment is none.
+/// If the version in the environment is invalid.
 pub fn has_producer_ids() -> bool {
     at_least("3.0")
 }
 
-/// A name for a topic, group or transaction that no other test of this or another process uses.
+/// Returns a name for a topic, group or transaction that no other test of this or another process
+/// uses.
 pub fn unique(prefix: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))

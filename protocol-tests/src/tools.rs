@@ -1,7 +1,7 @@
 //! Kafka's own command line clients, run from the same jars as the brokers.
 //!
-//! Each is a JVM of its own that takes a second or two: a test uses them for what only they can
-//! prove, that Java's client reads what ours wrote and writes what ours reads.
+//! Each is a JVM of its own that takes a second or two, so tests use them only to check that Java's
+//! client reads records that Ottla wrote, and writes records that Ottla reads.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -17,11 +17,12 @@ use crate::message::{Consumed, Message};
 use crate::node::LOGGING;
 use crate::places::Scratch;
 
-/// JVMs of tools at once, so that tests in parallel stay within memory.
+/// Limit of concurrent JVMs for tools, so that tests in parallel stay within memory.
 static FREE: Semaphore = Semaphore::const_new(2);
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-// The console clients speak text. These characters of ASCII, meant for it, keep its parts apart.
+// The console clients speak text. These control characters of ASCII, which are meant for it,
+// separate its parts.
 const FIELD: char = '\u{1f}';
 const RECORD: char = '\u{1e}';
 const HEADER: char = '\u{1d}';
@@ -35,7 +36,7 @@ pub struct Tools {
     timeout: Duration,
 }
 
-/// What a tool wrote before it ended well.
+/// Output of a tool that ended successfully.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     /// Its standard output.
@@ -45,32 +46,32 @@ pub struct Output {
 }
 
 impl Output {
-    /// Its standard output as text.
+    /// Returns its standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }
 
-/// One partition as Kafka's topic tool describes it.
+/// One partition, as Kafka's topic tool describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
     /// Its number.
     pub partition: i32,
-    /// The leading broker; `None` for none.
+    /// The leading broker; `None` if there is none.
     pub leader: Option<i32>,
     /// The brokers that keep a copy.
     pub replicas: Vec<i32>,
-    /// The brokers whose copy is complete.
+    /// The brokers with a complete copy.
     pub in_sync: Vec<i32>,
 }
 
 impl Tools {
-    /// The tools of these jars for a cluster at this address.
+    /// Creates the tools of these jars for a cluster at this address.
     pub fn new(jars: Jars, bootstrap: impl Into<String>) -> Self {
         Self { jars, bootstrap: bootstrap.into(), timeout: TIMEOUT }
     }
 
-    /// The same tools for another address, such as that of another listener.
+    /// Returns the same tools for another address, such as that of another listener.
     #[must_use]
     pub fn at(mut self, bootstrap: impl Into<String>) -> Self {
         self.bootstrap = bootstrap.into();
@@ -85,20 +86,20 @@ impl Tools {
         &self.jars
     }
 
-    /// How long a tool may take; default 90 s.
+    /// Sets the timeout of a tool; default 90 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Runs any class of Kafka's with these arguments and this standard input.
+    /// Runs any of Kafka's classes with these arguments and this standard input.
     ///
     /// # Errors
-    /// `Ended` when it fails, with what it wrote; `TimedOut` when it had to be killed.
+    /// `Ended` when it fails, with its output; `TimedOut` when it had to be killed.
     ///
     /// # Cancel safety
-    /// Dropped early, the process is killed.
+    /// When the future is dropped early, the process is killed.
     pub async fn run(&self, class: &str, args: &[&str], input: &[u8]) -> Result<Output, Error> {
         let deadline = Instant::now() + self.timeout;
         let timed_out = |log| Error::TimedOut { what: class.to_owned(), after: self.timeout, log };
@@ -138,7 +139,7 @@ impl Tools {
         }
     }
 
-    /// Which of these classes this version of Kafka has: its tools have moved.
+    /// Returns the first of these classes that this version of Kafka has: its tools have moved.
     pub(crate) fn class<'a>(&self, candidates: &[&'a str]) -> Result<&'a str, Error> {
         self.jars.first_class(candidates)
     }
@@ -146,7 +147,7 @@ impl Tools {
     /// Creates a topic with `TopicCommand`. [`crate::Kafka::create_topic`] is quicker.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub async fn create_topic(&self, name: &str, partitions: u32, replicas: u32) -> Result<(), Error> {
         let (partitions, replicas) = (partitions.to_string(), replicas.to_string());
         let args = ["--create", "--topic", name, "--partitions", &partitions, "--replication-factor", &replicas];
@@ -156,23 +157,23 @@ impl Tools {
     /// Deletes a topic with `TopicCommand`.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
         self.topics(&["--delete", "--topic", name]).await.map(drop)
     }
 
-    /// The names of all topics, by `TopicCommand`.
+    /// Returns the names of all topics, by `TopicCommand`.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub async fn list_topics(&self) -> Result<Vec<String>, Error> {
         Ok(self.topics(&["--list"]).await?.text().lines().map(str::to_owned).collect())
     }
 
-    /// A topic's partitions, by `TopicCommand`.
+    /// Returns a topic's partitions, by `TopicCommand`.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and `Garbled`.
+    /// Those of [`run`](Self::run), and `Garbled`.
     pub async fn describe_topic(&self, name: &str) -> Result<Vec<Described>, Error> {
         let text = self.topics(&["--describe", "--topic", name]).await?.text();
         text.lines()
@@ -186,7 +187,7 @@ impl Tools {
     /// Runs `ConfigCommand` for this cluster with these arguments.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Those of [`run`](Self::run).
     pub async fn configs(&self, args: &[&str]) -> Result<Output, Error> {
         let class = self.jars.first_class(&["org.apache.kafka.tools.ConfigCommand", "kafka.admin.ConfigCommand"])?;
         self.run(class, &[&["--bootstrap-server", &self.bootstrap], args].concat(), b"").await
@@ -201,8 +202,8 @@ impl Tools {
     /// "zstd")`.
     ///
     /// # Errors
-    /// `Unfit` for messages that the console's text cannot carry: it has lines, so no newline and
-    /// no control characters that separate its fields; otherwise as [`run`](Self::run).
+    /// `Unfit` for messages with newlines, or with the control characters that separate fields,
+    /// because the console's text cannot carry them; otherwise those of [`run`](Self::run).
     pub async fn produce(&self, topic: &str, messages: &[Message], configs: &[(&str, &str)]) -> Result<(), Error> {
         let class =
             self.jars.first_class(&["org.apache.kafka.tools.ConsoleProducer", "kafka.tools.ConsoleProducer"])?;
@@ -226,7 +227,7 @@ impl Tools {
             format!("null.marker={NULL}"),
         ];
         let mut args = vec!["--bootstrap-server", &self.bootstrap, "--topic", topic];
-        // Read by lines, its reader would otherwise give up a batch every 100 ms only.
+        // Otherwise its reader of lines would send a batch only every 100 ms.
         let configs: Vec<String> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         for property in &mut properties {
             args.extend([reader, property.as_str()]);
@@ -234,7 +235,7 @@ impl Tools {
         for property in &configs {
             args.extend([config, property.as_str()]);
         }
-        // It says "error" and ends well when a record could not be delivered.
+        // The tool prints "error" and ends successfully when a record could not be delivered.
         let output = self.run(class, &args, &lines).await?;
         let complaints = String::from_utf8_lossy(&output.stderr);
         if complaints.contains("ERROR") {
@@ -247,7 +248,7 @@ impl Tools {
     /// consumer settings, such as `("isolation.level", "read_committed")`.
     ///
     /// # Errors
-    /// `TimedOut` when fewer came; `Garbled`; otherwise as [`run`](Self::run).
+    /// `TimedOut` when fewer arrived; `Garbled`; otherwise those of [`run`](Self::run).
     pub async fn consume(&self, topic: &str, count: usize, configs: &[(&str, &str)]) -> Result<Vec<Consumed>, Error> {
         let classes = [
             "org.apache.kafka.tools.consumer.ConsoleConsumer",
@@ -274,7 +275,8 @@ impl Tools {
         ];
         let configs: Vec<String> = configs.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let count_text = count.to_string();
-        // A little less than we allow, so that it ends by itself and shows what it has.
+        // A little less than the tool's own timeout, so that it ends by itself and prints the
+        // records that it has.
         let patience = (self.timeout * 3 / 4).as_millis().to_string();
         let mut args = vec!["--bootstrap-server", &self.bootstrap, "--topic", topic, "--from-beginning"];
         args.extend(["--max-messages", &count_text, "--timeout-ms", &patience]);
@@ -299,13 +301,13 @@ impl Tools {
         }
     }
 
-    /// KIP-1147 renamed the options for properties.
+    /// Returns true from 4.2 on, in which KIP-1147 renamed the options for properties.
     fn since_4_2(&self) -> bool {
         self.jars.version().number >= (4, 2, 0)
     }
 }
 
-/// One line for `ConsoleProducer`: headers, key, value.
+/// Writes one line for `ConsoleProducer`: headers, key, value.
 fn line(message: &Message, with_headers: bool, out: &mut Vec<u8>) -> Result<(), Error> {
     let mut part = |bytes: Option<&[u8]>, end: char| -> Result<(), Error> {
         let bytes = bytes.unwrap_or(NULL.as_bytes());
@@ -334,7 +336,7 @@ fn line(message: &Message, with_headers: bool, out: &mut Vec<u8>) -> Result<(), 
     part(message.value.as_deref(), '\n')
 }
 
-/// One record as `ConsoleConsumer` prints it: keys, values and headers as the bytes that they are.
+/// Parses one record of `ConsoleConsumer`, which prints keys, values and headers as raw bytes.
 fn consumed(record: &[u8]) -> Option<Consumed> {
     let fields: Vec<&[u8]> = record.split(|byte| *byte == FIELD as u8).collect();
     let (facts, [headers, key, value]) = fields.split_last_chunk::<3>()?;
@@ -364,7 +366,7 @@ fn consumed(record: &[u8]) -> Option<Consumed> {
     })
 }
 
-/// One partition's line: `Topic: t  Partition: 0  Leader: 1  Replicas: 1,2  Isr: 1,2 …`.
+/// Parses one partition's line: `Topic: t  Partition: 0  Leader: 1  Replicas: 1,2  Isr: 1,2 …`.
 fn described(line: &str) -> Option<Described> {
     let fact = |name: &str| line.split('\t').find_map(|fact| fact.trim().strip_prefix(name)).map(str::trim);
     let ids = |text: &str| -> Option<Vec<i32>> {

@@ -13,8 +13,8 @@ use crate::tools::Tools;
 
 const SOURCE: &str = include_str!("Transact.java");
 
-/// The program's source in a file of its own; it runs from there, which needs the compiler of a
-/// whole JDK.
+/// Writes the program's source to a file, from which it runs; that needs the compiler of a whole
+/// JDK.
 fn source() -> Result<Scratch, Error> {
     need("java")?;
     need("javac")?;
@@ -24,23 +24,23 @@ fn source() -> Result<Scratch, Error> {
 }
 
 impl Tools {
-    /// Carries out a script of transactions through Java's client, a line after the other, each
-    /// record acknowledged before the next line: `begin ID`, `send ID TOPIC PARTITION VALUE`,
-    /// `commit ID`, `abort ID`. `-` for an id is a producer without transactions. What is open at
-    /// the end stays open, until the id is used again or its timeout of a minute passes.
+    /// Runs a script of transactions with Java's client, one line after the other; each record is
+    /// acknowledged before the next line: `begin ID`, `send ID TOPIC PARTITION VALUE`, `commit ID`,
+    /// `abort ID`. `-` for an id is a producer without transactions. A transaction that is open at
+    /// the end stays open until the id is used again or its timeout of a minute passes.
     ///
     /// # Errors
-    /// `Unavailable` without a JDK; otherwise as [`run`](Self::run).
+    /// `Unavailable` without a JDK; otherwise those of [`run`](Self::run).
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run).
+    /// When the future is dropped early, the process is killed.
     pub async fn transact(&self, script: &str) -> Result<(), Error> {
         let scratch = source()?;
         let program = scratch.path().join("Transact.java");
         self.run(&program.to_string_lossy(), &[self.bootstrap(), "script"], script.as_bytes()).await.map(drop)
     }
 
-    /// Starts producers of Java's that commit and abort at random, whatever happens to the brokers.
+    /// Starts Java producers that commit and abort at random, whatever happens to the brokers.
     ///
     /// # Errors
     /// `Unavailable` without a JDK; `Io`.
@@ -49,43 +49,43 @@ impl Tools {
     }
 }
 
-/// What [`Tools::transactional_load`] is to write.
+/// Settings of [`Tools::transactional_load`].
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
-    /// Where to.
+    /// The topic to write to.
     pub topic: &'a str,
-    /// How many partitions that has.
+    /// The topic's number of partitions.
     pub partitions: usize,
-    /// How many producers.
+    /// The number of producers.
     pub producers: usize,
-    /// Decides over sizes, places and ends of transactions.
+    /// Determines sizes, places and ends of transactions.
     pub seed: u64,
     /// Milliseconds between the transactions of a producer.
     pub pause_ms: u32,
 }
 
-/// How a transaction ended.
+/// The end of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It was committed.
     Committed,
     /// It was aborted, or will be.
     Aborted,
-    /// Its commit got no answer.
+    /// Its commit got no response.
     Unknown,
 }
 
-/// A transaction of a load, when it is over.
+/// A transaction of a load that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
-    /// How it ended.
+    /// Its end.
     pub ending: Ending,
     /// Its producer, from 0.
     pub producer: usize,
     /// Its number, from 0 for each producer.
     pub number: u64,
-    /// How many records it has in each partition. Their values are `producer:number:partition:n`, n
-    /// from 0.
+    /// The number of its records in each partition. Their values are `producer:number:partition:n`,
+    /// n from 0.
     pub counts: Vec<u32>,
 }
 
@@ -104,11 +104,11 @@ impl Transaction {
     }
 }
 
-/// A load that runs. It ends when this is dropped, since its standard input does then.
+/// A running load. It ends when this is dropped, because its standard input is closed then.
 #[derive(Debug)]
 pub struct RunningLoad {
     child: Child,
-    /// Open for as long as it is to go on.
+    /// Open as long as the load has to continue.
     input: Option<ChildStdin>,
     lines: Receiver<std::io::Result<String>>,
     log: Scratch,
@@ -150,19 +150,19 @@ impl RunningLoad {
         Ok(Self { child, input: Some(input), lines, log: scratch })
     }
 
-    /// The transactions that have ended since this was asked last.
+    /// Returns the transactions that have ended since the last call.
     ///
     /// # Errors
-    /// `Garbled` for a line that says something else; `Io`.
+    /// `Garbled` for any other line; `Io`.
     pub fn ended(&self) -> Result<Vec<Transaction>, Error> {
         self.lines.try_iter().map(read).collect()
     }
 
-    /// Lets every producer finish its transaction, and gives those that had not been told. Blocks
-    /// until the program has ended, which takes as long as the brokers keep it waiting.
+    /// Lets every producer finish its transaction, and returns those that were not returned before.
+    /// Blocks until the program has ended, which depends on the brokers.
     ///
     /// # Errors
-    /// As [`ended`](Self::ended); `Ended` when the program failed.
+    /// Those of [`ended`](Self::ended); `Ended` when the program failed.
     pub fn finish(mut self) -> Result<Vec<Transaction>, Error> {
         drop(self.input.take());
         let rest = self.lines.iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -177,7 +177,7 @@ impl RunningLoad {
 
 impl Drop for RunningLoad {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it must be reaped.
+        // The program may have ended already; either way it must be reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

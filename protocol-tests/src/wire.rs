@@ -1,6 +1,6 @@
-//! The few requests that the fixture speaks by hand.
+//! The few requests that the fixture encodes by hand.
 //!
-//! The fixture must not stand on the client that it tests, and starting a JVM for every question
+//! The fixture must not depend on the client that it tests, and starting a JVM for every request
 //! takes seconds. These versions are old enough for every broker that is started here and new
 //! enough for the newest (KIP-896).
 
@@ -13,17 +13,17 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 
-/// One attempt; whoever waits for a cluster asks again.
+/// Timeout of one attempt; callers that wait for a cluster ask again.
 const ATTEMPT: Duration = Duration::from_secs(5);
 const CREATE_TIMEOUT_MS: i32 = 20_000;
 const MAX_FRAME: usize = 64 * 1024 * 1024;
 
-/// What a broker knows about the cluster.
+/// The cluster's state, as a broker knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterView {
     /// Ids of the brokers that are registered and not fenced.
     pub brokers: Vec<i32>,
-    /// The topics that were asked for.
+    /// The requested topics.
     pub topics: Vec<TopicView>,
 }
 
@@ -49,11 +49,11 @@ pub struct PartitionView {
     pub leader: i32,
     /// The brokers that keep a copy.
     pub replicas: Vec<i32>,
-    /// The brokers whose copy is complete.
+    /// The brokers with a complete copy.
     pub in_sync: Vec<i32>,
 }
 
-/// Asks one broker for its view (Metadata version 1).
+/// Requests one broker's view (Metadata version 1).
 pub(crate) async fn metadata(broker: SocketAddr, topics: &[&str]) -> Result<ClusterView, Error> {
     let mut body = Writer::default();
     body.i32(count(topics.len()));
@@ -92,7 +92,7 @@ pub(crate) async fn metadata(broker: SocketAddr, topics: &[&str]) -> Result<Clus
     read(&mut reader).ok_or_else(|| garbled("Metadata", &answer))
 }
 
-/// Creates a topic (CreateTopics version 2). Any broker passes it on to the controller.
+/// Creates a topic (CreateTopics version 2). Any broker forwards it to the controller.
 pub(crate) async fn create_topic(
     broker: SocketAddr,
     name: &str,
@@ -167,11 +167,11 @@ pub(crate) async fn configure_group(broker: SocketAddr, group: &str, configs: &[
     }
 }
 
-/// Asks for the active controller (DescribeQuorum version 0; brokers pass it on since Kafka 3.3).
+/// Requests the active controller (DescribeQuorum version 0; brokers forward it since Kafka 3.3).
 pub(crate) async fn controller(broker: SocketAddr) -> Result<i32, Error> {
     let mut body = Writer::default();
-    // Flexible, so the header and everything in the body end in (no) tagged fields, and lengths
-    // count from 1.
+    // Flexible version, so the header and every structure in the body end with (no) tagged fields,
+    // and lengths count from 1.
     body.0.push(0);
     body.0.push(2);
     body.compact_string("__cluster_metadata");
@@ -208,7 +208,7 @@ fn count(len: usize) -> i32 {
     i32::try_from(len).unwrap_or(i32::MAX)
 }
 
-/// Sends one request on a connection of its own and gives the body of the answer.
+/// Sends one request on a connection of its own and returns the body of the response.
 async fn call(broker: SocketAddr, api_key: i16, version: i16, body: Writer) -> Result<Vec<u8>, Error> {
     let mut request = Writer::default();
     request.i16(api_key);
@@ -253,7 +253,7 @@ impl Writer {
         self.0.extend(value.as_bytes());
     }
 
-    /// For texts of less than 127 bytes.
+    /// Writes a text of less than 127 bytes.
     fn compact_string(&mut self, value: &str) {
         self.0.push(u8::try_from(value.len() + 1).unwrap_or(u8::MAX));
         self.0.extend(value.as_bytes());

@@ -1,6 +1,6 @@
-//! Groups of the consumer protocol (KIP-848) on a real Kafka: moved from the classic protocol and
-//! back while they run, with expressions that the brokers match, and static members. With Java's
-//! client as a member: `mixed_groups.rs`.
+//! Tests of groups of the consumer protocol (KIP-848) on a real Kafka: moved from the classic
+//! protocol and back while they run, with expressions that the brokers match, and static members.
+//! Groups with Java's client as a member are in `mixed_groups.rs`.
 
 #![cfg(unix)]
 
@@ -27,7 +27,8 @@ use protocol_tests::{Kafka, needs, or_skip, unique};
 use requests::logged;
 use tokio::time::{sleep, timeout};
 
-/// One node whose groups heartbeat every second, and give a member up after ten.
+/// Starts one node with a heartbeat interval of one second and a session timeout of ten seconds for
+/// its groups.
 async fn kafka() -> Option<Kafka> {
     if !needs("4.0", "the consumer protocol (KIP-848)") {
         return None;
@@ -70,18 +71,18 @@ async fn live_group_migrates_from_classic_and_back() {
     old_one.close().await;
     let new_two = Member::start("new two", new(&kafka, &group), &topic, &journal).await;
     old_two.close().await;
-    until("the new ones alone", &[&new_one, &new_two], || new_one.owned().len() == 3 && new_two.owned().len() == 3)
+    until("only the new members", &[&new_one, &new_two], || new_one.owned().len() == 3 && new_two.owned().len() == 3)
         .await;
 
-    // And back.
+    // Back to the classic protocol.
     let back = Member::start("back", old(), &topic, &journal).await;
     until("a share", &[&new_one, &new_two, &back], || back.owned().len() == 2).await;
     new_one.close().await;
-    // One by one: Kafka counts a classic member out whose epoch is behind the group's when the
-    // group moves back, and what it has not committed by then is read again.
+    // One by one: when the group moves back, Kafka removes a classic member with an epoch behind
+    // the group's, and records that the member has not committed by then are read again.
     until("three each", &[&new_two, &back], || new_two.owned().len() == 3 && back.owned().len() == 3).await;
     new_two.close().await;
-    until("all of it", &[&back], || back.owned().len() == 6).await;
+    until("all partitions", &[&back], || back.owned().len() == 6).await;
     let also_back = Member::start("also back", old(), &topic, &journal).await;
     until("three each", &[&back, &also_back], || back.owned().len() == 3 && also_back.owned().len() == 3).await;
 
@@ -101,7 +102,7 @@ async fn matches_patterns_including_topics_created_later() {
     }
     kafka.create_topic(&format!("not-{prefix}-a"), 1, 1, &[]).await.unwrap();
     let consumer = new(&kafka, &group).build().await.unwrap();
-    // A search from the start of a name, open at the end; and one that is closed.
+    // A pattern anchored at the start of a name and open at its end; and one anchored at both.
     consumer.subscribe([format!("^{prefix}-b"), format!("^{prefix}-[ac]$")]).unwrap();
     let reading = async {
         let owns = |names: &[&str]| {
@@ -123,7 +124,7 @@ async fn matches_patterns_including_topics_created_later() {
     timeout(LONG, reading).await.unwrap_or_else(|_| panic!("{:?}", consumer.assignment()));
     consumer.close(Duration::from_secs(10)).await.unwrap();
 
-    // What the brokers' engine cannot read is matched here.
+    // Ottla itself matches expressions that the brokers' engine cannot parse.
     let consumer = new(&kafka, &unique("expr")).build().await.unwrap();
     consumer.subscribe([format!(r"^(?x) {prefix}-b-1 $")]).unwrap();
     let owned = async {
@@ -148,12 +149,12 @@ async fn static_member_regains_its_partitions() {
     let (had, kept) = (first.owned(), second.owned());
     first.close().await;
     sleep(Duration::from_secs(3)).await;
-    assert_eq!(second.owned(), kept, "its place is held");
+    assert_eq!(second.owned(), kept, "the member's place is reserved");
     let again = Member::start("again", member("a"), &topic, &journal).await;
-    until("what it had", &[&again, &second], || again.owned() == had).await;
+    until("the member's former partitions", &[&again, &second], || again.owned() == had).await;
     assert_eq!(second.owned(), kept);
 
-    // It dies, and is started again before its session is over: it waits that out.
+    // The member dies, and is started again before its session ends: it waits until then.
     again.reading.abort();
     drop(again);
     let reborn = new(&kafka, &group).group_instance_id("a").build().await.unwrap();
@@ -188,8 +189,7 @@ async fn committed_offsets_are_available_during_rebalances() {
         async move {
             let (mut last, mut epochs) = (BTreeMap::new(), BTreeSet::new());
             while !stop.load(Ordering::Relaxed) {
-                // Asked in the epoch that the member has at that time, which the next heartbeat may
-                // end.
+                // Requested in the member's epoch at that time, which the next heartbeat may end.
                 let found = asking.committed(partitions.clone()).await.unwrap();
                 for (partition, committed) in found {
                     let offset = committed.map_or(0, |committed| committed.offset);
@@ -208,10 +208,10 @@ async fn committed_offsets_are_available_during_rebalances() {
         let other = Member::start(name, member(), &topic, &journal).await;
         until("three each", &[&first, &other], || first.owned().len() == 3 && other.owned().len() == 3).await;
         other.close().await;
-        until("all six again", &[&first], || first.owned().len() == 6).await;
+        until("all six partitions again", &[&first], || first.owned().len() == 6).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let epochs = timeout(LONG, looking_up).await.expect("no look-up without an end").unwrap();
+    let epochs = timeout(LONG, looking_up).await.expect("every look-up ends").unwrap();
     assert!(epochs.len() > 3, "look-ups in several epochs: {epochs:?}");
     let look_ups = logged(&kafka, "OFFSET_FETCH", &group, 1).await;
     let asked_in = |epoch: &i32| look_ups.iter().any(|line| line.contains(&format!("\"memberEpoch\":{epoch},")));

@@ -1,4 +1,4 @@
-//! The fixture itself: what the other tests stand on.
+//! Tests of the fixture itself, on which the other tests depend.
 #![cfg(unix)]
 
 use std::time::{Duration, Instant};
@@ -130,14 +130,14 @@ async fn three_nodes_survive_loss_of_leader() -> Result<(), Error> {
     let seen = kafka.until_topic(&topic, SOON, whole(2)).await?;
     assert!(seen.partitions.iter().all(|partition| partition.leader != leader && !partition.in_sync.contains(&leader)));
 
-    // Acknowledged by both copies that are left, and read through any node.
+    // Acknowledged by both remaining replicas, and read through any node.
     kafka.tools().produce(&topic, &[Message::value("while one is dead")], &[("acks", "all")]).await?;
     kafka.node(victim).start()?;
     kafka.ready().await?;
     kafka.until_topic(&topic, SOON, whole(3)).await?;
     assert_eq!(contents(kafka.tools().consume(&topic, 1, &[]).await?), [Message::value("while one is dead")]);
 
-    // An orderly end hands the partitions over and lets the node come back as well.
+    // An orderly stop moves the partitions to other nodes, and the node can come back as well.
     kafka.node(victim).stop().await?;
     kafka.ready().await?;
     kafka.node(victim).start()?;
@@ -172,7 +172,7 @@ async fn startup_failure_names_invalid_setting() -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether something still listens on a port, looked at until it does not.
+/// Returns true once no process listens on a port any more; tries repeatedly.
 fn falls_silent(address: &str) -> bool {
     let until = Instant::now() + Duration::from_secs(30);
     while std::net::TcpStream::connect(address).is_ok() {
@@ -203,7 +203,7 @@ fn launch() -> Option<(std::process::Child, String)> {
 
 #[tokio::test]
 async fn broker_ends_with_its_launcher() -> Result<(), Error> {
-    // Only to know whether Kafka can run here.
+    // Only checks whether Kafka can run here.
     if shared().await.is_none() {
         return Ok(());
     }
@@ -251,7 +251,7 @@ async fn additional_listener_requires_authentication() -> Result<(), Error> {
     let read = kafka.tools().at(&address).consume(&topic, 1, &scram).await?;
     assert_eq!(contents(read), [Message::value("through the plain one")]);
 
-    // PLAIN only: librdkafka 2.0, Debian's, is refused by Kafka 4.3 with SCRAM credentials that
+    // PLAIN only: Kafka 4.3 refuses librdkafka 2.0, which Debian has, with SCRAM credentials that
     // Java's client may use.
     let Some(kcat) = or_skip(Kcat::find(address)) else {
         return Ok(());

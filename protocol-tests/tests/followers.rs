@@ -1,5 +1,5 @@
-//! Reading from a follower in the reader's own rack (KIP-392), against a real Kafka whose follower
-//! comes and goes.
+//! Tests of reading from a follower in the reader's own rack (KIP-392), against a real Kafka with a
+//! follower that goes down and comes back.
 #![cfg(unix)]
 
 use std::{
@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// TCP that counts what is read from each port.
+/// TCP that counts the bytes read from each port.
 #[derive(Debug, Default)]
 struct Counting(Mutex<HashMap<u16, Arc<AtomicU64>>>);
 
@@ -98,7 +98,7 @@ async fn reads_once_while_preferred_replica_restarts() -> Outcome {
     let producer = Producer::builder(kafka.bootstrap()).build().await?;
     producer.send(Record::to("near").with_partition(0).with_value("0")).await?.await?;
 
-    // Every node in turn: one of the three leads, and is read from without any detour.
+    // Reads near each node in turn: one of the three leads, and is read from directly.
     let at = TopicPartition::new("near", 0);
     let mut followers = 0;
     for node in 0..3 {
@@ -108,8 +108,8 @@ async fn reads_once_while_preferred_replica_restarts() -> Outcome {
         let consumer = builder.property("metadata.max.age.ms", "3000").build().await?;
         consumer.assign([(at.clone(), Offset::At(0))])?;
 
-        // What is sent during this round ends before the next: the first offset of it is where the
-        // log ends now.
+        // The records of this round are all written before the next round begins, so this round's
+        // first offset is the present end of the log.
         let ends = consumer.end_offsets([at.clone()]).await?;
         let first = ends.get(&at).copied().unwrap_or(0);
         let sender = tokio::spawn({
@@ -117,7 +117,7 @@ async fn reads_once_while_preferred_replica_restarts() -> Outcome {
             async move {
                 let value = vec![b'x'; 1000];
                 for n in 0..RECORDS {
-                    // What is not in the log is missed by the reader, who counts.
+                    // The reader counts records, so it notices one that is missing in the log.
                     drop(producer.send(Record::to("near").with_partition(0).with_value(&value[..])).await?);
                     if n % 300 == 0 {
                         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -131,13 +131,13 @@ async fn reads_once_while_preferred_replica_restarts() -> Outcome {
         let mut downs = 0;
         while next < first + RECORDS {
             let records = consumer.poll(Duration::from_secs(60)).await?;
-            assert!(!records.is_empty(), "rack {node}: nothing came for a minute at offset {next}");
+            assert!(!records.is_empty(), "rack {node}: no record for a minute at offset {next}");
             for record in &records {
-                assert_eq!(record.offset(), next, "rack {node}: none skipped, none twice");
+                assert_eq!(record.offset(), next, "rack {node}: a record is skipped or repeated");
                 next += 1;
             }
             drop(records);
-            // Twice in between its broker goes down for a while, unless it is the leader's turn.
+            // Twice in between the broker nearby goes down for a while, unless it leads.
             let due = first + RECORDS / 3 * (downs + 1);
             if downs < 2 && next >= due && !leads(&kafka, node).await? {
                 downs += 1;
@@ -162,7 +162,7 @@ async fn reads_once_while_preferred_replica_restarts() -> Outcome {
     Ok(())
 }
 
-/// Whether that node leads the partition.
+/// Returns true if that node leads the partition.
 async fn leads(kafka: &Kafka, node: usize) -> Result<bool, protocol_tests::Error> {
     let ask = (0..kafka.nodes().len()).find(|id| *id != node && kafka.node(*id).is_up()).unwrap_or(node);
     let view = kafka.view(ask, &["near"]).await?;

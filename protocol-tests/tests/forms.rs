@@ -1,9 +1,9 @@
-//! Every form that a record and a batch of ours can have, in every codec, as librdkafka (kcat),
-//! Java's consumer and Kafka's own look at the log read it: keys, values, headers and timestamps to
-//! the byte, and each batch's codec and checksum.
+//! Every form of a record and a batch that Ottla can write, in every codec, read by librdkafka
+//! (kcat), Java's consumer and Kafka's own log dump: keys, values, headers and timestamps are
+//! compared to the byte, and each batch's codec and checksum are checked.
 //!
-//! One topic has a partition for each way of writing, so that each of the others' programs is
-//! started once.
+//! One topic has a partition for each way of writing, so that each of the other programs is started
+//! once.
 
 #![cfg(unix)]
 
@@ -15,7 +15,7 @@ use ottla::{Producer, Record};
 use protocol_tests::dump::{DumpedBatch, dump};
 use protocol_tests::{Consumed, Kafka, Message, has_producer_ids, kcat::Kcat, or_skip, shared, unique};
 
-/// A way of writing: the codec that the batches must say, and the properties that lead to it.
+/// A way of writing: the codec that the batches must have, and the properties that select it.
 #[derive(Clone, Copy)]
 struct Way {
     codec: &'static str,
@@ -45,10 +45,11 @@ const WAYS: [Way; 12] = [
     Way { codec: "zstd", properties: &[("compression.type", "zstd"), ("acks", "1"), IN_ORDER] },
 ];
 
-/// A record to be sent: the message, and its timestamp where it has one of its own.
+/// A record to be sent: the message, and its timestamp if it has its own.
 type Form = (Message, Option<i64>);
 
-/// Bytes that no codec makes smaller, without those that the others' text formats set apart.
+/// Returns bytes that no codec can compress, without those that the other clients' text formats use
+/// as separators.
 fn noise(len: usize, mut seed: u64) -> Vec<u8> {
     let next = std::iter::repeat_with(move || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -57,12 +58,12 @@ fn noise(len: usize, mut seed: u64) -> Vec<u8> {
     next.filter(|byte| !matches!(byte, b'\n' | b'\r' | b',' | b'=' | 0x1a..=0x1f)).take(len).collect()
 }
 
-/// Every form.
+/// Returns every form.
 fn forms() -> Vec<Form> {
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let mut messages = Vec::new();
-    // Keys and values: null, empty, text, bytes that are no text, one byte around the length at
-    // which a varint grows.
+    // Keys and values: null, empty, text, bytes that are not text, and lengths around the one at
+    // which a varint needs another byte.
     let bodies = [None, Some(Vec::new()), text("grüße, ключ"), Some(vec![0, 0xff, 0xfe, 0x80]), Some(noise(64, 1))];
     for key in &bodies {
         for value in &bodies {
@@ -94,7 +95,8 @@ fn forms() -> Vec<Form> {
         }
     }
     let mut forms: Vec<Form> = messages.into_iter().map(|message| (message, None)).collect();
-    // Not in order of time, so that some differences within a batch are negative, and large.
+    // Not in order of time, so that some timestamp differences within a batch are negative, and
+    // large.
     for timestamp in [0, 1_700_000_000_000, 1, 999_999_999_999, 1_700_000_000_001, 86_400_000] {
         forms.push((Message::value(format!("at {timestamp}")), Some(timestamp)));
     }
@@ -109,7 +111,7 @@ fn record<'a>(topic: &'a str, partition: i32, (message, timestamp): &'a Form) ->
     }
 }
 
-/// Sends to one partition and gives what the log must hold there, in order.
+/// Sends to one partition and returns the records that the log must hold there, in order.
 async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Consumed> {
     let bootstrap = kafka.bootstrap();
     let mut properties = vec![("bootstrap.servers", bootstrap.as_str()), ("linger.ms", "100"), ("batch.size", "60000")];
@@ -127,14 +129,14 @@ async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Con
             message: form.0.clone(),
         });
     };
-    // Each in a batch of its own.
+    // Each form in a batch of its own.
     let forms = forms();
     for form in &forms {
         let delivery = producer.send(record(topic, partition, form)).await.unwrap();
         assert_eq!(producer.flush(Duration::from_secs(30)).await, 0);
         note(form, delivery.await.unwrap());
     }
-    // And many in one.
+    // Many records in one batch.
     let small = (0..3_000).map(|n| (Message::value(format!("small {n}")).key("k").header("n", format!("{n}")), None));
     let forms: Vec<Form> = forms.into_iter().chain(small).collect();
     let mut deliveries = Vec::new();
@@ -148,7 +150,7 @@ async fn write(kafka: &Kafka, topic: &str, partition: i32, way: &Way) -> Vec<Con
     sent
 }
 
-/// Writes in all of these ways, each to a partition of its own.
+/// Writes in all of these ways, each to its own partition.
 async fn write_all(kafka: &Kafka, topic: &str, ways: &[Way], configs: &[(&str, &str)]) -> Vec<Vec<Consumed>> {
     kafka.create_topic(topic, i32::try_from(ways.len()).unwrap(), 1, configs).await.unwrap();
     let mut written = Vec::new();
@@ -164,7 +166,8 @@ async fn write_all(kafka: &Kafka, topic: &str, ways: &[Way], configs: &[(&str, &
     written
 }
 
-/// Compares what another client read with what was written, and names the first difference briefly.
+/// Compares the records that another client read with those that were written, and names the first
+/// difference briefly.
 fn same(who: &str, ways: &[Way], written: &[Vec<Consumed>], mut read: Vec<Consumed>) {
     read.sort_by_key(|record| (record.partition, record.offset));
     let brief = |record: Option<&Consumed>| format!("{record:?}").chars().take(600).collect::<String>();
@@ -184,7 +187,7 @@ fn same(who: &str, ways: &[Way], written: &[Vec<Consumed>], mut read: Vec<Consum
     assert!(read.next().is_none(), "{who} read more than was written");
 }
 
-/// Holds what Kafka's own tool says of one log against what was written to it.
+/// Compares the output of Kafka's log dump for one log with the records that were written to it.
 fn same_in_the_log(way: &Way, written: &[Consumed], log: &[DumpedBatch], append_time: bool) {
     let what = format!("{} {:?}", way.codec, way.properties);
     let idempotent = way.is_idempotent();
@@ -219,7 +222,7 @@ fn same_in_the_log(way: &Way, written: &[Consumed], log: &[DumpedBatch], append_
     assert!(log.iter().any(|batch| batch.count > 200), "{what}: batches of many");
 }
 
-/// Reads with everything that there is.
+/// Reads with every client.
 async fn everybody_reads(kafka: &Kafka, topic: &str, ways: &[Way], written: &[Vec<Consumed>], append_time: bool) {
     let count = written.iter().map(Vec::len).sum();
     let java = kafka.tools().consume(topic, count, &[]).await.unwrap();
@@ -252,14 +255,13 @@ fn as_kcat_prints(written: &[Consumed]) -> Vec<Consumed> {
 }
 
 async fn kcat_json(kcat: &Kcat, topic: &str) -> String {
-    // One partition will do: what differs between them was compared above.
+    // One partition is enough: the differences between them were compared above.
     let args = ["-C", "-t", topic, "-p", "0", "-o", "beginning", "-e", "-q", "-J"];
     let output = kcat.run(&args, b"").await.unwrap();
     String::from_utf8_lossy(&output).into_owned()
 }
 
-/// What kcat writes of one record as JSON: the facts around it, and its text where all of it is
-/// plain.
+/// Checks kcat's JSON line for one record: its metadata, and its text if all of it is plain.
 fn assert_json(line: &str, written: &[Vec<Consumed>], append_time: bool) {
     let offset = line.split_once("\"offset\":").and_then(|(_, rest)| rest.split(',').next()?.parse::<usize>().ok());
     let record = offset.and_then(|offset| written[0].get(offset)).unwrap_or_else(|| panic!("{line:.300}"));

@@ -1,4 +1,5 @@
-//! Kafka's own serializers, asked through Java: what the tests of our wire format stand on.
+//! Tests of the golden bytes: Kafka's own serializers, called through Java, on which the tests of
+//! Ottla's wire format are based.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -12,13 +13,13 @@ fn encodes_messages_to_bytes_of_protocol() -> Result<(), Error> {
     let Some(bytes) = or_skip(golden::request("ApiVersions", 3, json)) else {
         return Ok(());
     };
-    // Compact strings, one more than their length, and no tagged fields.
+    // Compact strings with a length one greater than their size, and no tagged fields.
     assert_eq!(bytes, [3, b'a', b'b', 2, b'c', 0]);
     assert_eq!(
         golden::decode("ApiVersionsRequest", 3, &bytes)?,
         r#"{"clientSoftwareName":"ab","clientSoftwareVersion":"c"}"#
     );
-    // The second time from memory, and the same.
+    // The second time from the cache, with the same bytes.
     assert_eq!(golden::request("ApiVersions", 3, json)?, bytes);
 
     let header = r#"{"requestApiKey": 18, "requestApiVersion": 3, "correlationId": 7, "clientId": null}"#;
@@ -81,7 +82,7 @@ fn every_codec_round_trips_through_kafka() -> Result<(), Error> {
         assert_eq!(records, written.records);
         assert_eq!(read.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [1000, 1001, 1002]);
 
-        // Kafka checks what it reads.
+        // Kafka checks the batches that it reads.
         let mut broken = bytes.clone();
         *broken.last_mut().expect("bytes") ^= 1;
         assert!(matches!(golden::read_batches(&broken), Err(Error::Rejected { .. })));

@@ -1,5 +1,5 @@
-//! Bodies as a hostile or a broken peer would send them, for every message and version: an error
-//! each time that says where, or a message that can be encoded again.
+//! Decodes bodies as a hostile or broken peer would send them, for every message and version: the
+//! result is either an error with the position, or a message that can be encoded again.
 
 #![cfg(unix)]
 
@@ -24,8 +24,8 @@ fn refused(message: &AnyMessage, version: i16, body: &[u8], error: &ottla::Error
     assert!(text.starts_with(&start) && text.contains("byte ") && text.contains(&place), "{text}");
 }
 
-/// Decodes a body: it is refused, or it is encoded again and stays the same from then on. Returns
-/// true if it was refused.
+/// Decodes a body. If it is accepted, the message is encoded again and must stay the same from then
+/// on. Returns true if it was refused.
 fn tried(message: &AnyMessage, version: i16, body: Vec<u8>) -> bool {
     let body = Bytes::from(body);
     match message.recode(body.clone(), version) {
@@ -75,7 +75,7 @@ fn decodes_or_rejects_bodies_with_replaced_bytes() {
     assert!(errors > tries / 10, "{errors} of {tries}");
 }
 
-/// Lengths and counts that no message has, of two bytes, of four, and compact ones.
+/// Lengths and counts that do not occur in messages: of two bytes, of four, and compact ones.
 const LENGTHS: [&[u8]; 11] = [
     &[0xff, 0xff],
     &[0x80, 0x00],
@@ -93,11 +93,12 @@ const LENGTHS: [&[u8]; 11] = [
 #[test]
 fn decodes_or_rejects_bodies_with_impossible_lengths() {
     let (mut tries, mut errors) = (0, 0);
-    // The large ones have no other fields.
+    // The large messages have the same fields.
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.len() < 200) {
         for at in 0..body.len() {
             for length in LENGTHS {
-                // In place of as many bytes, and, since a compact length took a byte there, of one.
+                // Replaces that number of bytes, and also a single byte, because a compact length
+                // took one byte there.
                 for instead in [length.len(), 1] {
                     let rest = body.get(at + instead..).unwrap_or_default();
                     errors += usize::from(tried(message, version, [&body[..at], length, rest].concat()));
@@ -113,14 +114,14 @@ fn decodes_or_rejects_bodies_with_impossible_lengths() {
 #[test]
 fn skips_unknown_tags_and_rejects_malformed() {
     let mut pairs = BTreeSet::new();
-    // A message that ends with no tagged fields of its own.
+    // Only messages that end without tagged fields of their own.
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.last() == Some(&0)) {
         if version < message.first_flexible {
             continue;
         }
         let expected = message.recode(body.clone(), version).expect("a golden message");
         let with = |tags: &[u8]| [&body[..body.len() - 1], tags].concat();
-        // The other values of the golden message may be the tagged fields that end it.
+        // The final zero of the golden message may also be the value of a field.
         if !matches!(message.recode(with(&[1, 100, 0]).into(), version), Ok(recoded) if recoded == expected) {
             continue;
         }
@@ -158,7 +159,7 @@ fn rejects_strings_that_are_not_utf8() {
         let mut texts = Vec::new();
         strings(&json, &mut texts);
         for text in texts {
-            // The content of bytes and UUIDs, which JSON has in base64, is not found.
+            // Bytes and UUIDs are not found, because JSON has them in base64.
             for at in body.windows(text.len()).enumerate().filter(|(_, it)| *it == text.as_bytes()).map(|(at, _)| at) {
                 let mut bent = body.to_vec();
                 bent[at] = 0xff;
@@ -173,7 +174,7 @@ fn rejects_strings_that_are_not_utf8() {
     assert!(tries > 1000, "{tries}");
 }
 
-/// The strings of a JSON value that are long enough to be found again.
+/// Collects the strings of a JSON value that are long enough to be found again.
 fn strings(json: &serde_json::Value, out: &mut Vec<String>) {
     match json {
         serde_json::Value::String(text) if text.len() > 4 => out.push(text.clone()),

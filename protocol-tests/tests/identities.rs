@@ -1,6 +1,6 @@
-//! A topic that was deleted and made anew under its name, and another cluster that has taken over
-//! an address, on a real Kafka: commits by topic id (OffsetCommit 10) and the check of the
-//! cluster's id (KIP-1242).
+//! Tests with a topic that was deleted and created again under its name, and with another cluster
+//! that has taken over an address, on a real Kafka: commits by topic id (OffsetCommit 10) and the
+//! check of the cluster's id (KIP-1242).
 
 #![cfg(unix)]
 
@@ -27,13 +27,13 @@ use requests::logged;
 use tokio::{sync::OnceCell, time::timeout};
 
 const LONG: Duration = Duration::from_secs(60);
-/// An address at which nothing listens: the network of a test has the first cluster behind it.
+/// An address on which no process listens: a test's network maps it to the first cluster.
 const BOOTSTRAP: &str = "127.0.0.1:1";
 const ANOTHER_CLUSTER: &str = "b3R0bGEtYW5vdGhlci0wMQ";
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
-/// One cluster for the tests of this file, which logs the requests. A topic that is gone stays so
-/// until it is created.
+/// Returns the cluster that the tests of this file share, which logs the requests. A deleted topic
+/// stays deleted until it is created.
 async fn kafka() -> Option<&'static Kafka> {
     static SHARED: OnceCell<Option<Kafka>> = OnceCell::const_new();
     let builder = Kafka::builder().log_requests().config("auto.create.topics.enable", "false");
@@ -64,15 +64,15 @@ async fn read(consumer: &Consumer, count: usize) {
     }
 }
 
-/// The committed offset, as a consumer that knows nothing of the topic yet looks it up.
+/// Returns the committed offset, fetched by a consumer that does not know the topic yet.
 async fn committed(kafka: &Kafka, group: &str, partition: &TopicPartition) -> Option<i64> {
     let consumer = reader(kafka, group).build().await.unwrap();
     let found = consumer.committed([partition.clone()]).await.unwrap();
     found[partition].as_ref().map(|committed| committed.offset)
 }
 
-/// A consumer reads a topic, which is then deleted and made anew unnoticed; its commit for it comes
-/// to nothing.
+/// Lets a consumer read a topic, which is then deleted and created again unnoticed, and checks that
+/// its commit has no effect on the new topic.
 async fn commit_for_recreated_topic(is_member: bool) {
     let Some(kafka) = kafka().await else { return };
     let (topic, group) = (unique("recreated"), unique("recreated"));
@@ -101,12 +101,12 @@ async fn commit_for_recreated_topic(is_member: bool) {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotAssigned, "{error}");
         assert!(error.to_string().contains("made anew"), "{error}");
-        assert_eq!(found, None, "nothing is committed for the new topic");
+        assert_eq!(found, None, "no offset is committed for the new topic");
         let commits = logged(kafka, "OFFSET_COMMIT", &group, 1).await;
         let refused = format!("\"errorCode\":{UNKNOWN_TOPIC_ID}");
         assert!(commits.iter().any(|line| line.contains(&refused)), "the broker refused it: {commits:?}");
     } else {
-        // By name (OffsetCommit 9 and older) the broker takes it for the new topic.
+        // By name (OffsetCommit 9 and older) the broker applies it to the new topic.
         result.unwrap();
         assert_eq!(found, Some(10));
     }
@@ -145,14 +145,14 @@ async fn both_protocols_commit_by_topic_id() {
         let by_id = |line: &String| line.contains("\"requestApiVersion\":10");
         let commits = logged(kafka, "OFFSET_COMMIT", &group, 1).await;
         assert!(commits.iter().all(by_id), "{protocol:?}: {commits:?}");
-        // A look-up before the topic's id is known goes by name.
+        // A look-up before the topic's id is known uses the name.
         let look_ups = logged(kafka, "OFFSET_FETCH", &group, 1).await;
         assert!(look_ups.iter().any(by_id), "{protocol:?}: {look_ups:?}");
     }
 }
 
-/// TCP on which the address of the first cluster's broker leads to the second cluster while it is
-/// reused. The first cluster stays behind [`BOOTSTRAP`].
+/// TCP that connects to the second cluster instead of the first cluster's broker while `is_reused`
+/// is set. The first cluster is reached through [`BOOTSTRAP`].
 #[derive(Clone, Debug)]
 struct Reused {
     ours: SocketAddr,
@@ -177,7 +177,7 @@ impl Network for Reused {
     }
 }
 
-/// How many records the topic has had.
+/// Returns the number of records that the topic has had.
 async fn end(kafka: &Kafka, topic: &str) -> i64 {
     let consumer = Consumer::builder(kafka.bootstrap()).build().await.unwrap();
     let partition = TopicPartition::new(topic, 0);
@@ -207,10 +207,10 @@ async fn leaves_broker_of_another_cluster() {
         deliveries.push(checking.send(Record::to(&topic).with_partition(0).with_value(n.to_string())).await.unwrap());
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(end(&theirs, &topic).await, 0, "nothing is written to the other cluster");
+    assert_eq!(end(&theirs, &topic).await, 0, "no record is written to the other cluster");
     assert_eq!(end(ours, &topic).await, 0);
 
-    // What the check is for: without it, records go to the other cluster.
+    // The check is necessary: without it, records go to the other cluster.
     let unchecking = builder().property("metadata.cluster.check.enable", "false").build().await.unwrap();
     unchecking.send(Record::to(&topic).with_partition(0).with_value("lost")).await.unwrap().await.unwrap();
     unchecking.close(LONG).await.unwrap();

@@ -1,5 +1,5 @@
-//! What one client writes the others read: Ottla beside librdkafka (kcat) and Kafka's own console
-//! tools, with every codec.
+//! Each client reads the records that the others write: Ottla, librdkafka (kcat) and Kafka's own
+//! console tools, with every codec.
 
 #![cfg(unix)]
 
@@ -12,7 +12,7 @@ use protocol_tests::{Consumed, Kafka, Message, has_producer_ids, kcat::Kcat, nee
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
-/// Messages with all that a record can hold and that every client here can carry.
+/// Returns messages with every part of a record that all of these clients can carry.
 fn messages(count: usize) -> Vec<Message> {
     (0..count)
         .map(|n| {
@@ -152,7 +152,7 @@ async fn log_append_time_is_reported_and_read() {
     let producer = producer(kafka, "none").await;
     let record = Record::to(topic.as_str()).with_value("v").with_timestamp_millis(1_000);
     let at = producer.send(record).await.unwrap().await.unwrap();
-    assert!(at.timestamp_millis > 1_000_000_000_000, "the broker's time, not ours");
+    assert!(at.timestamp_millis > 1_000_000_000_000, "the broker's time, not the producer's");
     let consumer = Consumer::builder(kafka.bootstrap()).build().await.unwrap();
     consumer.assign([(TopicPartition::new(topic.as_str(), 0), Offset::Beginning)]).unwrap();
     let record = consumer.recv().await.unwrap().unwrap();
@@ -190,8 +190,8 @@ async fn group_shares_partitions_and_resumes_from_commits() {
         }
         found
     };
-    // Both read until nothing more comes; together they have everything. What moved while it was
-    // being read may come twice.
+    // Both read until no more records arrive; together they have all. Records of a partition that
+    // moved while it was being read may be repeated.
     let (a, b) = tokio::join!(read_some(&first, usize::MAX), read_some(&second, usize::MAX));
     let mut all: Vec<_> = a.iter().chain(&b).copied().collect();
     all.sort_unstable();
@@ -200,7 +200,7 @@ async fn group_shares_partitions_and_resumes_from_commits() {
     first.close(Duration::from_secs(10)).await.unwrap();
     second.close(Duration::from_secs(10)).await.unwrap();
 
-    // A member that comes later finds what both committed.
+    // A member that joins later continues after the offsets that both committed.
     let value = "later";
     producer.send(Record::to(topic.as_str()).with_partition(2).with_value(value)).await.unwrap().await.unwrap();
     let third = member().await;

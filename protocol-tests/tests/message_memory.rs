@@ -1,7 +1,7 @@
-//! The memory that decoding a body takes, for every message and version, against the size of the
-//! body.
+//! Measures the memory that decoding a body takes, for every message and version, relative to the
+//! size of the body.
 //!
-//! One test, because all that the process allocates is counted.
+//! This is a single test, because all allocations of the process are counted.
 
 #![cfg(unix)]
 
@@ -23,14 +23,14 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Bytes of memory for each byte of a body: all that is allocated, whether or not it is freed
+/// Bytes of memory for each byte of a body: all that are allocated, even if they are freed
 /// meanwhile.
 const EACH: usize = 43;
-/// Bytes of memory beyond that, for an error and the path to the field that is read.
+/// Bytes of memory beyond that, for an error and the path to the field that is decoded.
 const BASE: usize = 2048;
 
-/// Decodes a body, and asserts that the memory it took is within the bound. Returns the bytes that
-/// were allocated, if the body is a message.
+/// Decodes a body, and asserts that the memory it took is within the limit. Returns the number of
+/// bytes that were allocated, if the body is a message.
 fn allocated(message: &AnyMessage, version: i16, body: &[u8]) -> Option<usize> {
     let shared = Bytes::copy_from_slice(body);
     let region = Region::new(ALLOCATOR);
@@ -49,7 +49,7 @@ fn decoding_allocates_bounded_multiple_of_body() {
     nested_claims();
 }
 
-/// As many elements as a body can hold, at any depth.
+/// Decodes messages with as many elements as a body can hold, at any depth.
 fn many_elements() {
     if !jar_is_here() {
         return;
@@ -71,16 +71,17 @@ fn many_elements() {
     println!("at most {:.1} bytes for each byte of a message ({})", most.0, most.1);
 }
 
-/// The bytes behind a count that is put into a message.
+/// Number of bytes after a count that is put into a message.
 const BEHIND: usize = 1000;
 
-/// A count, compact or of four bytes.
+/// Encodes a count, compact or in four bytes.
 fn count_of(elements: usize, flexible: bool) -> Vec<u8> {
     let [high, low] = (elements as u16).to_be_bytes();
     if flexible { vec![(elements % 128) as u8 | 0x80, (elements / 128) as u8] } else { vec![0, 0, high, low] }
 }
 
-/// Counts that the bytes behind them can just hold, or cannot, in any place of a message.
+/// Decodes messages with a count, at any position, of elements that the bytes after it can just
+/// hold, or cannot hold.
 fn claimed_elements() {
     let mut tries = 0;
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.len() < 100) {
@@ -97,7 +98,7 @@ fn claimed_elements() {
     println!("{tries} bodies that claim many elements");
 }
 
-/// An outer array and an inner one that both claim all bytes behind them.
+/// Decodes messages with an outer array and an inner one that both claim all bytes after them.
 fn nested_claims() {
     let mut tries = 0;
     for Golden { message, version, body, .. } in goldens().into_iter().filter(|it| it.body.len() < 100) {

@@ -1,4 +1,4 @@
-//! The generated messages beside those that Kafka's own classes write, which stand in
+//! Compares the generated messages with those that Kafka's own classes encode, which are in
 //! `messages.golden`.
 
 #![cfg(unix)]
@@ -18,7 +18,7 @@ use ottla::any_message::MESSAGES;
 use protocol_tests::{Error, golden, or_skip};
 use schemas::jar_is_here;
 
-/// Messages of which the file has a large one as well, in the last version.
+/// Messages that also have a large example in the file, in their last version.
 const LARGE: [&str; 5] =
     ["FetchResponse", "MetadataResponse", "JoinGroupRequest", "OffsetCommitRequest", "CreateTopicsRequest"];
 
@@ -54,7 +54,7 @@ fn committed_code_matches_generator_output() {
     }
 }
 
-/// With `OTTLA_WRITE_GOLDENS=1` the file is written instead of compared.
+/// Writes the file instead of comparing with it if `OTTLA_WRITE_GOLDENS=1`.
 #[test]
 fn golden_messages_match_bytes_of_kafka() -> Result<(), Error> {
     if !jar_is_here() || or_skip(golden::response("Heartbeat", 0, r#"{"errorCode": 0}"#)).is_none() {
@@ -73,7 +73,7 @@ fn golden_messages_match_bytes_of_kafka() -> Result<(), Error> {
             }
             let mut bodies: Vec<_> =
                 fills.into_iter().map(|fill| body(&schemas[message.name], version, fill)).collect();
-            // A message without fields has one content only.
+            // A message without fields has only one content.
             bodies.dedup();
             for body in bodies {
                 let (json, written) = golden::through_json(message.name, version, &body)?;

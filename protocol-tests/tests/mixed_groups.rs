@@ -1,6 +1,6 @@
-//! Groups that our consumer and Java's console consumer share, on a real Kafka: members of either
-//! kind come and go, each partition is with one of them at a time, and each record is read once and
-//! in order.
+//! Tests of groups that Ottla's consumer and Java's console consumer share, on a real Kafka:
+//! members of either kind come and go, each partition belongs to one of them at a time, and each
+//! record is read once and in order.
 
 #![cfg(unix)]
 
@@ -13,7 +13,7 @@ use members::{ByJava, Journal, Member, PARTITIONS, Source, read_once, until};
 use ottla::{Consumer, consumer::ConsumerBuilder};
 use protocol_tests::{Kafka, needs, or_skip, unique};
 
-/// What both are told, whoever has a name for it of their own.
+/// Properties that both clients get.
 type Properties = &'static [(&'static str, &'static str)];
 
 const RANGE: Properties = &[
@@ -56,7 +56,7 @@ async fn ours_and_javas_come_and_go(properties: Properties) {
     let ours = || -> ConsumerBuilder {
         Consumer::builder(kafka.bootstrap()).group(&group).properties(properties.iter().copied())
     };
-    // A member of Java's reads so many records and goes.
+    // A Java member reads `records` records and leaves.
     let javas = |records: usize| {
         let (tools, topic, group) = (kafka.tools(), topic.clone(), group.clone());
         tokio::spawn(async move {
@@ -68,17 +68,17 @@ async fn ours_and_javas_come_and_go(properties: Properties) {
     };
 
     let first = Member::start("first", ours(), &topic, &journal).await;
-    until("all of it", &[&first], || first.owned().len() == 6).await;
+    until("all partitions", &[&first], || first.owned().len() == 6).await;
     let second = Member::start("second", ours(), &topic, &journal).await;
     until("three each", &[&first, &second], || first.owned().len() == 3 && second.owned().len() == 3).await;
 
-    // One of theirs comes and goes.
+    // A Java member comes and goes.
     let java = javas(150);
     until("two each", &[&first, &second], || first.owned().len() == 2 && second.owned().len() == 2).await;
     until("Java to leave", &[&first, &second], || first.owned().len() + second.owned().len() == 6).await;
     let mut by_java = java.await.unwrap();
 
-    // Ours come and go, while one of theirs is there.
+    // Ottla members come and go, while a Java member is there.
     let java = javas(300);
     until("two each", &[&first, &second], || first.owned().len() == 2 && second.owned().len() == 2).await;
     second.close().await;
@@ -92,7 +92,7 @@ async fn ours_and_javas_come_and_go(properties: Properties) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let ends = source.end().await;
     // Under the cooperative protocol Java's client reads on while the group rebalances, and does
-    // not commit that part before it gives a partition up (KIP-429): the next member reads it
+    // not commit these records before it revokes a partition (KIP-429): the next member reads them
     // again.
     let by_java = ByJava { read: by_java, may_repeat: properties == COOPERATIVE_STICKY };
     read_once(&journal, &by_java, &ends, &[&third]).await;

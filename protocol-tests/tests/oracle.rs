@@ -1,6 +1,6 @@
-//! The generated messages beside the crate `kafka-protocol`'s: three independent writers (a random
-//! body comes straight from Kafka's schema) and two independent readers, which have to agree on
-//! every byte.
+//! Compares the generated messages with those of the crate `kafka-protocol`: three independent
+//! encoders (a random body comes straight from Kafka's schema) and two independent decoders have to
+//! agree on every byte.
 
 #![cfg(unix)]
 
@@ -15,14 +15,15 @@ use kafka_protocol::protocol::{Decodable, Encodable, Message};
 use ottla::any_message::MESSAGES;
 use schemas::jar_is_here;
 
-/// The smallest and the largest message, some with long arrays, and many with random contents.
+/// Fills: the smallest and the largest message, some with long arrays, and many with random
+/// contents.
 fn fills() -> impl Iterator<Item = Fill> {
     let many = (1..=4).map(|depth| Fill::Many { depth, count: 3 });
     let random = (0..24).map(Fill::Seed).chain((0..8).map(Fill::Brief));
     [Fill::Least, Fill::Most].into_iter().chain(many).chain(random)
 }
 
-/// A message of `kafka-protocol`'s.
+/// A message of `kafka-protocol`.
 struct Theirs {
     name: &'static str,
     versions: (i16, i16),

@@ -1,5 +1,5 @@
-//! Ottla with a real Kafka over every kind of security: TLS, client certificates, and every
-//! mechanism.
+//! Tests of Ottla with a real Kafka over every kind of security: TLS, client certificates, and
+//! every mechanism.
 #![cfg(unix)]
 
 use std::{
@@ -19,7 +19,7 @@ use protocol_tests::{
 };
 use tokio::sync::OnceCell;
 
-/// One cluster for the tests of this file.
+/// Returns the cluster that the tests of this file share.
 async fn secured() -> Option<&'static Kafka> {
     static SHARED: OnceCell<Option<Kafka>> = OnceCell::const_new();
     SHARED.get_or_init(|| async { or_skip(Kafka::builder().secured().start().await) }).await.as_ref()
@@ -29,7 +29,7 @@ fn trusting() -> Tls {
     Tls::new().ca_pem(CERTIFICATES.authority)
 }
 
-/// Whether the brokers take SCRAM credentials, which KRaft does since KIP-900.
+/// Returns true if the brokers support SCRAM credentials, which KRaft does since KIP-900.
 fn has_scram() -> bool {
     at_least("3.5")
 }
@@ -48,7 +48,7 @@ fn msk() -> Sasl {
     Sasl::mechanism(AwsMskIam::new().region("eu-west-1").credentials(credentials))
 }
 
-/// Metadata, producing and consuming in a group, by clients that some builder makes.
+/// Requests metadata, produces and consumes in a group, with the given clients.
 async fn works(admin: Admin, producer: Producer, consumer: Consumer, topic: &str) {
     assert!(admin.list_topics().await.unwrap().iter().any(|found| &*found.name == topic));
     let mut deliveries = Vec::new();
@@ -172,8 +172,7 @@ async fn refusals_of_broker_fail_with_specific_error() {
         ("TLS", Security::plaintext(), "asks for TLS"),
         ("CLIENT", Security::sasl_plaintext(Sasl::plain(USER, PASSWORD)), "PLAINTEXT or SSL"),
     ] {
-        // The alert of Kafka 2.8 for a certificate that is missing is damaged (OpenSSL cannot read
-        // it either).
+        // Kafka 2.8's alert for a missing certificate is damaged (OpenSSL cannot read it either).
         if listener == "MUTUAL" && !at_least("3.0") {
             continue;
         }
@@ -199,7 +198,7 @@ async fn acl_denial_error_names_topic_or_group() -> Result<(), Error> {
     if !needs("3.2", "an authorizer without ZooKeeper (KIP-801)") {
         return Ok(());
     }
-    // Nobody may do anything but who comes by the plain listener.
+    // Only clients of the plain listener have permissions.
     let builder = Kafka::builder()
         .secured()
         .config("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
@@ -214,7 +213,7 @@ async fn acl_denial_error_names_topic_or_group() -> Result<(), Error> {
         .build()
         .await
         .unwrap();
-    // At once, and not when the time to deliver is over.
+    // The send fails at once, and not at the delivery timeout.
     let delivery = producer.send(Record::to(&topic).with_value("x")).await.unwrap();
     let error = tokio::time::timeout(Duration::from_secs(60), delivery).await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Authorization, Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED)));
@@ -227,13 +226,13 @@ async fn acl_denial_error_names_topic_or_group() -> Result<(), Error> {
     assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
     assert!(error.to_string().contains("denied"), "{error}");
     let admin = Admin::builder(&bootstrap).security(security).build().await.unwrap();
-    assert!(admin.list_topics().await.unwrap().is_empty(), "what may not be seen is not shown");
+    assert!(admin.list_topics().await.unwrap().is_empty(), "topics without permission are not listed");
     consumer.close(Duration::from_secs(30)).await.unwrap();
     producer.close(Duration::from_secs(30)).await.unwrap();
     Ok(())
 }
 
-/// The serial number of the certificate that a listener shows.
+/// Returns the serial number of the certificate that a listener presents.
 fn serial_at(address: &str) -> String {
     let shown = Command::new("keytool").args(["-J-Duser.language=en", "-printcert", "-sslserver", address]).output();
     let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
@@ -258,7 +257,7 @@ async fn replacing_certificates_loses_no_record() -> Result<(), Error> {
     };
     identify(CERTIFICATES.client, CERTIFICATES.client_key);
     let security = Security::ssl(trusting().client_certificate_files(&chain, &key));
-    // Each burst needs a connection of its own, so that the certificates are shown again and again.
+    // Each burst needs a new connection, so that the certificates are presented again and again.
     let idle = Duration::from_secs(1);
     let producer = Producer::builder(bootstrap.as_str()).idempotence(has_producer_ids()).security(security.clone());
     let producer = producer.property("connections.max.idle.ms", idle.as_millis().to_string());
@@ -297,7 +296,7 @@ async fn replacing_certificates_loses_no_record() -> Result<(), Error> {
     bursts().await;
     assert_ne!(serial_at(&bootstrap), before, "the broker shows another certificate");
 
-    // Any certificate of the authority is one for a client, too.
+    // Any certificate of the authority also works for a client.
     identify(certificate, its_key);
     bursts().await;
     let metrics = producer.metrics();
@@ -308,7 +307,7 @@ async fn replacing_certificates_loses_no_record() -> Result<(), Error> {
     Ok(())
 }
 
-/// How long traffic goes on: 20 s, or as many seconds as `OTTLA_REAUTH_SECONDS` says.
+/// Returns the duration of the traffic: 20 s, or the number of seconds in `OTTLA_REAUTH_SECONDS`.
 fn span() -> Duration {
     let asked = std::env::var("OTTLA_REAUTH_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(asked.unwrap_or(20))
@@ -334,7 +333,8 @@ async fn reauthentication_causes_no_failures_or_retries() -> Result<(), Error> {
         let consumer = Consumer::builder(&bootstrap).security(security).group(&topic);
         let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
         consumer.subscribe([topic.as_str()]).unwrap();
-        // A broker may refuse the first records of a topic that it has just heard of (2.8 does).
+        // A broker may refuse the first records of a topic that it has only just learned of (2.8
+        // does).
         for partition in 0..3 {
             let first = Record::to(&topic).with_partition(partition).with_value(format!("first of {partition}"));
             producer.send(first).await.unwrap().await.unwrap();
@@ -367,8 +367,7 @@ async fn reauthentication_causes_no_failures_or_retries() -> Result<(), Error> {
         };
         let all = async {
             let sent = sending.await;
-            // Behind everything, in the partition where it is: the others' ends are waited for
-            // below.
+            // The last record of its partition; the ends of the other partitions are awaited below.
             producer.send(Record::to(&topic).with_value("end")).await.unwrap().await.unwrap();
             sent
         };

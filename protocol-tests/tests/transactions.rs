@@ -1,4 +1,4 @@
-//! Transactions that Kafka's own client wrote, as Ottla's consumer reads them from a real broker.
+//! Transactions that Kafka's own client wrote, read by Ottla's consumer from a real broker.
 #![cfg(unix)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +12,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const PARTITIONS: i32 = 2;
 
-/// What a script wrote: every value, and those that were committed, by partition and in the log's
+/// The records of a script: every value, and the committed ones, by partition and in the log's
 /// order.
 #[derive(Default)]
 struct Written {
@@ -21,7 +21,8 @@ struct Written {
     committed: BTreeMap<i32, Vec<String>>,
 }
 
-/// Producers with interleaved transactions, by a fixed rule that looks like none.
+/// Returns a script of producers with interleaved transactions, in a fixed pattern that looks
+/// random.
 fn written(topic: &str, steps: u32) -> Written {
     let mut written = Written::default();
     let mut state = 7_u64;
@@ -76,7 +77,7 @@ async fn reader(kafka: &Kafka, topic: &str, isolation: IsolationLevel) -> ottla:
     Ok(consumer)
 }
 
-/// All values up to the ends that this reader may come to, by partition.
+/// Reads all values up to the ends that this reader can reach, by partition.
 async fn read(consumer: &Consumer, topic: &str) -> ottla::Result<BTreeMap<i32, Vec<String>>> {
     let places: Vec<_> = (0..PARTITIONS).map(|partition| TopicPartition::new(topic, partition)).collect();
     let ends = consumer.end_offsets(places.clone()).await?;
@@ -101,7 +102,7 @@ async fn read(consumer: &Consumer, topic: &str) -> ottla::Result<BTreeMap<i32, V
 
 #[tokio::test]
 async fn read_committed_skips_aborted_records() -> Outcome {
-    if !needs("3.0", "producer ids, which transactions stand on") {
+    if !needs("3.0", "producer ids, which transactions need") {
         return Ok(());
     }
     let Some(kafka) = shared().await else { return Ok(()) };
@@ -120,7 +121,7 @@ async fn read_committed_skips_aborted_records() -> Outcome {
     }
     let [all, good] = [&written.all, &written.committed].map(|part| part.values().map(Vec::len).sum::<usize>());
     assert!(good > 50 && all > good + 50, "both kinds: {good} of {all}");
-    // Slices that begin and end in the middle of transactions.
+    // Ranges that begin and end in the middle of transactions.
     let builder = Consumer::builder(kafka.bootstrap()).isolation_level(IsolationLevel::ReadCommitted);
     let consumer = builder.max_partition_fetch_bytes(150).build().await?;
     consumer
@@ -131,7 +132,7 @@ async fn read_committed_skips_aborted_records() -> Outcome {
 
 #[tokio::test]
 async fn read_committed_waits_for_open_transaction() -> Outcome {
-    if !needs("3.0", "producer ids, which transactions stand on") {
+    if !needs("3.0", "producer ids, which transactions need") {
         return Ok(());
     }
     let Some(kafka) = shared().await else { return Ok(()) };
@@ -148,7 +149,7 @@ async fn read_committed_waits_for_open_transaction() -> Outcome {
     assert_eq!(read(&consumer, &topic).await?, expected);
     let all = reader(kafka, &topic, IsolationLevel::ReadUncommitted).await?;
     assert_eq!(read(&all, &topic).await?[&0], ["first", "open", "behind"]);
-    // The next producer of that name ends what the last one left open.
+    // The next producer with that id aborts the transaction that the last one left open.
     kafka.tools().transact(&format!("begin {topic}\nsend {topic} {topic} 0 next\ncommit {topic}\n")).await?;
     assert_eq!(read(&consumer, &topic).await?, BTreeMap::from([(0, vec!["behind".to_owned(), "next".to_owned()])]));
     Ok(())

@@ -1,4 +1,5 @@
-//! A short run against old and new versions of Kafka, whichever the rest of the suite runs against.
+//! A short run against old and new versions of Kafka, independent of the version for the rest of
+//! the suite.
 #![cfg(unix)]
 
 use std::time::Duration;
@@ -9,8 +10,8 @@ use ottla::{
 };
 use protocol_tests::{Error, Kafka, Message, or_skip, unique};
 
-/// A console round trip with Kafka's own tools of that version, which also went through other
-/// packages and options; then one with Ottla, in a group of each protocol.
+/// Makes a round trip with that version's console tools, which also changed packages and options,
+/// and then one with Ottla, in a group of each protocol.
 async fn round_trip(version: &str) -> Result<(), Error> {
     let Some(kafka) = or_skip(Kafka::builder().version(version).start().await) else {
         return Ok(());
@@ -26,7 +27,7 @@ async fn round_trip(version: &str) -> Result<(), Error> {
         Some("2" | "3") => &[GroupProtocol::Classic][..],
         _ => &[GroupProtocol::Classic, GroupProtocol::Consumer],
     };
-    // The first brokers without ZooKeeper, 2.8's, give out no producer ids.
+    // The first brokers without ZooKeeper, 2.8's, assign no producer ids.
     let topic = write(&kafka, !version.starts_with("2.8")).await;
     for protocol in protocols {
         read(&kafka, &topic, *protocol).await;
@@ -34,7 +35,7 @@ async fn round_trip(version: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Produces, where it can be with idempotence.
+/// Produces, with idempotence if the broker supports it.
 async fn write(kafka: &Kafka, idempotence: bool) -> String {
     let topic = unique("ottla");
     kafka.create_topic(&topic, 3, 1, &[]).await.expect("a topic");
@@ -53,8 +54,8 @@ async fn write(kafka: &Kafka, idempotence: bool) -> String {
     topic
 }
 
-/// Reads it as a member of a group, commits, and looks the offsets up: the versions of every
-/// request that is needed for that are agreed with this broker.
+/// Reads the topic as a group member, commits, and looks the offsets up: the client agrees with
+/// this broker on the versions of all requests that this needs.
 async fn read(kafka: &Kafka, topic: &str, protocol: GroupProtocol) {
     let builder = Consumer::builder(kafka.bootstrap()).group(unique("group")).group_protocol(protocol);
     let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.expect("a consumer");

@@ -1,4 +1,4 @@
-//! Batches as they stand on the wire.
+//! Batches in wire format.
 
 use bytes::Bytes;
 
@@ -11,9 +11,9 @@ use crate::{
     },
 };
 
-/// These records as one batch (v2) at offset 0, as a producer without idempotence writes it; for
+/// Encodes records as one batch (v2) at offset 0, as a producer without idempotence does; for
 /// [`Options::prepared`](super::Options::prepared). The records' own topics and partitions do not
-/// matter; one without a timestamp gets 0.
+/// matter; a record without a timestamp gets 0.
 ///
 /// # Errors
 /// `InvalidArgument` when there are no records, `Configuration` for a compression that was not
@@ -22,7 +22,7 @@ pub fn batch(records: &[Record<'_>], compression: Compression) -> Result<Bytes> 
     build(records, compression, 0, ProducerStamp::NONE)
 }
 
-/// The same of any producer; `timestamp` is that of records without one.
+/// Encodes records as one batch of the given producer; records without a timestamp get `timestamp`.
 pub(super) fn build(
     records: &[Record<'_>],
     compression: Compression,
@@ -30,7 +30,7 @@ pub(super) fn build(
     stamp: ProducerStamp,
 ) -> Result<Bytes> {
     if records.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidArgument, "a batch without records is none"));
+        return Err(Error::new(ErrorKind::InvalidArgument, "a batch needs at least one record"));
     }
     let mut batch = BatchBuilder::with_capacity(1024);
     for record in records {

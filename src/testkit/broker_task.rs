@@ -1,4 +1,4 @@
-//! One broker: takes connections, and closes them all when it is told to.
+//! One broker: accepts connections, and closes them all when it is told to.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use tracing::warn;
 use super::{connection_task::Connection, shared::Shared};
 use crate::net::{MemoryListener, MemoryNetwork, Stream};
 
-/// Where a broker listens.
+/// A broker's listener, on a loopback port or on the in-memory network.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
@@ -25,7 +25,7 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens on that port (0: any that is free).
+    /// Listens on `port` (0: any free port).
     pub(crate) async fn bind(network: Option<&MemoryNetwork>, port: u16) -> io::Result<Self> {
         const FIRST: u16 = 9092;
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -60,7 +60,7 @@ impl Listener {
 
 #[derive(Debug)]
 enum Command {
-    /// Close all connections, and go on.
+    /// Close all connections and continue to accept new ones.
     Disconnect,
     /// Close the port and all connections.
     Stop,
@@ -80,29 +80,30 @@ impl BrokerTask {
         Self { commands, task }
     }
 
-    /// Closes all connections; new ones are taken.
+    /// Closes all connections; the broker accepts new ones.
     pub(crate) fn disconnect(&self) {
         // A broker that has ended has no connections.
         let _ = self.commands.send(Command::Disconnect);
     }
 
-    /// Tells it to close everything; what comes out is done when it has.
+    /// Tells the broker to close its port and all connections; the returned future completes when
+    /// it has.
     pub(crate) fn stop(self) -> impl Future<Output = ()> {
         let _ = self.commands.send(Command::Stop);
         async move {
             if let Err(error) = self.task.await {
-                warn!(%error, "a broker of the testkit did not end well");
+                warn!(%error, "a testkit broker's task ended with an error");
             }
         }
     }
 
-    /// Ends it at once, without waiting.
+    /// Aborts the broker at once, without waiting.
     pub(crate) fn abort(&self) {
         self.task.abort();
     }
 }
 
-/// One connection, under TLS if the brokers ask for it by now.
+/// Serves one connection, under TLS if the brokers ask for it by now.
 async fn serve(shared: Arc<Shared>, broker: i32, id: u64, stream: Box<dyn Stream>) {
     #[cfg(feature = "tls")]
     {
@@ -110,7 +111,7 @@ async fn serve(shared: Arc<Shared>, broker: i32, id: u64, stream: Box<dyn Stream
         if let Some(config) = tls {
             match tokio_rustls::TlsAcceptor::from(config).accept(stream).await {
                 Ok(stream) => Connection::new(shared, broker, id, stream).run().await,
-                Err(error) => tracing::debug!(broker, connection = id, %error, "no TLS with a client"),
+                Err(error) => tracing::debug!(broker, connection = id, %error, "TLS handshake failed"),
             }
             return;
         }
@@ -130,7 +131,7 @@ async fn run(shared: Arc<Shared>, broker: i32, mut listener: Listener, mut inbox
             },
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
-                    warn!(broker, %error, "a connection of the testkit did not end well");
+                    warn!(broker, %error, "a testkit connection's task ended with an error");
                 }
             }
             accepted = listener.accept() => match accepted {
@@ -139,7 +140,7 @@ async fn run(shared: Arc<Shared>, broker: i32, mut listener: Listener, mut inbox
                     connections.spawn(serve(shared.clone(), broker, id, stream));
                 }
                 Err(error) => {
-                    warn!(broker, %error, "cannot take a connection");
+                    warn!(broker, %error, "a testkit broker cannot accept a connection");
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 }
             },

@@ -1,4 +1,4 @@
-//! The cluster as a test holds it.
+//! The cluster's handle for tests.
 
 use std::{
     collections::BTreeMap,
@@ -36,8 +36,9 @@ use crate::{
 
 /// A Kafka cluster inside the process. Dropping it ends all its brokers.
 ///
-/// Its methods act on the cluster from behind the brokers' backs, at once; partitions and groups
-/// that are waiting to hear of it do. They must not be called from a fault's [`when`](Fault::when).
+/// Its methods change the cluster's state directly, without a request, and take effect at once;
+/// requests that wait for partitions or groups are woken. The methods must not be called from a
+/// fault's [`when`](Fault::when).
 #[derive(Debug)]
 pub struct Cluster {
     pub(super) shared: Arc<Shared>,
@@ -45,7 +46,7 @@ pub struct Cluster {
     tasks: Mutex<BTreeMap<i32, BrokerTask>>,
 }
 
-/// A fault that was given to a cluster. Dropping it leaves the fault in force.
+/// A fault that was given to a cluster. Dropping the handle leaves the fault in force.
 #[derive(Debug)]
 pub struct FaultHandle {
     shared: Arc<Shared>,
@@ -54,13 +55,13 @@ pub struct FaultHandle {
 }
 
 impl FaultHandle {
-    /// How many requests it has struck.
+    /// Returns the number of requests that the fault has struck.
     pub fn hits(&self) -> u64 {
         *self.hits.borrow()
     }
 
-    /// Waits until it has struck so many requests. Without a limit of time of its own: a test
-    /// brings one.
+    /// Waits until the fault has struck `hits` requests. It has no timeout of its own, so the test
+    /// has to set one.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost when the future is dropped.
@@ -69,21 +70,22 @@ impl FaultHandle {
         let _ = self.hits.subscribe().wait_for(|&seen| seen >= hits).await;
     }
 
-    /// Takes it out of force. Requests that it has already struck stay struck.
+    /// Takes the fault out of force. Requests that it has already struck stay struck.
     pub fn clear(&self) {
         self.shared.lock().faults.clear(self.id);
     }
 }
 
 impl Cluster {
-    /// Starts the brokers; when this returns they can be connected to.
+    /// Starts the brokers; when this returns they accept connections.
     ///
     /// # Errors
-    /// `Network` when a port cannot be had, `Configuration` for certificates that cannot be used,
-    /// and without a tokio runtime that has timers and, unless the cluster is in memory, IO.
+    /// `Network` when a port is not available, `Configuration` for certificates that cannot be
+    /// used, and outside of a tokio runtime that has timers and, unless the cluster is in memory,
+    /// IO.
     ///
     /// # Cancel safety
-    /// Safe: what was started ends when the future is dropped.
+    /// Safe: brokers that were started are stopped when the future is dropped.
     pub async fn start(options: Options) -> Result<Self> {
         runtime("a cluster of the testkit")?;
         let network = options.network.clone();
@@ -100,8 +102,8 @@ impl Cluster {
             let rack = options.racks.get(index.checked_rem(options.racks.len()).unwrap_or(0)).cloned();
             let host = match network {
                 None => "127.0.0.1".to_owned(),
-                // A client that is not on this network must not reach a broker of the machine in
-                // its place.
+                // A client that is not on this network must not reach a broker on this machine
+                // instead.
                 Some(_) => format!("broker-{id}{IN_MEMORY_DOMAIN}"),
             };
             brokers.push(Broker { id, host, port, rack, up: true, sessions: Sessions::default() });
@@ -117,8 +119,8 @@ impl Cluster {
         Ok(Self { shared, network, tasks })
     }
 
-    /// Replaces the brokers' certificates, or what they ask of clients: for connections that are
-    /// made from now on.
+    /// Replaces the brokers' TLS settings (their certificates and what they require of clients) for
+    /// connections that are made from now on.
     ///
     /// # Errors
     /// `Configuration` for certificates that cannot be used.
@@ -142,7 +144,7 @@ impl Cluster {
         addresses.join(",")
     }
 
-    /// The network that the brokers are on, for the client.
+    /// Returns the network that the brokers are on, for clients.
     pub fn network(&self) -> Arc<dyn Network> {
         match &self.network {
             Some(network) => Arc::new(network.clone()),
@@ -150,26 +152,26 @@ impl Cluster {
         }
     }
 
-    /// The ids of all brokers.
+    /// Returns the ids of all brokers.
     pub fn brokers(&self) -> Vec<i32> {
         self.shared.lock().brokers.iter().map(|broker| broker.id).collect()
     }
 
-    /// Makes a topic; partition `p` is led by broker `1 + p mod brokers`, or the next that is up.
-    /// What Kafka keeps for itself by that name (`__consumer_offsets`, `__transaction_state`,
-    /// `__share_group_state`) is internal here too.
+    /// Creates a topic; partition `p` is led by broker `1 + p mod brokers`, or the next broker that
+    /// is up. Kafka's internal topics (`__consumer_offsets`, `__transaction_state`,
+    /// `__share_group_state`) are internal here too.
     ///
     /// # Errors
-    /// `Broker` with the code that CreateTopics would answer.
+    /// `Broker` with the error code of CreateTopics.
     pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
         self.create_topic_with(name, partitions, [("", ""); 0])
     }
 
-    /// Makes a topic with configurations; those that matter here are `message.timestamp.type` and
-    /// `max.message.bytes`.
+    /// Creates a topic with configurations; those that have an effect here are
+    /// `message.timestamp.type` and `max.message.bytes`.
     ///
     /// # Errors
-    /// As [`create_topic`](Self::create_topic).
+    /// Those of [`create_topic`](Self::create_topic).
     pub fn create_topic_with<K: Into<String>, V: Into<String>>(
         &self,
         name: &str,
@@ -183,7 +185,7 @@ impl Cluster {
         )
     }
 
-    /// Deletes a topic, and what groups committed for it.
+    /// Deletes a topic, and the offsets that groups committed for it.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -191,15 +193,16 @@ impl Cluster {
         self.change(|state| state.delete_topic(name).map(|_| ()), || format!("delete {name}"))
     }
 
-    /// Grows a topic to so many partitions in all.
+    /// Grows a topic to `total` partitions.
     ///
     /// # Errors
-    /// `Broker` with INVALID_PARTITIONS when it would not grow, or `UnknownTopicOrPartition`.
+    /// `Broker` with INVALID_PARTITIONS when `total` is not larger than the present number, or
+    /// `UnknownTopicOrPartition`.
     pub fn add_partitions(&self, name: &str, total: i32) -> Result<()> {
         self.change(|state| state.grow_topic(name, total), || format!("grow {name} to {total}"))
     }
 
-    /// The broker that leads a partition, if any does.
+    /// Returns the broker that leads a partition, if there is a leader.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -207,7 +210,8 @@ impl Cluster {
         self.look(topic, partition, |found| Some(found.leader).filter(|&leader| leader != NO_LEADER))
     }
 
-    /// The partition's leader epoch, from 0; it rises with every change of the leader.
+    /// Returns the partition's leader epoch, which begins at 0 and rises with every change of the
+    /// leader.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -215,18 +219,18 @@ impl Cluster {
         self.look(topic, partition, |found| found.leader_epoch)
     }
 
-    /// Gives a partition to another broker, under a new leader epoch.
+    /// Makes another broker the leader of a partition, under a new leader epoch.
     ///
     /// # Errors
-    /// `UnknownTopicOrPartition`, or `Broker` when the broker is down or there is none of that id.
+    /// `UnknownTopicOrPartition`, or `Broker` when the broker is down or does not exist.
     pub fn move_leader(&self, topic: &str, partition: i32, broker: i32) -> Result<()> {
         let what = || format!("move {topic}[{partition}] to broker {broker}");
         self.change(|state| state.move_leader(topic, partition, broker), what)
     }
 
-    /// Lets a follower's copy of a partition end at `end` (it lags, and never catches up), or keep
-    /// up again. Readers that ask it for what lies beyond get OFFSET_OUT_OF_RANGE, as from a
-    /// follower that was down for long. It holds while the broker does not lead.
+    /// Lets a follower's copy of a partition end at `end` (the follower lags and never catches up);
+    /// `None` lets it keep up again. Fetches beyond the copy's end get OFFSET_OUT_OF_RANGE, as from
+    /// a follower that was down for long. This applies while the broker does not lead.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -242,7 +246,7 @@ impl Cluster {
         self.change(lag, || format!("lag {topic}[{partition}] at broker {broker}"))
     }
 
-    /// Lets a partition's leader send every reader that names a rack to that broker (KIP-392, from
+    /// Lets a partition's leader send every reader that names a rack to `broker` (KIP-392, from
     /// Fetch v11 on), whether or not the broker is up, a follower, or known; `None` ends that.
     ///
     /// # Errors
@@ -256,23 +260,24 @@ impl Cluster {
         self.change(prefer, || format!("send readers of {topic}[{partition}] elsewhere"))
     }
 
-    /// The broker that coordinates a consumer group or transactional id.
+    /// Returns the broker that coordinates a consumer group or transactional id.
     pub fn coordinator(&self, group: &str) -> Option<i32> {
         self.shared.lock().coordinator(group)
     }
 
-    /// Gives a group or transactional id to another broker. What members wait for ends with
-    /// NOT_COORDINATOR.
+    /// Makes another broker the coordinator of a group or transactional id. Requests of members
+    /// that are waiting end with NOT_COORDINATOR.
     ///
     /// # Errors
-    /// `Broker` when the broker is down or there is none of that id.
+    /// `Broker` when the broker is down or does not exist.
     pub fn move_coordinator(&self, group: &str, broker: i32) -> Result<()> {
         self.change(|state| state.move_coordinator(group, broker), || format!("move {group} to broker {broker}"))
     }
 
-    /// Lets the coordinator forget a group's members and generation, as one does whose log lost its
-    /// end. What members wait for ends with UNKNOWN_MEMBER_ID, and so does what they ask next; of a
-    /// group of the consumer protocol, GROUP_ID_NOT_FOUND. Committed offsets stay.
+    /// Lets the coordinator forget a group's members and generation, as if the coordinator's log
+    /// had lost its end. Requests of members that are waiting end with UNKNOWN_MEMBER_ID, and so do
+    /// their next requests; in a group of the consumer protocol these end with GROUP_ID_NOT_FOUND.
+    /// Committed offsets stay.
     ///
     /// # Errors
     /// `Broker` with GROUP_ID_NOT_FOUND.
@@ -285,26 +290,26 @@ impl Cluster {
         self.change(forget, || format!("forget the members of {group}"))
     }
 
-    /// A consumer group as it is now; `None` where nobody has asked for it yet.
+    /// Returns a consumer group as it is now; `None` if no request has named it yet.
     pub fn group(&self, group: &str) -> Option<GroupView> {
         let mut state = self.shared.lock();
         state.groups.contains_key(group).then(|| state.group_mut(group, now()).view())
     }
 
-    /// A group of the consumer protocol (KIP-848) as it is now; `None` where there is none of that
-    /// name, or a classic one.
+    /// Returns a group of the consumer protocol (KIP-848) as it is now; `None` if there is none of
+    /// that name, or a classic one.
     pub fn consumer_group(&self, group: &str) -> Option<ConsumerGroupView> {
         let mut state = self.shared.lock();
         state.consumer_group(group, now()).map(|(found, metadata, _)| found.view(&metadata))
     }
 
-    /// What a group committed for a partition.
+    /// Returns the offset that a group committed for a partition.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let state = self.shared.lock();
         Some(state.groups.get(group)?.committed(topic, partition)?.offset)
     }
 
-    /// All records of a partition, decoded, from its log's start to its end.
+    /// Returns all records of a partition, decoded, from its log's start to its end.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, or `Corrupt` when a batch cannot be read.
@@ -313,7 +318,7 @@ impl Cluster {
         self.look(topic, partition, |found| found.log.records(&name, partition))?
     }
 
-    /// The offset that the next record of the partition gets.
+    /// Returns the offset that the next record of the partition gets.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -321,7 +326,7 @@ impl Cluster {
         self.look(topic, partition, |found| found.log.end())
     }
 
-    /// The first offset of the partition that is still there.
+    /// Returns the first offset that the partition still holds.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -330,8 +335,8 @@ impl Cluster {
     }
 
     /// Appends records to a partition as one uncompressed batch, as a producer without idempotence
-    /// would, and gives the offset of the first. The records' own topics and partitions do not
-    /// matter; one without a timestamp gets the cluster's time.
+    /// would, and returns the offset of the first. The records' own topics and partitions do not
+    /// matter; a record without a timestamp gets the cluster's time.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records.
@@ -350,10 +355,10 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// Puts bytes into a partition in the place of a batch of so many records, as a broken disk
-    /// would, and gives the offset of the first. Nothing is checked and nothing is changed but the
-    /// first eight bytes, where a batch's offset stands; [`records`](Self::records) may not be able
-    /// to read the partition afterwards.
+    /// Puts bytes into a partition in the place of a batch of `records` records, as a broken disk
+    /// would, and returns the offset of the first. The bytes are not checked and not changed,
+    /// except for the first eight, which hold a batch's base offset; [`records`](Self::records) may
+    /// not be able to read the partition afterwards.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -366,8 +371,8 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// Lets the brokers be unable to read the batch that holds `offset`, as from a broken disk;
-    /// whether there is one. Who fetches it gets CORRUPT_MESSAGE.
+    /// Makes the batch that holds `offset` unreadable for the brokers, as on a broken disk; returns
+    /// true if there is such a batch. Fetches of it get CORRUPT_MESSAGE.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -379,8 +384,8 @@ impl Cluster {
         self.change(spoil, || format!("spoil a batch of {topic}[{partition}]"))
     }
 
-    /// Loses the batch that holds `offset`, as compaction does; whether there was one. The offsets
-    /// of the others stay.
+    /// Removes the batch that holds `offset`, as compaction does; returns true if there was one.
+    /// The other batches keep their offsets.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -392,8 +397,8 @@ impl Cluster {
         self.change(lose, || format!("lose a batch of {topic}[{partition}]"))
     }
 
-    /// Loses the end of a partition from `offset` on, as an unclean election does, under a new
-    /// leader epoch; a batch that `offset` cuts through is lost whole. Gives the new end.
+    /// Removes the end of a partition from `offset` on, as an unclean election does, under a new
+    /// leader epoch; a batch that `offset` cuts through is removed whole. Returns the new end.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -401,7 +406,7 @@ impl Cluster {
         self.change(|state| state.truncate(topic, partition, offset), || format!("truncate {topic}[{partition}]"))
     }
 
-    /// Deletes the records before `offset`, as retention does. Gives the new start.
+    /// Deletes the records before `offset`, as retention does. Returns the new start.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, or `Broker` with OFFSET_OUT_OF_RANGE.
@@ -410,8 +415,8 @@ impl Cluster {
         self.change(|state| state.delete_records(topic, partition, offset), what)
     }
 
-    /// Forgets the idempotent producers of a partition, as happens when they were idle for long
-    /// (`producer.id.expiration.ms`).
+    /// Forgets the idempotent producers of a partition, as a broker does when they were idle for
+    /// long (`producer.id.expiration.ms`).
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -425,14 +430,15 @@ impl Cluster {
         self.change(forget, what)
     }
 
-    /// Kills a broker: its port closes, its connections break, its partitions and groups go to
-    /// others that are up. What it holds is not lost. When this returns, all of it has happened.
+    /// Kills a broker: its port closes, its connections break, its partitions and groups move to
+    /// other brokers that are up. Its data is not lost. All of this has happened when the method
+    /// returns.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is down already, or there is none of that id.
+    /// `InvalidArgument` when the broker is down already or does not exist.
     ///
     /// # Cancel safety
-    /// Safe: once polled, the broker dies whether or not the end is waited for.
+    /// Safe: once polled, the broker dies even if the future is dropped.
     pub async fn kill(&self, broker: i32) -> Result<()> {
         let task = self.tasks().remove(&broker);
         let task = task.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("broker {broker} is not up")))?;
@@ -443,11 +449,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a broker again that was killed, at its old address. It leads what nobody else could.
+    /// Starts a broker again that was killed, at its old address. It leads those of its partitions
+    /// that have no leader.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is up, or there is none of that id; `Network` when its port is
-    /// taken.
+    /// `InvalidArgument` when the broker is up or does not exist; `Network` when its port is taken.
     ///
     /// # Cancel safety
     /// Safe: the broker is either started or not.
@@ -463,7 +469,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Breaks all connections of a broker; it goes on and takes new ones.
+    /// Breaks all connections of a broker; the broker stays up and accepts new ones.
     pub fn disconnect(&self, broker: i32) {
         if let Some(task) = self.tasks().get(&broker) {
             task.disconnect();
@@ -481,26 +487,26 @@ impl Cluster {
         self.shared.lock().faults.clear_all();
     }
 
-    /// How many fetch sessions a broker keeps at present (KIP-227); 0 for a broker that there is
-    /// not.
+    /// Returns the number of fetch sessions that a broker keeps at present (KIP-227); 0 if there is
+    /// no such broker.
     pub fn fetch_sessions(&self, broker: i32) -> usize {
         self.shared.lock().broker(broker).map_or(0, |broker| broker.sessions.len())
     }
 
-    /// How many requests of that kind the brokers have received.
+    /// Returns the number of requests of that kind that the brokers have received.
     pub fn requests(&self, key: ApiKey) -> u64 {
         self.shared.lock().journal.seen(key)
     }
 
-    /// What came in sink mode and was acknowledged ([`Options::sink`]); not counted are requests
-    /// that a fault struck and those with acks=0.
+    /// Returns totals of the requests that were acknowledged in sink mode ([`Options::sink`]);
+    /// requests that a fault struck and those with acks=0 are not counted.
     pub fn received(&self) -> Received {
         self.shared.lock().sink.as_ref().map(|sink| sink.received).unwrap_or_default()
     }
 
-    /// The requests that the brokers have received, oldest first: the last 65,536 of them, and in
-    /// sink mode none unless a fault is in force. Requests of a version that is not served are not
-    /// among them.
+    /// Returns the requests that the brokers have received, oldest first: the last 65,536 of them,
+    /// and in sink mode none unless a fault is in force. Requests of a version that is not served
+    /// are not included.
     pub fn journal(&self) -> Vec<Request> {
         self.shared.lock().journal.entries()
     }

@@ -20,10 +20,11 @@ use crate::{
     wire::{ApiKey, frame::frame_length},
 };
 
-/// What is read at once, at least.
+/// Minimum read size, in bytes.
 const READ_SIZE: usize = 64 * 1024;
 
-/// The same in sink mode: many requests at once, but no more than a core's own cache holds.
+/// Minimum read size in sink mode, in bytes: large enough for many requests, but no larger than a
+/// core's own cache.
 const SINK_READ_SIZE: usize = 256 * 1024;
 
 pub(crate) struct Connection<S> {
@@ -35,11 +36,11 @@ pub(crate) struct Connection<S> {
     max_request: usize,
     sink: bool,
     gate: Gate,
-    /// Answers of a sink that are to be written.
+    /// Encoded sink responses that are not written yet.
     answers: Vec<u8>,
 }
 
-/// Whether the connection goes on.
+/// The connection's state after a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     GoOn,
@@ -55,12 +56,13 @@ impl<S: Stream> Connection<S> {
         Self { shared, broker, id, stream, buffer: BytesMut::new(), max_request, sink, gate, answers: Vec::new() }
     }
 
-    /// Serves until the client goes, sends something that cannot be understood, or a fault ends it.
+    /// Serves requests until the client closes, sends something that cannot be decoded, or a fault
+    /// ends the connection.
     pub(crate) async fn run(mut self) {
         let (broker, connection) = (self.broker, self.id);
         loop {
             if let Err(error) = self.drain_into_sink().await {
-                debug!(broker, connection, %error, "closing a connection");
+                debug!(broker, connection, %error, "closing a connection because of an error");
                 return;
             }
             let next = match self.read_frame().await {
@@ -72,14 +74,14 @@ impl<S: Stream> Connection<S> {
                 Ok(Next::GoOn) => {}
                 Ok(Next::Close) => return,
                 Err(error) => {
-                    debug!(broker, connection, %error, "closing a connection");
+                    debug!(broker, connection, %error, "closing a connection because of an error");
                     return;
                 }
             }
         }
     }
 
-    /// The next request without its length; `None` when the client has closed.
+    /// Reads the next request, without its length; `None` when the client has closed.
     async fn read_frame(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(&prefix) = self.buffer.first_chunk::<4>() {
@@ -98,9 +100,8 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// In sink mode: answers the Produce requests that come, as many as were read at once by one
-    /// write, until something else comes. In the end the next request is another, or the client has
-    /// closed.
+    /// Answers Produce requests in sink mode until another request comes or the client has closed;
+    /// all requests that one read returned are answered by one write.
     async fn drain_into_sink(&mut self) -> Result<()> {
         if self.sink && self.gate.is_open() {
             loop {
@@ -121,8 +122,8 @@ impl<S: Stream> Connection<S> {
         Ok(())
     }
 
-    /// Takes the Produce requests from the front of the buffer that a sink acknowledges; says
-    /// whether there were any, and whether a whole request stands there now that is something else.
+    /// Removes from the front of the buffer the Produce requests that a sink acknowledges. Returns
+    /// whether there were any, and whether a whole request of another kind is next in the buffer.
     fn acknowledge_all(&mut self) -> Result<(bool, bool)> {
         let mut state = self.shared.lock();
         let faultless = state.faults.is_empty();
@@ -140,7 +141,7 @@ impl<S: Stream> Connection<S> {
     async fn serve(&mut self, mut frame: Bytes) -> Result<Next> {
         let head = api::decode_head(&mut frame)?;
         if !self.gate.admits(head.key, now()) {
-            let what = format!("{} from somebody who is not authenticated", head.key);
+            let what = format!("{} on a connection that is not authenticated", head.key);
             return Err(Error::new(ErrorKind::Authentication, what));
         }
         if let Some(refusal) = self.check_version(&head)? {
@@ -168,7 +169,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// `None` where the version is served; the answer that says so where it is not, which only
+    /// Returns `None` if the version is served, and otherwise the response that says so, which only
     /// ApiVersions has.
     fn check_version(&mut self, head: &Head) -> Result<Option<Vec<Bytes>>> {
         let mut state = self.shared.lock();
@@ -195,7 +196,7 @@ impl<S: Stream> Connection<S> {
         Err(Error::new(ErrorKind::UnsupportedVersion, what))
     }
 
-    /// Notes the request in the journal and asks the faults what is to go wrong with it.
+    /// Notes the request in the journal and asks the faults which of them strike it.
     fn judge(&self, head: &Head, call: &dyn Call) -> Verdict {
         let mut state = self.shared.lock();
         if state.sink.is_some() && state.faults.is_empty() {
@@ -218,9 +219,9 @@ impl<S: Stream> Connection<S> {
         verdict
     }
 
-    /// Acts until there is an answer. Only the first act can be news for others: the later ones
-    /// look whether what they wait for has happened, and what happens by the clock alone everybody
-    /// sees who waits for it.
+    /// Acts on the state until there is a response. Only the first act can change something that
+    /// other connections wait for, so only it wakes them: later acts only check whether the awaited
+    /// change has happened, and every waiter has its own timer for changes that time alone brings.
     async fn carry_out(&mut self, head: &Head, mut call: Box<dyn Call>, verdict: &Verdict) -> Result<Step> {
         let mut bell = self.shared.listen();
         let mut first = true;
@@ -243,14 +244,14 @@ impl<S: Stream> Connection<S> {
             };
             tokio::select! {
                 biased;
-                // The bell lives as long as the connection, so that this is never an error.
+                // The sender lives as long as the connection, so this is never an error.
                 _ = bell.changed() => {}
                 () = time_is_up => {}
             }
         }
     }
 
-    /// Reads on without answering, to see the client go.
+    /// Reads on without answering, to notice when the client closes.
     async fn hang(&mut self) -> Result<Next> {
         loop {
             self.buffer.clear();
@@ -288,7 +289,7 @@ fn first_half(pieces: Vec<Bytes>) -> Vec<Bytes> {
     cut.filter(|piece| !piece.is_empty()).collect()
 }
 
-/// Pieces to be written one after the other, by as few calls as the stream allows.
+/// Buffers to be written one after the other, in as few calls as the stream allows.
 struct Pieces {
     left: VecDeque<Bytes>,
     size: usize,

@@ -1,4 +1,4 @@
-//! Faults: what a test wants to go wrong, and where.
+//! Faults: errors, delays and losses that a test asks for, and the requests that they strike.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,22 +8,22 @@ use tokio::sync::watch;
 use super::journal::Request;
 use crate::{error::ErrorCode, wire::ApiKey};
 
-/// A topic, and a partition of it or all of them.
+/// A topic, and one of its partitions or all of them.
 type Place = (String, Option<i32>);
 
 type Condition = Arc<dyn Fn(&Request) -> bool + Send + Sync>;
 
-/// Something that goes wrong with some requests; made by [`on`], given to
+/// A fault that strikes some requests; made by [`on`], given to
 /// [`Cluster::fault`](super::Cluster::fault).
 ///
-/// What is said of *where* narrows it down, all of it has to fit. What is said of *what* adds up: a
-/// fault may delay, throttle, answer with an error and close the connection at once. It strikes
-/// once unless told otherwise.
+/// The conditions narrow it down: a request has to meet all of them. The effects add up: a fault
+/// may delay, throttle, answer with an error and close the connection at once. It strikes once
+/// unless told otherwise.
 ///
-/// Where several faults fit a request, delays and throttles add up; of those that decide about the
-/// answer (an error, a closed connection, no answer, garbage) for the same place the first counts,
-/// and the others are kept for the next request. So faults given one after the other strike one
-/// after the other.
+/// If several faults fit a request, delays and throttles add up. Of those that determine the
+/// response (an error, a closed connection, no response, garbage) for the same place, the first is
+/// applied, and the others are kept for the next request. So faults given one after the other
+/// strike one after the other.
 #[derive(Clone)]
 #[must_use = "a fault does nothing until it is given to a cluster"]
 pub struct Fault {
@@ -47,43 +47,43 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Injected {
     pub(crate) code: ErrorCode,
-    /// Whether the request is carried out all the same.
+    /// True if the request is carried out all the same.
     pub(crate) acts: bool,
 }
 
-/// The place in an answer of an error that names no topic, where the API has several.
+/// The place in a response of an error that names no topic, for APIs that have several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Spot {
     /// The place where Kafka has this code.
     #[default]
     Usual,
-    /// The top of the answer.
+    /// The top of the response.
     Whole,
-    /// Each member of the answer.
+    /// Each member of the response.
     Members,
 }
 
-/// How a request ends other than by its answer.
+/// A way in which a request ends without a proper response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The connection closes; nothing was done.
+    /// The connection closes; the request is not carried out.
     Drop,
-    /// All is done, then the connection closes without an answer.
+    /// The request is carried out, then the connection closes without a response.
     ActThenDrop,
-    /// Nothing is done and nothing answered; the connection stays open.
+    /// The request is neither carried out nor answered; the connection stays open.
     Hang,
-    /// Nothing is done; these bytes are the answer.
+    /// The request is not carried out; these bytes are the response.
     Garbage(Bytes),
-    /// All is done, half of the answer is sent, the connection closes.
+    /// The request is carried out, half of the response is sent, and the connection closes.
     Truncate,
 }
 
-/// A fault for requests of that kind.
+/// Creates a fault for requests of that kind.
 pub fn on(key: ApiKey) -> Fault {
     on_any_of([key])
 }
 
-/// A fault for requests of any of those kinds; of every kind if none is named.
+/// Creates a fault for requests of any of those kinds; of every kind if none is named.
 pub fn on_any_of(keys: impl IntoIterator<Item = ApiKey>) -> Fault {
     Fault {
         keys: keys.into_iter().collect(),
@@ -104,32 +104,32 @@ pub fn on_any_of(keys: impl IntoIterator<Item = ApiKey>) -> Fault {
 }
 
 impl Fault {
-    /// Only requests that concern that partition; an error strikes that partition alone, and the
-    /// others of the request are served.
+    /// Limits the fault to requests that concern that partition; an error strikes that partition
+    /// alone, and the others of the request are served.
     pub fn partition(mut self, topic: impl Into<String>, partition: i32) -> Self {
         self.topic = Some((topic.into(), Some(partition)));
         self
     }
 
-    /// Only requests that concern that topic; an error strikes its partitions alone.
+    /// Limits the fault to requests that concern that topic; an error strikes its partitions alone.
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topic = Some((topic.into(), None));
         self
     }
 
-    /// Only requests to that broker.
+    /// Limits the fault to requests to that broker.
     pub fn broker(mut self, broker: i32) -> Self {
         self.broker = Some(broker);
         self
     }
 
-    /// Only requests that concern that consumer group or transactional id.
+    /// Limits the fault to requests that concern that consumer group or transactional id.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
     }
 
-    /// Only requests of that user (`alice`, as SASL knows them).
+    /// Limits the fault to requests of that user (`alice`, as SASL knows them).
     pub fn user(self, name: impl AsRef<str>) -> Self {
         let principal = format!("User:{}", name.as_ref());
         let before = self.condition.clone();
@@ -138,7 +138,7 @@ impl Fault {
         })
     }
 
-    /// Only requests for which this holds.
+    /// Limits the fault to requests for which `condition` returns true.
     pub fn when(mut self, condition: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
         self.condition = Some(Arc::new(condition));
         self
@@ -150,18 +150,18 @@ impl Fault {
         self
     }
 
-    /// Strikes so many times (default: 1).
+    /// Strikes `times` requests (default: 1).
     pub fn times(mut self, times: u64) -> Self {
         self.times = times;
         self
     }
 
-    /// Strikes until it is cleared.
+    /// Strikes until the fault is cleared.
     pub fn forever(self) -> Self {
         self.times(u64::MAX)
     }
 
-    /// Answers with that error, carrying nothing out.
+    /// Answers with that error and does not carry the request out.
     pub fn error(mut self, code: ErrorCode) -> Self {
         self.error = Some(Injected { code, acts: false });
         self
@@ -174,7 +174,7 @@ impl Fault {
         self
     }
 
-    /// Puts the error at the top of the answer where the API has two places for it, although Kafka
+    /// Puts the error at the top of the response if the API has two places for it, although Kafka
     /// would put this one at each partition (Fetch from v7 on). Has no effect on a fault of one
     /// topic.
     pub fn whole_response(mut self) -> Self {
@@ -182,20 +182,20 @@ impl Fault {
         self
     }
 
-    /// Puts the error at each member of the answer and none at its top (LeaveGroup from v3 on).
+    /// Puts the error at each member of the response and none at its top (LeaveGroup from v3 on).
     pub fn each_member(mut self) -> Self {
         self.spot = Spot::Members;
         self
     }
 
-    /// Refuses a produced batch with INVALID_RECORD, naming the records at these indices as the
-    /// ones at fault (KIP-467, from Produce v8 on).
+    /// Refuses a produced batch with INVALID_RECORD, naming the records at these indices as invalid
+    /// (KIP-467, from Produce v8 on).
     pub fn invalid_records(mut self, indices: impl IntoIterator<Item = i32>) -> Self {
         self.invalid_records = indices.into_iter().collect();
         self.error(ErrorCode::INVALID_RECORD)
     }
 
-    /// Waits before the request is carried out. The connection's later requests wait behind it, as
+    /// Waits before the request is carried out. Later requests on the connection wait as well, as
     /// with Kafka.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.before = delay;
@@ -208,7 +208,7 @@ impl Fault {
         self
     }
 
-    /// Says that the client is to wait so long (KIP-219), in the answer's `throttle_time_ms`.
+    /// Asks the client to wait for `throttle` (KIP-219), in the response's `throttle_time_ms`.
     pub fn throttle(mut self, throttle: Duration) -> Self {
         self.throttle = throttle;
         self
@@ -224,18 +224,18 @@ impl Fault {
         self.ending(Ending::ActThenDrop)
     }
 
-    /// Neither carries the request out nor answers, and reads nothing more of the connection but
-    /// its end.
+    /// Neither carries the request out nor answers it, and reads nothing more from the connection
+    /// except its end.
     pub fn hang(self) -> Self {
         self.ending(Ending::Hang)
     }
 
-    /// Answers with these very bytes, not even framed, and carries nothing out.
+    /// Answers with exactly these bytes, without a frame, and does not carry the request out.
     pub fn respond_garbage(self, bytes: impl Into<Bytes>) -> Self {
         self.ending(Ending::Garbage(bytes.into()))
     }
 
-    /// Carries the request out, sends the first half of the answer and closes the connection.
+    /// Carries the request out, sends the first half of the response and closes the connection.
     pub fn truncate_response(self) -> Self {
         self.ending(Ending::Truncate)
     }
@@ -256,7 +256,8 @@ impl Fault {
     }
 }
 
-/// Whether a fault's topic and partition mean that partition; −1 is a topic as a whole.
+/// Returns true if a fault's topic and partition cover the partition `wanted` of the topic `of`; −1
+/// is a topic as a whole.
 fn covers(topic: &str, partition: Option<i32>, of: &str, wanted: i32) -> bool {
     topic == of && partition.is_none_or(|partition| partition == wanted || wanted == -1)
 }
@@ -290,7 +291,7 @@ pub(crate) struct Faults {
     next: u64,
 }
 
-/// What goes wrong with one request.
+/// The effects of all faults on one request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) before: Duration,
@@ -303,7 +304,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// The error for a partition, from faults that name it and faults that name nothing.
+    /// Returns the error for a partition, from faults that name it and faults that name nothing.
     pub(crate) fn for_partition(&self, topic: &str, partition: i32) -> Option<Injected> {
         let fits = |place: &Option<Place>| match place {
             Some((name, wanted)) => covers(name, *wanted, topic, partition),
@@ -312,7 +313,7 @@ impl Verdict {
         self.errors.iter().find(|(place, _)| fits(place)).map(|&(_, injected)| injected)
     }
 
-    /// The error for the request as a whole.
+    /// Returns the error for the request as a whole.
     pub(crate) fn for_request(&self) -> Option<Injected> {
         self.errors.iter().find(|(place, _)| place.is_none()).map(|&(_, injected)| injected)
     }
@@ -338,7 +339,7 @@ impl Faults {
         self.planted.clear();
     }
 
-    /// What goes wrong with this request; counts it.
+    /// Returns the effects of all faults on this request, and counts it.
     pub(crate) fn judge(&mut self, request: &Request) -> Verdict {
         let mut verdict = Verdict::default();
         for planted in &mut self.planted {

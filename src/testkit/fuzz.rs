@@ -1,4 +1,4 @@
-//! The decoders of this room, for the fuzzer.
+//! Fuzz targets for the testkit's decoders.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,7 +9,7 @@ use crate::wire::{
     protocol::Request,
 };
 
-/// A request frame, as a broker gets it.
+/// A request frame, as a broker receives it.
 pub(crate) fn request(input: &[u8]) {
     let mut frame = Bytes::copy_from_slice(input);
     if let Ok(head) = decode_head(&mut frame) {
@@ -27,7 +27,7 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     seeds.extend(seeds_of::<messages::OffsetFetchRequest>());
     seeds.extend(seeds_of::<messages::ListOffsetsRequest>());
     seeds.extend(seeds_of::<messages::CreateTopicsRequest>());
-    // Of the others the fuzzer has to find out by itself what a body looks like.
+    // For the others the fuzzer has to discover the form of a body by itself.
     for served in &SERVED {
         let mut out = BytesMut::new();
         if encode_request_header(&mut out, served.key, 0, 7, "c").is_ok() {
@@ -37,7 +37,7 @@ pub(crate) fn request_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// An empty request in every version.
+/// Returns an empty request in every version.
 fn seeds_of<R: Request + Default>() -> Vec<Vec<u8>> {
     let (min, max) = R::VERSIONS;
     let seed = |version| {

@@ -1,4 +1,4 @@
-//! What the cluster was asked, in order, for tests to look at.
+//! The requests that the cluster received, in order, for tests to inspect.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,37 +7,36 @@ use std::{
 
 use crate::{record::TopicPartition, wire::ApiKey};
 
-/// How many requests are remembered; the counts go on.
+/// Maximum number of requests kept; the counts include all.
 const REMEMBERED: usize = 1 << 16;
 
 /// A request that a broker of the testkit received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Request {
-    /// What was asked.
+    /// The request's kind.
     pub key: ApiKey,
     /// The version of the request.
     pub version: i16,
-    /// The broker that was asked.
+    /// The broker that received the request.
     pub broker: i32,
-    /// The connection that it came on; every connection of a cluster has a number of its own, from
-    /// 1.
+    /// The connection that it came on; every connection of a cluster has its own number, from 1.
     pub connection: u64,
-    /// `client.id`, empty where there was none.
+    /// `client.id`, empty if there was none.
     pub client_id: Arc<str>,
-    /// Who asked, as Kafka calls them: `User:alice`, or `User:ANONYMOUS` on a listener without
-    /// SASL.
+    /// The principal of the connection, in Kafka's form: `User:alice`, or `User:ANONYMOUS` on a
+    /// listener without SASL.
     pub principal: Arc<str>,
-    /// The partitions that it concerns; of a topic as a whole, partition −1. For an incremental
-    /// fetch these are the session's partitions.
+    /// The partitions that it concerns; partition −1 stands for a topic as a whole. For an
+    /// incremental fetch these are the session's partitions.
     pub partitions: Vec<TopicPartition>,
     /// The consumer group or transactional id that it concerns.
     pub group: Option<String>,
-    /// When it arrived, by tokio's clock.
+    /// Time of arrival, by tokio's clock.
     pub at: tokio::time::Instant,
 }
 
-/// The requests seen so far.
+/// The requests received so far.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     entries: VecDeque<Request>,

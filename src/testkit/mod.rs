@@ -1,11 +1,11 @@
 //! A Kafka cluster inside the process, with faults and a clock, to test against.
 //!
-//! It speaks the Kafka protocol over loopback ports or over an in-memory network, keeps what is
-//! produced, runs consumer groups, and lets a test make anything go wrong: errors for one
-//! partition, lost answers, dead brokers, moved leaders. Its answers and checks are Kafka's;
-//! replication is pretended. It is not for production: everything is in memory.
+//! It speaks the Kafka protocol over loopback ports or over an in-memory network, stores the
+//! records that are produced, runs consumer groups, and injects faults: errors for one partition,
+//! lost responses, dead brokers, moved leaders. Its responses and checks are Kafka's; replication
+//! is pretended. It is not for production: everything is in memory.
 //!
-//! It stands on `wire`, `net`, `record` and `error` alone, so that a mistake in the client cannot
+//! It depends on `wire`, `net`, `record` and `error` alone, so that a mistake in the client cannot
 //! hide in it.
 //!
 //! ```
@@ -16,8 +16,11 @@
 //! let cluster = Cluster::start(Options::new().brokers(3)).await?;
 //! cluster.create_topic("orders", 3)?;
 //!
-//! // The next three batches for orders[0] are refused by their broker; those for other partitions are not.
-//! let refusal = on(ApiKey::Produce).partition("orders", 0).times(3).error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+//! // The broker refuses the next three batches for orders[0], and none for other partitions.
+//! let refusal = on(ApiKey::Produce)
+//!     .partition("orders", 0)
+//!     .times(3)
+//!     .error(ErrorCode::NOT_LEADER_OR_FOLLOWER);
 //! let fault = cluster.fault(refusal);
 //! // … build a producer with `cluster.producer()` and send …
 //! assert_eq!(fault.hits(), 0);
@@ -31,19 +34,19 @@
 //! # }
 //! ```
 //!
-//! Tests of what time does run on the in-memory network under tokio's paused clock, which the
+//! Tests that depend on time run on the in-memory network under tokio's paused clock, which the
 //! brokers follow: `Options::new().in_memory()`. Clients come from [`Cluster::producer`],
 //! [`Cluster::consumer`] and [`Cluster::admin`], which set addresses and network; a client on TCP
-//! cannot reach such a cluster, nor anything else in its place.
+//! cannot reach such a cluster, nor any other broker under its addresses.
 //!
-//! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. Who may do
-//! what is said by faults:
-//! `on(ApiKey::Produce).topic("orders").user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
+//! Listeners are in plain text unless [`Options::sasl`] or `Options::tls` say otherwise. A test
+//! denies a user access with a fault, such as
+//! `on(ApiKey::Produce).user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
 //!
-//! What it does not do: transactions beyond the ids and epochs of their producers and what a log
-//! holds of them ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share groups,
-//! configurations beyond the few named at [`Cluster::create_topic_with`], compaction. Requests that
-//! are only for these are not offered in ApiVersions.
+//! Not supported: transactions beyond the ids and epochs of their producers and their batches and
+//! markers in a log ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share
+//! groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction.
+//! ApiVersions does not offer the requests that are only for these.
 
 mod api;
 mod batch;

@@ -1,4 +1,4 @@
-//! How a cluster is to be.
+//! Options of a test cluster.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{net::MemoryNetwork, wire::ApiKey};
 
-/// How a [`Cluster`](super::Cluster) is to be. The defaults are those of a Kafka cluster, but for
-/// the delay of a group's first rebalance, which is none.
+/// Options of a [`Cluster`](super::Cluster). The defaults are those of a Kafka cluster, except that
+/// a group's first rebalance is not delayed.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) brokers: usize,
@@ -82,12 +82,12 @@ impl Default for Options {
 }
 
 impl Options {
-    /// One broker on a loopback port, with Kafka's defaults.
+    /// Creates options for one broker on a loopback port, with Kafka's defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many brokers there are, at least one; their ids are 1, 2, … (default: 1).
+    /// Sets the number of brokers, at least one; their ids are 1, 2, … (default: 1).
     pub fn brokers(mut self, brokers: usize) -> Self {
         self.brokers = brokers.max(1);
         self
@@ -100,50 +100,51 @@ impl Options {
         self
     }
 
-    /// An in-memory network of the cluster's own; clients get it from
+    /// Puts the brokers on an in-memory network that belongs to the cluster; clients get it from
     /// [`Cluster::network`](super::Cluster::network).
     pub fn in_memory(self) -> Self {
         self.network(MemoryNetwork::new())
     }
 
-    /// Whether asking for a topic makes it (`auto.create.topics.enable`, default: true). As with
-    /// Kafka, the answer to the first question is still UNKNOWN_TOPIC_OR_PARTITION.
+    /// Lets requests for a topic create it (`auto.create.topics.enable`, default: true). As with
+    /// Kafka, the response to the first request is still UNKNOWN_TOPIC_OR_PARTITION.
     pub fn auto_create(mut self, auto_create: bool) -> Self {
         self.auto_create = auto_create;
         self
     }
 
-    /// How many partitions a topic gets that does not say (`num.partitions`, default: 1).
+    /// Sets the number of partitions of a topic that is created without one (`num.partitions`,
+    /// default: 1).
     pub fn default_partitions(mut self, partitions: i32) -> Self {
         self.default_partitions = partitions.max(1);
         self
     }
 
-    /// How many replicas a topic gets that does not say (`default.replication.factor`; default:
-    /// three, or as many as there are brokers). Replicas always hold everything; they only matter
-    /// for who may lead next.
+    /// Sets the number of replicas of a topic that is created without one
+    /// (`default.replication.factor`; default: three, or the number of brokers if that is smaller).
+    /// Replicas always hold everything; they only determine which brokers may lead next.
     pub fn replication_factor(mut self, factor: usize) -> Self {
         self.replication_factor = Some(factor);
         self
     }
 
-    /// The racks of the brokers, in the order of their ids and from the front again (`broker.rack`,
-    /// default: none).
+    /// Sets the racks of the brokers, in the order of their ids; a shorter list is repeated from
+    /// its beginning (`broker.rack`, default: none).
     pub fn racks<R: Into<String>>(mut self, racks: impl IntoIterator<Item = R>) -> Self {
         self.racks = racks.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Whether leaders send readers to a follower in the reader's own rack (KIP-392;
+    /// Lets leaders send readers to a follower in the reader's own rack (KIP-392;
     /// `replica.selector.class` set to Kafka's RackAwareReplicaSelector; default: false). Followers
-    /// serve whoever asks them, as with Kafka.
+    /// serve any reader that asks them, as with Kafka.
     pub fn rack_aware(mut self, rack_aware: bool) -> Self {
         self.rack_aware = rack_aware;
         self
     }
 
-    /// Caps the version of a request, as an older broker does; a negative version takes the request
-    /// away altogether.
+    /// Caps the version of a request, as an older broker does; with a negative version the request
+    /// is not served at all.
     pub fn max_version(mut self, key: ApiKey, version: i16) -> Self {
         self.max_versions.insert(key, version);
         self
@@ -171,35 +172,35 @@ impl Options {
         self
     }
 
-    /// A finalized feature that ApiVersions tells of, e.g. `transaction.version` at level 2
+    /// Sets a finalized feature that ApiVersions reports, e.g. `transaction.version` at level 2
     /// (default: none).
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
         self.features.insert(name.into(), level);
         self
     }
 
-    /// The largest batch that is accepted, in bytes (`message.max.bytes`, default: 1,048,588). A
-    /// topic's own `max.message.bytes` goes before.
+    /// Sets the size of the largest batch that is accepted, in bytes (`message.max.bytes`, default:
+    /// 1,048,588). A topic's own `max.message.bytes` takes precedence.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// The largest request that is accepted, in bytes (`socket.request.max.bytes`, default:
-    /// 104,857,600); a larger one costs its sender the connection.
+    /// Sets the size of the largest request that is accepted, in bytes (`socket.request.max.bytes`,
+    /// default: 104,857,600); a larger request closes its connection.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.max_request_bytes = bytes;
         self
     }
 
-    /// How long a group waits for more members when its first one joins
+    /// Sets the time for which a group waits for more members when its first one joins
     /// (`group.initial.rebalance.delay.ms`; default: none, unlike Kafka's 3 s).
     pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
         self.groups.initial_rebalance_delay = delay;
         self
     }
 
-    /// The session timeouts that members may ask for (`group.min.session.timeout.ms`,
+    /// Sets the range of session timeouts that members may ask for (`group.min.session.timeout.ms`,
     /// `group.max.session.timeout.ms`; default: 6 s to 30 min).
     pub fn session_timeouts(mut self, min: Duration, max: Duration) -> Self {
         self.groups.min_session_timeout = min;
@@ -207,16 +208,16 @@ impl Options {
         self
     }
 
-    /// How many members a group may have (`group.max.size` and `group.consumer.max.size`, default:
-    /// no limit).
+    /// Sets the maximum number of members of a group (`group.max.size` and
+    /// `group.consumer.max.size`, default: no limit).
     pub fn max_group_size(mut self, members: usize) -> Self {
         self.groups.max_size = members;
         self.consumer_groups.max_size = members;
         self
     }
 
-    /// How often members of the consumer protocol are to heartbeat, and after how long without one
-    /// they are given up (`group.consumer.heartbeat.interval.ms` and
+    /// Sets the heartbeat interval of members of the consumer protocol, and the time without a
+    /// heartbeat after which they are removed (`group.consumer.heartbeat.interval.ms` and
     /// `group.consumer.session.timeout.ms`; default: 5 s and 45 s).
     pub fn consumer_group_timeouts(mut self, heartbeat_interval: Duration, session: Duration) -> Self {
         self.consumer_groups.heartbeat_interval = heartbeat_interval;
@@ -224,58 +225,58 @@ impl Options {
         self
     }
 
-    /// Whether groups may move between the classic and the consumer protocol while they have
-    /// members (`group.consumer.migration.policy` bidirectional, or disabled; default: true).
+    /// Lets groups move between the classic and the consumer protocol while they have members
+    /// (`group.consumer.migration.policy` bidirectional, or disabled; default: true).
     pub fn consumer_group_migration(mut self, moves: bool) -> Self {
         self.consumer_groups.migrates = moves;
         self
     }
 
-    /// Whether a producer that a partition does not know is refused with UNKNOWN_PRODUCER_ID unless
-    /// it begins at sequence 0, as by brokers before 2.5 (KIP-360; default: false).
+    /// Refuses a producer that a partition does not know with UNKNOWN_PRODUCER_ID unless it begins
+    /// at sequence 0, as brokers before 2.5 do (KIP-360; default: false).
     pub fn strict_producer_ids(mut self, strict: bool) -> Self {
         self.strict_producer_ids = strict;
         self
     }
 
-    /// Whether errors of Produce and Fetch name the new leader (KIP-951, default: true).
+    /// Lets errors of Produce and Fetch name the new leader (KIP-951, default: true).
     pub fn leader_hints(mut self, hints: bool) -> Self {
         self.leader_hints = hints;
         self
     }
 
-    /// Whether Fetch lists aborted transactions in any order, as some brokers do, and not in that
+    /// Lets Fetch list aborted transactions in any order, as some brokers do, instead of the order
     /// of their markers (default: false).
     pub fn shuffle_aborted(mut self, shuffle: bool) -> Self {
         self.shuffle_aborted = shuffle;
         self
     }
 
-    /// How many fetch sessions each broker keeps (`max.incremental.fetch.session.cache.slots`,
-    /// default: 1000; KIP-227). A new one takes the place of one that was not used for two minutes,
-    /// or, after two minutes, of a smaller one; where there is none of either, its reader gets no
-    /// session.
+    /// Sets the number of fetch sessions that each broker keeps
+    /// (`max.incremental.fetch.session.cache.slots`, default: 1000; KIP-227). A new session
+    /// replaces one that was not used for two minutes, or a smaller one that is at least two
+    /// minutes old; if there is neither, its reader gets no session.
     pub fn fetch_sessions(mut self, slots: usize) -> Self {
         self.fetch_sessions = slots;
         self
     }
 
-    /// A cluster for benchmarks: Produce is answered at once and nothing is kept or checked, Fetch
-    /// serves [`prepared`](Self::prepared) batches for ever (default: false).
+    /// Makes the cluster a sink for benchmarks: Produce is answered at once and nothing is kept or
+    /// checked, Fetch serves [`prepared`](Self::prepared) batches for ever (default: false).
     pub fn sink(mut self, sink: bool) -> Self {
         self.sink = sink;
         self
     }
 
-    /// Batches that every partition of a topic serves for ever in sink mode, as they stand on the
-    /// wire (v2), one batch per element; their base offsets are rewritten as they go out. The topic
-    /// is made with [`default_partitions`](Self::default_partitions).
+    /// Sets the batches that every partition of a topic serves for ever in sink mode, in wire
+    /// format (v2), one batch per element; their base offsets are rewritten as they are sent. The
+    /// topic is created with [`default_partitions`](Self::default_partitions).
     pub fn prepared(mut self, topic: impl Into<String>, batches: Vec<Bytes>) -> Self {
         self.prepared.push((topic.into(), batches));
         self
     }
 
-    /// Puts the listeners under TLS (default: none): `SSL`, and with [`sasl`](Self::sasl)
+    /// Secures the listeners with TLS (default: none): `SSL`, and with [`sasl`](Self::sasl)
     /// `SASL_SSL`.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: super::Tls) -> Self {
@@ -283,20 +284,20 @@ impl Options {
         self
     }
 
-    /// Asks clients for SASL (default: none): `SASL_PLAINTEXT`, and with `tls` `SASL_SSL`.
+    /// Requires SASL of clients (default: none): `SASL_PLAINTEXT`, and with `tls` `SASL_SSL`.
     pub fn sasl(mut self, sasl: Sasl) -> Self {
         self.sasl = Some(Arc::new(sasl));
         self
     }
 
-    /// The cluster's id (default: `ottla-testkit`). Of two clusters with different ids, each
+    /// Sets the cluster's id (default: `ottla-testkit`). Each of two clusters with different ids
     /// refuses a client that is looking for the other, as Kafka does from 4.4 on (KIP-1242).
     pub fn cluster_id(mut self, cluster_id: impl Into<String>) -> Self {
         self.cluster_id = cluster_id.into();
         self
     }
 
-    /// Where the cluster's random choices (topic and member ids) come from (default: 0).
+    /// Sets the seed of the cluster's random choices, such as topic and member ids (default: 0).
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

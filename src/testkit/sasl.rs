@@ -1,5 +1,5 @@
-//! The brokers' side of SASL: users, and one connection's authentication. Written apart from the
-//! client's, so that a mistake in one does not hide in the other.
+//! The brokers' side of SASL: users, and one connection's authentication. It shares no code with
+//! the client's side, so that a mistake in one does not hide in the other.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +16,9 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::{error::ErrorCode, wire::ApiKey};
 
-/// SASL of a cluster's brokers: who may connect, and how. All of PLAIN, SCRAM-SHA-256,
-/// SCRAM-SHA-512 and OAUTHBEARER (with unsecured tokens, whose `sub` is the user) are there unless
-/// told otherwise.
+/// SASL of a cluster's brokers: the users that may connect, and the mechanisms. PLAIN,
+/// SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER (with unsecured tokens, the `sub` of which is the
+/// user) are all offered by default.
 #[derive(Clone, Debug)]
 pub struct Sasl {
     users: BTreeMap<String, String>,
@@ -34,34 +34,34 @@ impl Default for Sasl {
 }
 
 impl Sasl {
-    /// Without users.
+    /// Creates the settings without users.
     pub fn new() -> Self {
         let mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"].map(str::to_owned).to_vec();
         Self { users: BTreeMap::new(), mechanisms, iterations: 4096, max_reauth: None }
     }
 
-    /// Adds a user. One whose token names them needs no password.
+    /// Adds a user. A user that is named by a token needs no password.
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.users.insert(name.into(), password.into());
         self
     }
 
-    /// The mechanisms that there are (`sasl.enabled.mechanisms`).
+    /// Sets the mechanisms that are offered (`sasl.enabled.mechanisms`).
     pub fn mechanisms<M: Into<String>>(mut self, mechanisms: impl IntoIterator<Item = M>) -> Self {
         self.mechanisms = mechanisms.into_iter().map(Into::into).collect();
         self
     }
 
-    /// How many iterations SCRAM asks for (default: 4096). Kafka has no fewer, and other values
-    /// show whether a client minds.
+    /// Sets the number of iterations that SCRAM asks for (default: 4096). Kafka allows no fewer; a
+    /// lower value tests whether a client refuses it.
     pub fn scram_iterations(mut self, iterations: u32) -> Self {
         self.iterations = iterations;
         self
     }
 
-    /// How long an authentication holds at most (`connections.max.reauth.ms`, KIP-368; default: for
-    /// ever, and as long as the token does). A connection that sends anything else after that is
-    /// closed.
+    /// Sets the maximum time for which an authentication holds (`connections.max.reauth.ms`,
+    /// KIP-368; default: for ever, and no longer than the token is valid). A connection that sends
+    /// another request after that is closed.
     pub fn max_reauth(mut self, time: Duration) -> Self {
         self.max_reauth = Some(time);
         self
@@ -73,7 +73,7 @@ impl Sasl {
 pub(crate) struct Gate {
     sasl: Option<Arc<Sasl>>,
     state: State,
-    /// Who got in the last time, and until when that holds.
+    /// The user that was authenticated last, and the time until which that holds.
     known: Option<Known>,
 }
 
@@ -88,7 +88,7 @@ enum State {
     Idle,
     Begun(Mechanism),
     Scram(Scram),
-    /// The reason was told; whatever comes next is refused with it.
+    /// The reason was sent; whatever comes next is refused with it.
     Refusing(String),
 }
 
@@ -115,13 +115,13 @@ impl Gate {
         Self { sasl, state: State::Idle, known: None }
     }
 
-    /// Whether a request may be served now.
+    /// Returns true if a request may be served now.
     pub(crate) fn admits(&self, key: ApiKey, now: Instant) -> bool {
         match key {
             _ if self.sasl.is_none() => true,
             ApiKey::SaslHandshake | ApiKey::SaslAuthenticate => true,
-            // As with Kafka: before the handshake, and again once somebody got in; nothing comes in
-            // between.
+            // As with Kafka: before the handshake, and again after an authentication; during one,
+            // no other request is allowed.
             ApiKey::ApiVersions if self.known.is_none() => matches!(self.state, State::Idle),
             _ => {
                 let idle = matches!(self.state, State::Idle);
@@ -130,12 +130,12 @@ impl Gate {
         }
     }
 
-    /// Whether everything is served, now and later.
+    /// Returns true if every request is served, now and later.
     pub(crate) fn is_open(&self) -> bool {
         self.sasl.is_none()
     }
 
-    /// As Kafka calls it.
+    /// Returns the principal, in Kafka's form.
     pub(crate) fn principal(&self) -> Arc<str> {
         self.known.as_ref().map_or_else(|| "User:ANONYMOUS".into(), |known| format!("User:{}", known.user).into())
     }
@@ -158,8 +158,8 @@ impl Gate {
         }
     }
 
-    /// The answer's bytes, and for how many milliseconds the authentication holds (0: for ever, or
-    /// not there yet).
+    /// Returns the response's bytes, and the number of milliseconds for which the authentication
+    /// holds (0: for ever, or not authenticated yet).
     pub(crate) fn authenticate(
         &mut self,
         message: &[u8],
@@ -195,7 +195,7 @@ impl Gate {
                 (scram.user, answer, None)
             }
         };
-        // Nobody changes who they are on the way.
+        // A connection cannot change its user.
         if self.known.as_ref().is_some_and(|known| known.user != user) {
             return Err(failed("Cannot change principals during re-authentication"));
         }
@@ -215,7 +215,7 @@ fn plain(sasl: &Sasl, message: &[u8]) -> Option<String> {
     (sasl.users.get(user)? == password && parts.next().is_none()).then(|| user.to_owned())
 }
 
-/// The user of an unsecured token, and how long it is still good.
+/// Returns the user of an unsecured token, and the time for which it is still valid.
 fn bearer(sasl: &Sasl, message: &[u8], wall_millis: i64) -> Option<(String, Duration)> {
     let message = std::str::from_utf8(message).ok()?.strip_prefix("n,,\x01")?.strip_suffix("\x01\x01")?;
     let token = message.split('\x01').find_map(|pair| pair.strip_prefix("auth=Bearer "))?;
@@ -265,7 +265,7 @@ impl Scram {
         Some(Self { mechanism, user, first_bare: first_bare.to_owned(), server_first, nonce, salted })
     }
 
-    /// The final message, for a proof that is right.
+    /// Returns the final message if the proof is right.
     fn finish(&self, message: &[u8]) -> Option<Vec<u8>> {
         let message = std::str::from_utf8(message).ok()?;
         let (without_proof, proof) = message.rsplit_once(",p=")?;

@@ -1,4 +1,4 @@
-//! What the tasks of a cluster have in common.
+//! The state that the tasks of a cluster share.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
@@ -9,8 +9,7 @@ use tokio::sync::watch;
 
 use super::state::State;
 
-/// The state under its lock, and the bell that is rung when something changed that others may wait
-/// for.
+/// The state under its lock, and the channel that wakes waiting tasks when the state changed.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -31,12 +30,13 @@ impl Shared {
         }
     }
 
-    /// The state; never held across a wait. A panic of another task does not make it unusable.
+    /// Locks the state; the lock is never held across an await. A panic of another task does not
+    /// make the state unusable.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes everybody who waits for a change.
+    /// Wakes all tasks that wait for a change.
     pub(crate) fn ring(&self) {
         self.bell.send_replace(());
     }
@@ -46,7 +46,7 @@ impl Shared {
     }
 }
 
-/// The time by tokio's clock, which tests can pause.
+/// Returns the time by tokio's clock, which tests can pause.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,4 +1,4 @@
-//! A network on which somebody changes what the brokers answer, after they have acted.
+//! A network that changes the brokers' responses, after the brokers have acted.
 
 use std::{collections::HashMap, fmt, io, sync::Arc};
 
@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// What becomes of an answer's body, given what was asked and in which version.
+/// Changes a response's body, given the request's kind and version.
 type Tamper = dyn Fn(ApiKey, i16, Bytes) -> Bytes + Send + Sync;
 
-/// What was asked on a connection and not answered yet, by correlation id.
+/// Requests of a connection that are not answered yet, by correlation id.
 type Asked = Mutex<HashMap<i32, (ApiKey, i16)>>;
 
 #[derive(Clone)]
@@ -32,8 +32,8 @@ struct Tampered {
     tamper: Arc<Tamper>,
 }
 
-/// The cluster's network, on which answers to `key` pass through `change`, which also hears how
-/// many went before.
+/// Returns the cluster's network, on which responses to `key` pass through `change`, which is also
+/// given the number of responses before.
 pub(crate) fn tampered<R: Message + Decode + Encode>(
     cluster: &Cluster,
     key: ApiKey,
@@ -53,8 +53,8 @@ pub(crate) fn tampered<R: Message + Decode + Encode>(
     tampered_bytes(cluster, tamper)
 }
 
-/// The cluster's network, on which the body of every answer passes through `change`, with what was
-/// asked in which version.
+/// Returns the cluster's network, on which the body of every response passes through `change`, with
+/// the request's kind and version.
 pub(crate) fn tampered_bytes(
     cluster: &Cluster,
     change: impl Fn(ApiKey, i16, Bytes) -> Bytes + Send + Sync + 'static,
@@ -81,7 +81,7 @@ impl Network for Tampered {
             let tamper = self.tamper.clone();
             tokio::spawn(async move {
                 let asked = Asked::default();
-                // Whichever side closes first takes the other along.
+                // If either side closes, the other is closed too.
                 tokio::select! {
                     _ = requests(from_client, to_broker, &asked) => {}
                     _ = answers(from_broker, to_client, &asked, &*tamper) => {}

@@ -1,4 +1,4 @@
-//! The cluster as a client meets it: bytes over the in-memory network.
+//! Tests of the cluster at the level of bytes, over the in-memory network.
 
 mod addresses;
 mod client;

@@ -14,7 +14,7 @@ use rustls::{
 use super::certificates;
 use crate::error::{Error, ErrorKind, Result};
 
-/// TLS of a cluster's brokers. By default with [`certificates::SERVER`] and without client
+/// TLS of a cluster's brokers. The defaults are [`certificates::SERVER`] and no client
 /// certificates.
 #[derive(Clone, Debug)]
 pub struct Tls {
@@ -32,7 +32,7 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// With [`certificates::SERVER`].
+    /// Creates settings with [`certificates::SERVER`].
     pub fn new() -> Self {
         Self {
             chain: certificates::SERVER.to_owned(),
@@ -43,27 +43,27 @@ impl Tls {
         }
     }
 
-    /// With another certificate and its key, as PEM.
+    /// Sets another certificate and its key, as PEM.
     pub fn certificate(mut self, chain: impl Into<String>, key: impl Into<String>) -> Self {
         (self.chain, self.key) = (chain.into(), key.into());
         self
     }
 
-    /// Asks every client for a certificate of that authority (`ssl.client.auth=required`), given as
-    /// PEM.
+    /// Requires of every client a certificate issued by that authority
+    /// (`ssl.client.auth=required`), given as PEM.
     pub fn require_client_certificate(mut self, authority: impl Into<String>) -> Self {
         self.client_authority = Some(authority.into());
         self
     }
 
-    /// Speaks TLS 1.3 only. Default: 1.3 and 1.2, whichever a client prefers.
+    /// Allows TLS 1.3 only. Default: 1.3 and 1.2, whichever a client prefers.
     pub fn only_tls_1_3(mut self) -> Self {
         self.only_1_3 = true;
         self
     }
 
-    /// The cryptography to use. Default: graviola's where there is code for the processor, else the
-    /// process' default.
+    /// Sets the cryptography to use. Default: graviola if it has code for the processor, else the
+    /// process's default.
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
         self
@@ -97,8 +97,8 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| wrong(error.to_string()))?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| wrong(error.to_string()))?;
         let certified = CertifiedKey::new(certificates(&self.chain)?, key);
-        // rustls reads no certificate of version 1; a broker may show one, so that alone is no
-        // error.
+        // rustls does not read certificates of version 1; a broker may present one, so that alone
+        // is not an error.
         if certified.keys_match() == Err(InconsistentKeys::KeyMismatch.into()) {
             return Err(wrong("the key does not belong to the certificate".to_owned()));
         }
@@ -107,7 +107,8 @@ impl Tls {
 }
 
 fn provider() -> Result<Arc<CryptoProvider>> {
-    // As the client looks for them (`security/tls/provider`), on which the testkit does not stand.
+    // The same choice as the client's (`security/tls/provider`), on which the testkit does not
+    // depend.
     #[cfg(target_arch = "x86_64")]
     let able = {
         use std::arch::is_x86_feature_detected as has;
@@ -129,6 +130,6 @@ fn provider() -> Result<Arc<CryptoProvider>> {
         return Ok(Arc::new(rustls_graviola::default_provider()));
     }
     let none =
-        || Error::new(ErrorKind::Configuration, "TLS of the testkit: there is no cryptography for this processor");
+        || Error::new(ErrorKind::Configuration, "TLS of the testkit: no cryptography provider for this processor");
     CryptoProvider::get_default().map(Arc::clone).ok_or_else(none)
 }

@@ -1,4 +1,4 @@
-//! Transactions as a log holds them, written from behind the brokers' backs.
+//! Transactions in a partition's log, written directly, without a request.
 
 use super::{
     Cluster, batch,
@@ -16,10 +16,11 @@ use crate::{
 };
 
 impl Cluster {
-    /// Appends records to a partition as one uncompressed batch of a transaction of that producer,
-    /// which goes on with the sequence and epoch that the partition knows of it, and gives the
-    /// offset of the first. Its first batch begins the transaction, and until [it is
-    /// ended](Self::end_transaction) readers of committed records come no further.
+    /// Appends records to a partition as one uncompressed batch of a producer's transaction, and
+    /// returns the offset of the first. The batch continues the sequence and epoch that the
+    /// partition knows of the producer. The producer's first batch begins the transaction, and
+    /// readers of committed records do not read beyond it until [the transaction
+    /// ends](Self::end_transaction).
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`, or `InvalidArgument` when there are no records or the producer id
@@ -55,9 +56,9 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// Appends the marker that ends that producer's transaction in a partition, and gives its
-    /// offset. Where none is open the marker is there all the same, as after a coordinator that
-    /// wrote it twice.
+    /// Appends the marker that ends that producer's transaction in a partition, and returns its
+    /// offset. If no transaction is open the marker is written all the same, as by a coordinator
+    /// that wrote it twice.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.
@@ -86,7 +87,8 @@ impl Cluster {
         Ok(offset)
     }
 
-    /// The partition's last stable offset: where its first open transaction begins, or its end.
+    /// Returns the partition's last stable offset: the first offset of its first open transaction,
+    /// or its end.
     ///
     /// # Errors
     /// `UnknownTopicOrPartition`.

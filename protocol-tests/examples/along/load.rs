@@ -1,4 +1,4 @@
-//! Who writes meanwhile.
+//! The writers that run meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::Failure;
 
-/// The writers, of one sort or the other.
+/// The writers, of one kind or the other.
 pub(crate) enum Load {
     /// An idempotent producer of Ottla's, at a steady rate.
     Plain { stop: watch::Sender<bool>, task: JoinHandle<Result<u64, Failure>> },
@@ -31,7 +31,7 @@ impl Load {
         Ok(Self::Transactions(kafka.tools().transactional_load(&load)?, Vec::new()))
     }
 
-    /// What is to be known so far, in words.
+    /// Describes the progress so far.
     pub(crate) fn so_far(&mut self) -> Result<String, Failure> {
         match self {
             Self::Plain { .. } => Ok(String::new()),
@@ -44,7 +44,7 @@ impl Load {
         }
     }
 
-    /// Ends it, and gives all transactions, if there are any.
+    /// Ends the load, and returns all transactions, if there are any.
     pub(crate) async fn finish(self) -> Result<Vec<Transaction>, Failure> {
         match self {
             Self::Plain { stop, task } => {
@@ -79,7 +79,7 @@ async fn send(
         }
         let value = format!("{n}-{}", "x".repeat(80));
         let record = Record::to(topic.as_str()).with_partition((n % partitions) as i32).with_value(&value);
-        // What does not come to the log is missed by nobody.
+        // A record that is not sent is not in the log either, so the readers do not miss it.
         match producer.send(record).await {
             Ok(delivery) => drop(delivery),
             Err(error) => eprintln!("not sent: {error}"),

@@ -1,19 +1,19 @@
-//! Each record is handed out once and in order, whatever happens to the brokers: consumers read
-//! along while a real three-node Kafka is killed, frozen and restarted at random (as by the `chaos`
-//! example), each near a node of its own (KIP-392), and one after the other is itself closed and
-//! started again where it was.
+//! Checks that each record is delivered once and in order, whatever happens to the brokers:
+//! consumers read while the nodes of a real three-node Kafka are killed, frozen and restarted at
+//! random (as in the `chaos` example). Each consumer is near a different node (KIP-392), and one
+//! after the other is itself closed and started again at its position.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example along -- --rounds 10
 //! cargo run --release -p protocol-tests --example along -- --rounds 10 --transactions yes
 //! ```
 //! With `--transactions yes` Kafka's own client writes transactions that commit and abort at
-//! random, and the consumers read what is committed. It ends with exit code 0 if
-//! - no consumer skipped a record, got one twice or one too early;
-//! - all of them got the same records;
-//! - of transactions, they got all of what was committed, nothing of what was aborted, and of one
-//!   whose end is not known everything or nothing;
-//! - each of them came to the end of the log after each round.
+//! random, and the consumers read the committed records. It ends with exit code 0 if
+//! - no consumer skipped a record, received one twice or one too early;
+//! - all of them received the same records;
+//! - they received all records of committed transactions, none of aborted ones, and either all or
+//!   none of a transaction with an unknown result;
+//! - each of them reached the end of the log after each round.
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 
 #[cfg(unix)]
@@ -42,6 +42,6 @@ async fn main() -> std::process::ExitCode {
 
 #[cfg(not(unix))]
 fn main() -> std::process::ExitCode {
-    eprintln!("signals are sent here, so this needs Unix");
+    eprintln!("this program sends signals, so it needs Unix");
     std::process::ExitCode::FAILURE
 }

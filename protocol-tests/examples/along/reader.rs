@@ -1,4 +1,4 @@
-//! A consumer that reads along, and notes what it is handed out.
+//! A consumer that reads while the cluster is disturbed, and notes the records that it receives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use crate::Failure;
 use crate::seen::Seen;
 
-/// What all consumers are told.
+/// Settings of all consumers.
 #[derive(Clone)]
 pub(crate) struct Orders {
     pub(crate) bootstrap: String,
     pub(crate) topic: String,
     pub(crate) partitions: usize,
-    /// Whether there are transactions, of which those that are committed are to be read.
+    /// True if there are transactions; then only committed ones are read.
     pub(crate) committed: bool,
     pub(crate) properties: Vec<(String, String)>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Reader {
     pub(crate) name: String,
     orders: Orders,
     shared: Arc<Shared>,
-    /// How often it is to be closed and started again; `None`: to end.
+    /// Number of times that it has to be closed and started again; `None` ends it.
     restarts: watch::Sender<Option<u64>>,
     task: JoinHandle<Result<(), Failure>>,
 }
@@ -45,18 +45,19 @@ struct Shared {
     notes: Mutex<Notes>,
 }
 
-/// What is known of a consumer.
+/// Observations of a consumer.
 #[derive(Clone, Default)]
 pub(crate) struct Notes {
     pub(crate) seen: Seen,
-    /// By partition: where its consumer reads on, behind markers and what was left out.
+    /// Per partition: the consumer's position, after markers and skipped offsets.
     positions: Vec<i64>,
     /// The longest time without a record.
     pub(crate) silence: Duration,
-    /// How often it was looked where partitions are read, and how often that was the node nearby.
+    /// Number of checks of the node from which partitions are read, and of those in which it was
+    /// the node nearby.
     pub(crate) looks: u64,
     pub(crate) near: u64,
-    /// What the consumer was told and went on after.
+    /// Number of errors after which the consumer continued.
     pub(crate) told: u64,
 }
 
@@ -67,7 +68,7 @@ impl Shared {
 }
 
 impl Reader {
-    /// Starts a consumer, near a node or nowhere.
+    /// Starts a consumer, near a node or without a rack.
     pub(crate) fn start(node: Option<i32>, orders: &Orders) -> Self {
         let shared = Arc::new(Shared::default());
         shared.notes().seen = Seen::new(orders.partitions);
@@ -78,7 +79,7 @@ impl Reader {
         Self { name, orders: orders.clone(), shared, restarts, task }
     }
 
-    /// Closes it, and starts another one where it was.
+    /// Closes the consumer, and starts another one at its position.
     pub(crate) fn restart(&self) {
         self.restarts.send_modify(|times| *times = times.map(|times| times + 1));
     }
@@ -87,12 +88,12 @@ impl Reader {
         self.shared.notes().clone()
     }
 
-    /// The longest time without a record since this was asked last.
+    /// Returns the longest time without a record since the last call.
     pub(crate) fn take_silence(&self) -> Duration {
         std::mem::take(&mut self.shared.notes().silence)
     }
 
-    /// Waits until it has come to the end of the log as it is now.
+    /// Waits until the consumer has reached the present end of the log.
     pub(crate) async fn caught_up(&self, within: Duration) -> Result<(), Failure> {
         let isolation =
             if self.orders.committed { IsolationLevel::ReadCommitted } else { IsolationLevel::ReadUncommitted };
@@ -109,13 +110,13 @@ impl Reader {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(format!("{} stands still at {positions:?} of {ends:?}", self.name).into());
+                return Err(format!("{} makes no progress at {positions:?} of {ends:?}", self.name).into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Ends it.
+    /// Ends the consumer.
     pub(crate) async fn finish(self) -> Result<(String, Notes), Failure> {
         self.restarts.send_replace(None);
         self.task.await??;
@@ -133,7 +134,7 @@ async fn read(
     let isolation = if orders.committed { IsolationLevel::ReadCommitted } else { IsolationLevel::ReadUncommitted };
     while wanted.borrow_and_update().is_some() {
         let mut builder = Consumer::builder(orders.bootstrap.as_str()).isolation_level(isolation);
-        // Whoever skips something must say so.
+        // Without a reset policy, a consumer cannot skip records silently.
         builder = builder.auto_offset_reset(OffsetReset::None).properties(orders.properties.iter().cloned());
         if let Some(node) = node {
             builder = builder.client_rack(format!("rack-{node}"));

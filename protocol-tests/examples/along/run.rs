@@ -14,11 +14,11 @@ use crate::reader::{Orders, Reader};
 
 const USAGE: &str = "usage: along [--rounds 10] [--seed N] [--rate 5000] [--partitions 6] [--version 4.4.0]
              [--transactions no|yes] [--config key=value]... [-X property=value]...
-  --rate    records per second, where there are no transactions
+  --rate    records per second, if there are no transactions
   --config  a setting of the brokers
   -X        a property of the consumers";
 
-/// How long a consumer may take to come to the end of the log once the cluster is whole.
+/// Time within which a consumer has to reach the end of the log once the cluster is whole.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Args {
@@ -45,11 +45,11 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Args, Failure> {
         properties: Vec::new(),
     };
     let pair = |text: &str| -> Result<(String, String), Failure> {
-        let (name, value) = text.split_once('=').ok_or("name=value is wanted")?;
+        let (name, value) = text.split_once('=').ok_or("name=value expected")?;
         Ok((name.to_owned(), value.to_owned()))
     };
     while let Some(arg) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+        let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
         match arg.as_str() {
             "--rounds" => parsed.rounds = value.parse()?,
             "--seed" => parsed.seed = value.parse()?,
@@ -59,7 +59,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Args, Failure> {
             "--transactions" => parsed.transactions = value == "yes",
             "--config" => parsed.configs.push(pair(&value)?),
             "-X" => parsed.properties.push(pair(&value)?),
-            _ => return Err(format!("{arg} is not known").into()),
+            _ => return Err(format!("{arg} is unknown").into()),
         }
     }
     Ok(parsed)
@@ -89,7 +89,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
         .nodes(3)
         .config("broker.rack", "rack-{id}")
         .config("replica.selector.class", "org.apache.kafka.common.replica.RackAwareReplicaSelector")
-        // Leaders move soon, and back to where they belong.
+        // Lets leaders move soon, and return to their preferred brokers.
         .config("broker.session.timeout.ms", "3000")
         .config("broker.heartbeat.interval.ms", "500")
         .config("replica.lag.time.max.ms", "2500")
@@ -101,7 +101,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
     println!("Kafka {} with 3 nodes at {}", kafka.version().as_str(), kafka.bootstrap());
     let ended = rounds(args, &kafka).await;
     if ended.is_err() {
-        // The evidence.
+        // Keeps the logs for inspection.
         kafka.keep_files();
     }
     ended
@@ -116,7 +116,8 @@ async fn rounds(args: &Args, kafka: &Kafka) -> Result<(), Failure> {
         topic: topic.clone(),
         partitions: args.partitions,
         committed: args.transactions,
-        // So that leaders are asked again now and then where to read.
+        // A short metadata age, so that leaders are regularly asked again for the replica to read
+        // from.
         properties: [vec![("metadata.max.age.ms".to_owned(), "10000".to_owned())], args.properties.clone()].concat(),
     };
     let readers: Vec<Reader> =
@@ -144,7 +145,7 @@ async fn rounds(args: &Args, kafka: &Kafka) -> Result<(), Failure> {
         let silence = readers.iter().map(Reader::take_silence).max().unwrap_or_default();
         let records = readers.iter().map(|reader| reader.notes().seen.records).min().unwrap_or_default();
         println!(
-            "round {number}: {} ({}), {} restarted, in {:.0} s; nothing came for {:.1} s at the most; {records} records each{}",
+            "round {number}: {} ({}), {} restarted, in {:.0} s; no record for {:.1} s at most; {records} records each{}",
             round.deed,
             surgeon.done.join(", "),
             restarted.name,
@@ -167,7 +168,7 @@ async fn rounds(args: &Args, kafka: &Kafka) -> Result<(), Failure> {
             notes.seen.judge(&ended);
         }
         println!(
-            "{name}: {} records; read nearby {} times of {}; told {} errors that passed; {} wrong",
+            "{name}: {} records; read nearby {} times of {}; {} errors that passed; {} wrong",
             notes.seen.records, notes.near, notes.looks, notes.told, notes.seen.wrong
         );
         if notes.seen.wrong > 0 {
@@ -178,10 +179,10 @@ async fn rounds(args: &Args, kafka: &Kafka) -> Result<(), Failure> {
     if let [first, others @ ..] = &digests[..]
         && let Some(other) = others.iter().find(|other| other.1 != first.1)
     {
-        return Err(format!("{} and {} were not handed out the same", first.0, other.0).into());
+        return Err(format!("{} and {} did not receive the same records", first.0, other.0).into());
     }
     println!(
-        "PASSED (seed {}): {} rounds in {:.0} s; each of {} records was handed out once and in order, to each of {} consumers{}",
+        "PASSED (seed {}): {} rounds in {:.0} s; each of {} records was delivered once and in order, to each of {} consumers{}",
         args.seed,
         args.rounds,
         started.elapsed().as_secs_f64(),

@@ -1,26 +1,26 @@
-//! What a consumer was handed out: the judge, which knows neither the client nor the network.
+//! Checks the records that a consumer received, independently of the client and the network.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use protocol_tests::transact::{Ending, Transaction};
 
-/// How many wrongs are put into words.
+/// Maximum number of errors that are described.
 const EXAMPLES: usize = 10;
 
-/// All that a consumer was handed out so far.
+/// All records that a consumer has received so far.
 #[derive(Clone, Default)]
 pub(crate) struct Seen {
-    /// By partition: the offset behind the last record.
+    /// Per partition: the offset after the last record.
     pub(crate) next: Vec<i64>,
-    /// By partition: of all offsets and values in their order.
+    /// Per partition: a hash of all offsets and values in their order.
     digests: Vec<DefaultHasher>,
     pub(crate) records: u64,
     pub(crate) wrong: u64,
     pub(crate) examples: Vec<String>,
-    /// By producer and transaction: records of each partition.
+    /// By producer and transaction: number of records in each partition.
     transactions: HashMap<(usize, u64), Vec<u32>>,
-    /// By producer and partition: the last transaction that there was something of.
+    /// By producer and partition: the last transaction with a record.
     last: HashMap<(usize, usize), u64>,
 }
 
@@ -36,14 +36,14 @@ impl Seen {
         }
     }
 
-    /// A record was handed out; of a log without `gaps` every offset holds one.
+    /// Notes a received record; in a log without `gaps` every offset holds one.
     pub(crate) fn record(&mut self, partition: i32, offset: i64, value: &[u8], gaps: bool) {
         let Some(at) = usize::try_from(partition).ok().filter(|at| *at < self.next.len()) else {
             return self.blame(format!("a record of partition {partition}"));
         };
         let expected = std::mem::replace(&mut self.next[at], offset + 1);
         if offset < expected {
-            self.blame(format!("[{at}]@{offset} came behind {}", expected - 1));
+            self.blame(format!("[{at}]@{offset} arrived after {}", expected - 1));
         } else if offset > expected && !gaps {
             self.blame(format!("[{at}]: {expected} to {} were skipped", offset - 1));
         }
@@ -67,11 +67,11 @@ impl Seen {
         counts[at] += 1;
         let before = self.last.insert((producer, at), transaction);
         if partition as usize != at || number != expected || before.is_some_and(|before| before > transaction) {
-            self.blame(format!("[{at}]@{offset} is {text}, expected number {expected}, behind transaction {before:?}"));
+            self.blame(format!("[{at}]@{offset} is {text}, expected number {expected}, after transaction {before:?}"));
         }
     }
 
-    /// Holds what was handed out against how the transactions ended.
+    /// Compares the received records with the results of the transactions.
     pub(crate) fn judge(&mut self, ended: &[Transaction]) {
         let mut transactions = std::mem::take(&mut self.transactions);
         for Transaction { ending, producer, number, counts } in ended {
@@ -83,15 +83,15 @@ impl Seen {
                 Ending::Unknown => got == *counts || got == none,
             };
             if !right {
-                self.blame(format!("{producer}:{number} {ending:?} with {counts:?}, of which {got:?} came"));
+                self.blame(format!("{producer}:{number} {ending:?} with {counts:?}, of which {got:?} arrived"));
             }
         }
         for (transaction, counts) in transactions {
-            self.blame(format!("{counts:?} of {transaction:?}, of which nobody tells"));
+            self.blame(format!("{counts:?} of {transaction:?}, which is not reported"));
         }
     }
 
-    /// Of everything, to be compared with another consumer's.
+    /// Returns a hash of everything, for comparison with another consumer's.
     pub(crate) fn digest(&self) -> Vec<u64> {
         self.digests.iter().map(DefaultHasher::finish).collect()
     }
@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(seen.wrong, wrong, "{:?}", seen.examples);
         }
         seen.judge(&[]);
-        assert_eq!(seen.wrong, 1, "nobody tells of it");
+        assert_eq!(seen.wrong, 1, "it is not reported");
         seen.record(0, 10, b"1:6:0:0", true);
         assert_eq!(seen.wrong, 2, "{:?}", seen.examples);
     }

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line arguments.
 
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -13,7 +13,7 @@ pub(crate) const USAGE: &str = "usage: chaos [--rounds 20] [--seed N] [--rate 20
              [--version 4.4.0] [--compression mixed|none|gzip|snappy|lz4|zstd] [--size 100]
              [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]...
              [--topic-config key=value]... [-X property=value]...
-  --seed          of a run to be repeated; any if not given, and always printed
+  --seed          of a run to repeat; random if not given, and always printed
   --rate          records per second, of all producers together
   --size          bytes of a value; some producers send several times as many
   --producers     some of default, packed, small, short, impatient, hasty, keyed; all of them if not given
@@ -23,7 +23,7 @@ pub(crate) const USAGE: &str = "usage: chaos [--rounds 20] [--seed N] [--rate 20
   --topic-config  a setting of the topic, such as a max.message.bytes that makes producers split their batches
   -X              a property of all producers; -X enable.idempotence=false shows what a failure looks like";
 
-/// What a run is to be.
+/// The settings of a run.
 pub(crate) struct Args {
     pub(crate) rounds: u64,
     pub(crate) seed: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     pub(crate) partitions: usize,
     pub(crate) nodes: usize,
     pub(crate) version: String,
-    /// `None` for each producer's own.
+    /// `None`: each producer uses its own.
     pub(crate) codec: Option<String>,
     pub(crate) size: usize,
     pub(crate) profiles: Vec<Profile>,
@@ -47,7 +47,7 @@ impl Args {
         let mut args = protocol_tests::given_once(args, &["--config", "--topic-config"])?;
         let mut parsed = Self {
             rounds: 20,
-            // Keyed anew in each process, by the system's randomness.
+            // Different in each process, by the system's randomness.
             seed: RandomState::new().build_hasher().finish() % 1_000_000_000,
             rate: 20_000,
             partitions: 6,
@@ -63,7 +63,7 @@ impl Args {
             properties: Vec::new(),
         };
         while let Some(arg) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+            let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
             match arg.as_str() {
                 "--rounds" => parsed.rounds = within(&arg, &value, 1, u64::MAX)?,
                 "--seed" => parsed.seed = within(&arg, &value, 0, u64::MAX)?,
@@ -79,7 +79,7 @@ impl Args {
                 "--config" => parsed.configs.push(pair(&arg, &value)?),
                 "--topic-config" => parsed.topic_configs.push(pair(&arg, &value)?),
                 "-X" => parsed.properties.push(pair(&arg, &value)?),
-                _ => return Err(format!("{arg} is not known")),
+                _ => return Err(format!("{arg} is unknown")),
             }
         }
         Ok(parsed)
@@ -90,18 +90,18 @@ fn within<T: FromStr + PartialOrd + Display>(arg: &str, value: &str, least: T, m
     let number: Option<T> = value.parse().ok();
     number
         .filter(|number| *number >= least && *number <= most)
-        .ok_or_else(|| format!("{arg} {value}: a number from {least} to {most} is wanted"))
+        .ok_or_else(|| format!("{arg} {value}: expected a number from {least} to {most}"))
 }
 
 fn pair(arg: &str, text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("{arg} {text}: name=value is wanted"))?;
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{arg} {text}: expected name=value"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 fn profiles(names: &str) -> Result<Vec<Profile>, String> {
     let find = |name| {
         let found = PROFILES.into_iter().find(|profile| profile.name == name);
-        found.ok_or_else(|| format!("{name} is none of the producers"))
+        found.ok_or_else(|| format!("{name} is not one of the producers"))
     };
     names.split(',').map(find).collect()
 }

@@ -1,4 +1,4 @@
-//! The loops that send, and those that take the results, for each of the means that the client has
+//! The loops that send records and those that receive the results, for each API that the client has
 //! for that.
 
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use tokio::task::JoinHandle;
 use crate::load::{Orders, Shared};
 use crate::profile::{Aim, Means, Profile, key, write_value};
 
-/// How much of a standstill is made up for at once.
+/// Maximum time of a standstill that is made up for at once.
 const BEHIND: Duration = Duration::from_secs(1);
-/// Records in a call of `send_batch`.
+/// Records in one call of `send_batch`.
 const BATCH: u64 = 50;
 
-/// One producer and what it is to send.
+/// One producer and the records that it has to send.
 pub(crate) struct Drive {
     pub(crate) index: usize,
     pub(crate) profile: Profile,
-    /// Bytes of its values.
+    /// Size of its values, in bytes.
     pub(crate) size: usize,
     pub(crate) orders: Orders,
     pub(crate) producer: Producer,
@@ -29,7 +29,7 @@ pub(crate) struct Drive {
 }
 
 impl Drive {
-    /// Starts sending and taking results; the latter ends once all of them are there and the
+    /// Starts sending and receiving results; the latter ends once all of them have arrived and the
     /// producer is closed.
     pub(crate) fn start(
         self,
@@ -59,13 +59,13 @@ impl Drive {
         let pause = Duration::from_nanos(1_000_000_000 * count / self.orders.rate.max(1));
         let now = Instant::now();
         *due = (*due + pause).max(now.checked_sub(BEHIND).unwrap_or(now));
-        // The timer is coarse: a few records at a time go out at once.
+        // The timer is coarse: a few records at a time are sent at once.
         if due.saturating_duration_since(now) > Duration::from_millis(2) {
             tokio::time::sleep_until((*due).into()).await;
         }
     }
 
-    /// The record of that number, with its value from the buffer.
+    /// Returns the record with that number, with its value from the buffer.
     fn record<'a>(&'a self, number: u64, value: &'a [u8]) -> Record<'a> {
         let record = Record::to(self.orders.topic.as_str()).with_value(value).with_tag(number);
         match self.profile.aim {
@@ -88,7 +88,7 @@ impl Drive {
             let number = shared.book().enter();
             write_value(self.index, number, self.size, &mut value);
             match (self.producer.send(self.record(number, &value)).await, &results) {
-                // Who takes the result ends after this.
+                // The task that receives the results ends after this.
                 (Ok(delivery), Some(results)) => drop(results.send((number, delivery))),
                 (Ok(delivery), None) => drop(delivery),
                 (Err(error), _) => shared.refused(number, &error),
@@ -123,7 +123,7 @@ impl Drive {
     }
 }
 
-/// Takes each record's result from its own delivery, in whatever order they come.
+/// Receives each record's result from its own delivery, in any order.
 async fn await_each(mut sent: mpsc::UnboundedReceiver<(u64, Delivery)>, shared: Arc<Shared>) {
     let mut deliveries = FuturesUnordered::new();
     let mut open = true;
@@ -138,7 +138,7 @@ async fn await_each(mut sent: mpsc::UnboundedReceiver<(u64, Delivery)>, shared: 
     }
 }
 
-/// Takes the results of whole calls of `send_batch`.
+/// Receives the results of whole calls of `send_batch`.
 async fn await_batches(mut sent: mpsc::UnboundedReceiver<(u64, ottla::producer::Deliveries)>, shared: Arc<Shared>) {
     let mut batches = FuturesUnordered::new();
     let mut open = true;
@@ -157,7 +157,7 @@ async fn await_batches(mut sent: mpsc::UnboundedReceiver<(u64, ottla::producer::
     }
 }
 
-/// Takes the results from the stream of reports; those of the callback come by themselves.
+/// Receives the results from the stream of reports; those of the callback need no task.
 async fn read_reports(reports: Option<DeliveryReports>, shared: Arc<Shared>) {
     let Some(mut reports) = reports else { return };
     while let Some(report) = reports.next().await {

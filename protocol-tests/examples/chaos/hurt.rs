@@ -1,4 +1,4 @@
-//! Does to the cluster what the plan says, and waits until it is whole again.
+//! Disturbs the cluster as planned, and waits until it is whole again.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use protocol_tests::{Kafka, TopicView};
 use crate::Failure;
 use crate::plan::{Deed, Victim};
 
-/// How long a node may take until it is in sync again, on a machine that has other things to do.
+/// Time within which a node has to be in sync again, on a machine that is busy otherwise.
 const HEAL: Duration = Duration::from_secs(240);
 
-/// A cluster that is hurt, and what was done to it in this round.
+/// A cluster, and the disturbances of this round.
 pub(crate) struct Surgeon<'a> {
     kafka: &'a Kafka,
     topic: &'a str,
     started: Instant,
-    /// What was done, with the seconds since the round began.
+    /// The actions so far, with the seconds since the round began.
     pub(crate) done: Vec<String>,
 }
 
@@ -28,7 +28,8 @@ impl<'a> Surgeon<'a> {
         self.done.push(format!("{:.1} s: {what}", self.started.elapsed().as_secs_f64()));
     }
 
-    /// Does it, and leaves the cluster with all nodes up and thawed, though not yet whole.
+    /// Carries out a plan, and leaves the cluster with all nodes up and thawed, though not yet
+    /// whole.
     pub(crate) async fn hurt(&mut self, deed: &Deed) -> Result<(), Failure> {
         match *deed {
             Deed::Kill { victim, down } => {
@@ -113,7 +114,7 @@ impl<'a> Surgeon<'a> {
             Victim::Controller => match self.kafka.controller().await {
                 Ok(id) => id,
                 Err(error) => {
-                    self.note(format_args!("node 0 stands for the controller ({error})"));
+                    self.note(format_args!("node 0 instead of the controller ({error})"));
                     0
                 }
             },
@@ -129,7 +130,7 @@ impl<'a> Surgeon<'a> {
         Ok(usize::try_from(id)?.min(nodes - 1))
     }
 
-    /// One, and the one behind it.
+    /// Returns a node, and the one after it.
     async fn two(&mut self, first: Victim) -> Result<[usize; 2], Failure> {
         let first = self.settle(first).await?;
         Ok([first, (first + 1) % self.kafka.nodes().len()])

@@ -1,9 +1,9 @@
-//! What became of every record: the judge, which knows neither the client nor the network.
+//! Checks the result of every record, independently of the client and the network.
 //!
 //! Each producer has a book. A record is entered before it is sent; its result and every place
-//! where it is found in the log are noted; and once the log was read far enough, the records up to
-//! a cut are judged and forgotten, but for those that failed: they may still appear, or must not.
-//! So the book's size follows a round, not the run.
+//! where it is found in the log are noted. Once the log was read far enough, the records up to a
+//! cut are judged and removed, except those that failed: they may still appear, or must not. So the
+//! size of the book depends on a round, not on the run.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,7 +14,7 @@ struct Place(u64);
 
 impl Place {
     const NOWHERE: Self = Self(u64::MAX);
-    /// The offset of a place of which the partition alone is known.
+    /// The offset of a place with only the partition known.
     const SOMEWHERE: u64 = (1 << 48) - 1;
 
     fn new(partition: i32, offset: Option<i64>) -> Self {
@@ -22,7 +22,7 @@ impl Place {
         Self((u64::from(partition.unsigned_abs()) << 48) | (offset & Self::SOMEWHERE))
     }
 
-    /// Whether a record that was said to be here was rightly found there.
+    /// Returns true if a record with this result was rightly found at `found`.
     fn holds(self, found: Self) -> bool {
         self == found || (self.0 & Self::SOMEWHERE == Self::SOMEWHERE && self.0 >> 48 == found.0 >> 48)
     }
@@ -40,14 +40,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// How a record ended, as the producer says.
+/// The result of a record, as the producer reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// In the log, there.
+    /// The record is in the log at this place.
     Acknowledged { partition: i32, offset: Option<i64> },
-    /// Not in the log, now or ever.
+    /// The record is not in the log, now or ever.
     NotPersisted,
-    /// Perhaps in the log, once.
+    /// The record may be in the log, once.
     PossiblyPersisted,
 }
 
@@ -66,32 +66,32 @@ struct Entry {
     found: Place,
 }
 
-/// What a failure of the promise is called.
+/// The kinds of violations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wrong {
-    /// Acknowledged and not in the log.
+    /// A record is acknowledged and not in the log.
     Lost,
-    /// In the log more than once.
+    /// A record is in the log more than once.
     Doubled,
-    /// Behind one that was sent after it to the same partition.
+    /// A record is in the log after one that was sent later to the same partition.
     OutOfOrder,
-    /// Said not to be in the log, and there.
+    /// A record was reported as not persisted, and is in the log.
     Revived,
-    /// Not where its result says.
+    /// A record is not at the place that its result reports.
     Misplaced,
-    /// Without a result.
+    /// A record has no result.
     Unanswered,
-    /// With more than one result, or with one of a record that was not sent.
+    /// A record has more than one result, or a record that was not sent has one.
     AnsweredTwice,
-    /// Reported behind one that was sent after it to the same partition.
+    /// A record was reported after one that was sent later to the same partition.
     AnsweredOutOfOrder,
-    /// Failed without saying how far it got.
+    /// A record failed with an error that does not say whether it may be in the log.
     Vague,
-    /// In the log, and not as it was sent.
+    /// A record in the log differs from the one that was sent.
     Garbled,
-    /// The log could not be read, or not without gaps.
+    /// The log could not be read, or only with gaps.
     Unread,
-    /// No partition, or one of them, got anything acknowledged for too long.
+    /// There was no acknowledgement for all partitions, or for one of them, for too long.
     StoodStill,
 }
 
@@ -129,7 +129,7 @@ impl Wrong {
     }
 }
 
-/// All that was wrong: how often, and the first few in words.
+/// All violations: the number of each kind, and descriptions of the first few.
 #[derive(Debug, Default)]
 pub(crate) struct Wrongs {
     counts: HashMap<&'static str, u64>,
@@ -155,16 +155,16 @@ impl Wrongs {
     }
 }
 
-/// How many records came to what.
+/// Numbers of records by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
     pub(crate) not_persisted: u64,
     pub(crate) possibly_persisted: u64,
-    /// Of those that are possibly persisted, how many are in the log.
+    /// Number of possibly persisted records that are in the log.
     pub(crate) turned_up: u64,
-    /// All that is in the log.
+    /// Number of all records in the log.
     pub(crate) found: u64,
 }
 
@@ -178,7 +178,7 @@ impl Counts {
         self.found += other.found;
     }
 
-    /// What has come since it was like this.
+    /// Returns the difference to an earlier state.
     pub(crate) fn since(&self, before: &Self) -> Self {
         Self {
             sent: self.sent - before.sent,
@@ -197,13 +197,14 @@ pub(crate) struct Book {
     /// The number of the first entry.
     base: u64,
     entries: VecDeque<Entry>,
-    /// All before it have their results.
+    /// All records before this number have their results.
     answered: u64,
-    /// Of records that were judged, by 64: those that may turn up once, and those that must not.
+    /// Failed records that were judged, in groups of 64: bits of those that may appear once, and of
+    /// those that must not.
     failed: HashMap<u64, (u64, u64)>,
-    /// By partition: the last number that was found, and behind the last offset that was
-    /// acknowledged.
+    /// The last number that was found, per partition.
     last: Vec<Option<u64>>,
+    /// The offset after the last acknowledged one, per partition.
     ends: Vec<i64>,
     pub(crate) counts: Counts,
     pub(crate) wrongs: Wrongs,
@@ -224,12 +225,12 @@ impl Book {
         }
     }
 
-    /// The number of the next record.
+    /// Returns the number of the next record.
     pub(crate) fn next(&self) -> u64 {
         self.base + self.entries.len() as u64
     }
 
-    /// Enters the next record and gives its number.
+    /// Enters the next record and returns its number.
     pub(crate) fn enter(&mut self) -> u64 {
         let number = self.next();
         self.entries.push_back(Entry { state: State::Pending, said: Place::NOWHERE, found: Place::NOWHERE });
@@ -266,7 +267,7 @@ impl Book {
         }
     }
 
-    /// How many records below `cut` have no result yet.
+    /// Returns the number of records below `cut` without a result.
     pub(crate) fn unanswered(&mut self, cut: u64) -> u64 {
         self.answered = self.answered.max(self.base);
         while self.answered < cut && self.state(self.answered).is_some_and(|state| state != State::Pending) {
@@ -278,12 +279,13 @@ impl Book {
         open.count() as u64
     }
 
-    /// Behind the last offset of a partition that was acknowledged.
+    /// Returns the offset after the last acknowledged one of a partition.
     pub(crate) fn end(&self, partition: usize) -> i64 {
         self.ends.get(partition).copied().unwrap_or(0)
     }
 
-    /// Notes that a record stands in the log there. Records are told in the order of the log.
+    /// Notes that a record is in the log at that place. Records have to be noted in the order of
+    /// the log.
     pub(crate) fn found(&mut self, number: u64, partition: i32, offset: i64) {
         let here = Place::new(partition, Some(offset));
         self.counts.found += 1;
@@ -291,25 +293,25 @@ impl Book {
             Some(at) => self.found_now(number, at, here),
             None => self.found_late(number, here),
         };
-        // A double is behind others as a rule, which need not be said as well.
+        // A duplicate is usually after later records as well, which is not reported separately.
         if !first_time {
             return;
         }
         let last = usize::try_from(partition).ok().and_then(|partition| self.last.get_mut(partition));
         match last {
             Some(Some(before)) if *before > number => {
-                let what = format_args!("{} {number} at {here}, behind {before}", self.name);
+                let what = format_args!("{} {number} at {here}, after {before}", self.name);
                 self.wrongs.add(Wrong::OutOfOrder, what);
             }
             Some(last) => *last = Some(number),
             None => {
-                let what = format_args!("{} {number} at {here}, which is no partition", self.name);
+                let what = format_args!("{} {number} at {here}, which is not a partition of the topic", self.name);
                 self.wrongs.add(Wrong::Garbled, what);
             }
         }
     }
 
-    /// A record that is still to be judged. Says whether it was found for the first time.
+    /// Notes a record that is not judged yet. Returns true if it was found for the first time.
     fn found_now(&mut self, number: u64, at: u64, here: Place) -> bool {
         let name = &self.name;
         let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else {
@@ -324,7 +326,7 @@ impl Book {
         true
     }
 
-    /// A record that was judged already.
+    /// Notes a record that was judged already. Returns true if it was found for the first time.
     fn found_late(&mut self, number: u64, here: Place) -> bool {
         let name = &self.name;
         let bit = 1 << (number % 64);
@@ -346,7 +348,7 @@ impl Book {
         }
     }
 
-    /// Judges all records below `cut`, once the log was read behind the last acknowledged of them.
+    /// Judges all records below `cut`, after the log was read past the last acknowledged of them.
     pub(crate) fn judge(&mut self, cut: u64) {
         while self.base < cut {
             let Some(Entry { state, said, found }) = self.entries.pop_front() else { break };
@@ -362,7 +364,8 @@ impl Book {
                     self.wrongs.add(Wrong::Lost, format_args!("{name} {number}, acknowledged at {said}"));
                 }
                 State::Acknowledged if !said.holds(found) => {
-                    self.wrongs.add(Wrong::Misplaced, format_args!("{name} {number}, said at {said}, found {found}"));
+                    self.wrongs
+                        .add(Wrong::Misplaced, format_args!("{name} {number}, acknowledged at {said}, found {found}"));
                 }
                 State::Acknowledged => {}
                 State::NotPersisted if there => {
@@ -395,7 +398,7 @@ mod tests {
         Fate::Acknowledged { partition, offset: Some(offset) }
     }
 
-    /// The kinds of wrongs in a book, sorted.
+    /// Returns the kinds of violations in a book, sorted.
     fn wrongs(book: &Book) -> Vec<Wrong> {
         Wrong::ALL.into_iter().filter(|wrong| book.wrongs.count(*wrong) > 0).collect()
     }
@@ -418,7 +421,7 @@ mod tests {
         assert_eq!((wrongs(&book), book.wrongs.total()), (vec![], 0), "{:?}", book.wrongs);
         let counts = book.counts;
         assert_eq!((counts.sent, counts.acknowledged, counts.found, counts.turned_up), (6, 3, 4, 1));
-        // One of those that were in doubt comes out of a frozen broker rounds later.
+        // A possibly persisted record may come out of a frozen broker rounds later.
         book.found(5, 1, 7);
         assert_eq!((book.wrongs.total(), book.counts.turned_up), (0, 2));
     }

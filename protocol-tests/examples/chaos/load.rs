@@ -1,4 +1,4 @@
-//! Producers that send at a steady rate, whatever happens, and note what becomes of each record.
+//! Producers that send at a steady rate, whatever happens, and note the result of each record.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,25 +14,25 @@ use crate::ledger::{Book, Fate, Wrong};
 use crate::profile::{Aim, Means, Profile};
 use crate::pulse::Pulse;
 
-/// Records of one producer that may be without a result at once: what bounds the memory of this
-/// program when the cluster is away. Their own bytes are bounded by `buffer.memory`.
+/// Maximum number of records of one producer without a result: this limits the memory of this
+/// program while the cluster is away. The producer's own memory is limited by `buffer.memory`.
 const OUTSTANDING: usize = 200_000;
-/// All that `delivery.timeout.ms` and `max.block.ms` allow, and a little.
+/// The sum of `delivery.timeout.ms` and `max.block.ms`, and a little more.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
-/// What all producers are told.
+/// Settings of all producers.
 #[derive(Clone)]
 pub(crate) struct Orders {
     pub(crate) bootstrap: String,
     pub(crate) topic: String,
     pub(crate) partitions: usize,
-    /// Bytes of a value.
+    /// Size of a value, in bytes.
     pub(crate) size: usize,
     /// Records per second of each producer.
     pub(crate) rate: u64,
-    /// One codec for all, or each profile's own.
+    /// One codec for all; `None`: each profile uses its own.
     pub(crate) codec: Option<String>,
-    /// Properties over each profile's own.
+    /// Properties that override each profile's own.
     pub(crate) properties: Vec<(String, String)>,
 }
 
@@ -46,18 +46,19 @@ pub(crate) struct Load {
     collector: JoinHandle<()>,
 }
 
-/// What a producer's tasks share.
+/// State that a producer's tasks share.
 pub(crate) struct Shared {
     name: &'static str,
     book: Mutex<Book>,
-    /// By partition: the number of the last record that was reported.
+    /// Per partition: the number of the last record that was reported.
     reported: Mutex<Vec<Option<u64>>>,
-    /// Errors by what they say of themselves.
+    /// Numbers of errors, by text.
     errors: Mutex<BTreeMap<String, u64>>,
-    /// Room for records without a result.
+    /// Permits for records without a result.
     pub(crate) room: Semaphore,
-    /// Of all producers together, and of this one if it sends to every partition all the time.
+    /// Acknowledgements of all producers together.
     pulse: Arc<Pulse>,
+    /// This producer's acknowledgements, if it sends to every partition all the time.
     own_pulse: Option<Pulse>,
 }
 
@@ -66,7 +67,7 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A record's result, as its delivery has it.
+    /// Notes a record's result from its delivery.
     pub(crate) fn settle(&self, number: u64, result: Result<RecordMetadata, Error>) {
         let fate = match result {
             Ok(at) => {
@@ -92,7 +93,7 @@ impl Shared {
         self.room.add_permits(1);
     }
 
-    /// A record's result, as it is reported: those of a partition come in the order of sending.
+    /// Notes a record's result from a report; those of a partition arrive in the order of sending.
     pub(crate) fn report(&self, report: &DeliveryReport) {
         let Some(number) = report.tag else {
             self.book().wrongs.add(Wrong::AnsweredTwice, format_args!("a report without a tag: {report:?}"));
@@ -102,14 +103,14 @@ impl Shared {
             let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
             let before = reported.get_mut(partition).and_then(|last| last.replace(number));
             if let Some(before) = before.filter(|before| *before >= number) {
-                let what = format_args!("{} {number} of [{partition}] was reported behind {before}", self.name);
+                let what = format_args!("{} {number} of [{partition}] was reported after {before}", self.name);
                 self.book().wrongs.add(Wrong::AnsweredOutOfOrder, what);
             }
         }
         self.settle(number, report.result.clone());
     }
 
-    /// A record that was not taken.
+    /// Notes a record that `send` refused.
     pub(crate) fn refused(&self, number: u64, error: &Error) {
         self.count(error);
         self.book().result(number, Fate::NotPersisted);
@@ -154,7 +155,7 @@ impl Load {
         }
         let producer = builder.build().await?;
         let size = orders.size * profile.times;
-        // Before anything is sent: only what is sent from then on is reported.
+        // Before anything is sent, because only records sent from then on are reported.
         let reports = (profile.means == Means::Stream).then(|| producer.delivery_reports());
         let drive = Drive { index, profile, size, orders: orders.clone(), producer: producer.clone(), stop };
         let (sender, collector) = drive.start(shared.clone(), reports);
@@ -165,19 +166,19 @@ impl Load {
         self.shared.book()
     }
 
-    /// The longest time without an acknowledgement from one of the partitions since this was asked
-    /// last.
+    /// Returns the longest time without an acknowledgement from one of the partitions since the
+    /// last call.
     pub(crate) fn take_longest(&self) -> Option<Duration> {
         self.shared.own_pulse.as_ref().map(|pulse| pulse.take_longest().1)
     }
 
-    /// What failed, by what the errors say.
+    /// Returns the numbers of errors, by text.
     pub(crate) fn errors(&self) -> BTreeMap<String, u64> {
         self.shared.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until all records below `cut` have a result. Gives how many have none when the time is
-    /// up.
+    /// Waits until all records below `cut` have a result. Returns the number without a result when
+    /// the time is up.
     pub(crate) async fn answered(&self, cut: u64, within: Duration) -> u64 {
         let deadline = Instant::now() + within;
         loop {
@@ -190,11 +191,11 @@ impl Load {
         }
     }
 
-    /// Ends it, once its sender was told to stop: waits until every record has its result.
+    /// Ends the load, after its sender was told to stop: waits until every record has its result.
     pub(crate) async fn finish(&mut self) {
         if tokio::time::timeout(PATIENCE, &mut self.sender).await.is_err() {
             self.sender.abort();
-            self.book().wrongs.add(Wrong::StoodStill, "send did not return");
+            self.book().wrongs.add(Wrong::StoodStill, "the sending task did not end");
         }
         let cut = self.book().next();
         self.answered(cut, PATIENCE).await;

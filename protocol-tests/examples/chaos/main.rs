@@ -1,23 +1,22 @@
-//! Nothing acknowledged is lost or doubled, whatever happens to the brokers: a real three-node
-//! Kafka under load is killed, frozen and restarted at random for as many rounds as one likes,
-//! while producers with different weak points send. After each round, and at the end, the log is
-//! compared with what the producers said of each record.
+//! Checks that no acknowledged record is lost or duplicated, whatever happens to the brokers: the
+//! nodes of a real three-node Kafka under load are killed, frozen and restarted at random for any
+//! number of rounds, while producers with different risks send. After each round, and at the end,
+//! the log is compared with the results of all records.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example chaos
 //! cargo run --release -p protocol-tests --example chaos -- --rounds 500 --seed 7 --rate 20000
 //! ```
 //! It ends with a summary, one line of JSON, and exit code 0 if
-//! - each acknowledged record is in the log once, where its result says;
-//! - those of one producer and partition that are there, acknowledged or not, are in the order in
+//! - each acknowledged record is in the log once, at the place in its result;
+//! - the records of one producer and partition in the log, acknowledged or not, are in the order in
 //!   which they were sent;
-//! - none that is said not to be persisted is there, and none that possibly is there twice, then or
-//!   in any later round;
-//! - every record got exactly one result, and those that are reported are so in the order of
-//!   sending, per partition;
+//! - no record reported as not persisted is in the log, and no possibly persisted one is there
+//!   twice, then or in any later round;
+//! - every record got exactly one result, and reports are in the order of sending, per partition;
 //! - no partition was without acknowledgements for longer than `--stall`.
 //!
-//! The seed, printed first, repeats what is done; what the cluster makes of it is its own.
+//! The seed, which is printed first, repeats the same actions, but not the cluster's reactions.
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 
 #[cfg(unix)]
@@ -53,6 +52,6 @@ async fn main() -> std::process::ExitCode {
 
 #[cfg(not(unix))]
 fn main() -> std::process::ExitCode {
-    eprintln!("signals are sent here, so this needs Unix");
+    eprintln!("this program sends signals, so it needs Unix");
     std::process::ExitCode::FAILURE
 }

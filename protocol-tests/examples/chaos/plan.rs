@@ -1,12 +1,12 @@
-//! What is done to the cluster in which round: a pure function of the seed.
+//! The actions of each round, as a pure function of the seed.
 //!
-//! The plan can be repeated exactly; what a real cluster makes of it (who leads what, how fast a
-//! JVM starts) cannot.
+//! The plan can be repeated exactly, but not the reactions of a real cluster (leaders, the start
+//! time of a JVM).
 
 use std::fmt;
 use std::time::Duration;
 
-/// Numbers that look random and are the same for the same seed, in every version of this program
+/// Pseudo-random numbers that are determined by the seed, in every version of this program
 /// (splitmix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
@@ -23,7 +23,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of the numbers below `end`, which is not 0.
+    /// Returns one of the numbers below `end`, which is not 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.roll() % end
     }
@@ -33,28 +33,29 @@ impl Dice {
     }
 }
 
-/// Which node it hits; settled when the time has come.
+/// The node that an action hits; chosen when the action takes place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Victim {
-    /// This one.
+    /// This node.
     Node(usize),
-    /// The one that leads most partitions of the topic.
+    /// The node that leads most partitions of the topic.
     MostLeader,
     /// The active controller.
     Controller,
 }
 
-/// What is done in a round.
+/// The action of a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     /// SIGKILL, and a new start after a while.
     Kill { victim: Victim, down: Duration },
-    /// SIGSTOP, and SIGCONT after a while: what its sockets took in meanwhile it works off then,
-    /// late.
+    /// SIGSTOP, and SIGCONT after a while: the node then handles, late, the data that its sockets
+    /// received meanwhile.
     Freeze { victim: Victim, frozen: Duration },
-    /// Some short freezes after each other, shorter than any timeout and longer than some.
+    /// Several short freezes one after the other, shorter than any timeout and longer than some.
     Stutter { victim: Victim, times: u32, frozen: Duration, between: Duration },
-    /// SIGSTOP, then SIGKILL: what its sockets took in is gone though the system acknowledged it.
+    /// SIGSTOP, then SIGKILL: data that its sockets received is lost although the system
+    /// acknowledged it.
     FreezeAndKill { victim: Victim, frozen: Duration, down: Duration },
     /// SIGTERM and a new start, one node after the other, each once the one before is in sync
     /// again.
@@ -68,16 +69,16 @@ pub(crate) enum Deed {
 /// One round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Round {
-    /// From 1.
+    /// Number of the round, from 1.
     pub(crate) number: u64,
-    /// How long nothing happens first.
+    /// Time at the beginning without an action.
     pub(crate) quiet: Duration,
     pub(crate) deed: Deed,
 }
 
 impl Round {
-    /// The round of that number. Each has dice of its own, so that one of them can be repeated
-    /// without those before it.
+    /// Plans the round of that number. Each round has random numbers of its own, so that it can be
+    /// repeated without the rounds before it.
     pub(crate) fn new(seed: u64, number: u64, nodes: usize) -> Self {
         let mut dice = Dice::new(Dice::new(seed ^ number.rotate_left(32)).roll());
         let quiet = dice.millis(500, 6_000);
@@ -123,8 +124,8 @@ fn victim(dice: &mut Dice, nodes: usize) -> Victim {
     }
 }
 
-/// Half of them end before the controller notices (nine seconds), half after it; the longest
-/// outlast `request.timeout.ms` of some of the producers by far.
+/// Half of the freezes end before the controller notices (nine seconds), half after it; the longest
+/// are far longer than `request.timeout.ms` of some of the producers.
 fn freeze(dice: &mut Dice) -> Duration {
     if dice.below(2) == 0 { dice.millis(1_000, 9_000) } else { dice.millis(9_000, 25_000) }
 }

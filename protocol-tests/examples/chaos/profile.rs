@@ -1,24 +1,24 @@
-//! The producers that send, and what their records look like.
+//! The producers that send, and the form of their records.
 
 use std::io::Write;
 
-/// Where a producer's records go.
+/// The way in which a producer chooses partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// To every partition in turn.
+    /// Every partition in turn.
     Turns,
-    /// Where their keys say.
+    /// By key.
     Keys,
-    /// Wherever the partitioner likes.
+    /// By the partitioner.
     Anywhere,
 }
 
-/// How records are handed over, and how their results are taken.
+/// The API for sending records and for receiving their results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Means {
     /// `send`, and each record's own delivery.
     Deliveries,
-    /// `send_batch`, and the deliveries of all its records together.
+    /// `send_batch`, and the deliveries of all its records at once.
     Batches,
     /// `send`, and the stream of reports.
     Stream,
@@ -34,12 +34,13 @@ pub(crate) struct Profile {
     pub(crate) means: Means,
     /// The codec with `--compression mixed`.
     pub(crate) codec: &'static str,
-    /// How many times the size that the command says.
+    /// Multiple of the size in the command line.
     pub(crate) times: usize,
     pub(crate) properties: &'static [(&'static str, &'static str)],
 }
 
-/// All kinds. Each has a weak point of its own: what it sends again, when, and under which number.
+/// All kinds. Each tests a different risk: the records that it sends again, the time, and the
+/// sequence numbers.
 pub(crate) const PROFILES: [Profile; 7] = [
     Profile { name: "default", aim: Aim::Anywhere, means: Means::Deliveries, codec: "none", times: 1, properties: &[] },
     Profile {
@@ -50,7 +51,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
         times: 5,
         properties: &[("batch.size", "65536"), ("linger.ms", "20")],
     },
-    // Many small batches: five of each partition are in flight as a rule.
+    // Many small batches: usually five of each partition are in flight.
     Profile {
         name: "small",
         aim: Aim::Turns,
@@ -59,7 +60,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
         times: 1,
         properties: &[("batch.size", "1000"), ("linger.ms", "0")],
     },
-    // Records expire: some before they were sent, some on the wire.
+    // Records expire: some before they are sent, some in flight.
     Profile {
         name: "short",
         aim: Aim::Turns,
@@ -68,7 +69,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
         times: 1,
         properties: &[("delivery.timeout.ms", "10000"), ("request.timeout.ms", "5000")],
     },
-    // Sends again what a frozen broker still holds and will write.
+    // Sends batches again that a frozen broker still holds and will write.
     Profile {
         name: "impatient",
         aim: Aim::Turns,
@@ -77,7 +78,7 @@ pub(crate) const PROFILES: [Profile; 7] = [
         times: 1,
         properties: &[("request.timeout.ms", "1500"), ("linger.ms", "1")],
     },
-    // Both at once, and its epochs go up.
+    // Both risks at once, and its epochs rise.
     Profile {
         name: "hasty",
         aim: Aim::Turns,
@@ -91,8 +92,8 @@ pub(crate) const PROFILES: [Profile; 7] = [
 
 const KEYS: u64 = 97;
 
-/// The value of a record: who sent it and its number, and more of the same up to `size`, so that
-/// any byte that is wrong is seen.
+/// Writes the value of a record: its producer and number, repeated up to `size`, so that any wrong
+/// byte is noticed.
 pub(crate) fn write_value(producer: usize, number: u64, size: usize, value: &mut Vec<u8>) {
     value.clear();
     // Writing into a vector cannot fail.
@@ -104,14 +105,14 @@ pub(crate) fn write_value(producer: usize, number: u64, size: usize, value: &mut
     }
 }
 
-/// Who sent it, and its number.
+/// Returns the producer and the number of a value.
 pub(crate) fn read_value(value: &[u8]) -> Option<(usize, u64)> {
     let mut parts = value.splitn(3, |byte| *byte == b'-');
     let mut part = || std::str::from_utf8(parts.next()?).ok();
     Some((part()?.parse().ok()?, part()?.parse().ok()?))
 }
 
-/// The key of a record of a producer with keys.
+/// Returns the key of a record of a producer with keys.
 pub(crate) fn key(number: u64) -> String {
     format!("key-{}", number % KEYS)
 }

@@ -1,13 +1,13 @@
-//! Whether results keep coming, and how long none came.
+//! Measures the longest time without a result.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// When each partition's last acknowledgement came, and the longest that one of them had to wait
-/// for its next.
+/// The time of each partition's last acknowledgement, and the longest interval between two of one
+/// partition.
 pub(crate) struct Pulse {
     started: Instant,
-    /// The partitions, and behind them all together. Milliseconds since the start.
+    /// The partitions, and then one entry for all together. In milliseconds since the start.
     lanes: Vec<Lane>,
 }
 
@@ -22,7 +22,7 @@ impl Pulse {
         Self { started: Instant::now(), lanes: (0..=partitions).map(|_| Lane::default()).collect() }
     }
 
-    /// Something of this partition was acknowledged.
+    /// Notes an acknowledgement of this partition.
     pub(crate) fn beat(&self, partition: i32) {
         let now = self.now();
         let partition = usize::try_from(partition).ok().filter(|partition| partition + 1 < self.lanes.len());
@@ -33,7 +33,8 @@ impl Pulse {
         }
     }
 
-    /// The longest silence of all together and of any one partition since this was asked last.
+    /// Returns the longest time without an acknowledgement since the last call, for all partitions
+    /// together and for any single one.
     pub(crate) fn take_longest(&self) -> (Duration, Duration) {
         let now = self.now();
         let mut longest = self.lanes.iter().map(|lane| {
@@ -44,7 +45,7 @@ impl Pulse {
         (all, longest.max().unwrap_or_default())
     }
 
-    /// Forgets how long nothing came, as when nothing was sent.
+    /// Restarts the measurement, as after a time in which nothing was sent.
     pub(crate) fn restart(&self) {
         let now = self.now();
         for lane in &self.lanes {

@@ -1,4 +1,4 @@
-//! What came of a run, for people and for programs.
+//! The results of a run, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::ledger::{Counts, Wrong, Wrongs};
 
-/// One round, when it is over.
+/// One completed round.
 pub(crate) struct Done {
     pub(crate) number: u64,
     pub(crate) planned: String,
@@ -20,11 +20,11 @@ pub(crate) struct Done {
 /// The longest times without an acknowledgement in a round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Silence {
-    /// Of any partition, to any producer.
+    /// For all partitions together, over all producers.
     pub(crate) all: Duration,
-    /// Of one partition, to any producer.
+    /// For one partition, over all producers.
     pub(crate) partition: Duration,
-    /// Of one partition, to this producer.
+    /// For one partition and this producer.
     pub(crate) one: Duration,
     pub(crate) producer: &'static str,
 }
@@ -55,20 +55,20 @@ impl fmt::Display for Silence {
     }
 }
 
-/// The whole run, as far as it went.
+/// The whole run so far.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) version: String,
     pub(crate) rounds: Vec<Done>,
-    /// By producer: how many records came to what, and its errors.
+    /// By producer: numbers of records by result, and its errors.
     pub(crate) producers: Vec<(&'static str, Counts, BTreeMap<String, u64>)>,
     pub(crate) wrongs: BTreeMap<&'static str, u64>,
     pub(crate) examples: Vec<String>,
-    /// How many records were read once more at the end.
+    /// Number of records that were read again at the end.
     pub(crate) read_again: u64,
     pub(crate) took: Duration,
-    /// Why it ended before its time.
+    /// The reason for which the run ended early.
     pub(crate) broken: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl Report {
         total
     }
 
-    /// For people.
+    /// Returns a summary for people.
     pub(crate) fn summary(&self) -> String {
         let mut text = String::new();
         for (name, counts, errors) in &self.producers {
@@ -105,8 +105,7 @@ impl Report {
             Silence { all: a.all.max(b.all), partition: a.partition.max(b.partition), ..of_one }
         });
         let longest = longest.unwrap_or_default();
-        let _ =
-            writeln!(text, "{} rounds in {:.0} s; at the most {longest}", self.rounds.len(), self.took.as_secs_f64());
+        let _ = writeln!(text, "{} rounds in {:.0} s; at most {longest}", self.rounds.len(), self.took.as_secs_f64());
         let _ = writeln!(text, "{}; {} read again", counts_in_words(&self.total()), self.read_again);
         for (name, count) in self.wrongs.iter().filter(|(_, count)| **count > 0) {
             let _ = writeln!(text, "WRONG: {count} {name}");
@@ -119,14 +118,14 @@ impl Report {
         }
         let _ = match self.passed() {
             true => {
-                writeln!(text, "PASSED (seed {}): each acknowledged record once, in order, in its place", self.seed)
+                writeln!(text, "PASSED (seed {}): each acknowledged record once, in order, at its place", self.seed)
             }
             false => writeln!(text, "FAILED (seed {})", self.seed),
         };
         text
     }
 
-    /// For programs: one line.
+    /// Returns one line of JSON for programs.
     pub(crate) fn json(&self) -> String {
         let rounds: Vec<String> = self.rounds.iter().map(Done::json).collect();
         let producers: Vec<String> = self
@@ -156,7 +155,7 @@ impl Report {
 }
 
 impl Done {
-    /// One line for people.
+    /// Returns one line for people.
     pub(crate) fn line(&self) -> String {
         format!(
             "round {}: {} ({}) in {:.0} s; {}; {}{}",

@@ -19,7 +19,8 @@ use crate::pulse::Pulse;
 use crate::report::{Done, Report, Silence};
 use crate::verify::Reader;
 
-/// Between the cluster being whole and the look at the log, so that what is late gets its chance.
+/// Time between the cluster being whole and the reading of the log, so that late records are
+/// included.
 const CALM: Duration = Duration::from_secs(2);
 
 pub(crate) async fn main() -> ExitCode {
@@ -45,7 +46,7 @@ pub(crate) async fn main() -> ExitCode {
     if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Waits for somebody to end the program.
+/// Waits for a signal that ends the program.
 async fn interrupted() -> Failure {
     let wait = async {
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -67,7 +68,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         .nodes(args.nodes)
         .config("log.retention.check.interval.ms", "30000")
         .config("log.initial.task.delay.ms", "30000")
-        // Leaders also move without a fault, back to where they belong.
+        // Leaders also move without a fault, back to their preferred brokers.
         .config("leader.imbalance.check.interval.seconds", "7");
     for (key, value) in &args.configs {
         builder = builder.config(key, value);
@@ -75,7 +76,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let mut kafka = builder.start().await?;
     println!("Kafka {} with {} nodes at {}", kafka.version().as_str(), args.nodes, kafka.bootstrap());
     let topic = unique("chaos");
-    // A sixteenth of it, so that what is judged can go soon.
+    // A sixteenth of it, so that records that were judged are deleted soon.
     let (keep, segment) = ((args.keep_mb << 20).to_string(), ((args.keep_mb << 20) / 16).min(1 << 30).to_string());
     let own = [("min.insync.replicas", "2"), ("retention.bytes", &keep), ("segment.bytes", &segment)];
     let given = args.topic_configs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -105,8 +106,8 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         rounds(args, &kafka, &topic, &loads, &pulse, &mut reader, &mut silences, report).await?;
         finish(&mut loads, &stop, &mut reader, report).await
     };
-    // Whoever ends it early still hears how far it came; before this, a signal ends everything at
-    // once.
+    // A run that is ended early still prints its results; before this point, a signal ends the
+    // program at once.
     let ended = tokio::select! {
         ended = work => ended,
         interrupted = interrupted() => Err(interrupted),
@@ -119,7 +120,7 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
         report.producers.push((load.profile.name, book.counts, load.errors()));
     }
     if ended.is_err() || !report.passed() {
-        // The evidence.
+        // Keeps the logs for inspection.
         kafka.keep_files();
     }
     ended
@@ -168,7 +169,8 @@ async fn rounds(
     Ok(())
 }
 
-/// Waits for the results of all that was sent so far, reads the log behind them, and compares.
+/// Waits for the results of all records that were sent so far, reads the log past them, and
+/// compares.
 async fn judge(loads: &[Load], reader: &mut Reader) -> Result<(), Failure> {
     let cuts: Vec<u64> = loads.iter().map(|load| load.book().next()).collect();
     let deadline = Instant::now() + PATIENCE;
@@ -182,7 +184,7 @@ async fn judge(loads: &[Load], reader: &mut Reader) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ends the producers, looks at what is left, and reads everything once more.
+/// Ends the producers, judges the remaining records, and reads everything again.
 async fn finish(
     loads: &mut [Load],
     stop: &watch::Sender<bool>,
@@ -198,7 +200,7 @@ async fn finish(
     Ok(())
 }
 
-/// The longest silence of one partition before one producer.
+/// Returns the longest time without an acknowledgement of one partition for one producer.
 fn longest_of_one(loads: &[Load]) -> Silence {
     let each = loads.iter().filter_map(|load| Some((load.take_longest()?, load.profile.name)));
     let (one, producer) = each.max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Reads the log and tells the books what stands in it.
+//! Reads the log and passes its records to the books.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use crate::ledger::{Wrong, Wrongs};
 use crate::load::Load;
 use crate::profile::{Aim, key, read_value, write_value};
 
-/// How long the log may give nothing while there should be more.
+/// Time after which the log must have returned another record, if there should be more.
 const STALL: Duration = Duration::from_secs(90);
 
-/// How far the log was read.
+/// The positions up to which the log was read.
 pub(crate) struct Reader {
     bootstrap: String,
     topic: String,
-    /// By partition: the offset of the next record.
+    /// Per partition: the offset of the next record.
     next: Vec<i64>,
     pub(crate) wrongs: Wrongs,
 }
@@ -27,8 +27,7 @@ impl Reader {
         Self { bootstrap, topic, next: vec![0; partitions], wrongs: Wrongs::default() }
     }
 
-    /// Reads on to the log's end as it is now, and at least behind everything that was
-    /// acknowledged.
+    /// Reads on to the present end of the log, and at least past all acknowledged records.
     pub(crate) async fn read_on(&mut self, loads: &[Load]) -> Result<(), Failure> {
         let acknowledged = |partition| loads.iter().map(|load| load.book().end(partition)).max().unwrap_or_default();
         let least: Vec<i64> = (0..self.next.len()).map(acknowledged).collect();
@@ -44,17 +43,15 @@ impl Reader {
             write_value(producer, number, load.size, &mut value);
             let wanted = (load.profile.aim == Aim::Keys).then(|| key(number));
             if record.value() != Some(&value) || record.key() != wanted.as_ref().map(String::as_bytes) {
-                wrongs
-                    .add(Wrong::Garbled, format_args!("[{partition}]@{offset}: {producer}-{number} is not as it was"));
+                wrongs.add(Wrong::Garbled, format_args!("[{partition}]@{offset}: {producer}-{number} is not as sent"));
             }
             load.book().found(number, partition, offset);
         })
         .await
     }
 
-    /// Reads everything that the log still holds once more, and looks at the order alone: what
-    /// comes back after a later one is out of order or there twice. Gives how many records there
-    /// are.
+    /// Reads all records that the log still holds again, and checks only their order: a record
+    /// after a later one is out of order or there twice. Returns the number of records.
     pub(crate) async fn read_again(&mut self, producers: usize) -> Result<u64, Failure> {
         let mut next = vec![-1; self.next.len()];
         let mut last: Vec<BTreeMap<i32, u64>> = vec![BTreeMap::new(); producers];
@@ -68,7 +65,7 @@ impl Reader {
                 let wrong = if before == number { Wrong::Doubled } else { Wrong::OutOfOrder };
                 wrongs.add(
                     wrong,
-                    format_args!("read again, {producer}-{number} at [{partition}]@{offset}, behind {before}"),
+                    format_args!("read again, {producer}-{number} at [{partition}]@{offset}, after {before}"),
                 );
             }
         })
@@ -77,7 +74,7 @@ impl Reader {
     }
 }
 
-/// Reads from `next` (−1: from where the log starts) to the log's end as it is now, and at least to
+/// Reads from `next` (−1: the start of the log) to the present end of the log, and at least to
 /// `least`.
 async fn read(
     bootstrap: &str,
@@ -110,21 +107,21 @@ async fn read(
                         wrongs.add(Wrong::Unread, format_args!("a record of partition {}", record.partition()));
                         continue;
                     };
-                    // There are no transactions here, so offsets follow each other.
+                    // There are no transactions here, so offsets are consecutive.
                     if record.offset() != *expected {
                         let (partition, offset) = (record.partition(), record.offset());
-                        wrongs.add(Wrong::Unread, format_args!("[{partition}]@{offset} came instead of {expected}"));
+                        wrongs.add(Wrong::Unread, format_args!("[{partition}]@{offset} arrived instead of {expected}"));
                     }
                     *expected = record.offset() + 1;
                     each(&record, wrongs);
                 }
             }
             Err(error) if error.is_fatal() => return Err(error.into()),
-            // It says what is in the way and goes on.
-            Err(error) => eprintln!("the verifier is told: {error}"),
+            // The consumer reports the error and continues.
+            Err(error) => eprintln!("the verifier got an error: {error}"),
         }
         if last.elapsed() > STALL {
-            wrongs.add(Wrong::Unread, format_args!("nothing came for {STALL:?}: at {next:?} of {ends:?}"));
+            wrongs.add(Wrong::Unread, format_args!("no record for {STALL:?}: at {next:?} of {ends:?}"));
             break;
         }
     }

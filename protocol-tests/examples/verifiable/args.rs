@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The command line arguments.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use crate::scenarios::Scenario;
 
 pub(crate) const USAGE: &str = "usage: verifiable [--clients ottla,java,mixed] [--scenarios NAME,...] [--version 4.4.0]
                   [--settings range,roundrobin,sticky,cooperative-sticky,consumer]
-  --clients    whose programs take part; mixed: a group of both, with Ottla's producer. Default: all three
+  --clients    the programs that take part; mixed: a group of both, with Ottla's producer. Default: all three
   --scenarios  member-clean, member-hard, member-frozen, broker-clean, broker-hard, static-bounce, fencing. Default: all of them
-  --settings   how partitions are assigned; consumer is the protocol of KIP-848. Default: range";
+  --settings   the assignment of partitions; consumer is the protocol of KIP-848. Default: range";
 
-/// Whose programs take part.
+/// The programs that take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clients {
     Ottla,
     Java,
-    /// Members of both in one group.
+    /// Members of both kinds in one group.
     Mixed,
 }
 
@@ -33,12 +33,12 @@ impl Clients {
     }
 }
 
-/// How partitions are assigned.
+/// The assignment of partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
-    /// The classic protocol, with this strategy of Java's.
+    /// The classic protocol, with this strategy of Java's client.
     Classic(&'static str),
-    /// KIP-848.
+    /// The consumer protocol (KIP-848).
     Consumer,
 }
 
@@ -55,15 +55,15 @@ impl Setting {
             return Ok(Self::Consumer);
         }
         let found = STRATEGIES.iter().find(|(known, _)| *known == name);
-        found.map(|(_, class)| Self::Classic(class)).ok_or_else(|| format!("{name} is no setting"))
+        found.map(|(_, class)| Self::Classic(class)).ok_or_else(|| format!("{name} is not a setting"))
     }
 
-    /// Whether a classic group keeps what does not move over a rebalance.
+    /// Returns true if a classic group keeps the partitions that do not move during a rebalance.
     pub(crate) fn is_cooperative(&self) -> bool {
         *self == Self::Classic(STRATEGIES[3].1)
     }
 
-    /// The options of a verifiable consumer for it.
+    /// Returns the options of a verifiable consumer for this setting.
     pub(crate) fn options(&self) -> Vec<String> {
         match self {
             Self::Classic(class) => vec!["--assignment-strategy".to_owned(), (*class).to_owned()],
@@ -84,7 +84,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// What a run is to be.
+/// The settings of a run.
 pub(crate) struct Args {
     pub(crate) clients: Vec<Clients>,
     pub(crate) scenarios: Vec<Scenario>,
@@ -93,7 +93,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// `None` where only help is wanted.
+    /// Parses the arguments; `None` if only the usage has to be printed.
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut args = protocol_tests::given_once(args, &[])?;
         let mut parsed = Self {
@@ -106,7 +106,7 @@ impl Args {
             if arg == "--help" || arg == "-h" {
                 return Ok(None);
             }
-            let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
+            let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
             match arg.as_str() {
                 "--clients" => {
                     parsed.clients = each(&value, |name| Clients::ALL.into_iter().find(|one| one.name() == name))?
@@ -116,7 +116,7 @@ impl Args {
                 }
                 "--settings" => parsed.settings = value.split(',').map(Setting::named).collect::<Result<_, _>>()?,
                 "--version" => parsed.version = value,
-                _ => return Err(format!("{arg} is not known\n{USAGE}")),
+                _ => return Err(format!("{arg} is unknown\n{USAGE}")),
             }
         }
         Ok(Some(parsed))
@@ -124,7 +124,7 @@ impl Args {
 }
 
 fn each<T>(names: &str, find: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
-    names.split(',').map(|name| find(name).ok_or_else(|| format!("{name} is not known\n{USAGE}"))).collect()
+    names.split(',').map(|name| find(name).ok_or_else(|| format!("{name} is unknown\n{USAGE}"))).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the programs tell, as both of them tell it.
+//! The events that the programs print, in the format of both.
 
 use crate::json::Json;
 
@@ -25,13 +25,13 @@ pub(crate) enum Event {
         offsets: Vec<Place>,
         error: Option<String>,
     },
-    /// Nothing that is looked at: summaries.
+    /// An event that is ignored, such as a summary.
     Other,
 }
 
 impl Event {
-    /// An event and when it was, in milliseconds; `None` for a line that is none: a log that went
-    /// to standard output.
+    /// Parses an event and its time in milliseconds; `None` for a line that is not an event, such
+    /// as a log line on standard output.
     pub(crate) fn read(line: &str) -> Option<(i64, Self)> {
         let json = Json::parse(line)?;
         let at = json.number("timestamp")?;
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn reads_lines_of_producer_and_consumer() {
-        // As Kafka's own write them.
+        // The format of Kafka's own programs.
         let sent = r#"{"timestamp":1732000000000,"name":"producer_send_success","key":null,"value":"5","partition":2,"offset":7,"topic":"t"}"#;
         assert_eq!(Event::read(sent), Some((1_732_000_000_000, Event::Sent { value: "5".into(), at: (2, 7) })));
         let committed = r#"{"timestamp":1,"name":"offsets_committed","offsets":[{"topic":"t","partition":0,"offset":9}],"success":true}"#;

@@ -1,4 +1,4 @@
-//! As much of a JSON reader as lines of events need.
+//! A JSON reader with the features that lines of events need.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// `None` for what is not JSON as a whole.
+    /// Parses a text; `None` if it is not JSON as a whole.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut reader = Reader { rest: text };
         let value = reader.value(0)?;
@@ -29,7 +29,7 @@ impl Json {
         if let Some(Self::Text(text)) = self.get(name) { Some(text) } else { None }
     }
 
-    /// A whole number.
+    /// Returns a field that is a whole number.
     pub(crate) fn number(&self, name: &str) -> Option<i64> {
         match self.get(name) {
             Some(Self::Number(number)) if number.fract() == 0.0 && number.abs() < 9e15 => Some(*number as i64),
@@ -46,7 +46,7 @@ struct Reader<'t> {
     rest: &'t str,
 }
 
-/// Deeper than any event.
+/// Maximum depth; no event is that deep.
 const DEEPEST: u32 = 16;
 
 impl Reader<'_> {

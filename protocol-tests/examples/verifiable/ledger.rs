@@ -1,31 +1,32 @@
-//! Holds what members say against what was acknowledged. Knows neither processes nor brokers.
+//! Compares the events of members with the acknowledged records, without access to processes or
+//! brokers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Event, Place};
 
-/// A member's story so far, of one process.
+/// The events so far of a member, which is one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Member {
     pub(crate) started: bool,
     pub(crate) ended: bool,
-    /// Killed or frozen: what it was assigned does not count any more.
+    /// True if it was killed or frozen: then its assignment no longer counts.
     pub(crate) hurt: bool,
     pub(crate) assigned: BTreeSet<i32>,
-    /// What it had when it was frozen, until it is assigned anew: the answer to a commit of before
-    /// may come after it has heard that it lost that. Later ones are refused by the group.
+    /// The partitions that it had when it was frozen, until its next assignment: the response to an
+    /// earlier commit may arrive after the member has learned that it lost them. The group refuses
+    /// later commits.
     had: BTreeSet<i32>,
-    /// By partition that it has: the next offset.
+    /// The next offset of each partition that it has.
     positions: BTreeMap<i32, i64>,
-    /// How often it was assigned something, or nothing, anew, and how often something was taken
-    /// back.
+    /// Number of assignments, including empty ones, and (`revocations`) of revocations.
     pub(crate) assignments: u32,
     pub(crate) revocations: u32,
     pub(crate) commits: u64,
     pub(crate) commits_failed: u64,
 }
 
-/// A member's time with a partition, in milliseconds.
+/// The time for which a member has a partition, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 struct Tenure {
     member: usize,
@@ -37,18 +38,18 @@ struct Tenure {
 pub(crate) struct Ledger {
     acknowledged: BTreeMap<Place, String>,
     pub(crate) sends_failed: u64,
-    /// With the member that was first.
+    /// The value, and the member that consumed it first.
     consumed: BTreeMap<Place, (String, usize)>,
-    /// How many were consumed again, by the member that was first.
+    /// Number of records that were consumed again, by the member that was first.
     again: BTreeMap<usize, u64>,
     members: Vec<Member>,
     tenures: BTreeMap<i32, Vec<Tenure>>,
     wrong: Vec<String>,
 }
 
-/// So many complaints are enough.
+/// Maximum number of complaints.
 const MANY: usize = 10;
-/// So many failed commits of a member are told.
+/// Maximum number of failed commits of a member that are printed.
 const FEW: u64 = 3;
 
 impl Ledger {
@@ -65,7 +66,7 @@ impl Ledger {
         self.members.iter()
     }
 
-    /// From now on nothing is expected of it.
+    /// Notes that a member was hurt: nothing is expected of it from now on.
     pub(crate) fn hurt(&mut self, id: usize) {
         self.members[id].hurt = true;
         for tenures in self.tenures.values_mut() {
@@ -73,8 +74,8 @@ impl Ledger {
         }
     }
 
-    /// One that was frozen goes on. Until it has heard that it was given up it takes for its own
-    /// what it had.
+    /// Notes that a frozen member continues. Until it learns that it was removed from the group it
+    /// treats its former partitions as its own.
     pub(crate) fn woke_up(&mut self, id: usize) {
         let member = &mut self.members[id];
         member.hurt = false;
@@ -104,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// `now` is when it was, by the clock that all share.
+    /// Handles a member's event; `now` is its time by the clock that all share.
     pub(crate) fn heard(&mut self, id: usize, name: &str, now: i64, event: Event) {
         let member = &mut self.members[id];
         match event {
@@ -133,7 +134,7 @@ impl Ledger {
                 let is_assigned = member.assigned.contains(&partition);
                 let hurt = member.hurt;
                 if !is_assigned && !hurt {
-                    self.complain(format!("{name} consumed of partition {partition}, which it has not"));
+                    self.complain(format!("{name} consumed of partition {partition}, which is not assigned to it"));
                 }
                 if let Some(expected) = expected.filter(|expected| *expected != offset) {
                     self.complain(format!("{name} consumed {offset} of partition {partition} instead of {expected}"));
@@ -154,7 +155,9 @@ impl Ledger {
                 let mut wrong = Vec::new();
                 for (partition, offset) in offsets {
                     if !member.assigned.contains(&partition) && !member.had.contains(&partition) {
-                        wrong.push(format!("{name} committed {offset} of partition {partition}, which it has not"));
+                        wrong.push(format!(
+                            "{name} committed {offset} of partition {partition}, which is not assigned to it"
+                        ));
                     }
                     if member.positions.get(&partition).is_none_or(|position| offset > *position) {
                         wrong.push(format!("{name} committed {offset} of partition {partition}, past its position"));
@@ -181,7 +184,7 @@ impl Ledger {
         }
     }
 
-    /// Partitions that two members had at once.
+    /// Returns complaints about partitions that two members had at once.
     fn owned_twice(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (partition, tenures) in &self.tenures {
@@ -198,7 +201,7 @@ impl Ledger {
         wrong
     }
 
-    /// Whether the members that are well share all partitions.
+    /// Returns true if the members that are not hurt share all partitions.
     pub(crate) fn is_shared_out(&self, partitions: usize, members: usize) -> bool {
         let well: Vec<_> =
             self.members.iter().filter(|member| member.started && !member.ended && !member.hurt).collect();
@@ -210,7 +213,7 @@ impl Ledger {
             && (members > partitions || well.iter().all(|member| !member.assigned.is_empty()))
     }
 
-    /// Whether all that was acknowledged was consumed.
+    /// Returns true if all acknowledged records were consumed.
     pub(crate) fn is_complete(&self) -> bool {
         self.acknowledged.keys().all(|at| self.consumed.contains_key(at))
     }
@@ -225,8 +228,8 @@ impl Ledger {
         self.again.values().sum()
     }
 
-    /// What is wrong at the end; empty if nothing is. `may_repeat`: whether what a member consumed
-    /// may be consumed again.
+    /// Returns the complaints at the end; empty if there are none. `may_repeat` returns true if
+    /// records that a member consumed may be consumed again.
     pub(crate) fn judge(&self, may_repeat: impl Fn(usize) -> bool) -> Vec<String> {
         let mut wrong = self.wrong.clone();
         wrong.extend(self.owned_twice());
@@ -237,11 +240,11 @@ impl Ledger {
         let other =
             self.acknowledged.iter().find(|(at, value)| self.consumed.get(at).is_some_and(|(seen, _)| seen != *value));
         if let Some((at, value)) = other {
-            wrong.push(format!("what was acknowledged as {value} at {at:?} was consumed as something else"));
+            wrong.push(format!("the record acknowledged as {value} at {at:?} was consumed with another value"));
         }
         let again: u64 = self.again.iter().filter(|(id, _)| !may_repeat(**id)).map(|(_, count)| count).sum();
         if again > 0 {
-            wrong.push(format!("{again} records were consumed again though everybody stopped cleanly"));
+            wrong.push(format!("{again} records were consumed again though all members stopped cleanly"));
         }
         wrong
     }
@@ -263,7 +266,7 @@ mod tests {
         Event::Committed { offsets: vec![(partition, offset)], error: None }
     }
 
-    /// Two members with a partition each, and what they did.
+    /// Returns a ledger of two members with a partition each, and their events.
     fn ledger(events: &[(usize, Event)]) -> Ledger {
         let mut ledger = Ledger::default();
         for id in 0..2 {
@@ -307,8 +310,8 @@ mod tests {
         };
         for (event, complaint) in [
             ((0, record(0, 4)), "m consumed 4 of partition 0 instead of 3"),
-            ((0, record(1, 3)), "m consumed of partition 1, which it has not"),
-            ((0, commit(1, 1)), "m committed 1 of partition 1, which it has not"),
+            ((0, record(1, 3)), "m consumed of partition 1, which is not assigned to it"),
+            ((0, commit(1, 1)), "m committed 1 of partition 1, which is not assigned to it"),
             ((0, commit(0, 4)), "m committed 4 of partition 0, past its position"),
             ((0, Event::Assigned(vec![1])), "partition 1 had two owners"),
         ] {
@@ -334,7 +337,7 @@ mod tests {
         ledger.woke_up(1);
         assert!(!ledger.is_shared_out(2, 2));
         ledger.heard(1, "m", 99_100, Event::Revoked(vec![1]));
-        // The answer to one of before.
+        // The response to an earlier commit.
         ledger.heard(1, "m", 99_150, commit(1, 3));
         ledger.heard(0, "m", 99_200, Event::Revoked(vec![1]));
         ledger.heard(1, "m", 99_300, Event::Assigned(vec![1]));

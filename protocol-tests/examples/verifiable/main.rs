@@ -1,20 +1,21 @@
-//! The same scenarios, with the same assertions, for Ottla's verifiable programs and for Kafka's
-//! own (`org.apache.kafka.tools.VerifiableProducer` and `VerifiableConsumer`), on a real three-node
-//! Kafka, as Kafka's system tests run theirs.
+//! Runs the same scenarios, with the same assertions, for Ottla's verifiable programs and for
+//! Kafka's own (`org.apache.kafka.tools.VerifiableProducer` and `VerifiableConsumer`), on a real
+//! three-node Kafka, as Kafka's system tests run theirs.
 //!
 //! ```sh
-//! cargo build --examples                                             # our two programs
+//! cargo build --examples                                             # Ottla's two programs
 //! cargo run -p protocol-tests --example verifiable                   # all scenarios, all clients
-//! cargo run -p protocol-tests --example verifiable -- --clients ottla,mixed --scenarios member-hard,fencing
+//! cargo run -p protocol-tests --example verifiable -- --clients ottla,mixed \
+//!     --scenarios member-hard,fencing
 //! ```
-//! Of every run it is asserted that
-//! - each record that was acknowledged is consumed, at its offset and with its value;
+//! For every run it is asserted that
+//! - each acknowledged record is consumed, at its offset and with its value;
 //! - members consume only partitions that they were assigned, in order and without a gap;
-//! - they commit only such partitions, and never past what they consumed;
-//! - no partition has two owners among the members that are well;
-//! - with clean stops only, no record is consumed twice (but what Java's program could not commit
-//!   in the middle of a cooperative rebalance);
-//! - and what each scenario says for itself (`scenarios`).
+//! - they commit only such partitions, and never beyond the records that they consumed;
+//! - no partition has two owners among the members that are not hurt;
+//! - with clean stops only, no record is consumed twice (except those that Java's program could not
+//!   commit in the middle of a cooperative rebalance);
+//! - and the assertions of each scenario hold (`scenarios`).
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 
 #[cfg(unix)]
@@ -83,7 +84,7 @@ async fn run() -> Result<bool, Failure> {
                         println!("FAILED {name} ({secs:.0} s): {error}");
                     }
                 }
-                // Whoever was hurt is well again for the next one.
+                // Nodes that are down are started for the next scenario.
                 for node in kafka.nodes().iter().filter(|node| !node.is_up()) {
                     node.start()?;
                 }
@@ -96,6 +97,6 @@ async fn run() -> Result<bool, Failure> {
 
 #[cfg(not(unix))]
 fn main() -> std::process::ExitCode {
-    eprintln!("signals are sent here, so this needs Unix");
+    eprintln!("this program sends signals, so it needs Unix");
     std::process::ExitCode::FAILURE
 }

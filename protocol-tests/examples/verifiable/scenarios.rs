@@ -1,4 +1,4 @@
-//! What is done to members and brokers, and what must come of it.
+//! The scenarios: actions on members and brokers, and their expected results.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use crate::Failure;
 use crate::args::Setting;
 use crate::stage::Stage;
 
-/// Shorter than the broker's least would be refused.
+/// A timeout shorter than the broker's minimum would be refused.
 const SHORT_SESSION: Duration = Duration::from_secs(6);
-/// Longer than any broker is away.
+/// Longer than any broker is down.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 const MEMBERS: usize = 3;
 
@@ -66,18 +66,18 @@ pub(crate) async fn run(scenario: Scenario, mut stage: Stage<'_>) -> Result<Stri
         Scenario::BrokerClean => brokers(&mut stage, true).await?,
         Scenario::BrokerHard => brokers(&mut stage, false).await?,
         Scenario::StaticBounce => static_bounce(&mut stage).await?,
-        // With KIP-848 it is the second member of a name that is refused, and not the first that is
+        // With KIP-848 the second member with an instance id is refused, and the first is not
         // fenced.
         Scenario::Fencing if stage.setting == Setting::Consumer => refusal(&mut stage).await?,
         Scenario::Fencing => fencing(&mut stage).await?,
     }
     stage.goes_on(300).await?;
-    // A commit may be lost with a member or a broker; what it was for is then consumed again.
+    // A commit may be lost with a member or a broker; its records are then consumed again.
     let may_repeat = is_given_up || matches!(scenario, Scenario::BrokerHard | Scenario::Fencing);
     stage.finish(may_repeat).await
 }
 
-/// Each member in turn goes, the others take over, and it comes back.
+/// Stops each member in turn: the others take over, and it comes back.
 async fn members(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         if clean {
@@ -94,8 +94,8 @@ async fn members(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each member in turn is frozen for longer than its session, the others take over, and it wakes
-/// up: what it had is not its own any more, and it takes its share like one that is new.
+/// Freezes each member in turn for longer than its session timeout: the others take over, and it
+/// wakes up. It has lost its partitions, and gets a share like a new member.
 async fn frozen(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         stage.freeze(seat)?;
@@ -108,7 +108,7 @@ async fn frozen(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each broker in turn goes and comes back, among them the coordinator: nobody rebalances for it.
+/// Stops and restarts each broker in turn, among them the coordinator: no member rebalances.
 async fn brokers(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
     let before = stage.rebalances();
     for node in stage.kafka.nodes() {
@@ -129,15 +129,15 @@ async fn brokers(stage: &mut Stage<'_>, clean: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each static member in turn goes cleanly and comes back: it has its partitions again, and nobody
-/// else notices.
+/// Stops each static member in turn cleanly and restarts it: it gets its partitions back, and the
+/// other members do not notice.
 async fn static_bounce(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         let before = stage.rebalances();
         let had = stage.member(seat).assigned.clone();
         stage.stop(seat).await?;
         stage.replace(seat)?;
-        stage.until("it has its partitions again", |stage| stage.member(seat).assigned == had).await?;
+        stage.until("the member has its partitions again", |stage| stage.member(seat).assigned == had).await?;
         stage.goes_on(200).await?;
         let after = stage.rebalances();
         for other in (0..MEMBERS).filter(|other| *other != seat) {
@@ -150,20 +150,21 @@ async fn static_bounce(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A second member by the name of each one takes its place: the first is fenced and ends, and the
-/// others do not notice.
+/// Starts a second member with the instance id of each member in turn: the first is fenced and
+/// ends, and the others do not notice.
 async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         let before = stage.rebalances();
         let had = stage.member(seat).assigned.clone();
-        // It does not know of it at once, and has its partitions in its own eyes.
+        // The fenced member does not learn of it at once, and still regards its partitions as its
+        // own.
         let member = stage.seats[seat].member;
         stage.ledger.hurt(member);
         stage.replace(seat)?;
         stage
-            .until("the one with the same name is fenced", |stage| stage.last_gone().is_some_and(|gone| gone.ended))
+            .until("the member with the same name is fenced", |stage| stage.last_gone().is_some_and(|gone| gone.ended))
             .await?;
-        stage.until("the new one has its partitions", |stage| stage.member(seat).assigned == had).await?;
+        stage.until("the new member has its partitions", |stage| stage.member(seat).assigned == had).await?;
         stage.goes_on(200).await?;
         let after = stage.rebalances();
         for other in (0..MEMBERS).filter(|other| *other != seat) {
@@ -175,14 +176,14 @@ async fn fencing(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A second member by the name of each one gets nothing while the first is there, and nobody
-/// notices it, though it comes and goes.
+/// Starts a second member with the instance id of each member in turn: it gets nothing while the
+/// first is there, and its coming and going is not noticed by any member.
 async fn refusal(stage: &mut Stage<'_>) -> Result<(), Failure> {
     for seat in 0..MEMBERS {
         let before = stage.rebalances();
         let second = stage.second(seat)?;
-        stage.until("the one with the same name has started", |stage| stage.ledger.member(second).started).await?;
-        // Time to join; Java's ends by itself then.
+        stage.until("the member with the same name has started", |stage| stage.ledger.member(second).started).await?;
+        // Time to join; Java's program ends by itself then.
         stage.goes_on(1000).await?;
         if !stage.ledger.member(second).assigned.is_empty() {
             return Err(format!("a second member by the name of {seat} was assigned something").into());
@@ -191,7 +192,7 @@ async fn refusal(stage: &mut Stage<'_>) -> Result<(), Failure> {
         stage.goes_on(200).await?;
         let after = stage.rebalances();
         if after != before {
-            return Err(format!("members rebalanced for one that was refused: {before:?}, then {after:?}").into());
+            return Err(format!("members rebalanced for a member that was refused: {before:?}, then {after:?}").into());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! A topic, a producer, and members of a group; what they say goes to the ledger.
+//! A topic, a producer, and members of a group; their events go to the ledger.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,15 +12,16 @@ use crate::event::Event;
 use crate::ledger::{Ledger, Member};
 
 pub(crate) const PARTITIONS: usize = 6;
-/// Generous: a machine that runs three brokers and four more JVMs gives each of them little.
+/// Generous, because a machine that runs three brokers and four more JVMs gives each of them little
+/// time.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
 /// Records per second.
 const RATE: &str = "300";
-/// So that broker bounces are ridden out.
+/// Settings with which a producer survives restarts of brokers.
 const PRODUCER: &str = "enable.idempotence=true\nretries=1000000\ndelivery.timeout.ms=120000\n";
 
-/// A place in the group: whoever takes it, one after the other.
+/// A place in the group, which one member after the other takes.
 pub(crate) struct Seat {
     pub(crate) member: usize,
     program: Program,
@@ -39,7 +40,7 @@ pub(crate) struct Stage<'k> {
     pub(crate) ledger: Ledger,
     producer: Option<Program>,
     pub(crate) seats: Vec<Seat>,
-    /// Those who are through, for what they may still say.
+    /// Members that have ended, for output that is still unread.
     gone: Vec<Seat>,
 }
 
@@ -76,7 +77,7 @@ impl<'k> Stage<'k> {
         let file = if class == "VerifiableProducer" { "verifiable_producer" } else { "verifiable_consumer" };
         let path = std::env::current_exe()?.with_file_name(file);
         if !path.is_file() {
-            let message = format!("{} is not there: `cargo build --examples`, in the same profile", path.display());
+            let message = format!("{} is missing: run `cargo build --examples`, in the same profile", path.display());
             return Err(message.into());
         }
         Ok(Program::spawn(name, path, args)?)
@@ -93,7 +94,7 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
-    /// With KIP-848 it is the group that has a session timeout, and not each member.
+    /// Sets the session timeout. With KIP-848 it belongs to the group, and not to each member.
     pub(crate) async fn give_up_members_after(&self, session: Duration) -> Result<(), Failure> {
         if self.setting == Setting::Consumer {
             let session = session.as_millis().to_string();
@@ -102,7 +103,7 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
-    /// A member more, static if it has a name; it takes the next seat.
+    /// Starts another member, static if it has a name; it takes the next seat.
     pub(crate) fn start_member(&mut self, instance: Option<&str>, session: Duration) -> Result<usize, Failure> {
         let number = self.seats.len();
         let java = match self.clients {
@@ -137,7 +138,7 @@ impl<'k> Stage<'k> {
         Ok(Seat { member: self.ledger.new_member(), program, java, options })
     }
 
-    /// Whoever has that seat is followed by another one, as it was started.
+    /// Starts another member in a seat, with the settings of the one before.
     pub(crate) fn replace(&mut self, seat: usize) -> Result<(), Failure> {
         let (java, options) = (self.seats[seat].java, self.seats[seat].options.clone());
         let new = self.seat(java, options, &format!("member {seat}"))?;
@@ -146,8 +147,8 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
-    /// One more as the one in that seat, by the same name; it has no seat, and nothing is expected
-    /// of it.
+    /// Starts a second member with the same instance id as the one in that seat; it has no seat,
+    /// and nothing is expected of it.
     pub(crate) fn second(&mut self, seat: usize) -> Result<usize, Failure> {
         let (java, options) = (self.seats[seat].java, self.seats[seat].options.clone());
         let second = self.seat(java, options, &format!("second member {seat}"))?;
@@ -157,7 +158,7 @@ impl<'k> Stage<'k> {
         Ok(member)
     }
 
-    /// Ends one that has no seat, unless it has ended by itself.
+    /// Ends a member without a seat, unless it has ended by itself.
     pub(crate) async fn send_away(&mut self, member: usize) -> Result<(), Failure> {
         let Some(seat) = self.gone.iter_mut().find(|seat| seat.member == member) else { return Ok(()) };
         if seat.program.is_running()? {
@@ -171,28 +172,28 @@ impl<'k> Stage<'k> {
         self.ledger.member(self.seats[seat].member)
     }
 
-    /// The one who had a seat before.
+    /// Returns the member that left its seat last.
     pub(crate) fn last_gone(&self) -> Option<&Member> {
         self.gone.last().map(|seat| self.ledger.member(seat.member))
     }
 
-    /// Ends the one in that seat cleanly, and waits for it.
+    /// Ends the member in that seat cleanly, and waits for it.
     pub(crate) async fn stop(&mut self, seat: usize) -> Result<(), Failure> {
         self.seats[seat].program.terminate()?;
-        self.until("a member that was asked to end said that it did", |stage| stage.member(seat).ended).await?;
+        self.until("a member reports its end after it was asked to end", |stage| stage.member(seat).ended).await?;
         self.seats[seat].program.ended(PATIENCE).await?;
         Ok(())
     }
 
     pub(crate) fn kill(&mut self, seat: usize) -> Result<(), Failure> {
         self.seats[seat].program.kill()?;
-        // What it said before it died counts.
+        // Its output from before it died counts.
         self.listen()?;
         self.ledger.hurt(self.seats[seat].member);
         Ok(())
     }
 
-    /// Stops the one in that seat where it is; what it had does not count any more.
+    /// Freezes the member in that seat; its partitions no longer count.
     pub(crate) fn freeze(&mut self, seat: usize) -> Result<(), Failure> {
         self.seats[seat].program.freeze()?;
         self.listen()?;
@@ -205,7 +206,7 @@ impl<'k> Stage<'k> {
         Ok(self.seats[seat].program.thaw()?)
     }
 
-    /// Takes in what everybody has said.
+    /// Reads the output of all members.
     pub(crate) fn listen(&mut self) -> Result<(), Failure> {
         if let Some(producer) = &mut self.producer {
             for line in producer.lines()? {
@@ -222,7 +223,7 @@ impl<'k> Stage<'k> {
         Ok(())
     }
 
-    /// Listens until that is so.
+    /// Reads output until the condition is true.
     pub(crate) async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
@@ -239,25 +240,25 @@ impl<'k> Stage<'k> {
             if began.elapsed() > PATIENCE {
                 let shares: Vec<_> = self.seats.iter().map(|seat| self.ledger.member(seat.member)).collect();
                 let consumed = (self.ledger.acknowledged(), self.ledger.consumed());
-                return Err(format!("it never came to it that {what}; {consumed:?}, {shares:?}").into());
+                return Err(format!("not reached: {what}; {consumed:?}, {shares:?}").into());
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Waits until all who are here share all partitions.
+    /// Waits until all present members share all partitions.
     pub(crate) async fn shared_out(&mut self, members: usize) -> Result<(), Failure> {
         let what = format!("{members} members share {PARTITIONS} partitions");
         self.until(&what, |stage| stage.ledger.is_shared_out(PARTITIONS, members)).await
     }
 
-    /// Waits until so many records more were consumed: things go on.
+    /// Waits until `records` more records were consumed.
     pub(crate) async fn goes_on(&mut self, records: usize) -> Result<(), Failure> {
         let goal = self.ledger.consumed() + records;
         self.until("records go on being consumed", |stage| stage.ledger.consumed() >= goal).await
     }
 
-    /// How often each of those who are here was assigned or lost something.
+    /// Returns the numbers of assignments and revocations of each present member.
     pub(crate) fn rebalances(&self) -> Vec<(u32, u32)> {
         let of = |seat: &Seat| {
             let member = self.ledger.member(seat.member);
@@ -266,13 +267,13 @@ impl<'k> Stage<'k> {
         self.seats.iter().map(of).collect()
     }
 
-    /// Ends the producer, waits until all is consumed, ends the members, and judges.
+    /// Ends the producer, waits until everything is consumed, ends the members, and judges.
     pub(crate) async fn finish(mut self, may_repeat: bool) -> Result<String, Failure> {
         if let Some(producer) = &mut self.producer {
             producer.terminate()?;
             producer.ended(PATIENCE).await?;
         }
-        self.until("all that was acknowledged was consumed", |stage| stage.ledger.is_complete()).await?;
+        self.until("all acknowledged records are consumed", |stage| stage.ledger.is_complete()).await?;
         for seat in 0..self.seats.len() {
             if !self.member(seat).ended && !self.member(seat).hurt {
                 self.stop(seat).await?;

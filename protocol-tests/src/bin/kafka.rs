@@ -1,12 +1,12 @@
 //! Starts a real Apache Kafka on loopback and keeps it until Ctrl-C or the end of standard input.
 //!
 //! ```text
-//! cargo run -p protocol-tests --bin kafka -- [--version 4.4.0] [--nodes 1] [--config key=value]… [--heap-mb 1024]
-//!     [--secured]
+//! cargo run -p protocol-tests --bin kafka -- [--version 4.4.0] [--nodes 1] [--config key=value]…
+//!     [--heap-mb 1024] [--secured]
 //! ```
-//! The one line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every node
-//! answers; all else goes to standard error, the addresses of the secured listeners too
-//! (`protocol_tests::secured`). Data and logs are removed at the end.
+//! The only line on standard output is `bootstrap.servers=127.0.0.1:PORT,…`, written when every
+//! node answers; all other output goes to standard error, including the addresses of the secured
+//! listeners (`protocol_tests::secured`). Data and logs are removed at the end.
 
 #[cfg(unix)]
 mod unix {
@@ -22,7 +22,8 @@ mod unix {
 
     fn parse(args: impl Iterator<Item = String>) -> Result<Builder, String> {
         let mut args = protocol_tests::given_once(args, &["--config"])?;
-        // For programs and benchmarks rather than tests: the JVM as Kafka's own scripts start it.
+        // For programs and benchmarks rather than tests: the JVM options are those of Kafka's own
+        // scripts.
         let mut builder = Kafka::builder().announce(false).heap_mb(1024).jvm_args(&["-server", "-XX:+UseG1GC"]);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -46,7 +47,7 @@ mod unix {
         text.parse().map_err(|_| format!("{text} is not a number that fits"))
     }
 
-    /// Runs until somebody ends it.
+    /// Runs until standard input ends or a signal arrives.
     async fn run(builder: Builder) -> Result<(), Error> {
         let io = |source| Error::Io { what: "waiting for signals".into(), source };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
@@ -70,11 +71,11 @@ mod unix {
             );
             let mut stdin = tokio::io::stdin();
             let mut ignored = [0; 256];
-            // What is typed means nothing; only the end does, or an input that cannot be read.
+            // Input is ignored; only its end or a read error counts.
             while matches!(stdin.read(&mut ignored).await, Ok(1..)) {}
             Ok(())
         };
-        // Whichever comes first drops the cluster, which ends it.
+        // Whichever completes first drops the cluster, which ends it.
         tokio::select! {
             done = work => done,
             _ = interrupt.recv() => Ok(()),
@@ -103,7 +104,7 @@ mod unix {
             }
         };
         let result = runtime.block_on(run(builder));
-        // The read of standard input may still sit in its thread; nobody waits for it.
+        // The read of standard input may still block its thread; the runtime does not wait for it.
         runtime.shutdown_background();
         match result {
             Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Record batches: what Kafka is asked to write, and what it read.
+//! Record batches for Kafka to write, and those that it read.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::{garbled, hex, unhex};
 use crate::error::Error;
 use crate::message::Message;
 
-/// How a batch is compressed.
+/// Compression of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Codec {
@@ -19,10 +19,10 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// All of them, for a test that goes through them.
+    /// All codecs, for tests that iterate over them.
     pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 
-    /// As in Kafka's settings.
+    /// Returns the name in Kafka's settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -34,28 +34,28 @@ impl Codec {
     }
 }
 
-/// Whose clock a batch's timestamps are of.
+/// The clock from which a batch's timestamps are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timestamps {
-    /// None: formats before 0.10.
+    /// No timestamps: formats before 0.10.
     None,
-    /// The producer's, one for each record.
+    /// The producer's clock, with a timestamp for each record.
     #[default]
     Create,
-    /// The broker's, at this time in milliseconds, for the whole batch.
+    /// The broker's clock, with this time in milliseconds for the whole batch.
     Append(i64),
 }
 
-/// What Kafka is asked to write.
+/// A batch for Kafka to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The format: 2, or 0 and 1 of old.
+    /// The format: 2, or the old 0 and 1.
     pub magic: i8,
     /// The compression.
     pub codec: Codec,
     /// The first record's offset; the others follow.
     pub base_offset: i64,
-    /// Whose timestamps.
+    /// The clock of the timestamps.
     pub timestamps: Timestamps,
     /// The producer's id; -1 for none.
     pub producer_id: i64,
@@ -63,7 +63,7 @@ pub struct Batch {
     pub producer_epoch: i16,
     /// The first record's sequence number; -1 for none.
     pub base_sequence: i32,
-    /// Whether it is part of a transaction.
+    /// True if it is part of a transaction.
     pub transactional: bool,
     /// The leader's epoch; -1 for none.
     pub leader_epoch: i32,
@@ -72,7 +72,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch of format 2 that no idempotent producer wrote.
+    /// Creates an empty batch of format 2 without an idempotent producer.
     pub fn new(codec: Codec) -> Self {
         Self {
             magic: 2,
@@ -88,7 +88,7 @@ impl Batch {
         }
     }
 
-    /// The same with one more record.
+    /// Adds a record.
     #[must_use]
     pub fn record(mut self, timestamp: i64, message: Message) -> Self {
         self.records.push((timestamp, message));
@@ -122,7 +122,7 @@ impl Batch {
     }
 }
 
-/// What Kafka read.
+/// A batch that Kafka read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadBatch {
     /// The format.
@@ -133,7 +133,7 @@ pub struct ReadBatch {
     pub base_offset: i64,
     /// The last offset.
     pub last_offset: i64,
-    /// Whose timestamps: `CreateTime`, `LogAppendTime` or `NoTimestampType`.
+    /// The kind of timestamps: `CreateTime`, `LogAppendTime` or `NoTimestampType`.
     pub timestamps: String,
     /// The highest timestamp in milliseconds; -1 for none.
     pub max_timestamp: i64,
@@ -143,13 +143,13 @@ pub struct ReadBatch {
     pub producer_epoch: i16,
     /// The first record's sequence number; -1 for none.
     pub base_sequence: i32,
-    /// Whether it is part of a transaction.
+    /// True if it is part of a transaction.
     pub transactional: bool,
-    /// Whether it is a commit or abort marker.
+    /// True if it is a commit or abort marker.
     pub control: bool,
     /// The leader's epoch; -1 for none.
     pub leader_epoch: i32,
-    /// How many bytes it takes.
+    /// The size in bytes.
     pub size: usize,
     /// Its records.
     pub records: Vec<ReadRecord>,
@@ -162,11 +162,11 @@ pub struct ReadRecord {
     pub offset: i64,
     /// Its timestamp in milliseconds; -1 for none.
     pub timestamp: i64,
-    /// The rest.
+    /// Key, value and headers.
     pub message: Message,
 }
 
-/// Reads the lines of Golden.java's answer: each batch's, followed by its records'.
+/// Parses the lines of Golden.java's response: each batch's, followed by its records'.
 pub(super) fn read(lines: &[String]) -> Result<Vec<ReadBatch>, Error> {
     let mut batches: Vec<ReadBatch> = Vec::new();
     for line in lines {

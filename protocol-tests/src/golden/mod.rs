@@ -1,7 +1,7 @@
-//! Bytes from Kafka's own serializers, to hold ours against.
+//! Bytes from Kafka's own serializers, for comparison with Ottla's.
 //!
 //! A small Java program (`Golden.java`) runs from the jars of Kafka [`VERSION`] as long as the test
-//! process does, and answers with what Kafka's classes write and read. What it wrote is kept in
+//! process does, and encodes and decodes with Kafka's classes. Its results are kept in
 //! `target/kafka/golden`, so that a second run need not start it.
 //!
 //! ```no_run
@@ -9,10 +9,11 @@
 //!
 //! let json = r#"{"clientSoftwareName": "ottla", "clientSoftwareVersion": "0.1.0"}"#;
 //! let Some(bytes) = or_skip(golden::request("ApiVersions", 3, json)) else { return Ok(()) };
-//! // … compare with our bytes, and the other way round:
+//! // … compare with Ottla's bytes, and decode them:
 //! let json = golden::decode("ApiVersionsRequest", 3, &bytes)?;
 //!
-//! let batch = golden::Batch::new(golden::Codec::Zstd).record(1_700_000_000_000, Message::value("hello"));
+//! let batch = golden::Batch::new(golden::Codec::Zstd);
+//! let batch = batch.record(1_700_000_000_000, Message::value("hello"));
 //! let bytes = golden::batch(&batch)?;
 //! for read in golden::read_batches(&bytes)? {
 //!     assert_eq!(read.records[0].message.value.as_deref(), Some(&b"hello"[..]));
@@ -29,50 +30,51 @@ pub use batch::{Batch, Codec, ReadBatch, ReadRecord, Timestamps};
 
 use crate::error::Error;
 
-/// The version of Kafka whose classes write and read: the one from whose schemas Ottla's messages
-/// are generated.
+/// The version of Kafka that encodes and decodes: the one from which Ottla's messages are
+/// generated.
 pub const VERSION: &str = "4.4.0";
 
-/// One message of Kafka's with random content.
+/// One of Kafka's messages with random content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// As in Kafka's schema, such as `ProduceRequest`, `FetchResponse`, `RequestHeader`,
+    /// The name in Kafka's schema, such as `ProduceRequest`, `FetchResponse`, `RequestHeader`,
     /// `ConsumerProtocolAssignment`.
     pub name: String,
-    /// The API's key; `None` for what is no request or response.
+    /// The API's key; `None` for messages other than requests and responses.
     pub api_key: Option<i16>,
     /// The version of the message.
     pub version: i16,
-    /// The version of the header that goes before it; `None` for what is no request or response.
+    /// The version of its header; `None` for messages other than requests and responses.
     pub header_version: Option<i16>,
     /// The message without its header.
     pub bytes: Vec<u8>,
-    /// What is in it, as Kafka prints it.
+    /// The content, as Kafka prints it.
     pub json: String,
 }
 
-/// The body of a request, such as `("Metadata", 9, …)`, with the content given as Kafka's JSON:
-/// every field of the version must be there, in camel case, bytes and records in base64.
+/// Returns the body of a request, such as `("Metadata", 9, …)`, with the content given as Kafka's
+/// JSON: every field of the version must be present, in camel case, bytes and records in base64.
 ///
 /// # Errors
-/// `Unavailable`; `Rejected` when there is no such message or version, or the JSON does not fit.
+/// `Unavailable`; `Rejected` when there is no such message or version, or the JSON does not match
+/// it.
 pub fn request(api: &str, version: i16, json: &str) -> Result<Vec<u8>, Error> {
     encode(&format!("{api}Request"), version, json)
 }
 
-/// The body of a response; otherwise as [`request`].
+/// Returns the body of a response; otherwise like [`request`].
 ///
 /// # Errors
-/// As [`request`].
+/// Those of [`request`].
 pub fn response(api: &str, version: i16, json: &str) -> Result<Vec<u8>, Error> {
     encode(&format!("{api}Response"), version, json)
 }
 
-/// Any message of `org.apache.kafka.common.message`, by its name there without `Data`; otherwise as
-/// [`request`].
+/// Encodes any message of `org.apache.kafka.common.message`, by its name there without `Data`;
+/// otherwise like [`request`].
 ///
 /// # Errors
-/// As [`request`].
+/// Those of [`request`].
 pub fn encode(message: &str, version: i16, json: &str) -> Result<Vec<u8>, Error> {
     let json = json.replace(['\n', '\r', '\t'], " ");
     match service::ask_once(&format!("encode\t{message}\t{version}\t{json}"))?.as_slice() {
@@ -81,19 +83,19 @@ pub fn encode(message: &str, version: i16, json: &str) -> Result<Vec<u8>, Error>
     }
 }
 
-/// Reads a message as Kafka does and gives its content as JSON, on one line.
+/// Decodes a message with Kafka's classes and returns its content as JSON, on one line.
 ///
 /// # Errors
-/// `Unavailable`; `Rejected` when Kafka cannot read it or bytes are left over.
+/// `Unavailable`; `Rejected` when Kafka cannot decode it or bytes are left over.
 pub fn decode(message: &str, version: i16, bytes: &[u8]) -> Result<String, Error> {
     Ok(service::ask(&format!("decode\t{message}\t{version}\t{}", hex(Some(bytes))))?.join("\n"))
 }
 
-/// A message as Kafka's classes have it: its content as JSON, and the bytes that they write when
-/// they have read that JSON.
+/// Decodes a message with Kafka's classes and returns its content as JSON, and the bytes that they
+/// encode from that JSON.
 ///
 /// # Errors
-/// As [`decode`].
+/// Those of [`decode`].
 pub fn through_json(message: &str, version: i16, bytes: &[u8]) -> Result<(String, Vec<u8>), Error> {
     match service::ask(&format!("through\t{message}\t{version}\t{}", hex(Some(bytes))))?.as_slice() {
         [json, hex] => Ok((json.clone(), unhex(hex)?.ok_or_else(|| garbled(hex))?)),
@@ -101,8 +103,8 @@ pub fn through_json(message: &str, version: i16, bytes: &[u8]) -> Result<(String
     }
 }
 
-/// One message for each type and version that Kafka knows, filled at random from the seed: some 600
-/// of them.
+/// Returns one message for each type and version that Kafka knows, filled at random from the seed:
+/// some 600 of them.
 ///
 /// # Errors
 /// `Unavailable`.
@@ -125,7 +127,7 @@ pub fn samples(seed: u64) -> Result<Vec<Sample>, Error> {
     lines.iter().map(|line| read(line).ok_or_else(|| garbled(line))).collect()
 }
 
-/// Record batches as Kafka's `MemoryRecords` writes them.
+/// Encodes record batches with Kafka's `MemoryRecords`.
 ///
 /// # Errors
 /// `Unavailable`; `Rejected` when Kafka refuses, such as headers in an old format.
@@ -136,8 +138,8 @@ pub fn batch(batch: &Batch) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Reads record batches as Kafka's `MemoryRecords` does, checksums and all. The bytes must be whole
-/// batches.
+/// Decodes record batches with Kafka's `MemoryRecords`, which checks the checksums. The bytes must
+/// be whole batches.
 ///
 /// # Errors
 /// `Unavailable`; `Rejected` when Kafka cannot read them or bytes are left over.
@@ -145,7 +147,7 @@ pub fn read_batches(bytes: &[u8]) -> Result<Vec<ReadBatch>, Error> {
     batch::read(&service::ask(&format!("read\t{}", hex(Some(bytes))))?)
 }
 
-/// Null is a dash, so that it differs from empty.
+/// Encodes null as a dash, so that it differs from empty.
 fn hex(bytes: Option<&[u8]>) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let Some(bytes) = bytes else {

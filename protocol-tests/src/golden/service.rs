@@ -1,4 +1,4 @@
-//! The Java program that answers, and what is remembered of its answers.
+//! The Java program that encodes and decodes, and the cache of its answers.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -18,19 +18,20 @@ use crate::places;
 use crate::shared::unique;
 
 const SOURCE: &str = include_str!("Golden.java");
-/// For one answer. The first waits for the JVM and for its compiler.
+/// Timeout of one answer. The first one waits for the JVM and for its compiler.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Asks what was asked before perhaps, by this process or an earlier one.
+/// Returns the answer to a question, from the cache if this process or an earlier one asked it
+/// before.
 pub(super) fn ask_once(question: &str) -> Result<Vec<String>, Error> {
-    // Even for what is remembered: a test is left out as a whole, not from its first new question
-    // on.
+    // Checked even if the answer is cached, so that a test is skipped as a whole and not at its
+    // first new question.
     available()?;
     let path = remembered(question);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let mut lines = text.lines();
-            // Two questions could have one name.
+            // Two questions could have the same file name.
             if lines.next() == Some(question) {
                 return Ok(lines.map(str::to_owned).collect());
             }
@@ -43,7 +44,7 @@ pub(super) fn ask_once(question: &str) -> Result<Vec<String>, Error> {
     Ok(answer)
 }
 
-/// Asks, starting the program if it does not run yet.
+/// Asks the program, starting it if it does not run yet.
 pub(super) fn ask(question: &str) -> Result<Vec<String>, Error> {
     static SERVICE: Mutex<Option<Service>> = Mutex::new(None);
     let mut running = SERVICE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,25 +53,25 @@ pub(super) fn ask(question: &str) -> Result<Vec<String>, Error> {
         None => running.insert(Service::start()?),
     };
     let answer = service.ask(question);
-    // One that did not answer as it should is out of step: the next question goes to another.
+    // A program that gave an invalid answer is out of step: the next question goes to another one.
     if !matches!(answer, Ok(_) | Err(Error::Rejected { .. })) {
         running.take();
     }
     answer
 }
 
-/// The program runs from source, which needs the compiler of a whole JDK.
+/// Checks for the compiler of a whole JDK, because the program runs from source.
 fn available() -> Result<(), Error> {
     need("java")?;
     need("javac")
 }
 
-/// A directory for each version of Kafka and of our program.
+/// Returns the cache directory: one for each version of Kafka and of the program.
 fn dir() -> PathBuf {
     places::root().join("golden").join(format!("{VERSION}-{}", hash(SOURCE)))
 }
 
-/// A file for each question.
+/// Returns the file of a question.
 fn remembered(question: &str) -> PathBuf {
     dir().join(hash(question))
 }
@@ -90,7 +91,7 @@ fn remember(path: &Path, question: &str, answer: &[String]) -> std::io::Result<(
     put(path, &text)
 }
 
-/// Written aside and moved, so that no other thread or process reads half of it.
+/// Writes a temporary file and moves it, so that no other thread or process reads half of it.
 fn put(path: &Path, text: &str) -> std::io::Result<()> {
     fs::create_dir_all(dir())?;
     let aside = dir().join(unique("part"));
@@ -98,7 +99,7 @@ fn put(path: &Path, text: &str) -> std::io::Result<()> {
     fs::rename(&aside, path)
 }
 
-/// The running program. It ends when its standard input does, so it cannot outlive us.
+/// The running program. It ends when its standard input does, so it cannot outlive this process.
 struct Service {
     child: Child,
     questions: ChildStdin,
@@ -128,7 +129,7 @@ impl Service {
             return Err(Error::Io { what: "starting Golden.java".into(), source: ErrorKind::BrokenPipe.into() });
         };
         let (sender, answers) = channel();
-        // A pipe cannot be read with a deadline; a channel can.
+        // A pipe cannot be read with a deadline, but a channel can.
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines() {
                 if sender.send(line).is_err() {
@@ -170,14 +171,14 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended by itself, which is why it is dropped; either way it must be reaped.
+        // The program may have ended already; either way it must be reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Fetches on a thread of its own: whoever asks may be inside a runtime, which must not be blocked
-/// by another.
+/// Fetches the jars on a separate thread: the caller may be inside a runtime, which must not be
+/// blocked by another runtime.
 fn jars() -> Result<Jars, Error> {
     let fetch = || -> Result<Jars, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! The text that `Debug` prints of a message, read into a tree and held against JSON.
+//! Parses the `Debug` text of a message into a tree and compares it with JSON.
 
 use base64::{
     Engine,
@@ -15,11 +15,11 @@ pub(crate) enum Value {
     None,
     Text(String),
     Bytes(Vec<u8>),
-    /// A number, a truth value or a UUID.
+    /// A number, a boolean or a UUID.
     Word(String),
 }
 
-/// Reads the text of one value.
+/// Parses the text of one value.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
     let mut parser = Parser { rest: text };
     let value = parser.value()?;
@@ -86,7 +86,7 @@ impl Parser<'_> {
         Ok(Value::Struct(fields))
     }
 
-    /// Everything up to the closing quote.
+    /// Reads up to the closing quote.
     fn quoted(&mut self, bytes: bool) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         loop {
@@ -130,8 +130,8 @@ impl Parser<'_> {
     }
 }
 
-/// Holds a value against the JSON that Kafka prints of it: every field there has to be here, with
-/// the same content.
+/// Compares a value with the JSON that Kafka prints of it: every field of the JSON has to be in the
+/// value, with the same content.
 pub(crate) fn compare(json: &Json, value: &Value) -> Result<(), String> {
     let equal = match (json, value) {
         (Json::Null, Value::None) => true,

@@ -10,7 +10,7 @@ use ottla::any_message::{AnyMessage, MESSAGES};
 /// The file.
 pub(crate) const TEXT: &str = include_str!("../messages.golden");
 
-/// One line of it.
+/// One line of the file.
 pub(crate) struct Golden {
     pub(crate) message: &'static AnyMessage,
     pub(crate) version: i16,
@@ -18,7 +18,7 @@ pub(crate) struct Golden {
     pub(crate) body: Bytes,
 }
 
-/// Every line.
+/// Returns all lines.
 pub(crate) fn goldens() -> Vec<Golden> {
     TEXT.lines().map(|line| read(line).unwrap_or_else(|| panic!("not a golden message: {line}"))).collect()
 }
@@ -34,7 +34,7 @@ fn read(line: &'static str) -> Option<Golden> {
     Some(Golden { message, version, json, body: body.into() })
 }
 
-/// The half of its API that a message is.
+/// Returns the half of its API that a message is.
 pub(crate) fn half(message: &AnyMessage) -> &'static str {
     if message.is_request() { "request" } else { "response" }
 }

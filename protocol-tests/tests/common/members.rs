@@ -1,4 +1,5 @@
-//! Members of groups that read beside a producer, and what must be true of what they have read.
+//! Group members that read while a producer sends, and the checks of the records that they have
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -15,10 +16,10 @@ use tokio::time::sleep;
 pub(crate) const PARTITIONS: i32 = 6;
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// What was read, by whom: partition and offset, in the order in which it came.
+/// Records that were read: member, partition and offset, in the order in which they arrived.
 pub(crate) type Journal = Arc<Mutex<Vec<(&'static str, i32, i64)>>>;
 
-/// One of ours, with a task that reads.
+/// An Ottla member, with a task that reads.
 pub(crate) struct Member {
     pub(crate) consumer: Arc<Consumer>,
     pub(crate) reading: JoinHandle<()>,
@@ -49,7 +50,8 @@ impl Member {
     }
 }
 
-/// Produces until it is told to stop, and says how many records there are in each partition.
+/// A producer that sends until it is stopped, and then returns the number of records in each
+/// partition.
 pub(crate) struct Source {
     stop: tokio::sync::oneshot::Sender<()>,
     producing: JoinHandle<BTreeMap<i32, i64>>,
@@ -83,7 +85,8 @@ impl Source {
     }
 }
 
-/// Waits for that, holding all the while that no partition is with two of ours.
+/// Waits until `reached` returns true, and asserts meanwhile that no partition belongs to two Ottla
+/// members.
 pub(crate) async fn until(what: &str, members: &[&Member], mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     loop {
@@ -96,20 +99,21 @@ pub(crate) async fn until(what: &str, members: &[&Member], mut reached: impl FnM
         if reached() {
             return;
         }
-        assert!(Instant::now() < deadline, "it never came to {what}: {owned:?}");
+        assert!(Instant::now() < deadline, "not reached: {what}: {owned:?}");
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// What members of Java's have read: partition and offset.
+/// Records that Java members have read: partition and offset.
 #[derive(Default)]
 pub(crate) struct ByJava {
     pub(crate) read: Vec<(i32, i64)>,
-    /// Ours may read some of it once more.
+    /// True if Ottla members may read some of these records again.
     pub(crate) may_repeat: bool,
 }
 
-/// Everything was read, in order within each partition, and (all stops were clean) once.
+/// Asserts that every record was read, in order within each partition, and once (all stops were
+/// clean).
 pub(crate) async fn read_once(journal: &Journal, java: &ByJava, ends: &BTreeMap<i32, i64>, members: &[&Member]) {
     let total: i64 = ends.values().sum();
     let all = || {
@@ -123,7 +127,7 @@ pub(crate) async fn read_once(journal: &Journal, java: &ByJava, ends: &BTreeMap<
     let mut seen = BTreeMap::new();
     for (name, partition, offset) in &journal {
         let before = seen.insert((*partition, *offset), *name);
-        assert_eq!(before, None, "[{partition}]@{offset} was read by {name} as well");
+        assert_eq!(before, None, "[{partition}]@{offset} was also read by {name}");
     }
     for at in &java.read {
         let before = seen.insert(*at, "java");

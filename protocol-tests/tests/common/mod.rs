@@ -1,9 +1,9 @@
-//! What the tests share that know the client; the fixture itself does not.
+//! Helpers of the tests that use the client; the fixture itself does not depend on it.
 
 use ottla::Record;
 use protocol_tests::Message;
 
-/// The message as Ottla sends it.
+/// Converts the message to Ottla's record.
 pub(crate) fn record<'a>(topic: &'a str, message: &'a Message) -> Record<'a> {
     let mut record = Record::to(topic);
     if let Some(key) = &message.key {

@@ -1,4 +1,4 @@
-//! Requests as a broker that was started with `log_requests` has logged them.
+//! Requests that a broker started with `log_requests` has logged.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use tokio::time::{sleep, timeout};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// The log's lines of one API's requests that name the group, until there are as many.
+/// Returns the log's lines of one API's requests that name the group; waits until there are `count`
+/// of them.
 pub(crate) async fn logged(kafka: &Kafka, api: &str, group: &str, count: usize) -> Vec<String> {
     let (api, group) = (format!("\"requestApiKeyName\":\"{api}\""), format!("\"{group}\""));
     let found = async {

@@ -2,7 +2,7 @@
 
 use protocol_tests::{Error, or_skip};
 
-/// Fetches the jar if it is not here; without Maven says so and leaves the test out, or fails when
+/// Fetches the jar if it is missing; without Maven it says so and the test is skipped, or fails if
 /// `CI=true`.
 pub(crate) fn jar_is_here() -> bool {
     let jar = generator::fetch(generator::VERSION).map_err(|error| Error::Unavailable(error.to_string()));

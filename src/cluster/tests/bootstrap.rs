@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// The in-memory network with what the real one has besides: names with several addresses, and
-/// hosts that never answer.
+/// The in-memory network with two properties of a real one: names with several addresses, and hosts
+/// that never answer.
 #[derive(Clone, Debug, Default)]
 struct Rough {
     inner: MemoryNetwork,
@@ -48,7 +48,7 @@ impl Network for Rough {
     fn connect(&self, to: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
         match to.port() {
-            // Swallows packets.
+            // This host drops all packets.
             1 => Box::pin(std::future::pending()),
             _ => self.inner.connect(to),
         }
@@ -111,7 +111,7 @@ async fn failing_addresses_are_tried_with_backoff() {
     let _client = Client::new(settings(&network, &[2])).unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     let attempts = network.attempts.load(Ordering::Relaxed);
-    // At the maximum of a second each, give or take the jitter and the first ones.
+    // At the maximum of a second each, apart from the jitter and the first ones.
     assert!((50..90).contains(&attempts), "{attempts}");
 }
 

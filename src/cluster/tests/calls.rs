@@ -37,8 +37,8 @@ fn coordinator(asked: &Asked, node: u16, error: ErrorCode) -> Reply {
     Reply::Frame(asked.frame(&FindCoordinatorResponse { coordinators: found.collect(), ..Default::default() }))
 }
 
-/// A broker that answers metadata with itself, and everything else by its number among the requests
-/// of that key.
+/// A broker that answers metadata requests itself, and all others by `reply`, which gets the number
+/// of earlier requests with that key.
 fn broker(reply: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> impl Fn(&Asked) -> Reply {
     let counts = [const { AtomicUsize::new(0) }; 93];
     move |asked| match asked.key {
@@ -143,7 +143,7 @@ async fn calls_follow_coordinator_that_moves_or_fails() {
 async fn unreachable_coordinator_is_looked_up_again() {
     let network = MemoryNetwork::new();
     let first = broker(|asked, number| match asked.key {
-        // Nobody listens there.
+        // There is no listener on this port.
         ApiKey::FindCoordinator if number == 0 => coordinator(asked, 9099, ErrorCode::NONE),
         ApiKey::FindCoordinator => coordinator(asked, 9092, ErrorCode::NONE),
         _ => Reply::Frame(asked.frame(&heartbeat(ErrorCode::NONE))),

@@ -196,7 +196,7 @@ async fn throttled_connection_delays_next_request() {
 #[tokio::test(start_paused = true)]
 async fn reads_responses_of_every_size_whole() {
     let (connection, mut peer, _driver) = pair(5000, 9);
-    // Around the reader's buffer, around what it reserves at first, and far above.
+    // Around the reader's buffer, around the size that it reserves at first, and far above.
     let sizes = [0, 1, 16_370, 16_380, 16_384, 40_000, 1_048_570, 1_048_590, 5_000_000];
     let calls = sizes.map(|_| heartbeat(&connection, 30));
     let mut frames = Vec::new();

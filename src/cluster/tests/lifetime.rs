@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Answers the first request for metadata, and nothing after that.
+/// Answers the first metadata request, and no other.
 fn one_answer() -> impl Fn(&Asked) -> Reply {
     let answered = AtomicBool::new(false);
     move |asked| match asked.key {
@@ -70,13 +70,13 @@ async fn closing_ends_every_wait_and_is_idempotent() {
     for error in &kinds {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     }
-    assert_eq!(tokio::time::Instant::now(), closed, "nobody waited for a deadline");
+    assert_eq!(tokio::time::Instant::now(), closed, "no call waited for its deadline");
     let after = client.send(to(9092, ConnectionKind::Main, 60), |_| HeartbeatRequest::default()).await.unwrap_err();
     assert_eq!(after.kind(), ErrorKind::Closed);
 }
 
-/// Two runtimes, so this one runs in real time; it ends as soon as the calls notice, which is the
-/// test.
+/// This test has two runtimes, so it runs in real time; it ends as soon as the calls notice the end
+/// of their runtime, which is the point of the test.
 #[test]
 fn dropped_runtime_ends_calls_from_another() {
     let network = MemoryNetwork::new();
@@ -120,8 +120,8 @@ fn client_creation_fails_without_runtime() {
     assert_eq!(error.kind(), ErrorKind::Configuration);
 }
 
-/// Compiles only while no call holds a lock, or anything else that belongs to one thread, where it
-/// waits.
+/// Compiles only if no call holds a lock, or anything else that is bound to one thread, across an
+/// await.
 #[test]
 fn calls_can_be_spawned() {
     fn spawnable<T: Send>(_: impl Fn(&'static Client) -> T) {}

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Answers metadata with what the closure makes of the request and its number.
+/// Answers metadata requests with the closure's result for the request and its number.
 fn metadata(
     answer: impl Fn(&MetadataRequest, usize) -> MetadataResponse + Send + Sync + 'static,
 ) -> impl Fn(&Asked) -> Reply {
@@ -288,7 +288,7 @@ async fn frozen_broker_does_not_block_metadata_refresh() {
     let client = Client::new(settings).unwrap();
     let version = client.newer_metadata(0, in_secs(10)).await.unwrap().version;
     let late = serve(listen(&network, 9094), metadata(|_, _| brokers(&[9093, 9094, 9095])));
-    // Occupied, and silent: the only connection that there is.
+    // Occupied by a request that is never answered: the only open connection.
     let busy = client.clone();
     tokio::spawn(async move { busy.send(to(9093, ConnectionKind::Main, 600), |_| HeartbeatRequest::default()).await });
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;

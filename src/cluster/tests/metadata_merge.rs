@@ -55,7 +55,7 @@ fn leader_epoch_never_decreases_per_topic_id() {
         &asked(&["t"]),
         all,
     );
-    assert_eq!(recreated.leader("t", 0), Some((2, 0)), "a topic made anew starts anew");
+    assert_eq!(recreated.leader("t", 0), Some((2, 0)), "a recreated topic replaces the old one");
     assert_eq!(recreated.partition("t", 1), None);
     assert!(!recreated.names.contains_key(&id(1)));
 }
@@ -174,7 +174,7 @@ fn accepts_named_leader_only_with_newer_epoch() {
     let old = metadata_with(vec![MetadataResponseTopic { topic_id: id(1), ..topic("t", &[(1, 5)]) }]);
     let endpoint = |node| NodeEndpoint { node, host: "h".to_owned(), port: 9, rack: None };
     assert!(old.with_leader("t", 0, 2, 5, &[]).is_none(), "no newer epoch");
-    assert!(old.with_leader("t", 0, 9, 6, &[]).is_none(), "nobody knows where broker 9 is");
+    assert!(old.with_leader("t", 0, 9, 6, &[]).is_none(), "the address of broker 9 is unknown");
     assert!(old.with_leader("t", 1, 2, 6, &[]).is_none());
     assert!(old.with_leader("t", 0, -1, 6, &[]).is_none());
     assert!(old.with_leader("u", 0, 2, 6, &[]).is_none());

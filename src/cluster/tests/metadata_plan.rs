@@ -23,7 +23,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A plan whose first question, for brokers only, was answered.
+    /// Creates a plan with an answered first request, which was for brokers only.
     fn new() -> Self {
         let plan = MetadataPlan::new(&ClientSettings::default(), StdRng::seed_from_u64(3));
         let mut it = Self { plan, now: Instant::now() };
@@ -102,7 +102,7 @@ fn unchanged_metadata_slows_down_refreshes() {
     it.ask();
     it.plan.succeeded(&names(&["a"]), &known, false, it.now);
     it.plan.refresh();
-    assert!(it.wait().as_millis() <= 120, "after a calm time it starts anew");
+    assert!(it.wait().as_millis() <= 120, "the backoff starts again after a quiet time");
 }
 
 #[test]
@@ -162,7 +162,8 @@ fn requests_unknown_topic_by_its_id() {
     assert!(!it.plan.want_ids(&[id]), "it is known to be wanted");
     assert_eq!(it.ask(), MetadataScope::Ids(vec![id]), "at once, and alone");
     it.plan.succeeded(&MetadataScope::Ids(vec![id]), &metadata_with(&[("a", 1)]), false, it.now);
-    // The broker does not know it yet: with the rest of the picture, and paced.
+    // The broker does not know the id yet: it is requested again with the other topics, at a
+    // limited rate.
     for _ in 0..3 {
         let wait = it.wait();
         assert!(wait <= Duration::from_secs(2), "{wait:?}");
@@ -183,11 +184,11 @@ fn requests_unknown_topic_by_its_id() {
         &MetadataScope::Ids(vec![id]),
         |name| name == "a",
     );
-    assert_eq!(known.names[&id], Arc::from("b"), "found, though nobody asked for it by name");
+    assert_eq!(known.names[&id], Arc::from("b"), "found, though not requested by name");
     it.plan.succeeded(&MetadataScope::Ids(vec![id]), &known, true, it.now);
-    assert!(it.plan.wants("b"), "it is kept until somebody wants it by name");
+    assert!(it.plan.wants("b"), "it is kept until it is wanted by name");
     assert_eq!(it.wait(), Duration::from_secs(300));
-    // One that is no longer looked for is not.
+    // An id that is no longer wanted is not requested.
     it.plan.want_ids(&[other]);
     it.plan.want_ids(&[]);
     assert_eq!(it.wait(), Duration::from_secs(300));

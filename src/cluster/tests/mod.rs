@@ -1,5 +1,5 @@
-//! The client against a small scripted peer, on the in-memory network and under paused time; and
-//! what decides, on its own.
+//! Tests of the client against a small scripted peer, on the in-memory network and under paused
+//! time, and of the sans-IO modules on their own.
 
 mod bootstrap;
 mod calls;

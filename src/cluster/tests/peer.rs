@@ -1,5 +1,5 @@
-//! The other end of a connection: as much of a broker as these tests need, and as wrong as they
-//! need it.
+//! The other end of a connection: a broker with only the features, and the faults, that these tests
+//! need.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// A request as the peer got it.
+/// A request, as the peer received it.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) key: ApiKey,
@@ -53,7 +53,7 @@ impl Asked {
         decode_body(self.body.clone(), self.version).unwrap()
     }
 
-    /// The answer as a frame.
+    /// Encodes the response as a frame.
     pub(super) fn frame(&self, response: &(impl Message + Encode)) -> Bytes {
         let mut body = BytesMut::new();
         encode_body(&mut body, response, self.version).unwrap();
@@ -71,11 +71,11 @@ impl Asked {
     }
 }
 
-/// One connection, seen from the peer.
+/// One connection, at the peer's end.
 pub(super) struct Link(pub(super) DuplexStream);
 
 impl Link {
-    /// The next request; `None` once the client has closed.
+    /// Reads the next request; `None` once the client has closed.
     pub(super) async fn request(&mut self) -> Option<Asked> {
         let mut frame = vec![0; self.0.read_i32().await.ok()?.try_into().unwrap()];
         self.0.read_exact(&mut frame).await.ok()?;
@@ -90,13 +90,13 @@ impl Link {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Nothing comes for so long.
+    /// Returns true if no request arrives within `time`.
     pub(super) async fn silent_for(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.0.read_u8()).await.is_err()
     }
 }
 
-/// What the peer does with a request.
+/// The peer's reaction to a request.
 pub(super) enum Reply {
     Frame(Bytes),
     Silence,
@@ -115,7 +115,7 @@ pub(super) async fn accept(listener: &mut MemoryListener) -> Link {
     Link(listener.accept().await.unwrap())
 }
 
-/// Accepts, and answers the question for the versions.
+/// Accepts a connection, and answers ApiVersions.
 pub(super) async fn accept_agreed(listener: &mut MemoryListener) -> Link {
     let mut link = accept(listener).await;
     let asked = link.request().await.unwrap();
@@ -123,8 +123,8 @@ pub(super) async fn accept_agreed(listener: &mut MemoryListener) -> Link {
     link
 }
 
-/// Answers every request on every connection with what `reply` says, ApiVersions by itself.
-/// Dropping (or aborting) the task closes the port and all connections.
+/// Answers every request on every connection by `reply`, except ApiVersions, which it answers
+/// itself. Dropping (or aborting) the task closes the port and all connections.
 pub(super) fn serve(
     mut listener: MemoryListener,
     reply: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
@@ -152,14 +152,15 @@ pub(super) fn serve(
     })
 }
 
-/// Every version that the client speaks.
+/// A response with every version that the client speaks.
 pub(super) fn api_versions() -> ApiVersionsResponse {
     let apis = (0..95).filter_map(ApiKey::from_code).filter_map(|key| Some((key, client_versions(key)?)));
     let apis = apis.map(|(key, (min, max))| ApiVersion { api_key: key.code(), min_version: min, max_version: max });
     ApiVersionsResponse { api_keys: apis.collect(), ..Default::default() }
 }
 
-/// Brokers by their ports (which are their ids, too); the first one is the controller.
+/// A response with brokers by their ports (which are also their ids); the first one is the
+/// controller.
 pub(super) fn brokers(ports: &[u16]) -> MetadataResponse {
     let brokers = ports.iter().map(|port| MetadataResponseBroker {
         node_id: i32::from(*port),
@@ -174,7 +175,7 @@ pub(super) fn brokers(ports: &[u16]) -> MetadataResponse {
     }
 }
 
-/// A topic whose partitions have these leaders and epochs.
+/// A topic with these leaders and epochs for its partitions.
 pub(super) fn topic(name: &str, partitions: &[(i32, i32)]) -> MetadataResponseTopic {
     let partitions = (0..).zip(partitions).map(|(index, (leader, epoch))| MetadataResponsePartition {
         partition_index: index,
@@ -208,7 +209,8 @@ impl<T: Network + Clone> AsNetwork for T {
     }
 }
 
-/// A client that knows the brokers on these ports, of which the first is asked.
+/// Returns a client that knows the brokers on these ports, and uses the first as its bootstrap
+/// server.
 pub(super) async fn connected(network: &impl AsNetwork, ports: &[u16]) -> Client {
     let client = Client::new(settings(network, ports)).unwrap();
     client.newer_metadata(0, in_secs(10)).await.unwrap();

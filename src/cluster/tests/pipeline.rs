@@ -58,7 +58,7 @@ impl Fixture {
         receiver
     }
 
-    /// All that may be sent is sent, down to the last byte.
+    /// Sends everything that may be sent, down to the last byte.
     fn send(&mut self) -> usize {
         let mut sent = 0;
         while self.pipeline.take(self.now).is_some() {
@@ -241,8 +241,8 @@ fn expected_response_size_matches_request() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: every request ends in exactly one way, and no answer
-    /// goes to another one.
+    /// In any order of events, every request ends in exactly one way, and no response is matched
+    /// with another request.
     #[test]
     fn every_request_gets_its_one_result(steps in prop::collection::vec((0_u8..7, 1_u64..20), 1..200)) {
         let mut it = Fixture::new(3);
@@ -275,7 +275,8 @@ proptest! {
                     Ok(())
                 }
                 _ => {
-                    // What was sent whole and is not answered yet, as a broker would see it.
+                    // The oldest request that was sent completely and is not answered yet, as a
+                    // broker sees it.
                     it.pipeline.owed().map_or(Ok(()), |id| it.answer(id, id))
                 }
             };
@@ -299,7 +300,7 @@ proptest! {
     }
 }
 
-/// Counts how often it is asked.
+/// Counts its calls.
 #[derive(Debug)]
 struct Part {
     withdrawn: bool,

@@ -1,4 +1,5 @@
-//! Bootstrap servers whose names nothing resolves, for ever or for a while (KIP-909).
+//! Tests of bootstrap servers with names that cannot be resolved, for ever or for a while
+//! (KIP-909).
 
 use std::{
     io,
@@ -16,7 +17,7 @@ use crate::{
     net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
 };
 
-/// A network whose name service knows no name until it is told to, or does not answer at all.
+/// A network with a name service that knows no name until it is told to, or does not answer at all.
 #[derive(Clone, Debug)]
 struct Names {
     inner: Arc<dyn Network>,
@@ -59,12 +60,12 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The error came when the bound had passed, and says so.
+/// Asserts that the error came when the time limit had passed, and says so.
 fn overdue(error: &Error, began: Instant) {
     assert_eq!(error.kind(), ErrorKind::Resolution, "{error}");
     assert!(error.is_retriable() && !error.is_fatal());
     let waited = began.elapsed();
-    // A reader looks once a second, after an attempt that failed.
+    // A reader checks once a second, after an attempt that failed.
     assert!((seconds(5)..seconds(8)).contains(&waited), "{waited:?}: {error}");
     let text = error.to_string();
     assert!(text.contains("bootstrap.resolve.timeout.ms (5000)"), "{text}");

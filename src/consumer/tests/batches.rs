@@ -1,4 +1,4 @@
-//! `recv_batch`: full batches, their time, and what is left when one is given up.
+//! Tests of `recv_batch`: full batches, their time, and the records that a dropped call leaves.
 
 use std::pin::pin;
 
@@ -59,7 +59,7 @@ async fn dropped_recv_batch_loses_no_record() {
     for _ in 0..3 {
         assert!(timeout(SECOND, consumer.recv_batch(10, 600 * SECOND)).await.is_err());
     }
-    // All that it had gathered comes in order, whichever call asks next.
+    // All records that the call had gathered are delivered in order, by any later call.
     assert_eq!(numbers(&consumer, 2).await, [0, 1]);
     let polled: Vec<i64> =
         consumer.poll(SECOND).await.unwrap().iter().map(|record| number(&record.to_owned())).collect();
@@ -92,7 +92,7 @@ async fn seek_discards_records_gathered_before() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 10).await;
     let mut batch = pin!(consumer.recv_batch(15, 20 * SECOND));
-    // It gathers all ten.
+    // The call gathers all ten records.
     assert!(timeout(SECOND, &mut batch).await.is_err());
     consumer.seek(&tp("t", 0), 7).unwrap();
     assert_eq!(values(&batch.await.unwrap()), [7, 8, 9]);
@@ -111,7 +111,7 @@ async fn error_follows_records_received_before_it() {
     assert!(began.elapsed() < 60 * SECOND, "{:?}", began.elapsed());
 }
 
-/// A batch that the consumer's bytes have no room for is not waited for.
+/// `recv_batch` does not wait for more records than the consumer's memory can hold.
 #[tokio::test(start_paused = true)]
 async fn batch_is_bounded_by_queued_bytes() {
     let cluster = cluster(1).await;
@@ -123,7 +123,7 @@ async fn batch_is_bounded_by_queued_bytes() {
     let consumer = builder(&cluster).queued_max_bytes(400_000).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     let (began, mut count) = (Instant::now(), 0);
-    // The last ones may be too few to fill the room.
+    // The last ones may be too few to fill the memory.
     while count <= 190 {
         let batch = consumer.recv_batch(1000, 600 * SECOND).await.unwrap();
         assert!((1..=40).contains(&batch.len()), "{} records", batch.len());

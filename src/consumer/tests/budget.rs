@@ -1,4 +1,4 @@
-//! What is fetched ahead stays within its bound, however many partitions have however much.
+//! Tests of the memory limit for prefetched data, with any number and size of partitions.
 
 use super::*;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 const MIB: usize = 1 << 20;
 const PARTITIONS: i32 = 200;
 
-/// A cluster whose partitions serve these batches for ever.
+/// Starts a cluster with partitions that serve these batches for ever.
 async fn serving(batches: Vec<bytes::Bytes>, partitions: i32) -> Cluster {
     let options = Options::new().brokers(2).in_memory().sink(true).prepared("t", batches);
     Cluster::start(options.default_partitions(partitions)).await.unwrap()
@@ -28,8 +28,9 @@ fn peak(consumer: &Consumer) -> usize {
     consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
 }
 
-/// Reads until each partition has given so many records, and waits at times so that all that can be
-/// fetched is; how many came of the one that gave most.
+/// Reads until each partition has delivered `at_least` records, and waits at times so that
+/// everything that can be fetched is fetched; returns the number of records of the partition that
+/// delivered most.
 async fn read_from_all(consumer: &Consumer, partitions: i32, at_least: i64) -> i64 {
     let mut counts = vec![0_i64; partitions as usize];
     let mut polls = 0;
@@ -75,8 +76,8 @@ async fn decompressed_batches_stay_within_memory_budget() {
         let bound = 16 * batch.len() + 8 * opened;
         let consumer = reading_all(builder(&cluster).queued_max_bytes(bound).max_poll_records(20), 20).await;
         read_from_all(&consumer, 20, 20).await;
-        // One batch for each broker may be opened without room for it, so that reading goes on, and
-        // what one that is being opened is taken to become is charged until it has.
+        // For each broker one batch may be decompressed beyond the limit, so that reading
+        // continues, and the expected size of a batch is charged while it is being decompressed.
         let slack = 2 * 2 * 4 * opened;
         assert!(peak(&consumer) <= bound + slack, "{compression:?}: {} of {bound} bytes", peak(&consumer));
     }
@@ -101,7 +102,7 @@ async fn paused_full_partitions_do_not_block_others() {
     let cluster = serving(vec![big], 8).await;
     let consumer = reading_all(builder(&cluster).queued_max_bytes(16 * MIB).max_poll_records(1), 8).await;
     tokio::time::sleep(10 * SECOND).await;
-    // All but one are full and paused: the broker is not stopped by them.
+    // All but one are full and paused: they do not stop fetches from the broker.
     let others: Vec<_> = (1..8).map(|partition| tp("t", partition)).collect();
     consumer.pause(&others).unwrap();
     for offset in 0..50 {
@@ -112,7 +113,7 @@ async fn paused_full_partitions_do_not_block_others() {
     let mut next_of = [50, 0, 0, 0, 0, 0, 0, 0];
     for _ in 0..80 {
         let record = next(&consumer).await;
-        assert_eq!(record.offset, next_of[record.partition as usize], "kept, or read anew, and never twice");
+        assert_eq!(record.offset, next_of[record.partition as usize], "kept or fetched again, but never twice");
         next_of[record.partition as usize] += 1;
     }
     assert!(next_of.iter().all(|offset| *offset > 5), "{next_of:?}");
@@ -148,7 +149,7 @@ fn fetches_ahead_while_partition_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn paused_remainder_does_not_block_other_partitions() {
-    // Each batch takes most of the bound, and half of one is kept by a paused partition.
+    // Each batch takes most of the limit, and a paused partition keeps half of one.
     let options = Options::new().brokers(1).in_memory().sink(true).default_partitions(2);
     let cluster = Cluster::start(options.prepared("t", vec![batch_of(0, 2, 400_000)])).await.unwrap();
     let consumer = reading_all(builder(&cluster).queued_max_bytes(1_000_000), 2).await;
@@ -194,7 +195,7 @@ async fn poll_decompresses_only_within_memory_budget() {
             }
             assert!(!of_both.is_empty() && !of_one.is_empty(), "each goes on by one batch at least");
         }
-        // What one batch becomes is known when it is open.
+        // A batch's decompressed size is known only after decompression.
         let most = bound + 2 * text.len();
         assert!(peak(&consumer) <= most, "{compression:?}: {} of {most} bytes", peak(&consumer));
     }
@@ -202,7 +203,7 @@ async fn poll_decompresses_only_within_memory_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn buffered_bytes_stay_bounded_when_leaders_move() {
-    // Without an epoch: a sink keeps no log that could say where one ended.
+    // Without an epoch, because a sink keeps no log from which the end of one could be read.
     let mut batch = batch_of(0, 1, 100_000).to_vec();
     batch[12..16].copy_from_slice(&(-1_i32).to_be_bytes());
     let options = Options::new().brokers(3).in_memory().sink(true).prepared("t", vec![batch.into()]);
@@ -236,7 +237,7 @@ async fn buffered_bytes_stay_bounded_when_leaders_move() {
             read().await;
         }
     }
-    // A new session begins with the first partition, so that the last ones have their first turns
+    // A new session begins with the first partition, so that the last ones get their first turns
     // here.
     let mut polls = 0;
     while !read().await {

@@ -1,11 +1,11 @@
 //! Records pass through a chain of three groups while members join, leave, crash, hang and freeze
 //! at random.
 //!
-//! At the end every record is there: once where all stops were clean, else once or more; in order
-//! in each partition (by where each came first; who wakes from a freeze may come ahead of those who
-//! took over), and no offset was ever committed past what its reader was done with, or taken back.
-//! The seed is printed; it is drawn where `CI` is set. `OTTLA_CHAIN_SEED` and `OTTLA_CHAIN_RECORDS`
-//! choose another one, and more.
+//! At the end every record has arrived: once if all stops were clean, otherwise once or more; in
+//! order in each partition (by first arrival; a member that wakes from a freeze may overtake its
+//! successors). No offset was ever committed beyond the records that its reader had completed, or
+//! taken back. The seed is printed; it is random if `CI` is set. `OTTLA_CHAIN_SEED` and
+//! `OTTLA_CHAIN_RECORDS` select another seed, and more records.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,18 +28,18 @@ use crate::{
 const STAGES: usize = 3;
 const PARTITIONS: i32 = 4;
 
-/// What the group assigns by: a strategy of the classic protocol, or the consumer protocol.
+/// The assignment of partitions: a strategy of the classic protocol, or the consumer protocol.
 const KIP_848: &str = "consumer";
 
-/// How members stop.
+/// The ways in which members stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stops {
-    /// They close.
+    /// Members close.
     Clean,
-    /// They crash as well, hang longer than the poll interval, and their coordinators move.
+    /// Members also crash and hang longer than the poll interval, and their coordinators move.
     Hard,
-    /// They crash, and are frozen for longer than their session, with what they have in hand and
-    /// what they sent.
+    /// Members crash, and are frozen for longer than their session timeout, with the records that
+    /// they process and the requests that they sent.
     Frozen,
 }
 
@@ -60,16 +60,16 @@ fn group(stage: usize) -> String {
     format!("g{stage}")
 }
 
-/// How far the records of each stage's partitions were passed on.
+/// The offsets up to which the records of each stage's partitions were passed on.
 type Finished = Arc<Mutex<Vec<Vec<i64>>>>;
 
 struct Worker {
     stage: usize,
     stop: watch::Sender<bool>,
-    /// For how many seconds it is to stand still.
+    /// Number of seconds for which the member has to hang.
     hang: Arc<AtomicU64>,
     freezer: Freezer,
-    /// It was frozen, and may come to its close without its partitions.
+    /// True if it was frozen, and may no longer have its partitions when it closes.
     ghost: bool,
     task: JoinHandle<crate::Result<()>>,
     instance: Option<String>,
@@ -82,7 +82,7 @@ struct Chain {
     rng: StdRng,
     workers: Vec<Worker>,
     finished: Finished,
-    /// As of the last look.
+    /// Committed offsets at the last check.
     committed: BTreeMap<(usize, i32), i64>,
 }
 
@@ -119,7 +119,7 @@ impl Chain {
         self.workers.push(Worker { stage, stop, hang, freezer, ghost: false, task, instance });
     }
 
-    /// Somebody who is not the last one of its stage.
+    /// Returns a member that is not the last one of its stage.
     fn anyone(&mut self) -> Option<usize> {
         let at = self.rng.random_range(0..self.workers.len());
         let stage = self.workers[at].stage;
@@ -135,7 +135,8 @@ impl Chain {
         }
     }
 
-    /// With the record in its hand, the requests on their way and the answers to them.
+    /// Freezes a member, with the record that it processes, and its requests and their responses in
+    /// flight.
     fn freeze(&mut self, at: usize) {
         let seconds = self.rng.random_range(12..25);
         let worker = &mut self.workers[at];
@@ -182,7 +183,7 @@ impl Chain {
     }
 }
 
-/// A member: what it reads goes to the same partition of the next topic.
+/// Runs a member: each record that it reads is sent to the same partition of the next topic.
 async fn pass_on(
     cluster: Arc<Cluster>,
     consumer: Consumer,
@@ -201,7 +202,7 @@ async fn pass_on(
         let records = match records {
             Ok(records) => records,
             Err(error) if error.is_fatal() || error.kind() == ErrorKind::Closed => return Err(error),
-            // A member that stood still is told; it comes back all the same.
+            // A member that hung gets an error, and continues all the same.
             Err(_) => continue,
         };
         for record in records.iter() {
@@ -263,7 +264,7 @@ async fn chain(strategy: &'static str, fixed: bool, stops: Stops) {
     let all: BTreeSet<i64> = (0..each).collect();
     for partition in 0..PARTITIONS {
         for waited in 0.. {
-            // Nothing is decoded before there can be enough of it.
+            // Records are decoded only once there can be enough of them.
             if cluster.log_end("c3", partition).unwrap() >= each || waited >= 600 {
                 let there: Vec<i64> = cluster.records("c3", partition).unwrap().iter().map(number).collect();
                 let mut first: Vec<i64> = Vec::new();

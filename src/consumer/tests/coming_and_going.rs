@@ -1,5 +1,5 @@
-//! Members of a group come and go while records are written; with clean closes every record is read
-//! exactly once, in order.
+//! Lets members of a group come and go while records are written; with clean closes every record is
+//! read exactly once, in order.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,11 +7,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::*;
 
-/// Takes the partition and number of each record that is read.
+/// Receives the partition and number of each record that is read.
 pub(super) type Seen = mpsc::UnboundedSender<(i32, i64)>;
 
-/// `join` gives a member that reads topic `t` (the first one is told that it is), `work` reads it
-/// to its end.
+/// Runs the test: `join` returns a member that reads topic `t` (its argument is true for the first
+/// one), `work` reads it to its end.
 pub(super) async fn each_record_is_read_once(
     join: impl AsyncFn(&Cluster, bool) -> Arc<Consumer>,
     work: impl Fn(Arc<Consumer>, Seen) -> JoinHandle<()>,
@@ -60,7 +60,7 @@ pub(super) async fn each_record_is_read_once(
     }
 }
 
-/// Reads record by record, and takes its time over each.
+/// Reads record by record, with a pause for each.
 pub(super) fn one_by_one(consumer: Arc<Consumer>, seen: Seen) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(record) = consumer.recv().await {

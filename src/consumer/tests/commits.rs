@@ -231,7 +231,7 @@ async fn async_commits_keep_order_and_are_merged() {
         pending.push(consumer.commit_async([(tp("t", 0), offset), (tp("t", 1), 2 * offset)]).unwrap());
         tokio::task::yield_now().await;
     }
-    // One that nobody waits for counts as well.
+    // A commit that is not awaited is sent as well.
     drop(consumer.commit_async([(tp("t", 1), 7)]).unwrap());
     for pending in pending {
         pending.await.unwrap();
@@ -342,7 +342,7 @@ async fn revocation_waits_for_async_commits() {
     second.subscribe(["t"]).unwrap();
     cluster.fault(on(ApiKey::OffsetCommit).forever().delay(2 * SECOND));
     let mut pending = Vec::new();
-    // Until the rebalance is seen, some are under way and some wait.
+    // Until the rebalance is noticed, some commits are in flight and some wait.
     for offset in 1..=50 {
         if first.assignment().len() < 2 {
             break;
@@ -364,7 +364,7 @@ async fn commit_has_epoch_of_last_delivered_record() {
     let leader = cluster.leader("t", 0).unwrap().unwrap();
     cluster.move_leader("t", 0, 3 - leader).unwrap();
     let epoch = cluster.leader_epoch("t", 0).unwrap();
-    // Large enough to be opened while the one before it is not.
+    // Large enough to be decompressed in advance, unlike the batch before it.
     let mut large = built(10, 10, Sort::Plain, crate::Compression::Gzip(1), &noise(60_000)).to_vec();
     large[12..16].copy_from_slice(&epoch.to_be_bytes());
     cluster.append_raw("t", 0, large, 10).unwrap();

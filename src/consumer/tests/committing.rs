@@ -1,5 +1,4 @@
-//! Commits that something is in the way of: topics that are gone, coordinators that do not answer,
-//! other commits.
+//! Tests of commits with obstacles: deleted topics, coordinators that do not answer, other commits.
 
 use std::sync::Arc;
 
@@ -14,8 +13,8 @@ fn in_group(cluster: &Cluster, interval: Duration) -> ConsumerBuilder {
     builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(interval)
 }
 
-/// Topics `t` and `u` with twenty records each; one that is deleted does not come back for being
-/// asked for.
+/// Creates topics `t` and `u` with twenty records each; a deleted topic is not created again by
+/// requests for it.
 async fn two_topics() -> Cluster {
     let cluster = Cluster::start(Options::new().auto_create(false).in_memory()).await.unwrap();
     for topic in ["t", "u"] {
@@ -25,8 +24,7 @@ async fn two_topics() -> Cluster {
     cluster
 }
 
-/// Reads until it has so many records of that topic, one after the other, each worked at for a
-/// moment.
+/// Reads until it has `count` records of that topic, one after the other, with a pause for each.
 async fn read_of(consumer: &Consumer, topic: &str, count: usize) -> Vec<i64> {
     let mut read = Vec::new();
     while read.len() < count {
@@ -34,7 +32,7 @@ async fn read_of(consumer: &Consumer, topic: &str, count: usize) -> Vec<i64> {
         {
             Ok(record) if &*record.topic == topic => read.push(number(&record)),
             Ok(_) => {}
-            // The topic that was deleted has no leader.
+            // The deleted topic has no leader.
             Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}"),
         }
         tokio::time::sleep(SECOND / 10).await;
@@ -78,11 +76,11 @@ async fn commit_to_deleted_topic_blocks_no_other() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("UNKNOWN_TOPIC_OR_PARTITION"), "{error}");
     let asked = consumer.commit_async([(tp("t", 0), 3)]).unwrap();
-    let asked = tokio::time::timeout(5 * SECOND, asked).await.expect("in the background nobody waits for it");
+    let asked = tokio::time::timeout(5 * SECOND, asked).await.expect("no call waits for it in the background");
     assert_eq!(asked.unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
 }
 
-/// Clean stops do not double records, whatever becomes of another topic.
+/// Clean stops do not duplicate records, even if another topic is deleted.
 #[tokio::test(start_paused = true)]
 async fn rebalance_after_topic_deletion_duplicates_no_records() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
@@ -93,7 +91,7 @@ async fn rebalance_after_topic_deletion_duplicates_no_records() {
         read_of(&first, "t", 3).await;
         let before = read_of(&first, "u", 3).await.pop().unwrap();
         cluster.delete_topic("t").unwrap();
-        // Long enough for commits of the topic that is gone, and for a rebalance without it.
+        // Long enough for commits for the deleted topic, and for a rebalance without it.
         let read = read_of(&first, "u", 8).await;
         let rest: Vec<_> = (before + 1..before + 9).collect();
         assert_eq!(read, rest, "{protocol:?}: none twice");
@@ -114,7 +112,7 @@ async fn close_after_topic_deletion_commits_other_topics() {
         let read = read_of(&consumer, "u", 3).await;
         cluster.delete_topic("t").unwrap();
         if let Err(error) = consumer.close(10 * SECOND).await {
-            // Where it had not heard yet that there is no such topic.
+            // If the consumer had not learned yet that the topic is deleted.
             assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "{protocol:?}: {error}");
         }
         assert_eq!(cluster.committed("g", "u", 0), read.last().map(|last| last + 1), "{protocol:?}");
@@ -154,7 +152,7 @@ async fn recreated_topic_gets_no_old_offsets() {
     assert_eq!(cluster.committed("g", "t", 0), Some(20));
 }
 
-/// By name the coordinator would take it; the id (OffsetCommit 10) is of the topic that is gone.
+/// By name the coordinator would accept it; the id (OffsetCommit 10) is that of the deleted topic.
 #[tokio::test(start_paused = true)]
 async fn commit_to_recreated_topic_is_refused() {
     let cluster = two_topics().await;
@@ -242,7 +240,7 @@ async fn delayed_commit_does_not_undo_later_one() {
     let cluster = two_topics().await;
     let consumer = Arc::new(builder(&cluster).group("g").auto_commit(false).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
-    // The first one waits for its topic, for a while.
+    // The first commit waits for its topic for a while.
     let unknown = on(ApiKey::OffsetCommit).error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     let refused = cluster.fault(unknown.partition("t", 0).times(1));
     let (one, at) = (consumer.clone(), OffsetAndMetadata::new(1));
@@ -253,8 +251,8 @@ async fn delayed_commit_does_not_undo_later_one() {
     assert_eq!(cluster.committed("g", "t", 0), Some(2));
 }
 
-/// One that fails makes those that were put together with it go one by one; what got through is not
-/// taken back for it.
+/// If one commit fails, those that were merged with it are sent one by one; the ones that succeeded
+/// are not sent again.
 #[tokio::test(start_paused = true)]
 async fn failed_commit_does_not_rewind_merged_ones() {
     let cluster = two_topics().await;
@@ -284,7 +282,7 @@ async fn long_coordinator_silence_loses_no_record() {
     }
 }
 
-/// Nothing that concerns the group gets through for a while.
+/// Makes all requests of the group fail for a while.
 async fn coordinator_is_away(protocol: GroupProtocol, how: impl Fn(crate::testkit::Fault) -> crate::testkit::Fault) {
     let cluster = two_topics().await;
     let consumer = in_group(&cluster, SECOND).group_protocol(protocol).build().await.unwrap();
@@ -305,7 +303,7 @@ async fn coordinator_is_away(protocol: GroupProtocol, how: impl Fn(crate::testki
     let error = consumer.commit().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::NotAssigned), "{protocol:?}: {error}");
     let before = cluster.committed("g", "u", 0).unwrap();
-    // Longer than the session, with a reader that is there.
+    // Longer than the session timeout, with a reader that keeps polling.
     for _ in 0..90 {
         let _ = tokio::time::timeout(SECOND, consumer.recv()).await;
     }
@@ -332,7 +330,7 @@ async fn rejoins_when_commit_reports_unknown_group() {
         let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
         consumer.subscribe(["u"]).unwrap();
         assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
-        // No heartbeat finds out before the commit does.
+        // No heartbeat detects the problem before the commit does.
         let slow = on(ApiKey::Heartbeat).forever().delay(20 * SECOND);
         let slow = cluster.fault(slow);
         cluster.fault(on(ApiKey::OffsetCommit).error(ErrorCode::GROUP_ID_NOT_FOUND));
@@ -346,7 +344,7 @@ async fn rejoins_when_commit_reports_unknown_group() {
     }
 }
 
-/// Names of instances are a group's own.
+/// Instance ids are scoped to their group.
 #[tokio::test(start_paused = true)]
 async fn instance_id_is_scoped_to_its_group() {
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
@@ -372,8 +370,8 @@ async fn instance_id_is_scoped_to_its_group() {
     }
 }
 
-/// Bug 20 of other clients: who keeps a partition keeps its pause, and what was given up comes back
-/// without one.
+/// Bug 20 of other clients: a partition that stays assigned stays paused, and one that was revoked
+/// comes back without a pause.
 #[tokio::test(start_paused = true)]
 async fn pause_lasts_while_partition_stays_assigned() {
     for (protocol, cooperative) in
@@ -419,12 +417,12 @@ async fn auto_commit_never_undoes_user_commit() {
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     let read = consumer.poll(5 * SECOND).await.unwrap();
     assert_eq!(read.iter().count(), 20);
-    // Handed out, and not done for the consumer before the next poll.
+    // The records are delivered, but count as processed only at the next poll.
     consumer.commit().await.unwrap();
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(cluster.committed("g", "t", 0), Some(20));
     drop(read);
-    // What is read anew counts by itself.
+    // Records that are read again after a seek count on their own.
     consumer.seek(&tp("t", 0), Offset::At(3)).unwrap();
     let read = read_of(&consumer, "t", 5).await;
     tokio::time::sleep(5 * SECOND).await;
@@ -443,7 +441,7 @@ async fn waiting_commit_does_not_delay_auto_commit() {
     let consumer = Arc::new(in_group(&cluster, SECOND).build().await.unwrap());
     consumer.assign([(tp("u", 0), Offset::Beginning)]).unwrap();
     let one = consumer.clone();
-    // Of a topic that is not there: it waits for it.
+    // The commit is for a missing topic, and waits for it.
     let patient = tokio::spawn(async move { one.commit_offsets([(tp("missing", 0), 1)]).await });
     read_of(&consumer, "u", 5).await;
     consumer.commit_offsets([(tp("u", 0), 5)]).await.unwrap();
@@ -479,8 +477,8 @@ async fn commit_after_dropped_queued_commit_is_sent() {
     let consumer = Arc::new(in_group(&cluster, SECOND).auto_commit(false).build().await.unwrap());
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     read_of(&consumer, "t", 10).await;
-    // The first is slow, and the second waits for it; its answer then comes when nobody waits any
-    // more.
+    // The first commit is slow and the second waits for it; the second's response arrives after its
+    // caller has given up.
     let slow = cluster.fault(on(ApiKey::OffsetCommit).times(2).delay_response(5 * SECOND));
     let (one, other) = (consumer.clone(), consumer.clone());
     let first = tokio::spawn(async move { one.commit_offsets([(tp("t", 0), 6)]).await });
@@ -499,12 +497,12 @@ async fn auto_commit_after_seek_ignores_earlier_commits() {
     let consumer = in_group(&cluster, SECOND).build().await.unwrap();
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     read_of(&consumer, "t", 11).await;
-    // What was done by then is committed in the background.
+    // The records completed by then are committed in the background.
     consumer.assign([(tp("t", 0), Offset::At(3))]).unwrap();
     assert_eq!(read_of(&consumer, "t", 4).await, [3, 4, 5, 6]);
     tokio::time::sleep(3 * SECOND).await;
     assert_eq!(cluster.committed("g", "t", 0), Some(6), "all but the one in hand");
-    // Nor is the user's own, of before a seek.
+    // A commit by the user from before a seek does not count either.
     let slow = cluster.fault(on(ApiKey::OffsetCommit).times(1).delay_response(2 * SECOND));
     drop(consumer.commit_async([(tp("t", 0), 15)]));
     while slow.hits() == 0 {

@@ -1,4 +1,5 @@
-//! What a user of a group sees is the same by the consumer protocol (KIP-848), but that less moves.
+//! Tests that a group member sees the same with the consumer protocol (KIP-848), except that fewer
+//! partitions move.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -33,7 +34,7 @@ async fn revocation_waits_for_record_being_processed() {
     assert!(second.assignment().is_empty() || moving.is_none(), "nothing is with two");
     let mut seen: BTreeMap<i32, Vec<i64>> = BTreeMap::from([(in_hand.partition, vec![in_hand.offset])]);
     for n in 1..10 {
-        // Both read, by turns.
+        // Both members read, in turns.
         let reader = if n % 2 == 0 || second.assignment().is_empty() { &first } else { &second };
         let wait = tokio::time::timeout(20 * SECOND, reader.recv());
         if let Ok(record) = wait.await {
@@ -51,7 +52,7 @@ async fn revocation_waits_for_record_being_processed() {
     assert_eq!((first.assignment().len(), second.assignment().len()), (1, 1));
 }
 
-/// The first by its name, the others by an expression.
+/// The first member subscribes by name, the others by an expression.
 #[tokio::test(start_paused = true)]
 async fn each_record_is_read_once_under_churn() {
     let join = async |cluster: &Cluster, first| member(cluster, &[if first { "t" } else { "^t" }]).await;
@@ -73,7 +74,7 @@ async fn recreated_topic_is_read_from_start() {
     while state.len() < 5 {
         match tokio::time::timeout(120 * SECOND, consumer.recv()).await.expect("records in time").unwrap() {
             Ok(record) => state.push(number(&record)),
-            // While there is no such topic.
+            // While the topic does not exist.
             Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownTopicOrPartition, "{error}"),
         }
     }
@@ -138,7 +139,7 @@ async fn regex_respects_exclude_internal_topics_setting() {
     }
 }
 
-/// Each is right alone, and together they would be refused.
+/// Each subscription is valid alone, but together they would be refused.
 #[tokio::test(start_paused = true)]
 async fn regexes_that_cannot_combine_still_match() {
     let cluster = cluster(1).await;
@@ -182,7 +183,7 @@ async fn close_during_rebalance_without_coordinator_is_bounded() {
         cluster.create_topic("t", 2).unwrap();
         (0..2).for_each(|partition| append(&cluster, "t", partition, 0..5));
         let first = member(&cluster, &["t"]).await;
-        // What it holds, or the other one, is to move, and it does not give it up.
+        // One of its partitions has to move, and it does not release it.
         next(&first).await;
         next(&first).await;
         let second = member(&cluster, &["t"]).await;

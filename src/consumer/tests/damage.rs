@@ -1,4 +1,4 @@
-//! How damage is left behind: in one call, whatever it hides.
+//! Tests of skipping damaged data: one call skips all of it, whatever it contains.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     testkit::on,
 };
 
-/// Reads on after one damage has been told, skips it, and gives what the skip said.
+/// Waits for the error about the damage, skips it, and returns the offset from the call.
 async fn skip(consumer: &Consumer, at: i64) -> i64 {
     let error = next_error(consumer, 600).await;
     assert_eq!(
@@ -106,13 +106,13 @@ async fn corruption_skip_ends_on_seek_only() {
     consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
     let error = next_error(&consumer, 60).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    // Sought elsewhere in the midst of it.
+    // A seek to another offset during the skip.
     let hung = cluster.fault(on(ApiKey::Fetch).skip(3).times(1).delay(10 * SECOND));
     consumer.skip_corrupt(&tp("t", 0)).unwrap();
     hung.reached(1).await;
     consumer.seek(&tp("t", 0), 503).unwrap();
     assert_eq!(numbers(&consumer, 2).await, [503, 504]);
-    // A new leader, errors that pass, and a pause.
+    // A new leader, temporary errors, and a pause.
     consumer.seek(&tp("t", 0), Offset::Beginning).unwrap();
     assert_eq!(next_error(&consumer, 60).await.kind(), ErrorKind::Corrupt);
     cluster.fault(on(ApiKey::Fetch).partition("t", 0).skip(2).times(2).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));

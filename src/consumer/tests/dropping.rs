@@ -1,4 +1,4 @@
-//! A consumer that is dropped without a close.
+//! Tests of a consumer that is dropped without a close.
 
 use super::*;
 use crate::{

@@ -1,5 +1,5 @@
-//! What a log loses between two leaders is noticed before anything behind it is handed out
-//! (KIP-320), whatever happens in between.
+//! Tests that the records that a log loses between two leaders are noticed before any record behind
+//! them is delivered (KIP-320), whatever happens in between.
 
 use super::{
     world::{World, rules},
@@ -14,7 +14,7 @@ use crate::{
     testkit::on,
 };
 
-/// What the consumer knows of the partition's leader.
+/// Returns the partition's leader and epoch, as the consumer knows them.
 fn leader(consumer: &Consumer) -> Option<(i32, i32)> {
     consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].leader)
 }
@@ -30,7 +30,7 @@ async fn led_by(consumer: &Consumer, broker: Option<i32>) {
     panic!("{broker:?} is not known to lead: {:?}", leader(consumer));
 }
 
-/// Appends each number as a batch of its own.
+/// Appends each number as a separate batch.
 fn singly(cluster: &Cluster, numbers: std::ops::Range<i64>) {
     for n in numbers {
         append(cluster, "t", 0, n..n + 1);
@@ -61,7 +61,7 @@ async fn same_leader_and_epoch_skip_validation() {
     let consumer = reading(&cluster, "t", 3).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
     let (topic, was) = (tp("t", 0), leader(&consumer));
-    // A picture without a leader, and the same one again.
+    // Metadata without a leader, and then the same metadata as before.
     let metadata = consumer.shared.client.metadata();
     let mut without = (*metadata).clone();
     let mut leaderless = (**metadata.topic("t").unwrap()).clone();
@@ -78,7 +78,7 @@ async fn same_leader_and_epoch_skip_validation() {
     assert_eq!(cluster.requests(ApiKey::OffsetForLeaderEpoch), 0);
 }
 
-/// Two partitions of large batches, a consumer with little room, and what splits the first one off.
+/// Creates two partitions of large batches, and a consumer with little memory.
 async fn large(isolation: IsolationLevel) -> (Cluster, Consumer) {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 2).unwrap();
@@ -92,7 +92,7 @@ async fn large(isolation: IsolationLevel) -> (Cluster, Consumer) {
     (cluster, consumer)
 }
 
-/// A record of nine thousand bytes, whose number is in front.
+/// Appends a record of nine thousand bytes that is the number with leading zeros.
 fn large_append(cluster: &Cluster, partition: i32, n: i64) {
     cluster.append("t", partition, &[Record::to("t").with_value(format!("{n:09000}"))]).unwrap();
 }
@@ -111,7 +111,7 @@ async fn detects_election_between_eviction_and_refetch() {
     }
     tokio::time::sleep(60 * SECOND).await;
     assert!(fetched(&consumer) > 3, "more of it waits unread");
-    // The common reader needs the room.
+    // The common reader needs the memory.
     consumer.assign([(tp("t", 0), 3), (tp("t", 1), 0)]).unwrap();
     let mut stream = {
         drop(stream);
@@ -156,7 +156,7 @@ async fn detects_election_after_paused_partition_is_evicted() {
         assert_eq!((record.partition, number(&record)), (1, n));
     }
     let after = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
-    // But for what was opened already.
+    // Except for batches that were decompressed already.
     assert!(before > 0 && after < before / 4, "given back: {before}, {after}");
     cluster.truncate("t", 0, 2).unwrap();
     for n in 102..112 {
@@ -179,7 +179,7 @@ async fn ignores_epoch_end_offset_from_old_leader() {
     let first = cluster.leader("t", 0).unwrap().unwrap();
     let (second, third) = (first % 3 + 1, (first + 1) % 3 + 1);
     cluster.move_leader("t", 0, second).unwrap();
-    // It says that all is there, and that comes late.
+    // The response, which arrives late, says that all records are there.
     fault.reached(1).await;
     cluster.truncate("t", 0, 6).unwrap();
     cluster.move_leader("t", 0, third).unwrap();
@@ -232,7 +232,7 @@ async fn commit_behind_marker_has_marker_epoch() {
         assert!(is_quiet(&consumer).await);
         consumer.close(10 * SECOND).await.unwrap();
         assert_eq!(cluster.committed(&group, "t", 0), Some(4));
-        // Who goes on from there learns that nothing was lost.
+        // A consumer that continues from there learns that nothing was lost.
         let consumer = begin(OffsetReset::None).await.unwrap();
         consumer.subscribe(["t"]).unwrap();
         assert!(is_quiet(&consumer).await, "and is told of no truncation");
@@ -248,7 +248,7 @@ fn ignores_fetch_response_of_older_leader() {
     });
     world.answer_questions();
     world.send(1).unwrap();
-    // The next leader has lost all. As nothing was handed out yet, nothing is missing there.
+    // The next leader has lost everything. No record was delivered yet, so none is missing there.
     world.cut(1, 0, 0);
     world.tell();
     world.answer_questions();
@@ -262,7 +262,7 @@ fn ignores_fetch_response_of_older_leader() {
 
 #[tokio::test(start_paused = true)]
 async fn accepts_restarted_epochs_without_topic_ids() {
-    // As of brokers before topics had ids.
+    // Like brokers from before topic ids.
     let options = Options::new().brokers(2).in_memory().auto_create(false);
     let options = options.max_version(ApiKey::Metadata, 9).max_version(ApiKey::Fetch, 11);
     let cluster = Cluster::start(options).await.unwrap();
@@ -285,7 +285,7 @@ async fn accepts_restarted_epochs_without_topic_ids() {
         while read.len() < 3 {
             match consumer.recv().await.unwrap() {
                 Ok(record) => read.push(number(&record)),
-                // While there was no such topic.
+                // While the topic did not exist.
                 Err(error) => assert_eq!(error.kind(), crate::ErrorKind::UnknownTopicOrPartition, "{error}"),
             }
         }

@@ -111,7 +111,7 @@ async fn partition_error_does_not_stop_others() {
     ] {
         let fault = cluster.fault(on(ApiKey::Fetch).partition("t", 0).times(3).error(code));
         for n in 0..3 {
-            // The first ends the fetch that was waiting when the fault was made.
+            // The first record completes the fetch that was waiting when the fault was set.
             append(&cluster, "t", 1, n..n + 1);
             assert_eq!(number(&next(&consumer).await), n, "the other partition goes on: {code}");
         }
@@ -264,7 +264,7 @@ async fn reports_damaged_batch_once_until_seek() {
     assert!(is_quiet(&consumer).await, "told once, and read no further");
     consumer.seek(&tp("t", 0), 6).unwrap();
     assert_eq!(next(&consumer).await.offset, 6);
-    // The same through polls, where what is sound comes first.
+    // Now through polls, which return the intact records first.
     consumer.seek(&tp("t", 0), 9).unwrap();
     let records = consumer.poll(60 * SECOND).await.unwrap();
     assert_eq!(records.iter().map(|record| record.offset()).collect::<Vec<_>>(), [9, 10, 11]);

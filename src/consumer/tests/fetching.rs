@@ -1,4 +1,4 @@
-//! What goes wrong between the consumer and one broker, beyond a single partition's errors.
+//! Tests of faults between the consumer and one broker, beyond a single partition's errors.
 
 use super::{
     world::{World, head, rules},
@@ -52,7 +52,7 @@ async fn reads_all_when_broker_keeps_disconnecting() {
             append(&cluster, "t", partition, n..n + 1);
         }
     }
-    // The answer is cut in half, and so is every connection.
+    // The response is truncated, and the connection closed, each time.
     let fault = cluster.fault(on(ApiKey::Fetch).times(30).truncate_response());
     let consumer = builder(&cluster).max_partition_fetch_bytes(200).build().await.unwrap();
     consumer.assign((0..3).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
@@ -113,8 +113,8 @@ async fn deleted_log_start_follows_reset_policy() {
         consumer.assign([(tp("t", 0), 0)]).unwrap();
         assert_eq!(number(&next(&consumer).await), 0);
         cluster.delete_records("t", 0, 15).unwrap();
-        // What was read ahead comes first and in order; then it goes on at the new beginning, or
-        // says that it cannot.
+        // Buffered records are delivered first and in order; then reading continues from the new
+        // log start, or an error is returned.
         let mut last = 0;
         loop {
             match consumer.recv().await.unwrap() {
@@ -173,7 +173,7 @@ async fn recreated_topic_commits_no_old_offset() {
         }
         let before = cluster.requests(ApiKey::OffsetCommit);
         drop(consumer.poll(10 * SECOND).await.unwrap());
-        // The same number as was committed of the old topic: it has to be committed all the same.
+        // The offset is that of a commit for the old topic, and has to be committed all the same.
         match reset {
             OffsetReset::None => {
                 assert_eq!(cluster.requests(ApiKey::OffsetCommit), before, "nothing is known to be read")
@@ -200,7 +200,7 @@ async fn by_duration_reset_starts_at_young_records() {
         consumer.assign([(tp("t", 0), 0)]).unwrap();
         assert_eq!(next(&consumer).await.offset, expected, "{duration}");
     }
-    // Nothing is that young: what comes from now on is.
+    // No record is that recent; reading begins with those that are appended from now on.
     let consumer = builder(&cluster).property("auto.offset.reset", "by_duration:PT1S").build().await.unwrap();
     consumer.assign([(tp("t", 0), 0)]).unwrap();
     assert!(is_quiet(&consumer).await);
@@ -208,7 +208,7 @@ async fn by_duration_reset_starts_at_young_records() {
     assert_eq!(next(&consumer).await.offset, 9);
 }
 
-/// Answers broker 1's request with these bytes for partition 1.
+/// Answers broker 1's fetch with these bytes for partition 1.
 fn answer_raw(world: &mut World, bytes: Vec<u8>) {
     let mut reservation = world.waiting.remove(&1).expect("a request");
     reservation.resize(bytes.len());
@@ -222,7 +222,7 @@ fn reports_repeated_offsets_once_and_backs_off() {
     world.send(1).unwrap();
     answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 4)]);
-    // The same batches again, for an offset behind them.
+    // The same batches again, although the fetch was for an offset behind them.
     answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     assert!(world.send(1).is_none(), "not at once");
     let error = world.buffer.with_state(|assignment| assignment.pop_error()).expect("told");
@@ -245,7 +245,7 @@ fn reports_repeated_offsets_once_and_backs_off() {
 fn overlapping_batches_are_delivered_once_in_order() {
     let mut world = World::new(ConsumerRules { partition_bytes: 100_000, queued_bytes: 1 << 30, ..rules() });
     world.send(1).unwrap();
-    // Compaction left a hole; then an older batch comes again, and one that overlaps.
+    // A hole from compaction, then an older batch again, and one that overlaps.
     let parts = [(0, 4), (100, 4), (0, 4), (102, 6)].map(|(base, count)| batch(base, count, Sort::Plain));
     answer_raw(&mut world, parts.concat());
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 108)]);
@@ -253,7 +253,7 @@ fn overlapping_batches_are_delivered_once_in_order() {
     assert_eq!(offsets, (0..4).chain(100..108).collect::<Vec<_>>());
 }
 
-/// Makes a batch of three records at offset 3 bad; its bytes are those from its base offset on.
+/// Damages a batch of three records at offset 3; its bytes begin with the base offset.
 type Spoil = fn(&mut Vec<u8>);
 
 #[tokio::test(start_paused = true)]
@@ -281,7 +281,7 @@ async fn reports_any_batch_damage_with_offset() {
         let consumer = builder(&cluster).check_crcs(check_crcs).build().await.unwrap();
         consumer.assign([(tp("t", 0), 0)]).unwrap();
         assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{name}: what is sound comes first");
-        // Of a batch without a checksum the records before the damage may come.
+        // If checksums are not verified, the records before the damage may be delivered.
         let mut last = 2;
         let error = loop {
             match tokio::time::timeout(600 * SECOND, consumer.recv()).await.expect(name).expect(name) {

@@ -1,6 +1,5 @@
-//! Members that are frozen, as by a stopped virtual machine: nothing of them reaches a broker and
-//! nothing reaches them, until they are thawed. What was on its way goes on then, however late:
-//! that is how ghosts wake.
+//! Members that are frozen, like a stopped virtual machine: none of their data reaches a broker and
+//! none reaches them until they are thawed. Data that was in flight then arrives, however late.
 
 use std::{
     future::poll_fn,
@@ -24,7 +23,7 @@ struct Ice {
 }
 
 impl Freezer {
-    /// The same network, for the one who is to be frozen.
+    /// Returns the same network, for the member that will be frozen.
     pub(super) fn network(&self, network: Arc<dyn Network>) -> Arc<dyn Network> {
         Arc::new(Freezing { freezer: self.clone(), network })
     }

@@ -62,7 +62,7 @@ async fn revocation_waits_for_record_being_processed() {
     assert!(!other.is_finished(), "the first member still holds a record");
     let committed = cluster.committed("g", "t", in_hand.partition);
     assert_eq!(committed, Some(in_hand.offset), "which is not committed");
-    // Asking for the next record lets the rebalance go on.
+    // The call for the next record lets the rebalance continue.
     let mut seen = vec![(in_hand.partition, in_hand.offset)];
     let mine = next(&first).await;
     seen.push((mine.partition, mine.offset));
@@ -91,7 +91,7 @@ async fn withholds_polled_records_of_lost_partitions() {
     let records = consumer.poll(60 * SECOND).await.unwrap();
     let mut iter = records.iter();
     assert_eq!(iter.next().unwrap().offset(), 0);
-    // Longer than max.poll.interval.ms: the group gives its partitions to others.
+    // Longer than max.poll.interval.ms: the group assigns its partitions to other members.
     tokio::time::sleep(30 * SECOND).await;
     assert!(iter.next().is_none(), "what is left is withheld");
     drop(iter);
@@ -101,10 +101,10 @@ async fn withholds_polled_records_of_lost_partitions() {
     if next.is_err() {
         next = consumer.recv().await.unwrap();
     }
-    assert_eq!(next.unwrap().offset, 0, "it comes again after joining anew");
+    assert_eq!(next.unwrap().offset, 0, "it is delivered again after rejoining");
 }
 
-/// A handler that is blocked for ten minutes.
+/// A handler that blocks for ten minutes.
 #[tokio::test(start_paused = true)]
 async fn blocked_reader_leaves_after_max_poll_interval() {
     let cluster = cluster(1).await;
@@ -145,7 +145,7 @@ async fn close_during_rebalance_without_coordinator_is_bounded() {
             first.subscribe(["t"]).unwrap();
             assert_eq!(number(&next(&first).await), 0);
             assert_eq!(number(&next(&first).await), 1);
-            // The first one is to join anew, and its join is never answered.
+            // The first member has to rejoin, and its join is never answered.
             let joins = cluster.fault(on(ApiKey::JoinGroup).skip(2).forever().hang());
             second.subscribe(["t"]).unwrap();
             while joins.hits() == 0 {
@@ -197,7 +197,7 @@ async fn rejects_invalid_group_and_instance_ids() {
     assert!(builder(&cluster).group("any name: Ünïcödé").group_instance_id("host-1.a_B").build().await.is_ok());
 }
 
-/// The group takes its partitions back only after the user has chosen anew.
+/// The group revokes its partitions only after the user has assigned others.
 #[tokio::test(start_paused = true)]
 async fn assign_after_unsubscribe_replaces_group_assignment() {
     for protocol in PROTOCOLS {
@@ -228,8 +228,8 @@ async fn subscribe_after_assign_replaces_user_assignment() {
         consumer.assign([(tp("t", 0), Offset::At(4))]).unwrap();
         assert_eq!(number(&next(&consumer).await), 4);
         assert_eq!(consumer.subscribe(["t"]).unwrap_err().kind(), ErrorKind::InvalidArgument);
-        // Once from the hand, and once around through both ways before the group has heard of
-        // anything.
+        // First directly after the assignment, and then with another change to and fro before the
+        // group has noticed anything.
         for round in 0..2 {
             if round == 1 {
                 consumer.unsubscribe().unwrap();
@@ -254,7 +254,7 @@ async fn subscribe_after_assign_replaces_user_assignment() {
     }
 }
 
-/// A reader that takes partitions as they come asks for nothing else.
+/// A reader that only calls `next_partition` receives errors as well.
 #[tokio::test(start_paused = true)]
 async fn next_partition_reports_join_error_and_retries() {
     for protocol in PROTOCOLS {
@@ -267,7 +267,7 @@ async fn next_partition_reports_join_error_and_retries() {
         second.subscribe(["t"]).unwrap();
         let told = tokio::time::timeout(60 * SECOND, second.next_partition()).await.expect("told within a minute");
         assert_eq!(told.unwrap().unwrap_err().code(), Some(ErrorCode::GROUP_AUTHORIZATION_FAILED), "{protocol:?}");
-        // It is told once, and what was to be mended is: the next call tries again.
+        // The error is reported once, and the cause is fixed: the next call tries again.
         refused.clear();
         tokio::time::sleep(30 * SECOND).await;
         let next = tokio::time::timeout(60 * SECOND, second.next_partition()).await.expect("a partition");
@@ -279,7 +279,7 @@ async fn next_partition_reports_join_error_and_retries() {
     }
 }
 
-/// The last error is told to whoever asks, and then the end.
+/// The fatal error is reported to the next caller, and then the end.
 #[tokio::test(start_paused = true)]
 async fn next_partition_reports_fatal_error_then_ends() {
     let cluster = cluster(1).await;
@@ -292,7 +292,7 @@ async fn next_partition_reports_fatal_error_then_ends() {
     assert!(consumer.next_partition().await.is_none());
 }
 
-/// The poll interval is about the consumer as a whole.
+/// The poll interval applies to the consumer as a whole.
 #[tokio::test(start_paused = true)]
 async fn blocked_stream_stays_while_another_polls() {
     for protocol in PROTOCOLS {
@@ -311,7 +311,7 @@ async fn blocked_stream_stays_while_another_polls() {
         assert!(waits.is_err(), "{protocol:?}: it is read still");
         assert!(matches!(consumer.status().group.unwrap().state, GroupState::Stable { .. }));
         assert_eq!(hangs.recv().await.unwrap().unwrap().offset, 1, "and so is the other one");
-        // Where nobody comes any more, the membership ends, and both streams with it.
+        // If no reader polls any more, the membership ends, and both streams with it.
         tokio::time::sleep(320 * SECOND).await;
         assert!(matches!(consumer.status().group.unwrap().state, GroupState::WaitingForReader), "{protocol:?}");
         assert!(hangs.recv().await.is_none() && goes_on.recv().await.is_none());

@@ -1,5 +1,5 @@
-//! Whatever happens in whatever order, each record is handed out once and in order; and what a log
-//! loses is given again from where it parts.
+//! Tests that in any order of events each record is delivered once and in order, and that after a
+//! truncation records are delivered again from the diverging offset.
 
 use std::collections::BTreeSet;
 
@@ -19,31 +19,31 @@ enum Op {
     Send(i32),
     Answer(i32, i64),
     Fail(i32),
-    /// Sends the reader to the other broker (KIP-392).
+    /// Names the other broker as the preferred read replica (KIP-392).
     Recommend(i32),
-    /// Waits until recommendations expire.
+    /// Waits until preferred read replicas expire.
     Age,
     Take(usize),
-    /// Polls so many, reads only so many of them, and pauses or seeks this partition while they are
-    /// held.
+    /// Polls that number of records, reads only that number of them, and pauses or seeks this
+    /// partition while they are held.
     Poll(usize, usize, Option<(i32, bool)>),
     Seek(i32, i64),
     Pause(i32, bool),
     MoveLeader(i32),
-    /// Gives a partition a reader of its own, or takes it back.
+    /// Splits a partition off, or joins its stream again.
     Split(i32, bool),
-    /// Takes from such a reader.
+    /// Reads from a partition's stream.
     TakeOf(i32, usize),
-    /// Another broker leads, which may have lost so many batches of what was read, or nobody. The
-    /// consumer does not hear of it.
+    /// Elects another broker, which may have lost that number of batches that were read, or none.
+    /// The consumer is not informed.
     Elect(i32, Option<(i32, Option<i64>)>),
-    /// There is a new picture of the cluster.
+    /// Delivers new metadata.
     Tell,
-    /// The topic is deleted and made anew.
+    /// Deletes the topic and creates it again.
     MakeAnew,
-    /// So many answers to questions about positions arrive.
+    /// Delivers that number of responses to offset requests.
     Deliver(usize),
-    /// A broker's share of the memory is full when it is to be asked: what nobody reads makes room.
+    /// Exhausts a broker's memory quota before a fetch: data that is not being read is evicted.
     Squeeze(i32),
     Wait,
 }
@@ -74,19 +74,19 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What one partition is to hand out.
+/// The records that one partition has to deliver.
 #[derive(Clone, Debug, Default)]
 struct Expected {
     next: i64,
-    /// Where reading began, and since when all was handed out.
+    /// The offset where reading began; from there on, everything was delivered.
     begun: i64,
     paused: bool,
-    /// How many were handed out.
+    /// Number of delivered records.
     count: usize,
-    /// Where the log was cut since, as far as nothing behind it was handed out of the log that is
-    /// now.
+    /// Offsets at which the log was cut since, unless a record of the present log behind them was
+    /// delivered.
     cuts: BTreeSet<i64>,
-    /// The first offset of what was handed out and is no longer in the log.
+    /// The first offset of the delivered records that are no longer in the log.
     stale: Option<i64>,
 }
 
@@ -103,7 +103,7 @@ impl Model {
     fn handed(&mut self, world: &World, partition: &TopicPartition, offset: i64, epoch: Option<i32>) {
         let now = world.logs[partition.partition as usize].epoch_at(offset);
         let expected = self.of(partition);
-        // From where the log was cut, if more than that was read, or fetched; else in order, none
+        // From the offset of a cut, if more than that was read or fetched; otherwise in order, none
         // skipped, none twice.
         let again = offset < expected.next && expected.cuts.contains(&offset);
         if epoch == Some(now) {
@@ -115,7 +115,7 @@ impl Model {
             expected.stale = None;
             expected.cuts = expected.cuts.split_off(&(offset + 1));
         } else {
-            // Read before it was lost.
+            // The record was read before it was lost.
             let lost = expected.cuts.first().is_some_and(|first| *first <= offset);
             let on = again || offset == expected.next;
             assert!(lost && on, "{partition}: offset {offset} of {epoch:?}, not {now}, after {expected:?}");
@@ -166,8 +166,8 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
                 Some((partition, false)) => run(world, model, Op::Pause(partition, true)),
                 None => {}
             }
-            // What is in hand may be read on while paused, but not after a seek: then the model's
-            // next has changed.
+            // Records that the caller holds may be read while the partition is paused, but not
+            // after a seek: then the model's next offset has changed.
             let i = act.map(|(partition, _)| partition);
             for record in iter.take(2) {
                 assert!(
@@ -197,7 +197,7 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         }
         Op::Tell => world.tell(),
         Op::MakeAnew => {
-            // Without ids nobody can tell.
+            // Without ids the consumer cannot detect it.
             if !world.topic_id.is_nil() {
                 world.make_anew(&model.forms);
                 for expected in &mut model.partitions {
@@ -233,8 +233,8 @@ fn take(world: &World, model: &mut Model, of: Option<i32>, count: usize) {
     }
 }
 
-/// Runs all of it, and then lets things go well: every partition goes on, and all that was charged
-/// is given back.
+/// Runs all operations, and then ends all faults: every partition continues, and all reserved
+/// memory is returned.
 fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     world.logs = forms.iter().map(|form| super::logs::Log::new(*form, 1)).collect();
     let mut model = Model { partitions: vec![Expected::default(); PARTITIONS as usize], forms };
@@ -260,7 +260,7 @@ fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     }
     let well = |expected: &Expected| expected.count > 20 && expected.stale.is_none();
     assert!(model.partitions.iter().all(well), "all go on: {:?}", model.partitions);
-    // Everything that was charged is given back, but for what still waits.
+    // All reserved memory is returned, except that of waiting fetches.
     drop(std::mem::take(&mut world.waiting));
     world.settle();
     world.buffer.with_state_and_readers(|assignment| assignment.end(None));
@@ -268,7 +268,8 @@ fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     assert_eq!(world.buffer.with_state(|assignment| assignment.budget.used()), 0);
 }
 
-/// How brokers know the topic: by name alone; by an id that Fetch does not speak of; by its id.
+/// Creates a world; with `ids` 0, brokers know the topic by name only, with 1 by an id that Fetch
+/// does not use, with 2 by its id.
 fn world(rules: ConsumerRules, ids: u8) -> World {
     let mut world = World::new(rules);
     if ids > 0 {
@@ -281,9 +282,9 @@ fn world(rules: ConsumerRules, ids: u8) -> World {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// Each partition hands out its records in order, none skipped, none twice, none while paused,
-    /// and what a log lost is read again from where it parts; once things go well again, every
-    /// partition goes on.
+    /// Each partition delivers its records in order, none skipped, none twice, none while paused,
+    /// and after a truncation reads again from the diverging offset; once all faults end, every
+    /// partition continues.
     #[test]
     fn every_record_is_delivered_once_in_order(ids in 0..3u8, ops in prop::collection::vec(op(), 1..120)) {
         hold(world(rules(), ids), vec![Form::Plain, Form::Small, Form::Plain], ops);
@@ -292,8 +293,8 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// The same of batches that are opened ahead on other threads, and dropped again where others
-    /// need their room.
+    /// Like `every_record_is_delivered_once_in_order`, but with batches that are decompressed in
+    /// advance on other threads, and evicted if other readers need their memory.
     #[test]
     fn every_large_batch_record_is_delivered_once(ids in 0..3u8, ops in prop::collection::vec(op(), 1..80)) {
         let rules = ConsumerRules { partition_bytes: 60_000, queued_bytes: 600_000, max_decompressions: 2, ..rules() };

@@ -1,4 +1,4 @@
-//! More connections to a broker where one is not enough.
+//! Tests of additional connections to a broker, for throughput that one connection cannot reach.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,11 +9,11 @@ const MIB: usize = 1 << 20;
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 const PARTITIONS: i32 = 6;
 const RECORD: usize = 100_000;
-/// Room for answers of 1 MiB.
+/// Memory limit; enough for responses of 1 MiB.
 const BOUND: usize = 8 * MIB;
 
-/// One broker whose partitions serve records of 100 kB for ever, and which answers a fetch after a
-/// round trip: all that a connection carries in that time is one answer.
+/// Starts one broker with partitions that serve records of 100 kB for ever. It answers a fetch
+/// after a round trip, in which a connection carries only one response.
 async fn far_away(options: Options) -> Cluster {
     let options = options.brokers(1).in_memory().sink(true).prepared("t", vec![batch_of(0, 1, RECORD)]);
     let cluster = Cluster::start(options.default_partitions(PARTITIONS)).await.unwrap();
@@ -21,7 +21,7 @@ async fn far_away(options: Options) -> Cluster {
     cluster
 }
 
-/// A reader of some of its partitions, and what each is to give next.
+/// A reader of some of its partitions, and the next offset of each.
 struct Reading {
     consumer: Consumer,
     next_of: Vec<i64>,
@@ -45,7 +45,7 @@ impl Reading {
         records.len()
     }
 
-    /// Reads so many records, as fast as they come.
+    /// Reads `count` records as fast as possible.
     async fn read(&mut self, count: usize) {
         let mut read = 0;
         while read < count {
@@ -53,7 +53,7 @@ impl Reading {
         }
     }
 
-    /// Bytes that come in a round trip, once all has settled.
+    /// Returns the bytes per round trip in the steady state.
     async fn bytes_in_a_round_trip(&mut self) -> f64 {
         self.read(3000).await;
         let begun = tokio::time::Instant::now();
@@ -69,7 +69,7 @@ impl Reading {
         self.consumer.shared.buffer.with_state(|assignment| assignment.scaling[&1].open())
     }
 
-    /// All partitions go on.
+    /// Asserts that all partitions make progress.
     async fn all_go_on(&mut self) {
         let before = self.next_of.clone();
         self.read(500).await;
@@ -78,7 +78,7 @@ impl Reading {
     }
 }
 
-/// The connections of the last so many fetches that asked for something.
+/// Returns the connections of the last `last` fetches that named partitions.
 fn connections(cluster: &Cluster, last: usize) -> BTreeSet<u64> {
     let journal = cluster.journal();
     let fetches = journal.iter().rev().filter(|request| request.key == ApiKey::Fetch && !request.partitions.is_empty());
@@ -131,7 +131,7 @@ async fn closes_connections_for_slow_reader_then_reopens() {
     reading.all_go_on().await;
     reading.read(3000).await;
     assert!(cluster.fetch_sessions(1) > 1);
-    // Nobody reads: nothing is to be had by more of them.
+    // Without a reader more connections bring nothing.
     reading.consumer.pause(&reading.consumer.assignment()).unwrap();
     tokio::time::sleep(60 * SECOND).await;
     reading.consumer.resume(&reading.consumer.assignment()).unwrap();
@@ -158,7 +158,7 @@ async fn partitions_continue_after_connection_failure() {
     let [first] = connections(&cluster, 1).into_iter().collect::<Vec<_>>()[..] else { panic!("one at first") };
     reading.read(3000).await;
     assert!(connections(&cluster, 20).len() > 2);
-    // Not what closes sessions.
+    // Without the requests that close sessions.
     let others = move |request: &crate::testkit::Request| request.connection != first && !request.partitions.is_empty();
     let dies = cluster.fault(on(ApiKey::Fetch).when(others).times(20).drop_connection());
     for _ in 0..20 {
@@ -168,14 +168,14 @@ async fn partitions_continue_after_connection_failure() {
     dies.clear();
     tokio::time::sleep(SECOND).await;
     assert_eq!(cluster.fetch_sessions(1), usize::from(reading.lanes()), "those that died are not left there");
-    // The first of them as well, while others are open.
+    // Now the first connection fails, while others are open.
     reading.read(6000).await;
     assert!(reading.lanes() > 1);
     let dies = cluster.fault(on(ApiKey::Fetch).when(move |request| !others(request)).times(1).act_then_drop());
     reading.read(3000).await;
     assert_eq!(dies.hits(), 1);
     reading.all_go_on().await;
-    // And all of them.
+    // And now all of them fail.
     let dies = cluster.fault(on(ApiKey::Fetch).times(10).drop_connection());
     reading.read(3000).await;
     assert_eq!(dies.hits(), 10);
@@ -230,7 +230,7 @@ async fn closes_unused_connections_after_unsubscribing() {
     let next: Vec<_> = next.map(|(partition, next)| (tp("t", partition), Offset::At(*next))).collect();
     reading.consumer.assign(next).unwrap();
     reading.read(10).await;
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1), "it begins anew with one");
+    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1), "it begins again with one connection");
     reading.all_go_on().await;
 }
 

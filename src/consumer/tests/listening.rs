@@ -1,4 +1,4 @@
-//! The rebalance listener.
+//! Tests of the rebalance listener.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,8 +17,8 @@ use crate::{
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// Writes down what it is told; starts where it is told to; does with each call what the test
-/// wants.
+/// Records its calls; sets the start offset and the commit that a test gives it; reacts to each
+/// call as the test wants.
 struct Recorder {
     log: Log,
     start: Option<i64>,
@@ -166,7 +166,7 @@ async fn revocation_waits_for_reader_and_listener_commits() {
     let (number, _second) = tokio::time::timeout(60 * SECOND, other).await.unwrap().unwrap();
     assert_eq!(number, 5, "where the listener said");
     assert_eq!(said(&log)[..2], ["assigned 0,1", "revoked 0,1"]);
-    assert_eq!(said(&log).len(), 3, "and what is left was assigned anew");
+    assert_eq!(said(&log).len(), 3, "and the remaining partitions were assigned again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +242,7 @@ async fn rebalance_waits_for_listener_called_by_close() {
     next(&consumer).await;
     assert!(tokio::time::timeout(SECOND, consumer.close(60 * SECOND)).await.is_err(), "dropped");
     assert_eq!(said(&log), ["assigned 0,1", "revoked 0,1"]);
-    // It has to give up what it has told to go.
+    // It has to release the partitions that it has announced as revoked.
     let second = group(&cluster).build().await.unwrap();
     second.subscribe(["t"]).unwrap();
     let record = tokio::time::timeout(60 * SECOND, second.recv()).await.unwrap().unwrap().unwrap();
@@ -291,7 +291,7 @@ async fn revocation_is_reported_despite_user_assignment() {
     }
 }
 
-/// As it is decided: by which ownership, and not by name.
+/// The revocation is decided by ownership epoch, and not by name.
 #[test]
 fn revocation_affects_only_its_ownership_epoch() {
     let world = World::new(rules());
@@ -304,17 +304,17 @@ fn revocation_affects_only_its_ownership_epoch() {
             assignment.ownerships(std::slice::from_ref(&t))
         };
         let first = give(assignment);
-        // Lost, and given once more.
+        // The partition is lost, and assigned again.
         assert_eq!(assignment.announce_revocation(Some(&first)), std::slice::from_ref(&t));
         assignment.remove_all(&first);
         let second = give(assignment);
-        // What the first one's revocation does when it gets to it.
+        // The effect of the first ownership's revocation when it is finally processed.
         assert!(assignment.still_owned(&first).is_empty());
         assert!(assignment.announce_revocation(Some(&first)).is_empty());
         assignment.revoke(&first);
         assignment.remove_all(&first);
         assert!(assignment.is_owned(&t));
-        // The user puts something in its place: its going has still to be told, once.
+        // The user assigns something else instead: the revocation still has to be reported, once.
         assignment.clear();
         assignment.assign(t.clone(), FetchState::at(Offset::At(3)), &metadata, now);
         assert_eq!(assignment.ownerships(std::slice::from_ref(&t)), second);
@@ -325,7 +325,7 @@ fn revocation_affects_only_its_ownership_epoch() {
     });
 }
 
-/// The commit of a revocation waits to be tried again while the partition is lost and comes back.
+/// The commit of a revocation waits for its retry while the partition is lost and assigned again.
 #[tokio::test(start_paused = true)]
 async fn outlived_revocation_does_not_report_next_ownership() {
     let cluster = topic(1).await;
@@ -389,8 +389,8 @@ async fn consumer_protocol_reports_moved_and_lost_partitions() {
     assert_eq!(said(&log)[before..], ["lost 0,1,2,3", "assigned 0,1,2,3"]);
 }
 
-/// Whatever the listener does, the group goes on, the reader is told, and nobody waits for longer
-/// than the poll interval.
+/// In spite of any fault of the listener, the group continues, the reader gets an error, and no
+/// member waits longer than the poll interval.
 #[tokio::test(start_paused = true)]
 async fn failed_revocation_listener_is_reported_and_bounded() {
     type Fails = fn(&str) -> Trouble;
@@ -437,7 +437,8 @@ async fn failed_revocation_listener_is_reported_and_bounded() {
             assert_eq!(shares, (1, 1), "{protocol:?} {what}");
             other.abort();
             drop(second);
-            // The session of the other one lapses, ours is taken from us once more, and given back.
+            // The other member's session times out; this member's partitions are revoked once more,
+            // and assigned again.
             read(200).await;
             assert_eq!(first.assignment().len(), 2, "{protocol:?} {what}");
             let heartbeat =

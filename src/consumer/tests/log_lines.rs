@@ -1,4 +1,5 @@
-//! What an operator reads: joins, losses, resets and outages, with their causes, in few lines.
+//! Tests of the log lines for operators: joins, losses, resets and outages, with their causes, in
+//! few lines.
 
 use tracing::Level;
 

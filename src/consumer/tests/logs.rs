@@ -1,5 +1,5 @@
-//! Logs as brokers have them, for tests of what decides: without an end, and of their records only
-//! offset and epoch.
+//! Logs as brokers have them, for tests of the sans-IO modules: infinite, and with only offset and
+//! epoch for each record.
 
 use std::sync::OnceLock;
 
@@ -10,16 +10,16 @@ use crate::{
     consumer::test_batches::{Sort, batch, built, noise},
 };
 
-/// Records of a batch.
+/// Number of records in a batch.
 pub(super) const BATCH: i64 = 4;
 
-/// What batches are like.
+/// The form of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Plain,
-    /// Opened by the reader.
+    /// Compressed, and decompressed by the reader.
     Small,
-    /// Opened ahead, on threads that may block.
+    /// Compressed, and decompressed in advance, on threads that may block.
     Heavy,
 }
 
@@ -35,26 +35,26 @@ impl Form {
     }
 }
 
-/// From which offset on which epoch goes.
+/// Epochs with their first offsets.
 type Epochs = Vec<(i32, i64)>;
 
-/// One partition's log, as each of its leaders found it.
+/// One partition's log, as each of its leaders had it.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     form: Form,
-    /// By leader epoch; the last is what is.
+    /// By leader epoch; the last is the present state.
     history: Vec<(i32, Epochs)>,
-    /// Behind the last record that was ever given to a consumer.
+    /// The offset after the last record that was ever sent to a consumer.
     given: i64,
 }
 
 impl Log {
-    /// A log whose first leader has that epoch.
+    /// Creates a log with a first leader of that epoch.
     pub(super) fn new(form: Form, epoch: i32) -> Self {
         Self { form, history: vec![(epoch, vec![(epoch, 0)])], given: 0 }
     }
 
-    /// All from that offset on is lost and written anew, by a leader of that epoch.
+    /// Loses everything from that offset on; a leader of that epoch writes it again.
     pub(super) fn cut(&mut self, epoch: i32, at: i64) {
         let mut epochs = self.now().clone();
         epochs.retain(|(_, start)| *start < at);
@@ -62,8 +62,8 @@ impl Log {
         self.history.push((epoch, epochs));
     }
 
-    /// So many batches before the end of what was given; that is where a cut loses something, or
-    /// nothing.
+    /// Returns the offset that number of batches before the end of the records sent; a cut there
+    /// loses some of them, or none.
     pub(super) fn before_end(&self, batches: i64) -> i64 {
         (self.given / BATCH - batches).max(0) * BATCH
     }
@@ -77,12 +77,12 @@ impl Log {
         state.map_or(&self.history[0].1, |(_, epochs)| epochs)
     }
 
-    /// The epoch of the record at that offset.
+    /// Returns the epoch of the record at that offset.
     pub(super) fn epoch_at(&self, offset: i64) -> i32 {
         epoch_at(self.now(), offset)
     }
 
-    /// The newest epoch up to this one, and where it ends.
+    /// Returns the newest epoch up to this one, and its end offset.
     pub(super) fn end_of(&self, epoch: i32) -> (i32, i64) {
         let next = self.now().iter().position(|(known, _)| *known > epoch);
         let Some(next) = next else { return (epoch, i64::MAX) };
@@ -90,8 +90,8 @@ impl Log {
         next.checked_sub(1).map_or((epoch, end), |floor| (self.now()[floor].0, end))
     }
 
-    /// So many batches from the one on that holds that offset, as they were under that leader
-    /// epoch.
+    /// Returns that number of batches from the one that holds the offset, as they were in that
+    /// leader epoch.
     pub(super) fn read(&mut self, offset: i64, batches: i64, leader_epoch: i32) -> Bytes {
         let first = offset - offset.rem_euclid(BATCH);
         let epochs = self.as_of(leader_epoch).clone();

@@ -3,7 +3,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::{ApiKey, ErrorCode, ErrorKind, Result, testkit::on};
 
-/// Every look-up, with its name.
+/// Makes every look-up, and returns its name and result.
 async fn look_ups(consumer: &Consumer) -> Vec<(&'static str, Result<()>)> {
     let one = || [tp("t", 0)];
     vec![

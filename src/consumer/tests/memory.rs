@@ -35,7 +35,7 @@ async fn buffered_bytes_stay_within_queued_max_bytes() {
     let mut most = 0;
     while count < 8 * 40 {
         tokio::time::sleep(SECOND).await;
-        // A broker may give one batch more than it was asked for, to each of its two sessions.
+        // A broker may return one batch more than requested, in each of its two sessions.
         assert!(used(&consumer) <= bound + 2 * 10_200, "{}", used(&consumer));
         most = most.max(used(&consumer));
         count += consumer.poll(60 * SECOND).await.unwrap().iter().count();

@@ -1,5 +1,5 @@
-//! Topics that do not exist, may not be read, or are all with other members: what the reader, the
-//! status and the log say.
+//! Tests of topics that do not exist, may not be read, or have all partitions assigned to other
+//! members: the reader's errors, the status and the log lines.
 
 use tracing::Level;
 
@@ -13,7 +13,7 @@ use crate::{
 
 const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
 
-/// Brokers that create no topic by themselves.
+/// Starts brokers that create no topic automatically.
 async fn strict_cluster() -> Cluster {
     Cluster::start(Options::new().auto_create(false).in_memory()).await.unwrap()
 }
@@ -72,7 +72,7 @@ async fn pattern_without_topics_is_one_info_line() {
     }
 }
 
-/// No record and no error comes for so long.
+/// Asserts that neither a record nor an error arrives for `seconds` seconds.
 async fn nothing_for(consumer: &Consumer, seconds: u64) {
     let next = tokio::time::timeout(Duration::from_secs(seconds), consumer.recv()).await;
     assert!(next.is_err(), "{next:?}");

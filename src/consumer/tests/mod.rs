@@ -1,4 +1,4 @@
-//! The consumer against brokers in the process, under paused time.
+//! Tests of the consumer against brokers in the process, under paused time.
 
 mod batches;
 mod budget;
@@ -63,7 +63,7 @@ async fn consumer(cluster: &Cluster) -> Consumer {
     builder(cluster).build().await.unwrap()
 }
 
-/// Appends a batch whose values are these numbers.
+/// Appends a batch with these numbers as values.
 fn append(cluster: &Cluster, topic: &str, partition: i32, numbers: std::ops::Range<i64>) {
     let records: Vec<_> = numbers.map(|n| Record::to(topic).with_value(n.to_string())).collect();
     cluster.append(topic, partition, &records).unwrap();
@@ -73,19 +73,19 @@ fn number(record: &ConsumerRecord) -> i64 {
     String::from_utf8_lossy(record.value.as_deref().unwrap()).parse().unwrap()
 }
 
-/// The next record, which comes within a minute.
+/// Returns the next record, which has to arrive within a minute.
 async fn next(consumer: &Consumer) -> ConsumerRecord {
     let next = tokio::time::timeout(60 * SECOND, consumer.recv()).await.expect("a record within a minute");
     next.expect("not the end").expect("a record")
 }
 
-/// The next error, which comes within so many seconds.
+/// Returns the next error, which has to arrive within `seconds` seconds.
 async fn next_error(consumer: &Consumer, seconds: u64) -> crate::Error {
     let next = tokio::time::timeout(Duration::from_secs(seconds), consumer.recv()).await.expect("an error in time");
     next.expect("not the end").expect_err("an error")
 }
 
-/// So many records, as numbers.
+/// Reads `count` records, as numbers.
 async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
     let mut numbers = Vec::new();
     for _ in 0..count {
@@ -94,7 +94,8 @@ async fn numbers(consumer: &Consumer, count: usize) -> Vec<i64> {
     numbers
 }
 
-/// A topic of one partition with these numbers, and a consumer that reads it from the beginning.
+/// Creates a topic of one partition with these numbers, and a consumer that reads it from the
+/// beginning.
 async fn reading(cluster: &Cluster, topic: &str, count: i64) -> Consumer {
     cluster.create_topic(topic, 1).unwrap();
     if count > 0 {
@@ -105,14 +106,14 @@ async fn reading(cluster: &Cluster, topic: &str, count: i64) -> Consumer {
     consumer
 }
 
-/// Nothing more comes within ten seconds.
+/// Returns true if no further record arrives within ten seconds.
 async fn is_quiet(consumer: &Consumer) -> bool {
     consumer.poll(10 * SECOND).await.unwrap().is_empty()
 }
 
-/// Reads what is there, or waits for a second.
+/// Reads the buffered records, or waits for a second.
 async fn read_on(consumer: &Consumer) {
     let records = consumer.poll(SECOND).await.unwrap();
-    // What is not iterated would come again at once.
+    // Records that are not iterated would be delivered again at once.
     assert!(records.iter().count() <= 500);
 }

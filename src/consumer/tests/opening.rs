@@ -1,6 +1,5 @@
-//! Batches on their way from bytes to records, opened by the reader itself or ahead of it: in
-//! order, once, under the right leader epoch, and whatever is wrong with one of them told with its
-//! place.
+//! Tests of batches on their way from bytes to records, decompressed by the reader or in advance:
+//! in order, once, with the right leader epoch, and each error with its offset.
 
 use std::task::{Context, Poll, Waker};
 
@@ -28,8 +27,8 @@ fn roomy() -> World {
     World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, ..rules() })
 }
 
-/// Answers the first broker's request with these bytes, of the first partition; how many batches
-/// are then being opened.
+/// Answers the first broker's fetch with these bytes for the first partition; returns the number of
+/// batches that are then being decompressed.
 fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let mut reservation = world.waiting.remove(&0).expect("a request");
     reservation.resize(bytes.len());
@@ -42,21 +41,21 @@ fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     })
 }
 
-/// A batch that is opened on the blocking pool.
+/// Builds a batch that is decompressed on the blocking pool.
 fn heavy(base_offset: i64, count: i64, compression: Compression) -> Bytes {
     let batch = built(base_offset, count, Sort::Plain, compression, &noise(60_000));
     assert!(batch.len() > HEAVY, "{compression:?}: {} bytes", batch.len());
     batch
 }
 
-/// The same batch as of another leader epoch, which is not part of its checksum.
+/// Returns the same batch with another leader epoch, which is not part of its checksum.
 fn under(epoch: i32, batch: &Bytes) -> Bytes {
     let mut bytes = batch.to_vec();
     bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
     bytes.into()
 }
 
-/// Waits, in the time of the machine, until nothing is being opened any more.
+/// Waits, in real time, until no batch is being decompressed.
 fn wait_for_jobs(world: &World) {
     for _ in 0..10_000 {
         if world.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
@@ -113,7 +112,7 @@ fn evicted_overlapping_batch_is_refetched_from_position() {
     answer(&mut world, [batch(0, 4, Sort::Plain), batch(2, 4, Sort::Plain)].concat());
     assert_eq!(world.take().map(|(_, offset)| offset), Some(0));
     drop(world.poll(500));
-    // Both come back, and the reader takes the first one over again.
+    // Both batches return to the queue, and the reader takes the first one again.
     world.buffer.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
     let evicted = world.buffer.with_state(|assignment| {
         let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
@@ -181,7 +180,7 @@ fn two_partitions_are_decompressed_at_once() {
     assert_eq!(seen, [0, 2].map(|partition| [0, 1].map(|offset| (tp("t", partition), offset))).concat());
 }
 
-/// A log of three sound records, these, and three more; a consumer of it.
+/// Creates a log of three intact records, the given ones, and three more, and a consumer of it.
 async fn around(bad: Bytes, count: u32, check_crcs: bool, limit: usize) -> (Cluster, Consumer) {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
@@ -193,8 +192,8 @@ async fn around(bad: Bytes, count: u32, check_crcs: bool, limit: usize) -> (Clus
     (cluster, consumer)
 }
 
-/// What is sound comes; then an error that says this, of the batch at offset 3; behind it all goes
-/// on.
+/// Asserts that the intact records are delivered, then an error with this text for the batch at
+/// offset 3, and after a skip the records behind it.
 async fn is_told_and_skipped(bad: Bytes, count: u32, check_crcs: bool, limit: usize, says: &str) {
     let (_cluster, consumer) = around(bad.clone(), count, check_crcs, limit).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{says}");
@@ -208,7 +207,7 @@ async fn is_told_and_skipped(bad: Bytes, count: u32, check_crcs: bool, limit: us
     assert_eq!(consumer.skip_corrupt(&tp("t", 0)).unwrap(), 3 + i64::from(count));
     assert_eq!(numbers(&consumer, 3).await, [50, 51, 52], "{says}");
 
-    // The same by polls, with what is wrong behind records that come with it.
+    // Now by polls, with the damage after records of the same response.
     let (_cluster, consumer) = around(bad, count, check_crcs, limit).await;
     tokio::time::sleep(SECOND).await;
     let mut seen = Vec::new();

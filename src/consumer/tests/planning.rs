@@ -1,4 +1,4 @@
-//! What is asked of brokers, and what becomes of their answers.
+//! Tests of the fetches that are planned, and of the handling of their responses.
 
 use std::{sync::Arc, task::Waker};
 
@@ -99,7 +99,7 @@ fn reads_preferred_replica_until_it_fails() {
     world.answer_head(1, FetchPartitionResponse { preferred_read_replica: 0, ..head(1, ErrorCode::NONE) });
     assert!(world.send(1).is_none());
     assert_eq!(World::asked(&world.send(0).unwrap()), [(0, 0), (1, 0), (2, 0)]);
-    // A follower that lags has no say about offsets.
+    // Offset errors of a lagging follower are ignored.
     world.answer_head(0, head(1, ErrorCode::OFFSET_OUT_OF_RANGE));
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 0)], "its leader kept no session for nothing");
     world.answer(1, 1);
@@ -113,7 +113,7 @@ fn error_response_returns_leader_hint_and_refreshes() {
     let head = FetchPartitionResponse { current_leader: Some((0, 5)), ..head(1, ErrorCode::NOT_LEADER_OR_FOLLOWER) };
     let hints = world.answer_head(1, head);
     assert_eq!(hints, MetadataHints { refresh: true, leaders: vec![(tp("t", 1), 0, 5)] });
-    assert!(world.send(1).is_none(), "it waits, or for the news");
+    assert!(world.send(1).is_none(), "it waits for its time, or for new metadata");
     world.now += SECOND;
     assert!(world.send(1).is_some());
     world.answer(1, 1);
@@ -131,7 +131,7 @@ fn validates_position_before_reading_from_new_leader() {
     assert_eq!((asked[0].query, asked[0].leader_epoch), ((4, 1), 2));
     let request = world.send(0).unwrap();
     assert!(!World::asked(&request).iter().any(|(partition, _)| *partition == 1), "not before it is answered");
-    // The log lost offsets from 2 on: what was read ahead beyond that is dropped.
+    // The log lost offsets from 2 on: buffered records beyond that are dropped.
     assert_eq!(world.take(), Some((tp("t", 1), 0)));
     world.buffer.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked[0], Ok((1, 2)), world.now));
     assert_eq!(world.take(), None);
@@ -157,13 +157,13 @@ fn arrived(partition: i32, batches: &[Bytes]) -> ScannedPartition {
     ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
 }
 
-/// What was asked for of each partition in a request that begins a session or goes on with it.
+/// Returns the maximum bytes of each partition in a request that begins or continues a session.
 fn sizes(request: &FetchRequest) -> Vec<(i32, i32)> {
     let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
     partitions.map(|asked| (asked.partition, asked.max_bytes)).collect()
 }
 
-/// Answers broker 0 with these batches of these partitions.
+/// Answers broker 0's fetch with these batches of these partitions.
 fn answer(world: &mut World, slices: &[(i32, &[Bytes])]) {
     let mut reservation = world.waiting.remove(&0).expect("a request");
     reservation.resize(slices.iter().flat_map(|(_, batches)| *batches).map(Bytes::len).sum());
@@ -185,7 +185,7 @@ fn large_batch_raises_only_its_partition_limit() {
     assert_eq!(sizes(&world.send(0).unwrap()), [(0, 300)], "it was the only one");
 }
 
-/// Opens a batch as the threads do that jobs run on, and tells.
+/// Decompresses a batch like the job threads, and reports the result.
 fn open(assignment: &mut ConsumerState, job: Decompression) {
     let Decompression { progress, batch, reservation, start, end, opening } = job;
     let how = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
@@ -219,8 +219,8 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
     open(&mut assignment, first);
     let second = assignment.take_signals().decompressions.pop().expect("the next of the same partition");
     open(&mut assignment, second);
-    // What is open fills the broker's share and is paused; what is still being opened was sought
-    // away from.
+    // The decompressed batches fill the broker's quota and are paused; for the one that is still
+    // being decompressed there was a seek.
     assignment.pause(&tp("t", 0), true).unwrap();
     assignment.seek(&tp("t", 1), Offset::At(5)).unwrap();
     assignment.register_waker(Waker::noop());
@@ -253,8 +253,7 @@ fn first_connection_to_removed_broker_ends_last() {
             FetchPlan::End => "end",
         })
     };
-    // The picture is of before the broker was there; its partitions are known to be there all the
-    // same.
+    // The metadata is from before the broker existed; its partitions are there all the same.
     world.buffer.with_state(|assignment| {
         assignment.has_metadata = true;
         assignment.brokers.remove(&0);
@@ -268,7 +267,7 @@ fn first_connection_to_removed_broker_ends_last() {
     assert_eq!(plan(&world, 0.into()), "end");
 }
 
-/// The second of a broker's connections, with one of its two partitions.
+/// Adds a second connection to a broker, with one of its two partitions.
 fn with_a_second_connection(rules: ConsumerRules) -> (World, FetchConnectionId) {
     let world = World::new(ConsumerRules { connections: 2, ..rules });
     let second = FetchConnectionId { broker: 0, connection: 1 };
@@ -288,13 +287,13 @@ fn granted_connection_wakes_previously_refused_one() {
     let now = world.now;
     world.buffer.with_state(|assignment| {
         let quota = assignment.connections[&second].quota.clone();
-        // Its batches are larger than what is free.
+        // Its batches are larger than the free memory.
         assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 100_000;
         let taken = quota.charge(quota.limit() - quota.limit() / 16 - 50_000);
         assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && quota.is_starved());
         assignment.take_signals();
         assert!(matches!(assignment.plan_fetch(second, now), FetchPlan::Fetch { .. }));
-        assert!(!quota.is_starved(), "that mark is gone, and with it who would wake the first");
+        assert!(!quota.is_starved(), "without that mark nothing else would wake the first");
         assert!(assignment.take_signals().connections.contains(&0.into()));
         drop(taken);
     });
@@ -323,7 +322,7 @@ fn waiting_partition_stream_wakes_starved_fetch() {
     let (now, (own, _reader)) = (world.now, world.buffer.split(&tp("t", 0), false).unwrap());
     world.buffer.with_state(|assignment| {
         let quota = assignment.connections[&0.into()].quota.clone();
-        // There is room for what a partition is asked for, but not for a batch as large as the last
+        // There is room for a partition's fetch size, but not for a batch as large as the last
         // ones.
         assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 800;
         let _taken = quota.charge(quota.limit() - quota.limit() / 16 - 400);

@@ -126,7 +126,7 @@ async fn skip_corrupt_skips_only_corrupt_batches() {
         }
     }
     assert_eq!(seen, [0, 1, 2, 6]);
-    // The same through a stream of the partition, and through polls.
+    // Now through a stream of the partition, and through polls.
     let mut stream = consumer.split_partition(&partition).unwrap();
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 7);
     assert_eq!(stream.recv().await.unwrap().unwrap().offset, 8);
@@ -171,7 +171,7 @@ async fn partition_end_is_reported_once_when_reached() {
     assert_eq!(at_end(&consumer).await, (0, 5));
     consumer.seek(&tp("t", 0), 4).unwrap();
     assert_eq!(numbers(&consumer, 1).await, [4]);
-    assert_eq!(at_end(&consumer).await, (0, 5), "a seek begins anew");
+    assert_eq!(at_end(&consumer).await, (0, 5), "a seek begins again");
     consumer.assign([(tp("t", 1), Offset::Beginning)]).unwrap();
     assert_eq!(at_end(&consumer).await, (1, 0), "an empty partition ends where it begins");
     let mut stream = consumer.split_partition(&tp("t", 1)).unwrap();
@@ -231,7 +231,7 @@ async fn evicted_partition_end_is_reported_when_refetched() {
     for offset in 0..5 {
         assert_eq!(stream.recv().await.unwrap().unwrap().offset, offset);
     }
-    assert!(counted() > 5, "it was dropped and fetched anew: {}", counted());
+    assert!(counted() > 5, "it was evicted and fetched again: {}", counted());
     let end = tokio::time::timeout(60 * SECOND, stream.recv()).await.expect("the end").unwrap().unwrap_err();
     assert_eq!(end.location().map(|at| (&*at.topic, at.partition, at.offset)), Some(("t", 0, 5)));
 }

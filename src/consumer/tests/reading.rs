@@ -79,7 +79,7 @@ async fn uniterated_records_are_delivered_again() {
     assert_eq!(records.len(), 10);
     let some: Vec<i64> = records.iter().take(4).map(|record| record.offset()).collect();
     assert_eq!(some, [0, 1, 2, 3]);
-    assert_eq!(records.iter().count(), 10, "iterating again starts anew");
+    assert_eq!(records.iter().count(), 10, "iterating again starts from the beginning");
     drop(records);
     append(&cluster, "t", 0, 10..20);
     let records = consumer.poll(60 * SECOND).await.unwrap();
@@ -279,7 +279,7 @@ async fn reads_from_brokers_with_old_fetch_versions() {
 
 #[tokio::test(start_paused = true)]
 async fn fetches_continue_while_one_thread_reads() {
-    // Ten batches in each answer; what is read takes no time and waits for nothing.
+    // Ten batches in each response; reading takes no time and never waits.
     let batches = vec![crate::consumer::test_batches::batch_of(0, 100, 1000)];
     let options = Options::new().in_memory().sink(true).prepared("t", batches);
     let cluster = Cluster::start(options).await.unwrap();

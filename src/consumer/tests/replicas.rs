@@ -1,4 +1,4 @@
-//! Reading from followers nearby (KIP-392).
+//! Tests of reading from followers nearby (KIP-392).
 
 use super::{
     world::{World, head, rules},
@@ -11,7 +11,8 @@ use crate::{
     wire::fetch::FetchPartitionResponse,
 };
 
-/// Broker 1 in rack `a` leads the one partition of `t`, broker 2 in rack `b` follows.
+/// Starts broker 1 in rack `a`, which leads the one partition of `t`, and broker 2 in rack `b`,
+/// which follows.
 async fn racks(rack_aware: bool) -> Cluster {
     let options = Options::new().brokers(2).racks(["a", "b"]).rack_aware(rack_aware).in_memory();
     let cluster = Cluster::start(options).await.unwrap();
@@ -20,7 +21,7 @@ async fn racks(rack_aware: bool) -> Cluster {
     cluster
 }
 
-/// A consumer in rack `b` without a reset policy: whatever would reset it is an error.
+/// Creates a consumer in rack `b` without a reset policy, so that a reset would be an error.
 async fn near(cluster: &Cluster) -> Consumer {
     let builder = builder(cluster).client_rack("b").auto_offset_reset(OffsetReset::None);
     let consumer = builder.property("metadata.max.age.ms", "30000").build().await.unwrap();
@@ -28,15 +29,15 @@ async fn near(cluster: &Cluster) -> Consumer {
     consumer
 }
 
-/// Which broker each fetch of something went to, oldest first.
+/// Returns the broker of each fetch that named partitions, oldest first.
 fn fetches(cluster: &Cluster) -> Vec<i32> {
     let journal = cluster.journal();
-    // What closes a session asks for nothing.
+    // A request that closes a session names no partitions.
     let asks = |request: &&crate::testkit::Request| request.key == ApiKey::Fetch && !request.partitions.is_empty();
     journal.iter().filter(asks).map(|request| request.broker).collect()
 }
 
-/// The same of those since that many.
+/// Returns the brokers of these fetches, without the first `before`.
 fn fetches_since(cluster: &Cluster, before: usize) -> Vec<i32> {
     fetches(cluster).split_off(before)
 }
@@ -113,7 +114,7 @@ async fn hanging_follower_is_replaced_by_leader() {
     append(&cluster, "t", 0, 0..1);
     let consumer = near(&cluster).await;
     assert_eq!(number(&next(&consumer).await), 0);
-    // It neither answers nor closes; its leader goes on to recommend it.
+    // The follower neither answers nor closes; the leader continues to recommend it.
     let frozen = cluster.fault(on(ApiKey::Fetch).broker(2).forever().hang());
     for n in 1..10 {
         append(&cluster, "t", 0, n..n + 1);
@@ -134,7 +135,7 @@ async fn lagging_follower_neither_resets_nor_duplicates() {
     let consumer = near(&cluster).await;
     assert_eq!(numbers(&consumer, 5).await, [0, 1, 2, 3, 4]);
     consumer.seek(&tp("t", 0), 8).unwrap();
-    // Beyond its end: the leader, who has it, is read from.
+    // Beyond the follower's end: the leader, which has the records, is read.
     assert_eq!(numbers(&consumer, 2).await, [8, 9]);
     append(&cluster, "t", 0, 10..11);
     assert_eq!(number(&next(&consumer).await), 10);
@@ -193,8 +194,7 @@ fn ignores_late_error_from_former_replica() {
     world.send(1).unwrap();
     world.answer_head(1, preferred(0));
     world.send(0).unwrap();
-    // While it thinks about it, the follower becomes the leader's equal no more: the partition goes
-    // back to its leader.
+    // Before it answers, the follower leaves the cluster: the partition goes back to its leader.
     world.leaders[1] = (1, 2);
     world.drop_broker(0);
     world.answer_head(0, head(1, ErrorCode::OFFSET_OUT_OF_RANGE));
@@ -211,7 +211,7 @@ fn leader_and_follower_responses_deliver_records_once() {
     world.send(0).unwrap();
     world.now += 301 * SECOND;
     world.tell();
-    // The leader is asked again while the follower's answer is still on its way.
+    // The leader is asked again while the follower's response is still in flight.
     assert_eq!(World::asked(&world.send(1).unwrap()), [], "its session still has it at 0");
     world.answer(0, 3);
     world.answer(1, 3);

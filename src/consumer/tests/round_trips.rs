@@ -1,5 +1,5 @@
-//! How much comes in a round trip where the line is long, and that the memory's bound holds all the
-//! same.
+//! Tests of the bytes per round trip with a long round-trip time, and of the memory limit in that
+//! case.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{ApiKey, consumer::test_batches::batch_of, testkit::on};
 const MIB: usize = 1 << 20;
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 
-/// One broker, far away, whose partitions serve records of 100 kB for ever.
+/// Starts one distant broker with partitions that serve records of 100 kB for ever.
 async fn far_away(partitions: i32) -> Cluster {
     let options = Options::new().brokers(1).in_memory().sink(true).prepared("t", vec![batch_of(0, 1, 100_000)]);
     let cluster = Cluster::start(options.default_partitions(partitions)).await.unwrap();
@@ -23,7 +23,7 @@ async fn reading(builder: ConsumerBuilder, partitions: i32) -> Consumer {
     consumer
 }
 
-/// Reads so many records, as fast as they come.
+/// Reads `count` records as fast as possible.
 async fn read(consumer: &Consumer, next_of: &mut [i64], mut count: usize) {
     while count > 0 {
         let records = consumer.poll(60 * SECOND).await.unwrap();
@@ -37,7 +37,7 @@ async fn read(consumer: &Consumer, next_of: &mut [i64], mut count: usize) {
     }
 }
 
-/// Mean bytes of an answer once all has settled.
+/// Returns the mean size of a response in the steady state.
 async fn settled(consumer: &Consumer, partitions: i32) -> f64 {
     let mut next_of = vec![0; partitions as usize];
     read(consumer, &mut next_of, 2000).await;
@@ -57,14 +57,14 @@ async fn single_partition_uses_large_responses_unless_limited() {
     let mean = settled(&consumer, 1).await;
     assert!(mean > 6.0 * MIB as f64, "{mean} bytes in a round trip");
     assert!(peak(&consumer) <= 64 * MIB, "{}", peak(&consumer));
-    // What the user says holds.
+    // The user's limit applies.
     let consumer = reading(builder(&cluster).max_partition_fetch_bytes(1 << 20), 1).await;
     let mean = settled(&consumer, 1).await;
     assert!(mean <= 1.1 * MIB as f64, "{mean} bytes in a round trip");
     let consumer = reading(builder(&cluster).fetch_max_bytes(3 << 20), 1).await;
     let mean = settled(&consumer, 1).await;
     assert!((2.0 * MIB as f64..3.1 * MIB as f64).contains(&mean), "{mean} bytes in a round trip");
-    // And what there is of memory: an eighth of it in an answer.
+    // The memory limit applies too: a response has at most an eighth of it.
     let consumer = reading(builder(&cluster).queued_max_bytes(16 * MIB), 1).await;
     let mean = settled(&consumer, 1).await;
     assert!((1.5 * MIB as f64..2.1 * MIB as f64).contains(&mean), "{mean} bytes in a round trip");

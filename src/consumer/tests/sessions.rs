@@ -1,14 +1,16 @@
-//! How fetch sessions begin and end at their brokers (KIP-227), and the tasks that hold them.
+//! Tests of the beginning and end of fetch sessions at brokers (KIP-227), and of the tasks that own
+//! them.
 
 use super::*;
 use crate::{ApiKey, ErrorCode, testkit::on};
 
-/// How many sessions each broker keeps.
+/// Returns the number of sessions of each broker.
 fn sessions(cluster: &Cluster) -> Vec<usize> {
     cluster.brokers().into_iter().map(|broker| cluster.fetch_sessions(broker)).collect()
 }
 
-/// A consumer that has read a record of each of three partitions, which three brokers lead.
+/// Creates a consumer that has read a record from each of three partitions, which three brokers
+/// lead.
 async fn of_three(cluster: &Cluster) -> Consumer {
     cluster.create_topic("t", 3).unwrap();
     for partition in 0..3 {
@@ -28,7 +30,7 @@ async fn close_ends_sessions_on_all_brokers() {
     consumer.close(10 * SECOND).await.unwrap();
     assert_eq!(sessions(&cluster), [0, 0, 0]);
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(sessions(&cluster), [0, 0, 0], "none begins anew");
+    assert_eq!(sessions(&cluster), [0, 0, 0], "no session begins again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +43,7 @@ async fn close_does_not_wait_for_hanging_broker() {
     assert!(fault.hits() > 0 && begun.elapsed() <= 2 * SECOND, "{} after {:?}", fault.hits(), begun.elapsed());
     assert_eq!(sessions(&cluster)[0], 0);
     assert_eq!(sessions(&cluster)[2], 0);
-    // Without any time nobody is asked.
+    // With a timeout of zero no request is sent.
     let consumer = reading(&cluster, "other", 3).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
     let begun = tokio::time::Instant::now();
@@ -60,7 +62,7 @@ async fn unused_broker_keeps_no_session() {
     assert_eq!(numbers(&consumer, 1).await, [1]);
     tokio::time::sleep(SECOND).await;
     assert_eq!(cluster.fetch_sessions(from), 0);
-    // Back again, and away: each time one begins, and ends.
+    // Back again, and away: each time a session begins, and ends.
     for (leader, other, n) in [(from, to, 2), (to, from, 3), (from, to, 4)] {
         cluster.move_leader("t", 1, leader).unwrap();
         append(&cluster, "t", 1, n..n + 1);
@@ -89,7 +91,7 @@ async fn reads_on_while_session_close_hangs() {
     consumer.assign([(tp("t", 0), Offset::At(1)), (tp("t", 2), Offset::At(1))]).unwrap();
     tokio::time::sleep(SECOND).await;
     assert_eq!(fault.hits(), 1);
-    // What comes back does not wait for the answer.
+    // A partition that comes back does not wait for the response.
     consumer.assign((0..3).map(|partition| (tp("t", partition), Offset::At(1)))).unwrap();
     append(&cluster, "t", 1, 1..2);
     let begun = tokio::time::Instant::now();
@@ -106,7 +108,7 @@ async fn failed_fetch_session_is_closed_when_unused() {
     let dies = cluster.fault(on(ApiKey::Fetch).broker(from).times(1).drop_connection());
     tokio::time::sleep(SECOND).await;
     assert_eq!((dies.hits(), cluster.fetch_sessions(from)), (1, 1), "taken anew");
-    // From now on only what closes a session gets through.
+    // From now on only requests that close a session pass.
     let names_any = |request: &crate::testkit::Request| !request.partitions.is_empty();
     let dies = cluster.fault(on(ApiKey::Fetch).broker(from).when(names_any).forever().drop_connection());
     tokio::time::sleep(10 * SECOND).await;
@@ -180,7 +182,7 @@ async fn reads_without_session_when_broker_is_full() {
     let refused = |consumer: &Consumer| {
         consumer.metrics().errors.get(&ErrorCode::FETCH_SESSION_ID_NOT_FOUND).copied().unwrap_or(0)
     };
-    // Neither ever took the other's place.
+    // Neither session ever replaced the other.
     assert_eq!((cluster.fetch_sessions(1), refused(&first), refused(&second)), (1, 0, 0));
     first.close(10 * SECOND).await.unwrap();
     append(&cluster, "t", 0, 20..21);
@@ -196,7 +198,7 @@ async fn evicted_session_is_requested_only_once() {
     let cluster = Cluster::start(Options::new().in_memory().fetch_sessions(1)).await.unwrap();
     let slow = reading(&cluster, "t", 1).await;
     assert_eq!(numbers(&slow, 1).await, [0]);
-    // It is not used for so long that its place goes to another.
+    // The session is not used for so long that another replaces it.
     slow.pause([&tp("t", 0)]).unwrap();
     tokio::time::sleep(180 * SECOND).await;
     let other = consumer(&cluster).await;
@@ -216,7 +218,8 @@ async fn evicted_session_is_requested_only_once() {
 
 #[tokio::test(start_paused = true)]
 async fn recreated_topic_is_read_without_topic_ids() {
-    // 12 is what Kafka 2.8 and 3.0 speak, which know topic ids elsewhere; 6 knows no sessions.
+    // Kafka 2.8 and 3.0 speak version 12 and use topic ids in other requests; version 6 has no
+    // sessions.
     for version in [12, 11, 7, 6] {
         let options = Options::new().in_memory().auto_create(false).max_version(ApiKey::Fetch, version);
         let cluster = Cluster::start(options).await.unwrap();
@@ -225,7 +228,8 @@ async fn recreated_topic_is_read_without_topic_ids() {
         consumer.assign([(tp("t", 0), Offset::Beginning), (tp("other", 0), Offset::Beginning)]).unwrap();
         for round in 0..4 {
             if round > 0 {
-                // As long as the one before, so that nothing but the topic's id tells them apart.
+                // The new topic is as long as the one before, so that only the topic id
+                // distinguishes them.
                 cluster.delete_topic("t").unwrap();
             }
             cluster.create_topic("t", 1).unwrap();

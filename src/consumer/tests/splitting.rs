@@ -19,7 +19,7 @@ use crate::{
     testkit::Options,
 };
 
-/// A topic of so many partitions with ten records each, read from the beginning.
+/// Creates a topic with ten records in each of `partitions` partitions, read from the beginning.
 async fn wide(cluster: &Cluster, partitions: i32) -> Consumer {
     cluster.create_topic("t", partitions).unwrap();
     for partition in 0..partitions {
@@ -107,7 +107,7 @@ async fn dropped_waiting_futures_lose_nothing() {
         assert_eq!(of(&mut stream).await, n);
     }
     assert_eq!(numbers(&consumer, 10).await, (0..10).collect::<Vec<_>>());
-    // Splits while another task waits, and ends while it waits.
+    // Splits a partition off while another task waits, and drops the stream while that task waits.
     let other = consumer.clone();
     let waiting = tokio::spawn(async move { other.recv().await.unwrap().unwrap() });
     tokio::time::sleep(SECOND).await;
@@ -180,8 +180,8 @@ async fn revocation_waits_for_stream_then_ends_it() {
     assert_eq!(second.assignment(), [], "the first member's streams still hold records");
     let (mut ended, mut kept) = (0, 0);
     for mut stream in streams {
-        // Either it ends here, or it was read on: the other partition's record still holds the
-        // rebalance up.
+        // The stream either ends here or stays: then the other partition's record still delays the
+        // rebalance.
         match tokio::time::timeout(60 * SECOND, stream.recv()).await {
             Ok(None) => ended += 1,
             Ok(Some(record)) => panic!("handed out while the group takes all back: {record:?}"),
@@ -242,7 +242,7 @@ async fn streams_end_with_partition_or_consumer() {
     assert_eq!(of(&mut streams[0]).await, 0);
     consumer.assign([(tp("t", 0), 5), (tp("t", 1), 5)]).unwrap();
     for stream in &mut streams {
-        assert!(stream.recv().await.is_none(), "assigned anew, or no longer");
+        assert!(stream.recv().await.is_none(), "assigned again, or no longer");
     }
     assert_eq!(streams[0].commit().await.unwrap_err().kind(), ErrorKind::NotAssigned);
     let again = consumer.split_partition(&tp("t", 0)).unwrap();
@@ -271,7 +271,7 @@ async fn unread_stream_does_not_block_others() {
     let consumer = builder.build().await.unwrap();
     consumer.assign((0..3).map(|partition| (tp("t", partition), Offset::Beginning))).unwrap();
     let _unread = [0, 1].map(|partition| consumer.split_partition(&tp("t", partition)).unwrap());
-    // What is fetched ahead for the two fills all that may be fetched ahead.
+    // The prefetched data of the two fills the whole memory limit.
     tokio::time::sleep(60 * SECOND).await;
     for offset in 0..50 {
         assert_eq!(next(&consumer).await.offset, offset);
@@ -293,8 +293,8 @@ async fn unread_stream_does_not_block_others() {
     }
 }
 
-/// The same of batches that are opened ahead: what lies opened before a stream that nobody reads is
-/// no reason for another reader to wait.
+/// Like `unread_stream_does_not_block_others`, but with batches that are decompressed in
+/// advance: those of a stream that is not being read do not block another reader.
 #[tokio::test(start_paused = true)]
 async fn unread_stream_does_not_block_decompression() {
     let contents = noise(30_000) + &"0123456789".repeat(6_000);
@@ -369,8 +369,8 @@ async fn revocation_waits_for_stream_polled_records() {
     assert_eq!(offset, 2, "what was iterated is done, what was not comes again");
 }
 
-/// As with one reader: members come and go while records are written, and each record is read once
-/// and in order.
+/// Like the test with one reader: members come and go while records are written, and each record is
+/// read once and in order.
 #[tokio::test(start_paused = true)]
 async fn each_record_is_read_once_with_streams() {
     let work = |consumer: Arc<Consumer>, seen: Seen| {
@@ -429,7 +429,7 @@ async fn close_waits_for_streams_until_timeout() {
 
 #[test]
 fn slow_stream_does_not_block_waiting_one() {
-    // Room for a few batches of a broker; two of its partitions are split off.
+    // Memory for a few batches of a broker; two of its partitions are split off.
     let mut world = World::new(ConsumerRules { partition_bytes: 2000, queued_bytes: 3000, ..rules() });
     let (_, slow) = world.buffer.split(&tp("t", 0), false).unwrap();
     let (_, quick) = world.buffer.split(&tp("t", 2), false).unwrap();
@@ -442,7 +442,7 @@ fn slow_stream_does_not_block_waiting_one() {
     };
     read_on(&world, &mut read);
     for _ in 0..20 {
-        // Its one reader waits all the time, and the other's never comes.
+        // One of the readers waits all the time, and the other never polls.
         assert!(world.waiting.contains_key(&0) || world.send(0).is_some(), "after {} records", read.len());
         world.answer(0, 1);
         read_on(&world, &mut read);
@@ -493,7 +493,7 @@ fn evicts_unread_when_only_decompression_has_room() {
     });
     let later = world.now + 2 * SECOND;
     world.buffer.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
-    assert_eq!(unread(&world), 0, "what nobody reads makes room");
+    assert_eq!(unread(&world), 0, "data that is not being read is evicted");
     drop(slow);
 }
 

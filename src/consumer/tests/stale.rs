@@ -1,4 +1,4 @@
-//! Pictures of the cluster that are behind the truth, or of another cluster altogether.
+//! Tests of metadata that is stale, or of another cluster.
 
 use std::{
     io,
@@ -19,13 +19,13 @@ use crate::{
     wire::messages::MetadataResponse,
 };
 
-/// A member of a group that is to hear of new partitions soon.
+/// Configures a group member that learns of new partitions soon.
 fn member(cluster: &Cluster, network: Arc<dyn Network>) -> ConsumerBuilder {
     let builder = builder(cluster).network(network).group("g").auto_offset_reset(OffsetReset::Earliest);
     builder.property("metadata.max.age.ms", "1000")
 }
 
-/// So many numbers, in their order.
+/// Reads `count` numbers, and sorts them.
 async fn sorted(consumer: &Consumer, count: usize) -> Vec<i64> {
     let mut numbers = numbers(consumer, count).await;
     numbers.sort_unstable();
@@ -40,8 +40,8 @@ async fn partition_is_read_once_leader_is_available() {
         for partition in 0..2 {
             append(&cluster, "t", partition, 0..2);
         }
-        // The first look at the topic finds one partition without a leader, and so do those at the
-        // third one later.
+        // The first metadata of the topic shows one partition without a leader, and so does the
+        // first metadata with the third one later.
         let rounds = Arc::new(AtomicU64::new(0));
         let seen = rounds.clone();
         let network = tampered(&cluster, ApiKey::Metadata, move |_, _, response: &mut MetadataResponse| {
@@ -111,10 +111,10 @@ async fn stale_metadata_does_not_remove_new_partition() {
         tokio::time::sleep(SECOND / 2).await;
     }
     assert!(cluster.requests(ApiKey::Metadata) > looks + 20);
-    assert_eq!(cluster.requests(ApiKey::JoinGroup), joins, "nothing has changed, so nothing is shared out anew");
+    assert_eq!(cluster.requests(ApiKey::JoinGroup), joins, "nothing has changed, so there is no rebalance");
 }
 
-/// A network on which the name `kafka` stands for one cluster after the other.
+/// A network on which the name `kafka` resolves to one cluster after the other.
 #[derive(Clone, Debug)]
 struct Named {
     inner: MemoryNetwork,
@@ -164,8 +164,8 @@ async fn replacement_cluster_is_read_from_beginning() {
         }
         tokio::time::sleep(SECOND).await;
         *named.stands_for.lock().unwrap() = address(&second);
-        // Who has to join again begins at what was committed there, and that is nothing yet: it
-        // reads some twice.
+        // A member that rejoins begins at the committed offset, and there is none yet, so it reads
+        // some records twice.
         let mut seen = std::collections::BTreeSet::new();
         let mut quiet = 0;
         while quiet < 20 {

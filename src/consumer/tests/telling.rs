@@ -77,7 +77,7 @@ async fn hanging_broker_status_shows_request_timeout() {
     tokio::time::sleep(20 * SECOND).await;
     let status = status(&consumer, 0);
     assert_eq!((status.waiting.name(), status.broker), ("fetching", cluster.leader("t", 0).unwrap()));
-    // request.timeout.ms, and what the broker may wait for records.
+    // request.timeout.ms, and the time for which the broker may wait for records.
     assert!((9..=11).contains(&status.next_attempt_in.unwrap().as_secs()), "{status:?}");
     assert!((18..=20).contains(&status.waiting_for.as_secs()), "{status:?}");
     assert_eq!((status.position, consumer.metrics().fetches_in_flight), (Some(0), 1));
@@ -123,7 +123,8 @@ async fn status_names_throttling_and_backoff() {
     tokio::time::sleep(SECOND).await;
     assert_eq!(throttle.hits(), 1);
     assert_eq!(numbers(&consumer, 1).await, [0]);
-    // Whoever has read all waits for records first of all, which the broker's silence holds back.
+    // A consumer that has read everything waits for records in the first place, which the
+    // throttling delays.
     assert_eq!(waits(&consumer), "throttled");
     assert!((15..=20).contains(&status(&consumer, 0).next_attempt_in.unwrap().as_secs()));
     tokio::time::sleep(60 * SECOND).await;
@@ -160,7 +161,7 @@ async fn group_status_follows_membership_state() {
     cluster.fault(on(ApiKey::JoinGroup).delay(3 * SECOND).times(1));
     assert!(consumer.poll(SECOND).await.is_err(), "why it is out");
     assert!(consumer.poll(SECOND).await.unwrap().is_empty());
-    assert!(matches!(state(), GroupState::Joining), "it comes anew: {:?}", state());
+    assert!(matches!(state(), GroupState::Joining), "it joins again: {:?}", state());
     drop(consumer.poll(30 * SECOND).await.unwrap());
     assert!(matches!(state(), GroupState::Stable { .. }), "{:?}", state());
 }
@@ -184,7 +185,7 @@ async fn counts_rebalances_and_their_latency() {
     assert_eq!((metrics.revocations, metrics.losses, metrics.rebalance_latency_micros.count()), (0, 0, 1));
     tokio::time::sleep(7 * SECOND).await;
     assert!(first.metrics().last_rebalance_age.unwrap() >= 7 * SECOND);
-    // A record in its hand keeps the rebalance waiting.
+    // A record that is being processed delays the rebalance.
     let second = member().await;
     tokio::time::sleep(10 * SECOND).await;
     let [one, other] = [&first, &second].map(|consumer| consumer.status().group.unwrap().state);
@@ -265,7 +266,7 @@ fn status_names_wait_for_decompression() {
             test_batches::{Sort, built, noise},
         },
     };
-    // There is never a turn for it.
+    // The decompression never gets a turn.
     let mut world =
         World::new(ConsumerRules { partition_bytes: 1 << 20, queued_bytes: 1 << 30, max_decompressions: 0, ..rules() });
     world.send(1).unwrap();

@@ -1,4 +1,4 @@
-//! What `tracing` is told of partitions that wait.
+//! Tests of the `tracing` events about partitions that wait.
 
 use tracing::Level;
 
@@ -12,7 +12,8 @@ async fn warns_of_stalled_partition_with_reason() {
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;
     assert_eq!(numbers(&consumer, 5).await.len(), 5);
-    // Idle, paused, and waiting for its reader: no line is about those, however long they last.
+    // Idle, paused, and waiting for its reader: there are no lines about those, however long they
+    // last.
     tokio::time::sleep(100 * SECOND).await;
     consumer.pause([&tp("t", 0)]).unwrap();
     tokio::time::sleep(100 * SECOND).await;

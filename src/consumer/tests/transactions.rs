@@ -1,4 +1,5 @@
-//! Transactions: what a reader of committed records is given, and what of all others.
+//! Tests of transactions: the records that readers of committed records get, and those of all other
+//! readers.
 
 use super::*;
 use crate::{ErrorKind, consumer::IsolationLevel};
@@ -17,8 +18,8 @@ fn transact(cluster: &Cluster, producer_id: i64, numbers: std::ops::Range<i64>) 
 /// Offsets and values.
 type Places = Vec<(i64, i64)>;
 
-/// A log in which producers take turns, by a fixed rule that looks like none: gives the offsets and
-/// values of all records, and of those that are committed.
+/// Appends records of producers in turns, in a fixed pattern that looks random: returns the offsets
+/// and values of all records, and of the committed ones.
 fn interleave(cluster: &Cluster, rounds: u64) -> (Places, Places) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut roll = |sides: u64| {
@@ -79,7 +80,7 @@ async fn delivers_committed_records_once_in_order() {
             }
             assert_eq!(seen, expected, "{level:?}, shuffled: {shuffle}, {bytes} bytes");
             assert!(is_quiet(&consumer).await);
-            // Every marker and every record that was left out counts for the position.
+            // Every marker and every skipped record counts for the position.
             assert_eq!(consumer.position(&tp("t", 0)), Some(cluster.log_end("t", 0).unwrap()));
             assert_eq!(consumer.lag(&tp("t", 0)), Some(0));
         }
@@ -148,7 +149,7 @@ async fn partition_end_is_reported_behind_last_marker() {
         (error.kind(), error.location().map(|at| (&*at.topic, at.partition, at.offset))),
         (ErrorKind::EndOfPartition, Some(("t", 0, 5)))
     );
-    // What was left out behind a record is done with that record.
+    // Skipped records after a record are completed together with it.
     consumer.commit().await.unwrap();
     assert_eq!(cluster.committed("g", "t", 0), Some(5));
     transact(&cluster, 1, 5..6);
@@ -168,7 +169,7 @@ async fn skips_transaction_batches_removed_by_compaction() {
     transact(&cluster, 2, 4..5);
     cluster.end_transaction("t", 0, 2, true).unwrap();
     append(&cluster, "t", 0, 6..7);
-    // The first records of an aborted transaction, and the end of one that was committed.
+    // The first records of an aborted transaction, and the marker of a committed one.
     assert!(cluster.lose_batch("t", 0, 1).unwrap());
     assert!(cluster.lose_batch("t", 0, 5).unwrap());
     assert!(!cluster.lose_batch("t", 0, 5).unwrap());
@@ -189,8 +190,7 @@ async fn missing_abort_marker_is_reported_and_skippable() {
     append(&cluster, "t", 0, 5..6);
     assert!(cluster.lose_batch("t", 0, 2).unwrap(), "the marker of what was aborted");
     let consumer = committed(&cluster).await;
-    // Whether what was written between the two belongs to the one or to the other is not to be
-    // known.
+    // It is unknown to which of the two transactions the records between them belong.
     let error = next_error(&consumer, 60).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(

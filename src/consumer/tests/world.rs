@@ -1,4 +1,5 @@
-//! What decides, driven by hand, for tests of plans: no brokers, no time but what the test says.
+//! The consumer's state, driven directly, for tests of plans: no brokers, and no time except the
+//! test's.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -47,7 +48,7 @@ use crate::{
 };
 
 pub(super) const PARTITIONS: i32 = 3;
-/// No broker leads.
+/// The leader id of a partition without a leader.
 const NOBODY: i32 = -1;
 
 pub(super) fn rules() -> ConsumerRules {
@@ -88,13 +89,13 @@ pub(super) fn head(partition: i32, error: ErrorCode) -> FetchPartitionResponse {
     }
 }
 
-/// What a broker has answered to a question, and what has not arrived yet.
+/// A broker's response to an offset request that has not been delivered yet.
 enum Answer {
     Offset(OffsetQuery<ResetTarget>, Result<(i64, i32), ErrorCode>),
     Epoch(OffsetQuery<(i64, i32)>, Result<(i32, i64), ErrorCode>),
 }
 
-/// A consumer's inside, and brokers as it sees them.
+/// The state of a consumer, and simulated brokers.
 pub(super) struct World {
     pub(super) buffer: Arc<FetchBuffer>,
     pub(super) now: Instant,
@@ -102,16 +103,16 @@ pub(super) struct World {
     pub(super) leaders: Vec<(i32, i32)>,
     pub(super) logs: Vec<Log>,
     brokers: Vec<i32>,
-    /// Nil where brokers know none.
+    /// Nil if brokers know no topic ids.
     pub(super) topic_id: Uuid,
-    /// Brokers are asked by name, though they may know ids (Fetch up to v12).
+    /// True if fetches use names, although brokers may know ids (Fetch up to v12).
     pub(super) by_name: bool,
-    /// What each broker has been asked for, by id (nil where it is asked by name), and the request
-    /// that waits for its answer.
+    /// The partitions in each broker's session, by id (nil if they are requested by name).
+    /// `waiting` holds the reservation of the fetch that waits for its response.
     sessions: HashMap<i32, BTreeMap<(Uuid, i32), FetchPartition>>,
     pub(super) waiting: HashMap<i32, Reservation>,
     answers: VecDeque<Answer>,
-    /// Partitions that have readers of their own.
+    /// Partitions with a reader of their own.
     pub(super) splits: BTreeMap<i32, (SplitId, Arc<Mutex<RecordReader>>)>,
     _runtime: tokio::runtime::Runtime,
 }
@@ -176,20 +177,20 @@ impl World {
         self.tell();
     }
 
-    /// Another one leads a partition, or nobody. The consumer has not heard of it.
+    /// Elects another leader for a partition, or none. The consumer is not informed.
     pub(super) fn elect(&mut self, partition: i32, broker: Option<i32>) {
         let (leader, epoch) = &mut self.leaders[partition as usize];
         (*leader, *epoch) = (broker.unwrap_or(NOBODY), *epoch + 1);
     }
 
-    /// A leader is elected that has lost all from that offset on.
+    /// Elects a leader that has lost everything from that offset on.
     pub(super) fn cut(&mut self, partition: i32, broker: i32, at: i64) {
         self.elect(partition, Some(broker));
         let (_, epoch) = self.leaders[partition as usize];
         self.logs[partition as usize].cut(epoch, at);
     }
 
-    /// The topic is deleted and made anew.
+    /// Deletes the topic and creates it again.
     pub(super) fn make_anew(&mut self, forms: &[Form]) {
         self.topic_id = Uuid::from_u128(self.topic_id.as_u128() + 1);
         self.logs = forms.iter().map(|form| Log::new(*form, 0)).collect();
@@ -197,19 +198,19 @@ impl World {
         self.tell();
     }
 
-    /// A broker is no longer part of the cluster.
+    /// Removes a broker from the cluster.
     pub(super) fn drop_broker(&mut self, node: i32) {
         self.brokers.retain(|id| *id != node);
         self.tell();
     }
 
-    /// There is a new picture of the cluster.
+    /// Delivers new metadata.
     pub(super) fn tell(&mut self) {
         let metadata = self.metadata();
         self.buffer.with_state(|assignment| assignment.metadata_changed(&metadata, self.now));
     }
 
-    /// The next request to a broker, if it is to be sent.
+    /// Returns the next request to a broker, if one is ready.
     pub(super) fn send(&mut self, node: i32) -> Option<FetchRequest> {
         if self.waiting.contains_key(&node) {
             return None;
@@ -241,12 +242,12 @@ impl World {
         }
     }
 
-    /// Answers a broker's request with `batches` of each partition that it leads.
+    /// Answers a broker's fetch with `batches` batches of each partition that it leads.
     pub(super) fn answer(&mut self, node: i32, batches: i64) {
         let Some(mut reservation) = self.waiting.remove(&node) else { return };
         let mut size = 0;
         let (leaders, logs, topic_id) = (&self.leaders, &mut self.logs, self.topic_id);
-        // What the consumer knows of them.
+        // The leaders that the consumer knows.
         let known: Vec<_> = (0..PARTITIONS)
             .map(|partition| {
                 self.buffer.with_state(|all| all.partitions.get(&tp("t", partition)).and_then(|state| state.leader))
@@ -261,10 +262,11 @@ impl World {
             let refused = if !id.is_nil() && id != topic_id {
                 Some(ErrorCode::UNKNOWN_TOPIC_ID)
             } else if batches == 3 {
-                // Three batches were read before the leader moved.
+                // Three batches stand for a response that was read before the leader moved.
                 None
             } else if leader != node {
-                // A follower that lags has no say about offsets, once it is known to be one.
+                // A lagging follower's offset errors do not count, once it is known to be a
+                // follower.
                 let lags = batches == 2 && known[partition as usize] == Some((leader, epoch));
                 Some(if lags { ErrorCode::OFFSET_OUT_OF_RANGE } else { ErrorCode::NOT_LEADER_OR_FOLLOWER })
             } else {
@@ -284,7 +286,7 @@ impl World {
         self.respond(node, arrived, reservation);
     }
 
-    /// Answers a broker's request by sending its reader to the other broker, for each partition
+    /// Answers a broker's fetch with the other broker as preferred read replica, for each partition
     /// that it leads.
     pub(super) fn recommend(&mut self, node: i32) {
         let Some(mut reservation) = self.waiting.remove(&node) else { return };
@@ -318,7 +320,7 @@ impl World {
         })
     }
 
-    /// Answers with one partition's head.
+    /// Answers a fetch with one partition's head.
     pub(super) fn answer_head(&mut self, node: i32, head: FetchPartitionResponse) -> MetadataHints {
         let reservation = self.waiting.remove(&node).expect("a request");
         let walk = scan_batches(Bytes::new(), IsolationLevel::ReadUncommitted, &[]);
@@ -332,14 +334,14 @@ impl World {
         }
     }
 
-    /// Every question is answered.
+    /// Answers all offset requests.
     pub(super) fn answer_questions(&mut self) {
         self.ask();
         while self.deliver() {}
     }
 
-    /// All questions that can be asked now reach their brokers, which answer from what is in their
-    /// logs now.
+    /// Sends all offset requests that are due to their brokers, which answer from the present state
+    /// of their logs.
     pub(super) fn ask(&mut self) {
         let now = self.now;
         for question in self.buffer.with_state(|assignment| assignment.due_offset_requests(now)) {
@@ -371,7 +373,7 @@ impl World {
         }
     }
 
-    /// The next answer to a question arrives, if there is one.
+    /// Delivers the next response to an offset request, if there is one.
     pub(super) fn deliver(&mut self) -> bool {
         let now = self.now;
         match self.answers.pop_front() {
@@ -386,7 +388,7 @@ impl World {
         true
     }
 
-    /// Waits for what is being opened on other threads.
+    /// Waits for decompressions on other threads.
     pub(super) fn settle(&self) {
         for _ in 0..60_000 {
             if self.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
@@ -397,12 +399,12 @@ impl World {
         panic!("what is being opened never is");
     }
 
-    /// The next record that is there, as `recv` would give it.
+    /// Returns the next buffered record, as `recv` does.
     pub(super) fn take(&self) -> Option<(TopicPartition, i64)> {
         self.take_record(None).map(|record| (record.topic_partition(), record.offset))
     }
 
-    /// The same, of the common reader or of that of a partition.
+    /// Returns the next buffered record of the common reader or of a partition's own.
     pub(super) fn take_record(&self, of: Option<i32>) -> Option<ConsumerRecord> {
         let mut cx = Context::from_waker(Waker::noop());
         let next = match of.map(|partition| self.splits.get(&partition)) {
@@ -419,7 +421,7 @@ impl World {
         }
     }
 
-    /// Gives a partition a reader of its own, or takes it back.
+    /// Splits a partition off, or joins its stream again.
     pub(super) fn split(&mut self, partition: i32, on: bool) {
         match (on, self.splits.remove(&partition)) {
             (true, None) => {
@@ -431,7 +433,7 @@ impl World {
         }
     }
 
-    /// What `poll` would give.
+    /// Returns the records that `poll` would.
     pub(super) fn poll(&self, max: usize) -> Records {
         let reading = self.buffer.start_reading().unwrap();
         let mut cx = Context::from_waker(Waker::noop());

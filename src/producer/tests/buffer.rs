@@ -1,4 +1,4 @@
-//! The bounds of the buffer, and what is refused at the door.
+//! Tests of the buffer's limits, and of records that `send` rejects.
 
 use super::*;
 use crate::{ErrorKind, testkit::on, wire::ApiKey};
@@ -25,7 +25,7 @@ async fn full_buffer_returns_record_or_blocks() {
     assert_eq!(error.kind(), ErrorKind::BufferFull);
     assert!(error.to_string().contains("max.block.ms"), "{error}");
     hang.clear();
-    // Room comes as results come.
+    // Memory becomes free as results arrive.
     for result in results(taken).await {
         result.unwrap();
     }
@@ -66,7 +66,7 @@ async fn blocked_senders_do_not_wait_for_linger() {
         let producer = producer.clone();
         senders.spawn(async move { producer.send(Record::to(TOPIC).with_value("x".repeat(800))).await.map(drop) });
     }
-    // All but the last have somebody waiting behind them.
+    // All but the last have a caller that waits after them.
     for _ in 0..5 {
         let sent = tokio::time::timeout(Duration::from_secs(5), senders.join_next()).await;
         sent.expect("a sender waits for another's linger").unwrap().unwrap().unwrap();
@@ -153,7 +153,7 @@ async fn small_buffer_keeps_order_across_many_tasks() {
     const TASKS: u64 = 8;
     const RECORDS: u64 = 1500;
     let cluster = cluster(1).await;
-    // Room for some forty records, and a linger that nobody would want to wait for each time.
+    // Memory for about forty records, and a linger that is too long to be waited for each time.
     let producer = builder(&cluster).buffer_memory(6000).batch_size(500).linger(ms(20)).build().await.unwrap();
     let mut tasks = Vec::new();
     for task in 0..TASKS {

@@ -1,4 +1,4 @@
-//! Ends: closed, dropped, or left without a runtime.
+//! Tests of a producer that is closed, dropped, or left without a runtime.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, producer::PurgeScope, testkit::on, wire::ApiKey};
@@ -124,7 +124,7 @@ fn purge_returns_when_runtime_is_idle() {
     let purged =
         other.block_on(async { tokio::time::timeout(Duration::from_secs(20), producer.purge(PurgeScope::All)).await });
     assert_eq!(purged.expect("it hangs"), 0);
-    // As soon as it runs again, they are given up all the same.
+    // Once the runtime runs again, the records fail all the same.
     let error = own.block_on(async { tokio::time::timeout(Duration::from_secs(20), delivery).await });
     assert_eq!(error.expect("it was forgotten").unwrap_err().kind(), ErrorKind::Purged);
     drop(cluster);

@@ -1,11 +1,12 @@
-//! A codec that panics: its batch fails, with one result for each record, and all else goes on.
+//! Tests of a codec that panics: its batch fails, with one result for each record, and everything
+//! else continues.
 
 use super::{super::sealing::tests::UNLUCKY, *};
 use crate::{DeliveryStatus, ErrorKind, wire::Compression};
 
 const LUCKY: u32 = 1000;
 
-/// Sends so many records of so many bytes to a partition, in a batch of their own.
+/// Sends `count` records of `size` bytes to a partition, in a separate batch.
 async fn send_batch(producer: &Producer, partition: i32, count: u32, size: usize) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for number in 0..count {
@@ -27,8 +28,8 @@ fn all_failed_and_say_why(results: Vec<Result<RecordMetadata, Error>>) {
 
 #[tokio::test(start_paused = true)]
 async fn codec_panic_fails_only_its_batch() {
-    // Without compression batches are sealed by the producer's own task, so large ones with it on
-    // threads for such work.
+    // Without compression the producer's own task seals batches; large ones with compression are
+    // sealed on a blocking pool.
     for (codec, size) in [(Compression::None, 8), (Compression::Lz4, 200)] {
         let cluster = cluster(3).await;
         let reports = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
@@ -41,8 +42,8 @@ async fn codec_panic_fails_only_its_batch() {
         producer.partitions_for(TOPIC).await.unwrap();
         let mut delivered = 0;
         for round in 0..4 {
-            // One request with three batches, one of them unlucky; the first of all, or one behind
-            // others.
+            // One request with three batches, one of which makes the codec panic; it is the first
+            // of all, or one behind others.
             let unlucky = send_batch(&producer, round % 3, UNLUCKY, size).await;
             let mut lucky = send_batch(&producer, (round + 1) % 3, LUCKY, size).await;
             lucky.extend(send_batch(&producer, (round + 2) % 3, LUCKY + 1, size).await);
@@ -53,7 +54,7 @@ async fn codec_panic_fails_only_its_batch() {
                 result.unwrap();
             }
         }
-        // The partitions go on, in order and without doubles.
+        // The partitions continue, in order and without duplicates.
         for partition in 0..3 {
             results(send_batch(&producer, partition, 5, size).await).await.into_iter().for_each(|at| drop(at.unwrap()));
             let log: Vec<u32> = log(&cluster, partition).iter().map(|value| value.trim().parse().unwrap()).collect();

@@ -1,5 +1,5 @@
-//! A broker that the network has swallowed: nothing refuses a connection to it, and none is ever
-//! made.
+//! Tests of a broker that is cut off by the network: connection attempts are neither refused nor
+//! completed.
 
 use std::{
     collections::HashSet,
@@ -10,7 +10,7 @@ use std::{
 use super::*;
 use crate::net::{BoxFuture, Endpoint, Network, Stream};
 
-/// A network on which connections to some ports are never made.
+/// A network on which connections to some ports never complete.
 #[derive(Clone, Debug)]
 struct Holes {
     inner: Arc<dyn Network>,
@@ -22,7 +22,7 @@ impl Holes {
         Self { inner: cluster.network(), swallowed: Arc::default() }
     }
 
-    /// Cuts a broker off: what is connected breaks, and nothing connects again.
+    /// Cuts a broker off: its connections break, and new ones never complete.
     fn swallow(&self, cluster: &Cluster, broker: i32) {
         let bootstrap = cluster.bootstrap();
         let address = bootstrap.split(',').nth(broker as usize - 1).unwrap();
@@ -55,8 +55,8 @@ async fn resends_batches_together_after_unreachable_leader_moves() {
         let producer = builder.compression(compression).build().await.unwrap();
         send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
         network.swallow(&cluster, 2);
-        // Five requests, all that may be in flight; large ones, so that they are compressed beside
-        // the sender.
+        // Five requests, the maximum in flight; large ones, so that they are compressed outside the
+        // sender task.
         let mut deliveries = Vec::new();
         for batch in 0..5 {
             for number in 1 + batch * 400..1 + (batch + 1) * 400 {

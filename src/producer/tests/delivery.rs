@@ -84,7 +84,7 @@ async fn every_codec_and_acks_deliver() {
             producer.close(ms(5000)).await.unwrap();
         }
     }
-    // What was written without acknowledgement is there as well.
+    // Records that were written without acknowledgement are in the log as well.
     tokio::time::sleep(ms(100)).await;
     assert_eq!(cluster.log_end(TOPIC, 0).unwrap(), expected);
 }
@@ -140,7 +140,7 @@ async fn unread_delivery_reports_hold_buffer_memory() {
         assert_eq!(at.timestamp_millis, number);
         assert_eq!(at.offset, Some(number / 2));
     }
-    // Without a reader nothing is kept.
+    // Without a reader reports are not kept.
     drop(reports);
     for delivery in send_numbers(&producer, 0..500).await {
         drop(delivery);
@@ -179,7 +179,7 @@ async fn flush_does_not_wait_for_linger() {
     assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
     assert!(before.elapsed() < Duration::from_secs(5));
     assert!(results(deliveries).await.iter().all(Result::is_ok));
-    // A flush whose time is up says how many are outstanding.
+    // A flush that times out returns the number of outstanding records.
     cluster.fault(on(ApiKey::Produce).times(1).delay_response(Duration::from_secs(5)));
     let deliveries = send_numbers(&producer, 10..14).await;
     assert_eq!(producer.flush(ms(100)).await, 4);
@@ -216,7 +216,7 @@ async fn splits_batch_too_large_for_topic() {
         reports.try_next().unwrap().result.unwrap();
     }
     assert!(reports.try_next().is_none());
-    // One record alone that is too large cannot be split.
+    // A batch of one record that is too large cannot be split.
     let large = vec![b'x'; 3000];
     let error = producer.send(Record::to(TOPIC).with_value(&large)).await.unwrap().await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::RecordTooLarge, Some(ErrorCode::MESSAGE_TOO_LARGE)));

@@ -1,11 +1,12 @@
-//! Ends that come while something is going on.
+//! Tests of ends while operations are pending.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A producer whose buffer one record fills, that record, and what keeps it there.
+/// Creates a producer with a buffer that one record fills; also returns that record's delivery and
+/// the fault that keeps it in flight.
 async fn filled(cluster: &Cluster) -> (Producer, Delivery, crate::testkit::FaultHandle) {
     let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
     let hour = Duration::from_secs(3600);
@@ -58,7 +59,7 @@ fn runtime_shutdown_completes_every_send_and_delivery() {
         let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let sender = {
             let producer = producer.clone();
-            // Sends until it is refused, sometimes out of the middle of waiting for room.
+            // Sends until it is refused, sometimes while it waits for buffer memory.
             std::thread::spawn(move || {
                 other.block_on(async {
                     let mut sent = Vec::new();
@@ -118,8 +119,8 @@ async fn shorter_close_timeout_ends_both_closes() {
     let error = producer.close(ms(300)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("1 records"), "{error}");
-    // The record failed, so nobody is told that all is well: not the patient one, and not who comes
-    // later.
+    // The record failed, so no close may report success: neither the one with the longer timeout,
+    // nor a later one.
     for error in [patient.await.unwrap().unwrap_err(), producer.close(SOON).await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert!(error.to_string().contains("1 records"), "{error}");
@@ -156,7 +157,7 @@ fn close_times_out_when_runtime_is_idle() {
     let error = other.block_on(closing).expect("close waits without end").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("1 records"), "{error}");
-    // With its runtime the record gets its result all the same.
+    // When its runtime is dropped, the record still gets its result.
     drop(own);
     assert_eq!(other.block_on(delivery).unwrap_err().kind(), ErrorKind::Closed);
     drop(cluster);
@@ -190,7 +191,7 @@ async fn close_rejects_senders_blocked_on_buffer() {
         let error = result.unwrap_err();
         assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Closed, Some(DeliveryStatus::NotPersisted)));
     }
-    assert!(before.elapsed() < ms(100), "they waited for the one who closed: {:?}", before.elapsed());
+    assert!(before.elapsed() < ms(100), "they waited for the caller of close: {:?}", before.elapsed());
     assert_eq!(closing.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(first.await.unwrap_err().kind(), ErrorKind::Closed);
     hang.clear();

@@ -8,7 +8,7 @@ use crate::Compression;
 const BATCH: usize = 8192;
 const VALUE: usize = 400;
 
-/// Values of which so many bytes are random and the rest is zeros, so that a batch of one
+/// Returns values with `random` random bytes and zeros for the rest, so that a batch of one
 /// compresses as well as one of many. The first bytes are the value's number.
 fn values(rng: &mut StdRng, numbers: std::ops::Range<u32>, random: usize) -> Vec<Vec<u8>> {
     let value = |number: u32| {
@@ -24,7 +24,7 @@ async fn start(cluster: &Cluster) -> Producer {
     builder(cluster).compression(Compression::Lz4).batch_size(BATCH).build().await.unwrap()
 }
 
-/// Sends all of them before the first is answered, and waits for the results.
+/// Sends all values before the first is answered, and waits for the results.
 async fn burst(producer: &Producer, values: &[Vec<u8>]) {
     let mut deliveries = Vec::new();
     for value in values {
@@ -35,7 +35,7 @@ async fn burst(producer: &Producer, values: &[Vec<u8>]) {
     }
 }
 
-/// Enough bursts of compressible values to learn from; gives how many these were.
+/// Sends enough bursts of compressible values for the ratio to be learned; returns their number.
 async fn learn(producer: &Producer, rng: &mut StdRng) -> u32 {
     let mut sent = 0;
     for _ in 0..24 {

@@ -1,4 +1,4 @@
-//! The fault scenarios that other clients are tested with.
+//! Tests of the fault scenarios with which other clients are tested.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
@@ -59,22 +59,22 @@ async fn retries_storage_errors_up_to_limit() {
             assert_eq!(error.delivery_status(), Some(DeliveryStatus::NotPersisted));
             assert_eq!(fault.hits(), 2);
             cluster.clear_faults();
-            // Nobody knows whether the first got lost for good: what comes after it must be written
-            // all the same.
+            // The first record may or may not be in the log: later records must be written all the
+            // same.
             send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap();
             assert_eq!(log(&cluster, 0), ["1"]);
         }
     }
 }
 
-/// Small batches, so that several requests are in flight at once.
+/// Creates a producer with small batches, so that several requests are in flight at once.
 async fn pipelined(cluster: &Cluster) -> Producer {
     pipelined_by(cluster, 5).await
 }
 
 async fn pipelined_by(cluster: &Cluster, in_flight: usize) -> Producer {
     let producer = builder(cluster).batch_size(200).max_in_flight(in_flight).build().await.unwrap();
-    // The first answer opens the pipeline.
+    // The first response allows several requests in flight.
     producer.send(Record::to(TOPIC).with_partition(0).with_value("first")).await.unwrap().await.unwrap();
     producer
 }
@@ -250,7 +250,8 @@ async fn later_records_retry_refused_producer_id() {
         let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
         assert_eq!((error.code(), error.is_fatal()), (Some(code), false));
         refused.clear();
-        // Rights were given meanwhile: these wait for the next request, and are delivered.
+        // The rights were granted meanwhile: these records wait for the next request, and are
+        // delivered.
         for result in results(send_numbers(&producer, 1..4).await).await {
             result.unwrap();
         }
@@ -298,8 +299,8 @@ async fn waits_while_coordinator_load_delays_producer_id() {
 async fn rejection_behind_appended_batch_does_not_duplicate() {
     let cluster = cluster(1).await;
     let producer = pipelined(&cluster).await;
-    // Both are in flight at once: the first is in the log although its answer says to try again,
-    // the second never will be.
+    // Both are in flight at once: the first is in the log although its response asks for a retry,
+    // and the second never will be.
     cluster.fault(on(ApiKey::Produce).delay(ms(20)).times(2));
     cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
     cluster.fault(on(ApiKey::Produce).error(ErrorCode::TOPIC_AUTHORIZATION_FAILED));
@@ -316,7 +317,7 @@ async fn rejection_behind_appended_batch_does_not_duplicate() {
 #[tokio::test(start_paused = true)]
 async fn splitting_possibly_written_batch_does_not_duplicate() {
     let cluster = cluster(1).await;
-    // The topic's limit has become less since it was appended.
+    // The topic's limit was lowered after the batch was appended.
     cluster.fault(on(ApiKey::Produce).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
     let too_large = cluster.fault(on(ApiKey::Produce).error(ErrorCode::MESSAGE_TOO_LARGE));
     let producer = producer(&cluster).await;

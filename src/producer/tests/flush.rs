@@ -1,9 +1,9 @@
-//! Flush and close, in every state.
+//! Tests of flush and close, in every state.
 
 use super::*;
 use crate::{ErrorKind, producer::PurgeScope, testkit::on, wire::ApiKey};
 
-/// A producer whose batches would linger for hours.
+/// Creates a producer with batches that would linger for hours.
 async fn lingering(cluster: &Cluster) -> Producer {
     let hour = Duration::from_secs(3600);
     builder(cluster).linger(hour).delivery_timeout(hour * 2).build().await.unwrap()
@@ -102,7 +102,7 @@ async fn close_respects_timeout_beside_purge_and_close() {
     assert!(before.elapsed() < ms(400), "{:?}", before.elapsed());
     let failures = results(deliveries).await.into_iter().filter(Result::is_err).count();
     assert_eq!(failures, 10);
-    // Whoever came first ended them.
+    // The first of the two calls ended the records.
     assert!(first + second == 10 || one.is_err() || other.is_err());
 }
 

@@ -1,4 +1,4 @@
-//! Topics whose partitions become more, or fewer, while records flow.
+//! Tests of topics that get more partitions, or fewer, while records are sent.
 
 use std::collections::HashMap;
 
@@ -31,8 +31,8 @@ async fn flow(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<(u64, D
     deliveries
 }
 
-/// Where each number of the topic stands. Those of a partition are in the order of sending, and
-/// none is there twice.
+/// Returns the position of each number in the topic. Asserts that the numbers of a partition are in
+/// the order of sending, and that none occurs twice.
 #[track_caller]
 fn places(cluster: &Cluster, partitions: i32) -> HashMap<u64, (i32, i64)> {
     let mut places = HashMap::new();
@@ -63,7 +63,7 @@ async fn added_partitions_receive_records_exactly_once() {
     for partition in 3..6 {
         assert!(cluster.log_end(TOPIC, partition).unwrap() > 0, "nothing goes to partition {partition}");
     }
-    // A key stays where it is while the number of partitions does.
+    // A key stays in its partition as long as the number of partitions does not change.
     for range in [0..400, 1000..1600] {
         let mut homes = HashMap::new();
         for number in range.step_by(2) {
@@ -81,7 +81,7 @@ async fn recreated_topic_with_fewer_partitions_loses_nothing() {
         delivery.await.unwrap();
     }
     assert_eq!(places(&cluster, 6).len(), 400);
-    // What is on its way meanwhile may have been acknowledged by the topic that is no more.
+    // Records in flight meanwhile may have been acknowledged by the deleted topic.
     let passing = flow(&producer, 400..500).await;
     cluster.delete_topic(TOPIC).unwrap();
     let mut deliveries = flow(&producer, 500..600).await;
@@ -115,7 +115,7 @@ async fn recreated_topic_with_fewer_partitions_loses_nothing() {
     producer.close(ms(5000)).await.unwrap();
 }
 
-/// Says what the record's key says.
+/// Chooses the partition that the record's key names.
 #[derive(Debug)]
 struct AsTold;
 
@@ -134,7 +134,7 @@ async fn partitioner_choice_out_of_range_is_rejected() {
     for topic_is_known in [false, true] {
         for wrong in [3, -1, i32::MAX, i32::MIN] {
             let error = match producer.send(keyed(wrong)).await {
-                // It waits for the topic, whose partitions nobody knows yet.
+                // The record waits for the topic, because its partitions are not known yet.
                 Ok(delivery) if !topic_is_known => delivery.await.unwrap_err(),
                 Ok(_) => panic!("{wrong} was taken"),
                 Err(error) => error,

@@ -1,5 +1,5 @@
-//! Answers that are well-formed and wrong: nothing panics, hangs or asks without end, and each
-//! record has its one result.
+//! Tests of responses that are well-formed and wrong: nothing panics, hangs or retries without
+//! limit, and each record has exactly one result.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// How often may be asked within a minute, by a client that waits for `retry.backoff.ms` and more
-/// between attempts.
+/// Maximum number of requests within a minute, for a client that waits for `retry.backoff.ms` or
+/// longer between attempts.
 const OFTEN: u64 = 200;
 
 fn over(cluster: &Cluster, network: Arc<dyn Network>) -> ProducerBuilder {
@@ -34,7 +34,7 @@ fn partitions(response: &mut ProduceResponse) -> impl Iterator<Item = &mut Parti
     response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses)
 }
 
-/// Sends some numbers in two goes, and gives the results.
+/// Sends some numbers in two steps, and returns the results.
 async fn two_goes(producer: &Producer) -> Vec<Result<RecordMetadata, Error>> {
     let first = results(send_numbers(producer, 0..10).await).await;
     let second = results(send_numbers(producer, 10..20).await).await;
@@ -81,7 +81,7 @@ async fn duplicate_partition_result_counts_once() {
     for (first, second) in [(0, 19), (19, 0), (0, 29), (7, 7)] {
         let cluster = cluster(1).await;
         let network = tampered(&cluster, ApiKey::Produce, move |round, _, response: &mut ProduceResponse| {
-            // Every other answer is as it should be.
+            // Every other response is correct.
             if round % 2 == 0 {
                 let parts = &mut response.responses[0].partition_responses;
                 let twin = PartitionProduceResponse { error_code: second, ..parts[0].clone() };
@@ -208,7 +208,7 @@ async fn invalid_producer_id_is_never_used() {
 
 #[tokio::test(start_paused = true)]
 async fn changing_topic_id_limits_request_rate() {
-    // By id no broker knows it; by name all goes well.
+    // Brokers do not know the topic by its id; by name it works.
     for by_name in [true, false] {
         let options = if by_name { Options::new().max_version(ApiKey::Produce, 12) } else { Options::new() };
         let cluster = cluster_with(options, 1).await;
@@ -233,7 +233,7 @@ async fn changing_topic_id_limits_request_rate() {
             }
             assert!(log(&cluster, 0).is_empty());
         }
-        // Once every half a second it is asked anyway.
+        // In any case there is a request every half second.
         let asked = [ApiKey::Produce, ApiKey::Metadata].map(|key| cluster.requests(key));
         assert!(asked.iter().all(|asked| *asked <= OFTEN + 120), "{asked:?}");
     }
@@ -277,7 +277,7 @@ async fn ignores_leader_hints_to_unreachable_brokers() {
                     assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
                 }
             } else {
-                // A leader with an address and a newer epoch is believed until somebody is elected
+                // A leader with an address and a newer epoch is believed until another is elected
                 // after it.
                 let elections = async {
                     tokio::time::sleep(ms(5000)).await;

@@ -1,4 +1,4 @@
-//! What interceptors see, and what they do to records.
+//! Tests of interceptors: their calls, and their changes to records.
 
 use std::sync::{
     Arc, Mutex,
@@ -11,7 +11,7 @@ use crate::{
     producer::{DeliveryReport, ProducerInterceptor},
 };
 
-/// Adds a header of its name, and counts.
+/// Adds a header with its name, and counts its calls.
 #[derive(Debug)]
 struct Stamp {
     name: &'static str,
@@ -77,7 +77,7 @@ async fn retried_record_is_intercepted_once_per_producer() {
     assert_eq!(headers(&cluster, 0), [vec!["one"], vec!["one"], vec!["one", "other"]]);
 }
 
-/// Sends everything to one partition of one topic, under a value of its own.
+/// Sends every record to one partition of one topic, with another value.
 #[derive(Debug)]
 struct Redirect;
 
@@ -113,7 +113,7 @@ async fn interceptor_panic_stops_neither_record_nor_others() {
     assert_eq!(headers(&cluster, 0), vec![vec!["bad", "good"]; 3]);
 }
 
-/// Notes down what it is told of.
+/// Records its calls.
 #[derive(Debug, Default)]
 struct Told {
     tags: Mutex<Vec<(Option<u64>, bool)>>,

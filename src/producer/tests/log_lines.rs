@@ -1,5 +1,5 @@
-//! What the log says of records that failed: one line for each cause, also where they had no
-//! partition yet.
+//! Tests of the log lines about records that failed: one line for each cause, also for records
+//! without a partition.
 
 use tracing::Level;
 
@@ -27,7 +27,7 @@ async fn record_whose_topic_is_missing_is_logged() {
     assert_eq!(counted, 100, "no record is missing: {told:#?}");
 }
 
-/// The number behind ` records=`.
+/// Returns the number after ` records=`.
 fn records(line: &str) -> u64 {
     let behind = line.split(" records=").nth(1).expect("a count");
     behind.split(' ').next().unwrap().parse().unwrap()

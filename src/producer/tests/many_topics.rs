@@ -1,5 +1,5 @@
-//! Ten thousand topics: all is delivered, and what it costs grows with their number and not with
-//! its square.
+//! Tests with ten thousand topics: everything is delivered, and the cost grows with their number
+//! and not with its square.
 
 use super::*;
 use crate::{testkit::on, wire::ApiKey};
@@ -32,7 +32,7 @@ async fn ten_thousand_topics_need_few_requests() {
     assert!(asked <= 20, "{asked} metadata requests for topics that all came at once");
     let produced = cluster.requests(ApiKey::Produce);
     assert!(produced <= 300, "{produced} requests for a record each of {TOPICS} topics at three brokers");
-    // The table of topics is made anew for what metadata brings, not for each topic.
+    // The table of topics is rebuilt for each metadata response, not for each topic.
     let editions = producer.0.shared.topics.editions();
     assert!(editions <= asked + 5, "{editions} tables were made");
 

@@ -1,14 +1,14 @@
-//! What is counted, where faults make the counts known beforehand.
+//! Tests of the metrics, with faults that make the counts predictable.
 
 use super::*;
 use crate::{Compression, error::ErrorCode, producer::ProducerMetrics, testkit::on, wire::ApiKey};
 
-/// Sends a record and waits for what becomes of it.
+/// Sends a record and waits for its result.
 async fn send_one(producer: &Producer) -> Result<RecordMetadata, Error> {
     send_numbers(producer, 0..1).await.pop().unwrap().await
 }
 
-/// What must be true of any producer that has nothing to do.
+/// Asserts the invariants of the metrics of an idle producer.
 fn assert_adds_up(metrics: &ProducerMetrics) {
     assert_eq!(metrics.records_outstanding, 0);
     assert_eq!((metrics.batches_queued, metrics.batches_in_flight, metrics.requests_in_flight), (0, 0, 0));
@@ -51,8 +51,8 @@ async fn separates_queue_time_from_produce_latency() {
     send_one(&producer).await.unwrap();
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
-    // In between nothing was done but to wait, on a clock that stands still otherwise (and counts
-    // in milliseconds).
+    // In between the producer only waited, on a clock that stands still otherwise (and counts in
+    // milliseconds).
     let queued = metrics.queue_time_micros.since(&before.queue_time_micros);
     assert_eq!(queued.count(), 1);
     assert!((50_000..53_000).contains(&queued.sum()), "{queued:?}");
@@ -185,9 +185,9 @@ async fn counts_buffer_waits_by_outcome() {
     assert!(waiter.await.unwrap_err().is_cancelled());
     let metrics = producer.metrics();
     assert_adds_up(&metrics);
-    assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted), (2, 1), "who went away waited, too, but not in vain");
+    assert_eq!((metrics.buffer_waits, metrics.buffer_exhausted), (2, 1), "a cancelled wait is a wait");
     assert!(metrics.buffer_wait_time >= ms(701), "{:?}", metrics.buffer_wait_time);
-    assert_eq!((metrics.senders_waiting, metrics.buffer_used_bytes), (0, 0), "and took no room along");
+    assert_eq!((metrics.senders_waiting, metrics.buffer_used_bytes), (0, 0), "and its memory is released");
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,7 +47,7 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A cluster of one broker on a network of its own, with a topic of so many partitions.
+/// Starts a cluster of one broker on a network of its own, with a topic of `partitions` partitions.
 async fn cluster(partitions: i32) -> Cluster {
     cluster_with(Options::new(), partitions).await
 }
@@ -66,7 +66,7 @@ async fn producer(cluster: &Cluster) -> Producer {
     builder(cluster).build().await.unwrap()
 }
 
-/// Sends values "from", "from + 1", … to partition 0.
+/// Sends the values "from", "from + 1", … to partition 0.
 async fn send_numbers(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for number in numbers {
@@ -84,7 +84,7 @@ async fn results(deliveries: Vec<Delivery>) -> Vec<Result<RecordMetadata, Error>
     results
 }
 
-/// The values in the log of a partition, as text.
+/// Returns the values in the log of a partition, as text.
 fn log(cluster: &Cluster, partition: i32) -> Vec<String> {
     let records = cluster.records(TOPIC, partition).unwrap();
     records.into_iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()

@@ -1,6 +1,6 @@
-//! The rules of the producer against a model of a broker, under every fault there is, in any
-//! interleaving: what is in the log is in order and there once, and every record has one result
-//! that is true.
+//! Tests of the producer's rules against a model of a broker, under every fault of the model, in
+//! any interleaving: the records in the log are in order and there once, and every record has
+//! exactly one accurate result.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -46,17 +46,17 @@ const NODES: i32 = 3;
 /// A request that has left the producer.
 struct Sent {
     node: i32,
-    /// What the broker sees of it.
+    /// The batches that the broker receives.
     parts: Vec<(i32, SealedBatch, ProducerStamp)>,
-    /// `None` when its connection is gone.
+    /// `None` if its connection is gone.
     request: Option<ProduceRequest>,
-    /// Whether it was handed to the socket. Until then it waits in the connection, and its batches
-    /// can be taken back.
+    /// True if the request was handed to the socket. Until then it waits in the connection, and its
+    /// batches can be withdrawn.
     written: bool,
 }
 
-/// The connection hands a request to the socket. `false` if a batch of it was taken back: then it
-/// is not written.
+/// Lets the connection hand a request to the socket. Returns false if a batch of it was withdrawn:
+/// then it is not written.
 fn hand_over(sent: &mut Sent) -> bool {
     let request = sent.request.as_mut().expect("its connection is there");
     if !sent.written {
@@ -69,10 +69,10 @@ fn hand_over(sent: &mut Sent) -> bool {
     sent.written
 }
 
-/// A record that was sent: its partition, its value, and what came of it.
+/// A record that was sent: its partition, value, delivery and result.
 type Sending = (usize, u64, Delivery, Option<Result<RecordMetadata, Error>>);
 
-/// What may go wrong in a run.
+/// The faults that may occur in a run.
 #[derive(Clone, Copy)]
 struct Faults {
     disconnects: bool,
@@ -81,7 +81,8 @@ struct Faults {
     expiry: bool,
     small_batches: bool,
     purges: bool,
-    /// Brokers forget producers, and take none for new that does not begin at 0, as before 2.5.
+    /// Brokers lose the state of producers, and accept a producer without state only if it begins
+    /// at 0, as before 2.5.
     forgets: bool,
 }
 
@@ -96,7 +97,7 @@ struct World {
     logs: Vec<Log>,
     /// Requests on each node's connection, in the order in which they were written.
     wires: HashMap<i32, VecDeque<Sent>>,
-    /// Requests of connections that are gone, which the broker may still work on.
+    /// Requests of connections that are gone, which the broker may still process.
     ghosts: Vec<Sent>,
     next_value: u64,
     deliveries: Vec<Sending>,
@@ -212,7 +213,7 @@ impl World {
         self.deliveries.push((partition, value, delivery, None));
     }
 
-    /// Writes what the sender wants written, and does what it asks.
+    /// Sends the requests that the sender has ready, and carries out its actions.
     fn drain(&mut self) {
         while let Some(request) = self.sender.next_request(self.now, &self.metadata) {
             self.write(request);
@@ -226,7 +227,7 @@ impl World {
                 other => panic!("{other:?} was not to be asked for"),
             }
         }
-        // What was asked for may have let more go.
+        // The requested actions may have made more requests ready.
         while let Some(request) = self.sender.next_request(self.now, &self.metadata) {
             self.write(request);
         }
@@ -260,8 +261,8 @@ impl World {
         }
     }
 
-    /// The broker answers the oldest request of a connection, unless a batch of it was taken back
-    /// before it was written.
+    /// Lets the broker answer the oldest request of a connection, unless a batch of it was
+    /// withdrawn before it was written.
     fn answer_next(&mut self, node: i32) -> bool {
         let Some(mut sent) = self.wires.get_mut(&node).and_then(VecDeque::pop_front) else { return false };
         if hand_over(&mut sent) {
@@ -279,7 +280,7 @@ impl World {
         self.sender.handle_response(request, response.map(Some), self.now, &self.metadata);
     }
 
-    /// The broker works on a request.
+    /// Lets the broker process a request.
     fn process(&mut self, sent: &Sent) -> ProduceResponse<'static> {
         let mut out = ProduceResponse::default();
         for (partition, batch, stamp) in &sent.parts {
@@ -292,7 +293,7 @@ impl World {
                 3 => log.append(sent.node, batch, *stamp).and(Err(ErrorCode::REQUEST_TIMED_OUT)),
                 _ => log.append(sent.node, batch, *stamp),
             };
-            // A broker may leave a partition out; that is no answer.
+            // A broker may leave a partition out, which counts as no response for it.
             if !(self.faults.refusals && self.rng.random_range(0..60) == 0) {
                 out.partitions.push(response(*partition, result));
             }
@@ -303,8 +304,8 @@ impl World {
         out
     }
 
-    /// A connection breaks: of what was on it, the broker works on some now, on some later, and on
-    /// some never.
+    /// Breaks a connection: the broker processes some of its requests now, some later, and some
+    /// never.
     fn disconnect(&mut self, node: i32) {
         for sent in self.wires.remove(&node).unwrap_or_default() {
             let mut status = DeliveryStatus::NotPersisted;
@@ -321,15 +322,15 @@ impl World {
         }
     }
 
-    /// Another `max.message.bytes` for each partition.
+    /// Changes `max.message.bytes` of each partition.
     fn change_limits(&mut self) {
         for log in &mut self.logs {
             log.max_records = if self.rng.random() { self.rng.random_range(1..6) } else { u32::MAX };
         }
     }
 
-    /// Gives some of the records up: those have their results at once, and they are as many as it
-    /// says.
+    /// Purges some of the records: asserts that they have their results at once, and that their
+    /// number is the one that `purge` returns.
     fn purge(&mut self) {
         self.poll();
         let before = self.purged();
@@ -401,7 +402,7 @@ impl World {
         }
     }
 
-    /// What is counted is what happened, at any moment.
+    /// Asserts that the counters agree with the results, at any time.
     fn check_counters(&self) {
         let counted =
             self.batch_shared.counters.snapshot(|| self.topics.outstanding(|| self.batch_shared.completed_records()));
@@ -438,7 +439,7 @@ impl World {
         }
     }
 
-    /// Everything works again: whatever is left must come to its end.
+    /// Ends all faults: every remaining record must get its result.
     fn heal(&mut self) {
         self.faults = Faults {
             disconnects: false,
@@ -469,7 +470,7 @@ impl World {
         }
     }
 
-    /// Results must be true, whatever the settings.
+    /// Asserts that the results are accurate, with any settings.
     fn check_results(&self) {
         for (partition, value, _, result) in &self.deliveries {
             let values = &self.logs[*partition].values;
@@ -493,8 +494,8 @@ impl World {
         assert_eq!(self.topics.outstanding(|| self.batch_shared.completed_records()), 0);
     }
 
-    /// Every record was reported once, with its own result, and those of a partition in the order
-    /// of sending.
+    /// Asserts that every record was reported once, with its own result, and those of a partition
+    /// in the order of sending.
     fn check_reports(&mut self) {
         let in_order = self.purged() == 0;
         let mut next = [0; PARTITIONS];
@@ -509,7 +510,7 @@ impl World {
                 _ => false,
             };
             assert!(same, "{:?} was reported of {result:?}", report.result);
-            // A purge does not wait for those before.
+            // A purge does not wait for earlier records.
             if in_order {
                 assert!(value >= next[*partition], "the result of {value} came behind that of a later one");
                 next[*partition] = value + 1;
@@ -519,7 +520,7 @@ impl World {
         assert_eq!(seen, self.deliveries.len());
     }
 
-    /// Values of a partition grow in the order of sending.
+    /// Asserts that the values of a partition are in the order of sending.
     fn check_order(&self) {
         for log in &self.logs {
             for pair in log.values.windows(2) {
@@ -550,8 +551,8 @@ fn run(seed: u64, steps: usize, idempotent: bool, max_in_flight: usize, faults: 
     world
 }
 
-/// Runs the test with many seeds, and says which one failed. `OTTLA_MODEL_RUNS=100` makes a hundred
-/// times as many.
+/// Runs the test with many seeds, and names the one that failed. `OTTLA_MODEL_RUNS=100` runs a
+/// hundred times as many.
 fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
     let times = std::env::var("OTTLA_MODEL_RUNS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     for seed in 0..count * times {
@@ -609,8 +610,8 @@ fn purged_records_are_neither_duplicated_nor_reordered() {
         for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
             let fine = result.as_ref().is_some_and(|result| match result {
                 Ok(_) => true,
-                // Behind a record that may have been written, others that may have been have to go
-                // as well.
+                // After a record that may have been written, others that may have been written have
+                // to fail as well.
                 Err(error) if error.kind() != ErrorKind::Purged => {
                     error.delivery_status() == Some(DeliveryStatus::PossiblyPersisted)
                 }
@@ -627,8 +628,8 @@ fn lost_producer_state_neither_duplicates_nor_reorders() {
         let world = run(seed, 600, true, 5, Faults { expiry: seed % 2 == 0, forgets: true, ..ALL });
         world.check_order();
         for (.., result) in world.deliveries.iter().filter(|_| seed % 2 == 1) {
-            // What is in the log of a broker that does not know whose it is can neither be told of
-            // nor written again.
+            // If the broker lost the producer's state, a record in its log can neither be
+            // recognized nor written again.
             if let Some(Err(error)) = result {
                 assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted), "{error}");
             }

@@ -1,5 +1,4 @@
-//! A broker as the producer's rules see it: logs with leaders, and the sequence numbers that Kafka
-//! checks.
+//! A broker as the producer's rules assume it: logs with leaders, and the sequence checks of Kafka.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,23 +10,23 @@ use crate::{
     },
 };
 
-/// One partition: its log, and what it knows of producers.
+/// One partition: its log, and its state of producers.
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) leader: i32,
-    /// The values of the records in it.
+    /// The values of its records.
     pub(super) values: Vec<u64>,
     pub(super) producers: HashMap<i64, ProducerState>,
-    /// Batches of more records are too large.
+    /// Batches with more records are too large.
     pub(super) max_records: u32,
-    /// A producer that it does not know has to begin at 0.
+    /// True if an unknown producer has to begin at 0.
     pub(super) strict: bool,
 }
 
 pub(super) struct ProducerState {
     epoch: i16,
     last_sequence: i32,
-    /// First number, records and offset of the last five batches.
+    /// First sequence, record count and offset of the last five batches.
     recent: VecDeque<(i32, u32, i64)>,
 }
 
@@ -36,7 +35,7 @@ fn advance(sequence: i32, records: u32) -> i32 {
 }
 
 impl Log {
-    /// Appends a batch as a leader does; gives its offset.
+    /// Appends a batch as a leader does; returns its offset.
     pub(super) fn append(&mut self, node: i32, batch: &SealedBatch, stamp: ProducerStamp) -> Result<i64, ErrorCode> {
         if self.leader != node {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
@@ -56,9 +55,9 @@ impl Log {
         Ok(offset)
     }
 
-    /// Forgets its producers, unless a batch that is numbered 0 may still be sent again: a
-    /// repetition of that is taken for a new producer, whatever the client does. Behind five later
-    /// ones it is acknowledged.
+    /// Loses the state of its producers, except those with a batch of sequence 0 that may still be
+    /// sent again: a repetition of that batch would be taken for a new producer, whatever the
+    /// client does. After five later batches it is known to be acknowledged.
     pub(super) fn forget(&mut self) {
         self.producers.retain(|_, state| state.recent.len() < 5 || state.recent.iter().any(|(first, ..)| *first == 0));
     }
@@ -83,7 +82,7 @@ impl Log {
             }
             Some(_) if first != 0 => return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER),
             None if first != 0 && self.strict => return Err(ErrorCode::UNKNOWN_PRODUCER_ID),
-            // Since 2.5 a producer that is not known may begin anywhere (KIP-360).
+            // Since 2.5 an unknown producer may begin at any sequence (KIP-360).
             _ => {}
         }
         let state = ProducerState {

@@ -1,5 +1,5 @@
-//! acks=0: nobody answers, so what is written is settled, and what cannot be written is sent again
-//! or fails.
+//! Tests of acks=0: there is no response, so a record gets its result when it is written, and one
+//! that cannot be written is sent again or fails.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, testkit::on, wire::ApiKey};
@@ -24,7 +24,7 @@ async fn disconnect_loses_only_records_in_flight() {
         for result in results(send_numbers(&producer, round * 10..(round + 1) * 10).await).await {
             match result {
                 Ok(at) => {
-                    assert_eq!(at.offset, None, "nobody said where it is");
+                    assert_eq!(at.offset, None, "the offset is unknown");
                     written += 1;
                 }
                 Err(error) => assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted), "{error}"),

@@ -1,4 +1,4 @@
-//! Records that are given up.
+//! Tests of purged records.
 
 use super::*;
 use crate::{
@@ -20,7 +20,7 @@ async fn purges_lingering_records_and_delivers_later_ones() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).linger(Duration::from_secs(20)).batch_size(300).build().await.unwrap();
     producer.partitions_for(TOPIC).await.unwrap();
-    // Few enough for one batch, which is open, and then so many that others are full.
+    // Few enough for one batch, which is open, and then enough to fill others.
     for count in [3, 100] {
         let before = tokio::time::Instant::now();
         let deliveries = send_numbers(&producer, 0..count).await;
@@ -48,7 +48,7 @@ async fn purges_record_waiting_for_topic_metadata() {
     tokio::time::sleep(ms(800)).await;
     assert_eq!(producer.purge(PurgeScope::Queued).await, 1);
     assert_eq!(purged(lost.await), DeliveryStatus::NotPersisted);
-    // The look-up for the first is still under way, and ends before this one's time is up.
+    // The look-up for the first record is still running, and ends before this record's time is up.
     let kept = producer.send(Record::to("later").with_value("kept")).await.unwrap();
     tokio::time::sleep(ms(600)).await;
     cluster.create_topic("later", 1).unwrap();
@@ -131,7 +131,7 @@ async fn purge_lets_pending_close_return() {
     for result in results(stuck).await {
         purged(result);
     }
-    assert_eq!(producer.purge(PurgeScope::All).await, 0, "after the end there is nothing to purge, and nobody to ask");
+    assert_eq!(producer.purge(PurgeScope::All).await, 0, "after the end there is nothing to purge");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! One partition between `send` and the sender.
+//! Tests of one partition between `send` and the sender.
 
 use std::{sync::Arc, time::Instant};
 
@@ -43,6 +43,6 @@ fn append_after_failure_notifies_sender_again() {
     let mut queue = PartitionQueue::new(partition.clone());
     assert!(matches!(append(&partition, &batch_shared), SenderEvent::BatchOpened(_)));
     queue.fail_all(&Error::new(ErrorKind::Closed, "the end"));
-    // A sender that was past the gate already.
+    // An append that had passed the check before the failure.
     assert!(matches!(append(&partition, &batch_shared), SenderEvent::BatchOpened(_)), "it would never get a result");
 }

@@ -1,4 +1,5 @@
-//! Records that `send` does not take, by each way in: they are not persisted, and say so.
+//! Tests of records that `send` rejects, by each way of sending: their error says that they are not
+//! persisted.
 
 use super::*;
 use crate::{
@@ -26,8 +27,8 @@ impl CustomPartitioner for Beyond {
     }
 }
 
-/// Sends by `send`, `try_send` and `send_batch`: each fails with that kind, at once or through its
-/// delivery.
+/// Sends with `send`, `try_send` and `send_batch`: each fails with that kind, at once or through
+/// its delivery.
 async fn refused(producer: &Producer, record: Record<'_>, kind: ErrorKind) {
     let mut errors = Vec::new();
     errors.push(match producer.send(record.clone()).await {
@@ -73,7 +74,7 @@ async fn record_of_failing_partitioner_is_not_persisted() {
     let cluster = cluster(1).await;
     for partitioner in [Partitioner::custom(Panics), Partitioner::custom(Beyond)] {
         let producer = builder(&cluster).partitioner(partitioner).build().await.unwrap();
-        // While its topic is not known, and after that.
+        // While the topic is unknown, and after that.
         for _ in 0..2 {
             refused(&producer, Record::to(TOPIC).with_value("x"), ErrorKind::InvalidArgument).await;
         }

@@ -1,11 +1,11 @@
-//! Reports of results: the callback, the stream, tags, and their order.
+//! Tests of the reports of results: the callback, the stream, tags, and their order.
 
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, producer::DeliveryReport, testkit::on, wire::ApiKey};
 
-/// What a callback was told.
+/// Reports that a callback received.
 type Told = Arc<Mutex<Vec<DeliveryReport>>>;
 
 fn told() -> (Told, impl Fn(&DeliveryReport) + Send + Sync + 'static) {
@@ -70,7 +70,7 @@ async fn reports_records_without_assigned_partition() {
     let producer = builder(&cluster).max_block(ms(300)).on_delivery(callback).build().await.unwrap();
     let lost = producer.send(Record::to("nowhere").with_value("x").with_tag(1)).await.unwrap();
     assert_eq!(lost.await.unwrap_err().kind(), ErrorKind::UnknownTopicOrPartition);
-    // And those that the end of the producer finds waiting.
+    // Records that are still waiting when the producer ends are reported too.
     let left = producer.send(Record::to("elsewhere").with_value("x").with_tag(2)).await.unwrap();
     producer.close(Duration::ZERO).await.unwrap_err();
     assert_eq!(left.await.unwrap_err().kind(), ErrorKind::Closed);
@@ -124,7 +124,7 @@ async fn tags_survive_splitting_and_topic_wait() {
     let cluster = cluster_with(Options::new().max_message_bytes(1000), 1).await;
     let (told, callback) = told();
     let producer = builder(&cluster).linger(ms(50)).on_delivery(callback).build().await.unwrap();
-    // The first ones wait for the topic, the others do not.
+    // The first records wait for the topic, the others do not.
     let mut deliveries = send_tagged(&producer, 0..100).await;
     producer.partitions_for(TOPIC).await.unwrap();
     deliveries.extend(send_tagged(&producer, 100..400).await);
@@ -147,13 +147,13 @@ async fn dropped_report_stream_returns_its_share() {
     drop(send_tagged(&producer, 0..100).await);
     assert_eq!(producer.flush(ms(5000)).await, 0);
     let mut seen = vec![one.try_next().unwrap(), other.try_next().unwrap()];
-    // Each has the rest of a run in its hands.
+    // Each stream has taken the rest of a batch's reports.
     drop(one);
     seen.extend(std::iter::from_fn(|| other.try_next()));
     let mut tags = tags(&seen);
     tags.sort_unstable();
     assert_eq!(tags, (0..100).collect::<Vec<_>>());
-    // One that sleeps hears of what another leaves behind.
+    // A stream that waits is woken for the reports that another one leaves behind.
     let mut one = producer.delivery_reports();
     drop(send_tagged(&producer, 100..103).await);
     assert_eq!(producer.flush(ms(5000)).await, 0);

@@ -1,4 +1,4 @@
-//! Results: single records at fault, order under faults, and looks at a delivery.
+//! Tests of results: invalid single records, order under faults, and access to a delivery.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};
@@ -9,7 +9,7 @@ async fn distinguishes_invalid_records_from_rest_of_batch() {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).linger(ms(20)).idempotence(idempotent).build().await.unwrap();
         producer.partitions_for(TOPIC).await.unwrap();
-        // An index that the batch does not have is nobody's.
+        // An index that the batch does not have concerns no record.
         cluster.fault(on(ApiKey::Produce).invalid_records([5, 2, 2, 77]));
         for (index, result) in results(send_numbers(&producer, 0..8).await).await.into_iter().enumerate() {
             let error = result.unwrap_err();
@@ -95,7 +95,7 @@ async fn record_expires_within_its_delivery_timeout() {
         assert_eq!(report.id, id);
         assert_eq!(report.result.unwrap_err().kind(), ErrorKind::Timeout);
         let sent = ms(10) * number;
-        // Counted from its batch's creation, which was no later than the record.
+        // Measured from the creation of the record's batch, which was not later than the record.
         let waited = before.elapsed() - sent;
         assert!(waited <= ms(3020), "record {number} waited {waited:?}");
     }
@@ -116,7 +116,7 @@ async fn splits_compressed_batch_too_large_for_topic() {
         let producer = builder(&cluster).compression(compression).linger(ms(50)).build().await.unwrap();
         producer.partitions_for(TOPIC).await.unwrap();
         let deliveries = send_numbers(&producer, 0..600).await;
-        // One that does not fit even alone fails, and nobody else does.
+        // A record that does not fit even alone fails, and no other record does.
         let mut noise = 1u32;
         let value: Vec<u8> = std::iter::repeat_with(|| {
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

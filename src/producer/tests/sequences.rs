@@ -1,5 +1,5 @@
-//! The rules about sequence numbers, one partition's queue at a time: what follows from each
-//! answer.
+//! Tests of the rules about sequence numbers, with one partition's queue: the consequences of each
+//! response.
 
 mod doubts;
 
@@ -41,12 +41,12 @@ use crate::{
 
 const NODE: i32 = 1;
 
-/// The connection hands the request with that batch to the socket.
+/// Hands the request with that batch to the socket.
 fn written(revocable: &RevocableBatch) -> bool {
     [revocable.part()].into_iter().collect::<RevocableParts>().confirm_write()
 }
 
-/// A partition's queue whose every record is a batch of its own.
+/// A partition's queue in which every record is a separate batch.
 struct Line {
     queue: PartitionQueue,
     partition: Arc<Partition>,
@@ -93,7 +93,7 @@ impl Line {
         self.send_into(Sizes::new(1))
     }
 
-    /// Several in one batch, behind whatever is in flight.
+    /// Sends several records in one batch, behind all batches in flight.
     fn send_together(&self, records: usize) -> Vec<Delivery> {
         (0..records).map(|_| self.send_into(Sizes::new(10_000))).collect()
     }
@@ -121,7 +121,7 @@ impl Line {
         self.queue.readiness(self.now, &self.rules, &self.identity, false, Some(NODE))
     }
 
-    /// Sends the next batch that may go: the request and its stamp.
+    /// Sends the next batch that may be sent; returns the request and its stamp.
     fn drain(&mut self) -> Option<(u64, ProducerStamp)> {
         if let Readiness::At(at) = self.readiness() {
             self.now = at;
@@ -142,7 +142,7 @@ impl Line {
         Some((request, drained.stamp))
     }
 
-    /// Sends the next batch, whose epoch and sequence number these are.
+    /// Sends the next batch, and asserts its epoch and sequence.
     #[track_caller]
     fn drain_as(&mut self, epoch: i16, sequence: i32) -> u64 {
         let (request, stamp) = self.drain().expect("something may go");
@@ -188,7 +188,7 @@ fn said(code: ErrorCode, base_offset: i64) -> ProducePartitionResponse<'static> 
     }
 }
 
-/// The result, which is there.
+/// Returns the result, which must be available.
 #[track_caller]
 fn result(delivery: Delivery) -> Result<RecordMetadata, Error> {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -203,7 +203,7 @@ fn status(delivery: Delivery) -> Option<DeliveryStatus> {
     result(delivery).expect_err("it failed").delivery_status()
 }
 
-/// A partition that the broker knows, with so many batches in flight, and their records.
+/// Returns a partition that the broker knows, with `count` batches in flight, and their records.
 fn in_flight(count: usize) -> (Line, Vec<u64>, Vec<Delivery>) {
     let mut line = Line::new();
     let first = line.send();
@@ -265,7 +265,7 @@ fn rejected_batches_are_resent_in_order_alone() {
 
 #[test]
 fn new_batches_wait_behind_resent_batch() {
-    // A broker recognizes the last five batches only.
+    // A broker recognizes only the last five batches.
     let (mut line, requests, _deliveries) = in_flight(1);
     line.lose(requests[0]);
     let again = line.drain_as(0, 1);
@@ -308,7 +308,7 @@ fn duplicate_after_possible_write_is_success() {
 
 #[test]
 fn duplicate_of_unwritten_batch_bumps_epoch() {
-    // The numbers were taken by something else, so this batch is not in the log.
+    // Another batch has these sequences, so this one is not in the log.
     let (mut line, requests, deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
     let again = line.drain_as(1, 0);
@@ -320,8 +320,8 @@ fn duplicate_of_unwritten_batch_bumps_epoch() {
 
 #[test]
 fn duplicate_without_sequence_is_success() {
-    // Nothing is known of it that would speak against it, and what would be done instead could
-    // double it.
+    // Without sequences there is no evidence against the error, and sending the record again could
+    // duplicate it.
     let mut line = Line::with(Identity::Anonymous);
     let delivery = line.send();
     let (request, stamp) = line.drain().unwrap();
@@ -345,7 +345,7 @@ fn duplicate_result_follows_earlier_records() {
 
 #[test]
 fn duplicate_after_storage_error_is_success() {
-    // The disk failed while the leader waited for its followers: they may have it.
+    // The disk failed while the leader waited for its followers, which may have the batch.
     let (mut line, requests, deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::KAFKA_STORAGE_ERROR);
     let again = line.drain_as(0, 1);
@@ -411,7 +411,7 @@ fn unknown_producer_id_does_not_duplicate_batch() {
     let (mut line, requests, deliveries) = in_flight(1);
     line.lose(requests[0]);
     let again = line.drain_as(0, 1);
-    // It was in the log, and the broker has forgotten whose it is.
+    // The batch was in the log, and the broker has lost the producer's state.
     line.refuse(again, ErrorCode::UNKNOWN_PRODUCER_ID);
     for delivery in deliveries {
         assert_eq!(status(delivery), Some(DeliveryStatus::PossiblyPersisted));
@@ -505,7 +505,7 @@ fn expired_batch_blocks_while_sequence_is_uncertain() {
     assert_eq!(line.readiness(), Readiness::Ready, "nothing has failed yet as far as the numbers go");
     line.lose(requests[0]);
     assert_eq!(line.readiness(), Readiness::Blocked);
-    // The second was acknowledged: so the first was written too.
+    // The second was acknowledged, so the first was written too.
     line.written(requests[1], 2);
     line.drain_as(0, 3);
 
@@ -537,7 +537,7 @@ fn alternating_leader_hints_do_not_cause_loop() {
     let (mut line, requests, _deliveries) = in_flight(1);
     line.refuse(requests[0], ErrorCode::NOT_LEADER_OR_FOLLOWER);
     let mut attempts = 0;
-    // Each answer names the other broker, at no time at all.
+    // Each response names the other broker, without any time between them.
     for round in 0..20 {
         let leader = NODE + 1 + round % 2;
         let readiness = line.queue.readiness(line.now, &line.rules, &line.identity, false, Some(leader));

@@ -1,9 +1,10 @@
-//! Records that may go to any partition: away from brokers that take no data, and to those nearby.
+//! Tests of records without a fixed partition: they avoid brokers that accept no data, and prefer
+//! those nearby.
 
 use super::*;
 use crate::{error::ErrorCode, testkit::on, wire::ApiKey};
 
-/// Two brokers; broker 1 leads the even partitions, broker 2 the odd ones.
+/// Starts two brokers; broker 1 leads the even partitions, broker 2 the odd ones.
 async fn two_brokers(options: Options, partitions: i32) -> Cluster {
     let cluster = cluster_with(options.brokers(2), partitions).await;
     for partition in 0..partitions {
@@ -12,12 +13,13 @@ async fn two_brokers(options: Options, partitions: i32) -> Cluster {
     cluster
 }
 
-/// Batches of three records or so, and a broker is given up on after a fifth of a second.
+/// Configures batches of about three records, and a fifth of a second until a broker counts as
+/// unavailable.
 fn heedful(cluster: &Cluster) -> ProducerBuilder {
     builder(cluster).batch_size(300).linger(ms(1)).availability_timeout(ms(200))
 }
 
-/// Sends so many records without a key, one in a millisecond. They need not be acknowledged.
+/// Sends `count` records without a key, one in a millisecond. They need not be acknowledged.
 async fn send_some(producer: &Producer, count: u32) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for _ in 0..count {
@@ -27,7 +29,7 @@ async fn send_some(producer: &Producer, count: u32) -> Vec<Delivery> {
     deliveries
 }
 
-/// How many of the records that came since went to each of the brokers.
+/// Returns the number of these records on each of the brokers.
 async fn by_broker(results: Vec<Result<RecordMetadata, Error>>) -> [usize; 2] {
     let mut counts = [0; 2];
     for result in results {
@@ -36,7 +38,7 @@ async fn by_broker(results: Vec<Result<RecordMetadata, Error>>) -> [usize; 2] {
     counts
 }
 
-/// How many of these records have no result, a while after they were sent.
+/// Returns the number of these records that have no result, a while after they were sent.
 async fn left_after(deliveries: &[Delivery], millis: u64) -> usize {
     tokio::time::sleep(ms(millis)).await;
     deliveries.iter().filter(|delivery| delivery.try_result().is_none()).count()
@@ -44,7 +46,7 @@ async fn left_after(deliveries: &[Delivery], millis: u64) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn hanging_broker_is_skipped_until_it_recovers() {
-    // With one partition at each broker, all that may be in flight is of that one.
+    // With one partition on each broker, all requests in flight to a broker are of that partition.
     for partitions in [2, 8] {
         let cluster = two_brokers(Options::new(), partitions).await;
         let producer = heedful(&cluster).request_timeout(ms(10_000)).build().await.unwrap();
@@ -53,7 +55,7 @@ async fn hanging_broker_is_skipped_until_it_recovers() {
 
         let hang = cluster.fault(on(ApiKey::Produce).broker(2).times(1).hang());
         let stuck = send_some(&producer, 400).await;
-        // Long before the request to it times out, only what goes to the other broker is sent.
+        // Long before the request times out, all later records go to the other broker.
         let later = send_some(&producer, 400).await;
         assert_eq!(hang.hits(), 1);
         assert_eq!(left_after(&later, 100).await, 0, "{partitions} partitions: records went to the broker that hangs");
@@ -61,8 +63,8 @@ async fn hanging_broker_is_skipped_until_it_recovers() {
         assert_eq!(counts, [400, 0], "{partitions} partitions");
         assert!(left_after(&stuck, 0).await > 0, "nothing was stuck, so nothing was shown");
 
-        // The request times out, the next connection works: nothing is lost, and both have their
-        // turns again.
+        // The request times out and the next connection works: nothing is lost, and both brokers
+        // get records again.
         for result in results(stuck).await {
             result.unwrap();
         }
@@ -105,7 +107,7 @@ async fn dead_broker_is_skipped_without_loss() {
     let cluster = two_brokers(Options::new(), 4).await;
     let producer = heedful(&cluster).request_timeout(ms(2000)).build().await.unwrap();
     results(send_some(&producer, 100).await).await;
-    // Its partitions keep their leader as far as the producer knows.
+    // For the producer, its partitions keep their leader.
     cluster.fault(on(ApiKey::Metadata).forever().error(ErrorCode::LEADER_NOT_AVAILABLE));
     cluster.kill(2).await.unwrap();
     let stuck = send_some(&producer, 600).await;
@@ -140,11 +142,11 @@ async fn prefers_leaders_in_same_rack() {
         assert_eq!(partitions.len(), 4, "all partitions of the rack have their turns: {partitions:?}");
         assert_eq!(by_broker(results).await, expected, "rack {rack}");
     }
-    // Nobody leads in that rack.
+    // No leader is in that rack.
     let producer = near(&cluster, "c").build().await.unwrap();
     let both = by_broker(results(send_some(&producer, 300).await).await).await;
     assert!(both.iter().all(|count| *count > 60), "{both:?}");
-    // A rack by itself changes nothing.
+    // A client rack alone changes nothing.
     let producer = near(&cluster, "a").rack_aware(false).build().await.unwrap();
     let both = by_broker(results(send_some(&producer, 300).await).await).await;
     assert!(both.iter().all(|count| *count > 60), "{both:?}");
@@ -195,6 +197,6 @@ async fn switches_partition_after_64_kib() {
     assert_eq!(producer.flush(Duration::from_secs(10)).await, 0);
     let mut counts: Vec<i64> = (0..4).map(|partition| cluster.log_end("t", partition).unwrap()).collect();
     counts.sort_unstable();
-    // A record is taken at the most that it may need, 1,030 bytes here.
+    // A record is counted with the maximum size that it may need, 1,030 bytes here.
     assert_eq!(counts, [0, 0, 6, 64]);
 }

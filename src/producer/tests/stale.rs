@@ -1,4 +1,4 @@
-//! Pictures of the cluster that are behind the truth, or of another cluster altogether.
+//! Tests of metadata that is stale, or of another cluster.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::{
     wire::{ApiKey, messages::MetadataResponse},
 };
 
-/// Sends numbers to two partitions in turn, and gives their results.
+/// Sends numbers to two partitions in turn, and returns their deliveries.
 async fn to_both(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     for number in numbers {
@@ -28,7 +28,7 @@ async fn to_both(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Deli
     deliveries
 }
 
-/// All were delivered, each once and in order.
+/// Asserts that all numbers were delivered, each once and in order.
 async fn both_have_all(cluster: &Cluster, deliveries: Vec<Delivery>) {
     let count = deliveries.len() as u64;
     for result in results(deliveries).await {
@@ -55,7 +55,7 @@ async fn new_partition_with_error_is_requested_again() {
         }
     });
     let producer = builder(&cluster).network(network).build().await.unwrap();
-    // The first metadata that has the partition has an error for it.
+    // The first metadata that includes the partition has an error for it.
     let mut deliveries = to_both(&producer, 0..2).await;
     tokio::time::sleep(ms(500)).await;
     cluster.add_partitions(TOPIC, 2).unwrap();
@@ -84,7 +84,7 @@ async fn stale_metadata_fails_no_partition_records() {
     both_have_all(&cluster, deliveries).await;
 }
 
-/// A network on which the name `kafka` stands for one cluster after the other.
+/// A network on which the name `kafka` resolves to one cluster after the other.
 #[derive(Clone, Debug)]
 struct Named {
     inner: MemoryNetwork,
@@ -135,14 +135,14 @@ async fn rebootstraps_to_replacement_cluster_by_dns_name() {
     assert_eq!(log(&second, 0), numbers(100..300));
 }
 
-/// A network on which one address leads elsewhere while it is reused.
+/// A network on which one address leads to another cluster while it is reused.
 #[derive(Clone, Debug)]
 struct Reused {
     inner: MemoryNetwork,
     from: SocketAddr,
     to: SocketAddr,
     is_reused: Arc<AtomicBool>,
-    /// So many connections to the reused address are closed at once.
+    /// Number of connections to the reused address that are closed at once.
     hang_ups: Arc<AtomicU64>,
 }
 
@@ -161,7 +161,8 @@ impl Network for Reused {
     }
 }
 
-/// Two clusters with the same topic; the address of the first one's leader leads to the second.
+/// Starts two clusters with the same topic; the address of the first one's leader leads to the
+/// second.
 async fn reused_address() -> (Cluster, Cluster, Reused) {
     let inner = MemoryNetwork::new();
     let ours = Cluster::start(Options::new().network(inner.clone()).brokers(2)).await.unwrap();
@@ -206,8 +207,8 @@ async fn reused_address_of_another_cluster_is_left() {
     assert_eq!(log(&theirs, 0), [""; 0]);
 }
 
-/// Brokers before 0.10 hang up on newer questions for their versions; one that is expected to be
-/// newer is not asked in a version without the check.
+/// Brokers before 0.10 close the connection on newer versions of ApiVersions; a broker that is
+/// expected to be newer is not asked again in a version without the cluster check.
 #[tokio::test(start_paused = true)]
 async fn reused_address_that_hangs_up_is_left() {
     let (ours, theirs, network) = reused_address().await;
@@ -223,7 +224,7 @@ async fn reused_address_that_hangs_up_is_left() {
     assert_eq!(log(&ours, 0), numbers(0..10));
 }
 
-/// What the check is for: without it, the records are taken by the wrong cluster.
+/// The check is necessary: without it, the wrong cluster accepts the records.
 #[tokio::test(start_paused = true)]
 async fn reused_address_is_written_to_without_check() {
     for (name, value) in [("metadata.cluster.check.enable", "false"), ("metadata.recovery.strategy", "none")] {

@@ -1,4 +1,4 @@
-//! What `tracing` is told, and by which names.
+//! Tests of the `tracing` spans and events, and of their names.
 
 use std::{
     fmt::{self, Write},
@@ -43,7 +43,7 @@ impl Lines {
         self.lines.lock().unwrap().push((*metadata.level(), line.0));
     }
 
-    /// The lines with all of these words.
+    /// Returns the lines with all of these words.
     fn with(&self, words: &[&str]) -> Vec<(Level, String)> {
         let lines = self.lines.lock().unwrap();
         lines.iter().filter(|(_, line)| words.iter().all(|word| line.contains(word))).cloned().collect()
@@ -70,9 +70,9 @@ impl Subscriber for Lines {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Hears what this thread tells. Of a single subscriber `tracing` believes that all threads have
-/// it, so that a test beside this one, which has none, would switch an event off for all: hence a
-/// second one.
+/// Collects the events of this thread. If there is a single subscriber `tracing` assumes that all
+/// threads have it, so that a test in another thread, which has none, would switch an event off for
+/// all: hence a second one.
 fn listen(lines: &Lines) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
     let second = tracing::Dispatch::new(lines.clone());
     (tracing::subscriber::set_default(lines.clone()), second)

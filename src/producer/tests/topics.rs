@@ -1,4 +1,4 @@
-//! Topics that are not known yet, grow, vanish, or come back as others.
+//! Tests of topics that are not known yet, grow, are deleted, or are created again.
 
 use super::*;
 use crate::{DeliveryStatus, ErrorKind, error::ErrorCode, testkit::on, wire::ApiKey};

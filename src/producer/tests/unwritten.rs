@@ -1,4 +1,5 @@
-//! Records whose requests wait in a connection and are given up there: no byte of them was written.
+//! Tests of records with requests that wait in a connection and are withdrawn there: no byte of
+//! them was written.
 
 use super::*;
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The first record is acknowledged, with an answer that mutes the connection for that long.
+/// Sends a first record, which is acknowledged with a throttle time that mutes the connection for
+/// `mute`.
 async fn muted(idempotent: bool, partitions: i32, mute: Duration) -> (Cluster, Producer) {
     let cluster = cluster(partitions).await;
     cluster.fault(on(ApiKey::Produce).throttle(mute));
@@ -34,7 +36,7 @@ fn not_persisted(result: Result<RecordMetadata, Error>, kind: ErrorKind) {
     assert_eq!((error.kind(), error.delivery_status()), (kind, Some(DeliveryStatus::NotPersisted)), "{error}");
 }
 
-/// What comes later is delivered, and nothing that was given up arrives.
+/// Asserts that later records are delivered, and that none of the withdrawn ones arrives.
 async fn only_later_records_arrive(cluster: &Cluster, producer: &Producer) {
     tokio::time::sleep(60 * SECOND).await;
     for result in results(send_numbers(producer, 90..93).await).await {
@@ -111,11 +113,11 @@ async fn records_expiring_during_reauthentication_are_not_persisted() {
     }
 }
 
-/// A request waits with two batches, of which the older one expires: the other one is sent in a
-/// request of its own.
+/// A request waits with two batches, the older of which expires: the other one is sent in a
+/// separate request.
 #[tokio::test(start_paused = true)]
 async fn batch_beside_expired_one_is_delivered() {
-    // Without retries, since the request that was taken back was no attempt.
+    // Without retries, because the request that was withdrawn does not count as an attempt.
     for (idempotent, retries) in [(true, u32::MAX), (false, 0)] {
         let cluster = cluster(3).await;
         cluster.fault(on(ApiKey::Produce).throttle(ms(5500)));
@@ -131,8 +133,8 @@ async fn batch_beside_expired_one_is_delivered() {
             .unwrap();
         let record = |partition, value: &'static str| Record::to(TOPIC).with_partition(partition).with_value(value);
         producer.send(record(2, "mutes")).await.unwrap().await.unwrap();
-        // Holds the one place in flight until its request times out, behind which the other two go
-        // together.
+        // Occupies the only place in flight until its request times out; after it the other two are
+        // sent together.
         let first = producer.send(record(2, "holds")).await.unwrap();
         tokio::time::sleep(ms(100)).await;
         let expires = producer.send(record(0, "expires")).await.unwrap();

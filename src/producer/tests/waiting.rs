@@ -1,5 +1,5 @@
-//! Those who wait for room in the buffer: how long, in which order, and what is left when they go
-//! away.
+//! Tests of callers that wait for buffer memory: the time, the order, and the memory after they are
+//! cancelled.
 
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -15,12 +15,13 @@ fn numbered(number: u64) -> Record<'static> {
     Record::to(TOPIC).with_partition(0).with_value(format!("{number:>800}"))
 }
 
-/// The numbers in the log.
+/// Returns the numbers in the log.
 fn written(cluster: &Cluster) -> Vec<u64> {
     log(cluster, 0).iter().map(|value| value.trim().parse().unwrap()).collect()
 }
 
-/// A producer of a cluster that is down, with a full buffer, and what fills it.
+/// Returns a producer of a cluster that is down, with a full buffer, and the deliveries of the
+/// records in it.
 async fn full_before_a_dead_broker(cluster: &Cluster) -> (Producer, Vec<Delivery>) {
     let builder = builder(cluster).buffer_memory(3000).max_block(ms(2000));
     let producer = builder.request_timeout(ms(5000)).delivery_timeout(ms(20_000)).build().await.unwrap();
@@ -50,7 +51,7 @@ async fn send_blocks_exactly_for_max_block() {
         let (error, waited) = sent.unwrap();
         assert_eq!(error.kind(), ErrorKind::BufferFull, "{error}");
         assert!(error.is_retriable());
-        // The clock of tests goes in whole milliseconds.
+        // The clock of tests counts whole milliseconds.
         assert!((ms(2000)..=ms(2002)).contains(&waited), "{waited:?}");
     }
     let refused = producer.try_send(record(800)).unwrap_err();
@@ -82,7 +83,7 @@ async fn many_blocked_senders_are_served_in_order() {
     assert_eq!(producer.0.shared.batch_shared.buffer.free(), 1000);
 }
 
-/// Someone who sends, and loses patience after so many milliseconds.
+/// A sender that is cancelled after that number of milliseconds.
 #[derive(Clone, Copy, Debug)]
 struct Sender {
     comes: u64,
@@ -114,7 +115,7 @@ async fn lose_patience(senders: Vec<Sender>) {
             tokio::time::sleep(ms(comes)).await;
             let patience = patience.map_or(Duration::from_secs(30), ms);
             match records {
-                // None in a batch: one by itself.
+                // No batch: a single record.
                 0 => {
                     if let Ok(sent) = tokio::time::timeout(patience, producer.send(record(size))).await {
                         sent.unwrap().await.unwrap();
@@ -138,7 +139,7 @@ async fn lose_patience(senders: Vec<Sender>) {
     assert_eq!(producer.0.shared.batch_shared.buffer.free(), 2000, "room was lost, or made out of nothing");
     let end = cluster.log_end(TOPIC, 0).unwrap();
     assert!((at_least..=all).contains(&end), "{end} of {at_least} to {all}");
-    // The whole buffer can be had at once.
+    // The whole buffer is available at once.
     producer.try_send(record(1800)).unwrap().await.unwrap();
 }
 
@@ -173,7 +174,7 @@ async fn send_batch_rejects_records_without_memory() {
 #[tokio::test(start_paused = true)]
 async fn rejected_batch_records_keep_their_positions() {
     let cluster = cluster(1).await;
-    // The first answers come late, so that the batch waits in the middle, too.
+    // The first responses are late, so that the batch also waits in the middle.
     cluster.fault(on(ApiKey::Produce).times(3).delay(ms(50)));
     let producer = builder(&cluster).buffer_memory(2000).max_request_size(1500).build().await.unwrap();
     let wrong = |number: u64| match number % 5 {

@@ -1,7 +1,7 @@
-//! ApiVersions 0–5: what is served, and the finalized features (KIP-584). From version 3 on the
-//! client has to name its software decently; a version that is not served is answered in version 0
-//! (KIP-511). A client that is looking for another cluster or another node (v5) is told to start
-//! anew (KIP-1242).
+//! ApiVersions 0–5: the served versions, and the finalized features (KIP-584). From version 3 on
+//! the client has to send a valid name of its software; a version that is not served is answered in
+//! version 0 (KIP-511). A client that expects another cluster or another node (v5) is told to
+//! rebootstrap (KIP-1242).
 
 use super::{Call, Context, SERVED, Step, text, versions};
 use crate::{
@@ -76,7 +76,8 @@ fn served(key: ApiKey, context: &Context<'_>) -> Option<ApiVersion> {
     Some(ApiVersion { api_key: key.code(), min_version: min, max_version: max })
 }
 
-/// Letters and digits at both ends, besides them only `-` and `.`.
+/// Returns true for names that begin and end with letters or digits, and contain besides them only
+/// `-` and `.`.
 fn is_decent(name: &str) -> bool {
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Kafka's number for "was not asked for".
+/// Kafka's value for operations that were not requested.
 const NO_OPERATIONS: i32 = i32::MIN;
 
 pub(crate) struct ConsumerGroupDescribe(pub(crate) ConsumerGroupDescribeRequest);

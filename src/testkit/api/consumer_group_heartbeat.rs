@@ -1,5 +1,5 @@
-//! ConsumerGroupHeartbeat 0–1 (KIP-848): joins, goes on and leaves. From v1 on members bring their
-//! ids (KIP-1082) and may subscribe by an expression.
+//! ConsumerGroupHeartbeat 0–1 (KIP-848): joins, continues and leaves. From v1 on members bring
+//! their ids (KIP-1082) and may subscribe by an expression.
 
 use super::{Call, Context, Step, Subject, millis, text};
 use crate::{

@@ -1,4 +1,4 @@
-//! CreatePartitions 0–3: grows topics; can be asked to validate only. Any broker does it.
+//! CreatePartitions 0–3: grows topics, or only validates on request. Any broker serves it.
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

@@ -1,7 +1,6 @@
-//! CreateTopics 2–7: by number of partitions and replicas, or by assignment of replicas (of which
-//! only the number counts); configurations are kept and the ones that matter here obeyed
-//! (`message.timestamp.type`, `max.message.bytes`); can be asked to validate only. Any broker does
-//! it.
+//! CreateTopics 2–7: by number of partitions and replicas, or by assignment of replicas (only their
+//! number counts). Configurations are stored, and `message.timestamp.type` and `max.message.bytes`
+//! take effect. Only validates on request. Any broker serves it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! DeleteGroups 0–2: groups without members, and what they committed.
+//! DeleteGroups 0–2: deletes groups without members, and their committed offsets.
 
 use super::{Call, Context, Step, Subject};
 use crate::{

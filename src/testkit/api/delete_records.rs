@@ -1,4 +1,4 @@
-//! DeleteRecords 0–2: moves the start of partitions forward (−1: to the end). The leader does it.
+//! DeleteRecords 0–2: moves the start of partitions forward (−1: to the end). The leader serves it.
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

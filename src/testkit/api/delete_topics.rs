@@ -1,5 +1,5 @@
-//! DeleteTopics 1–6: by name, or by id (v6), at once, with what groups committed for them. Any
-//! broker does it.
+//! DeleteTopics 1–6: by name, or by id (v6); takes effect at once and removes the committed offsets
+//! as well. Any broker serves it.
 
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::{
 pub(crate) struct DeleteTopics(pub(crate) DeleteTopicsRequest);
 
 impl DeleteTopics {
-    /// Every topic asked for, with its name if it has one and the id that it was named by.
+    /// Returns every requested topic, with its name if it has one and the id in the request.
     fn wanted(&self, state: &State) -> Vec<(Option<String>, Uuid)> {
         let by_name = self.0.topic_names.iter().map(|name| (Some(name.to_string()), Uuid::nil()));
         let either = self.0.topics.iter().map(|topic| match &topic.name {

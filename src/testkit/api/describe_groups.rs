@@ -23,7 +23,7 @@ impl Call for DescribeGroups {
         let mut response = DescribeGroupsResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for name in &self.0.groups {
             let refused = context.refused().map_or_else(|| context.check_group(name), Err);
-            // One of the consumer protocol is described by a request of its own.
+            // A group of the consumer protocol has a request of its own (ConsumerGroupDescribe).
             let known = context.state.groups.contains_key(name.as_str());
             let group = known.then(|| context.state.group_mut(name, context.now));
             let view = group.filter(|group| !group.is_consumer()).map(|group| group.view());

@@ -1,9 +1,9 @@
-//! Fetch 4–18: long polling (min_bytes, max_wait), limits by request and by partition with the
-//! first batch in any case (KIP-74), sessions (KIP-227), topic ids (v13), leader epochs (KIP-320),
+//! Fetch 4–18: long polling (min_bytes, max_wait), limits by request and by partition, which the
+//! first batch may exceed (KIP-74), sessions (KIP-227), topic ids (v13), leader epochs (KIP-320),
 //! diverging epochs (KIP-595), leader hints (KIP-951, v16), followers that serve and leaders that
-//! send readers to them (KIP-392, v11), transactions (KIP-98): readers of committed records come as
-//! far as the last stable offset, and are told of aborted transactions. Everything is replicated at
-//! once: high watermark and end are one.
+//! send readers to them (KIP-392, v11), transactions (KIP-98): readers of committed records read as
+//! far as the last stable offset and get the list of aborted transactions. Everything is replicated
+//! at once, so the high watermark is the end of the log.
 
 use std::{
     sync::Arc,
@@ -33,7 +33,7 @@ use crate::{
     wire::messages::FetchRequest,
 };
 
-/// Errors that faults mean for the session, not for its partitions.
+/// Errors of the fetch session; a fault's error of this kind is not put at its partitions.
 const OF_THE_SESSION: [ErrorCode; 3] = [
     ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
     ErrorCode::INVALID_FETCH_SESSION_EPOCH,
@@ -49,7 +49,8 @@ pub(crate) struct Fetch {
     read_committed: bool,
     /// The reader's rack; `None` before v11, where only leaders serve.
     rack: Option<Box<str>>,
-    /// Once the session has taken the request in: what to read, and until when to wait for it.
+    /// Set once the session has applied the request: the partitions to read, and the time until
+    /// which the request waits.
     plan: Option<(Plan, Instant)>,
 }
 
@@ -107,8 +108,8 @@ impl Fetch {
         found
     }
 
-    /// Reads one partition; `left` is what the request may still take, which the first data of it
-    /// may exceed.
+    /// Reads one partition; `left` is the number of bytes that the response may still hold, which
+    /// the first batch may exceed.
     fn read(
         &self,
         context: &Context<'_>,
@@ -258,7 +259,8 @@ fn topic_of(state: &State, key: &Key) -> Option<Arc<str>> {
     if key.topic.is_empty() { state.topics.name_of(key.id).cloned() } else { Some(Arc::from(&*key.topic)) }
 }
 
-/// Where the leader sends a reader of that rack: to a follower there that is up and has the offset.
+/// Returns the replica to which the leader sends a reader of that rack: a follower there that is up
+/// and has the offset.
 fn preferred(context: &Context<'_>, partition: &Partition, offset: i64, rack: &str) -> Option<i32> {
     if partition.leader != context.broker {
         return None;

@@ -1,29 +1,29 @@
-//! Fetch's answer, written by hand so that the log's batches go out without being copied.
+//! The response to Fetch, encoded by hand so that the log's batches are sent without being copied.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Context, Step};
 use crate::{error::ErrorCode, testkit::state::sessions::Key};
 
-/// The answer for one partition.
+/// The response for one partition.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) error: ErrorCode,
-    /// The high watermark; −1 where not known.
+    /// The high watermark; −1 if unknown.
     pub(super) end: i64,
-    /// The last stable offset; −1 where not known.
+    /// The last stable offset; −1 if unknown.
     pub(super) stable: i64,
     pub(super) start: i64,
-    /// Pieces of batches, together `size` bytes.
+    /// Parts of batches, together `size` bytes.
     pub(super) records: Vec<Bytes>,
     pub(super) size: usize,
-    /// The aborted transactions that concern them: producer and first offset.
+    /// The aborted transactions that concern these batches: producer and first offset.
     pub(super) aborted: Vec<(i64, i64)>,
-    /// Epoch and end offset where the reader's log and this one part (KIP-595).
+    /// Epoch and end offset at which the reader's log and this one diverge (KIP-595).
     pub(super) diverging: Option<(i32, i64)>,
     /// The replica that the reader should go to (KIP-392); −1: none.
     pub(super) preferred: i32,
-    /// The leader and its epoch, where the reader asked the wrong broker (KIP-951).
+    /// The leader and its epoch, if the reader asked the wrong broker (KIP-951).
     pub(super) leader: Option<(i32, i32)>,
 }
 
@@ -57,12 +57,13 @@ pub(super) struct FetchReply<'a, 'c> {
 }
 
 impl FetchReply<'_, '_> {
-    /// An answer that is one error.
+    /// Encodes a response that consists of one error.
     pub(super) fn write_error(self, error: ErrorCode) -> Step {
         self.finish(error, Vec::new())
     }
 
-    /// The partitions in their order; neighbours of one topic share its entry, as with Kafka.
+    /// Encodes the partitions in their order; consecutive partitions of one topic share its entry,
+    /// as with Kafka.
     pub(super) fn write(self, entries: Vec<(&Key, Answer)>) -> Step {
         self.finish(ErrorCode::NONE, entries)
     }
@@ -114,7 +115,7 @@ impl FetchReply<'_, '_> {
         if version >= 5 {
             out.head.put_i64(answer.start);
         }
-        // Null where nobody wants to know of aborted transactions.
+        // Null if the reader does not ask for aborted transactions.
         match (self.read_committed, out.flexible) {
             (true, _) => {
                 out.count(answer.aborted.len());
@@ -152,7 +153,7 @@ impl FetchReply<'_, '_> {
         }
     }
 
-    /// The one tagged field of the answer: where the leaders are that it names.
+    /// Writes the response's only tagged field: the endpoints of the leaders that it names.
     fn endpoints(&self, out: &mut Pieces, mut leaders: Vec<i32>) {
         leaders.sort_unstable();
         leaders.dedup();
@@ -175,7 +176,7 @@ impl FetchReply<'_, '_> {
     }
 }
 
-/// An answer in pieces: what is written here, and between it what is shared.
+/// A response in parts: encoded bytes, with shared bytes between them.
 struct Pieces {
     head: BytesMut,
     done: Vec<Bytes>,
@@ -183,7 +184,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// A count or a length before its elements or bytes.
+    /// Writes a count or a length before its elements or bytes.
     fn count(&mut self, count: usize) {
         if self.flexible {
             self.varint(count + 1);
@@ -215,7 +216,7 @@ impl Pieces {
         }
     }
 
-    /// Shares a piece, unless copying it is cheaper.
+    /// Adds shared bytes, unless copying them is cheaper.
     fn splice(&mut self, piece: Bytes) {
         const WORTH_SHARING: usize = 1024;
         if piece.len() < WORTH_SHARING {

@@ -1,6 +1,6 @@
 //! InitProducerId 0–5: a new producer id at epoch 0, or, for a transactional id, the same id at the
 //! next epoch (KIP-98, KIP-360); a producer that names an epoch which is no longer its own is
-//! fenced. Transactional ids have coordinators.
+//! fenced. Only its coordinator serves a transactional id.
 
 use super::{Call, Context, Step, Subject};
 use crate::{
@@ -53,7 +53,7 @@ impl InitProducerId {
                 let fenced = context.head.version >= 4;
                 return Err(if fenced { ErrorCode::PRODUCER_FENCED } else { ErrorCode::INVALID_PRODUCER_EPOCH });
             }
-            // The last epoch is never given out.
+            // The last epoch is never assigned.
             Some(known) if known.epoch < i16::MAX - 1 => Transactional { epoch: known.epoch + 1, ..known },
             _ => Transactional { producer_id: context.state.next_producer_id(), epoch: 0 },
         };

@@ -1,6 +1,6 @@
 //! JoinGroup 0–9 of classic groups: waits until the rebalance completes. From v4 on a new dynamic
-//! member is first sent away with an id (KIP-394); static members (v5, KIP-345) take their place
-//! over; v9 may skip the assignment (KIP-814).
+//! member first gets an id to come back with (KIP-394); static members (v5, KIP-345) take over
+//! their own place; v9 may skip the assignment (KIP-814).
 
 use bytes::Bytes;
 
@@ -88,7 +88,7 @@ impl Call for JoinGroup {
     }
 }
 
-/// Into a group of the consumer protocol: at once, and nobody leads.
+/// Joins a group of the consumer protocol: the response is sent at once, and there is no leader.
 fn join_consumer(
     now: std::time::Instant,
     group: &mut ConsumerGroup,

@@ -1,5 +1,5 @@
-//! LeaveGroup 0–5: one member, or several (v3), which an administrator may name by instance id
-//! alone.
+//! LeaveGroup 0–5: removes one member, or several (v3); an administrator may name them by instance
+//! id alone.
 
 use super::{Call, Context, Step, Subject};
 use crate::{

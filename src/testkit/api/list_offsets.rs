@@ -1,7 +1,7 @@
 //! ListOffsets 1–10: the end (−1), the start (−2), the first record of the highest timestamp (−3),
-//! the start of what is local (−4) or tiered (−5, nothing), or the first record not before a time.
-//! Leaders answer, and check the epoch. Readers of committed records (v2) get the last stable
-//! offset for the end, and no record behind it.
+//! the start of the local log (−4) or the end of the tiered one (−5, always empty), or the first
+//! record not before a time. The leader serves it and checks the epoch. Readers of committed
+//! records (v2) get the last stable offset as the end, and no record at or after it.
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

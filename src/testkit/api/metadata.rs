@@ -1,6 +1,6 @@
 //! Metadata 0–13: brokers, controller, topics by name or id (v10), partitions with leaders and
-//! epochs; makes topics that are not there if both sides want it, but answers
-//! UNKNOWN_TOPIC_OR_PARTITION that once, as Kafka does.
+//! epochs; creates missing topics if both the client and the cluster allow it, but answers
+//! UNKNOWN_TOPIC_OR_PARTITION to that request, as Kafka does.
 
 use std::collections::BTreeMap;
 

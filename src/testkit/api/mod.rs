@@ -1,7 +1,7 @@
-//! The requests that the brokers answer, a file for each.
+//! The requests that the brokers serve, one file for each.
 //!
-//! A request is decoded into a [`Call`], which acts on the state once or, if it has to wait, again
-//! and again until it has its answer.
+//! A request is decoded into a [`Call`], which acts on the state once or, if it has to wait,
+//! repeatedly until it has its response.
 
 mod api_versions;
 mod consumer_group_describe;
@@ -56,7 +56,7 @@ use crate::{
     },
 };
 
-/// A request that is served: its versions, and how it is understood.
+/// A request that is served: its versions, and its decoder.
 pub(crate) struct Served {
     pub(crate) key: ApiKey,
     min: i16,
@@ -113,14 +113,15 @@ pub(crate) fn served_keys() -> impl Iterator<Item = ApiKey> {
     SERVED.iter().map(|served| served.key)
 }
 
-/// The versions of a request that the cluster offers; `None` where it does not serve it.
+/// Returns the versions of a request that the cluster offers; `None` if it does not serve the
+/// request.
 pub(crate) fn versions(key: ApiKey, options: &Options) -> Option<(i16, i16)> {
     let served = SERVED.iter().find(|served| served.key == key)?;
     let max = options.max_versions.get(&key).map_or(served.max, |&cap| cap.min(served.max));
     (served.min <= max).then_some((served.min, max))
 }
 
-/// What came before a request's body.
+/// The fields that precede a request's body.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) key: ApiKey,
@@ -129,24 +130,24 @@ pub(crate) struct Head {
     pub(crate) client_id: Arc<str>,
 }
 
-/// A request that was understood.
+/// A decoded request.
 pub(crate) trait Call: Send {
-    /// What it is about, for the journal and for faults.
+    /// Returns the objects that the request concerns, for the journal and for faults.
     fn subject(&self, state: &State, broker: i32) -> Subject {
         let _ = (state, broker);
         Subject::default()
     }
 
-    /// Does what is asked. Called again after [`Step::Wait`].
+    /// Carries the request out. Called again after [`Step::Wait`].
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step>;
 
-    /// Whether somebody may wait for what this changes.
+    /// Returns true if other requests may wait for this one's changes.
     fn wakes(&self) -> bool {
         true
     }
 }
 
-/// What a request is about.
+/// The objects that a request concerns.
 #[derive(Debug, Default)]
 pub(crate) struct Subject {
     pub(crate) partitions: Vec<TopicPartition>,
@@ -159,7 +160,7 @@ impl Subject {
     }
 }
 
-/// Where a call acts.
+/// The state and the connection on which a call acts.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) state: &'a mut State,
@@ -170,43 +171,43 @@ pub(crate) struct Context<'a> {
     pub(crate) gate: &'a mut Gate,
 }
 
-/// How a call goes on.
+/// The next step of a call.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// The whole answer, its length before it, to be written piece by piece.
+    /// The whole response, with its length first, to be written part by part.
     Reply(Vec<Bytes>),
-    /// Nothing is to be answered (acks=0).
+    /// There is no response (acks=0).
     Silent,
-    /// The connection is to be closed.
+    /// The connection has to be closed.
     Close,
-    /// Try again when something changed, at the latest at that time.
+    /// The call has to be made again when something changed, at the latest at that time.
     Wait(Option<Instant>),
 }
 
 impl Context<'_> {
-    /// The error that a fault wants instead of the request being carried out.
+    /// Returns the error of a fault that replaces the request's execution.
     pub(crate) fn refused(&self) -> Option<ErrorCode> {
         self.verdict.for_request().filter(|injected| !injected.acts).map(|injected| injected.code)
     }
 
-    /// The error that a fault wants after the request was carried out, or the one that there was.
+    /// Returns the error of a fault that follows the request's execution, or else `error`.
     pub(crate) fn spoiled(&self, error: ErrorCode) -> ErrorCode {
         self.verdict.for_request().filter(|injected| injected.acts).map_or(error, |injected| injected.code)
     }
 
-    /// The same as [`refused`](Self::refused) for one partition.
+    /// Returns the error for one partition, like [`refused`](Self::refused).
     pub(crate) fn refused_partition(&self, topic: &str, partition: i32) -> Option<ErrorCode> {
         let injected = self.verdict.for_partition(topic, partition);
         injected.filter(|injected| !injected.acts).map(|injected| injected.code)
     }
 
-    /// The same as [`spoiled`](Self::spoiled) for one partition.
+    /// Returns the error for one partition, like [`spoiled`](Self::spoiled).
     pub(crate) fn spoiled_partition(&self, topic: &str, partition: i32, error: ErrorCode) -> ErrorCode {
         let injected = self.verdict.for_partition(topic, partition);
         injected.filter(|injected| injected.acts).map_or(error, |injected| injected.code)
     }
 
-    /// `throttle_time_ms`.
+    /// Returns `throttle_time_ms`.
     pub(crate) fn throttle(&self) -> i32 {
         i32::try_from(self.verdict.throttle.as_millis()).unwrap_or(i32::MAX)
     }
@@ -220,7 +221,7 @@ impl Context<'_> {
         }
     }
 
-    /// The frame of an answer up to its body, with room for its length.
+    /// Begins a response's frame, with room for its length and without a body.
     pub(crate) fn begin_reply(&self) -> BytesMut {
         let mut out = BytesMut::with_capacity(256);
         out.put_i32(0);
@@ -231,12 +232,12 @@ impl Context<'_> {
         out
     }
 
-    /// The answer of that body.
+    /// Encodes a response.
     pub(crate) fn reply<T: Message + Encode>(&self, response: &T) -> Result<Step> {
         self.reply_in(response, self.head.version)
     }
 
-    /// The answer of that body in a version of its own.
+    /// Encodes a response in the given version.
     pub(crate) fn reply_in<T: Message + Encode>(&self, response: &T, version: i16) -> Result<Step> {
         let mut out = self.begin_reply();
         encode_body(&mut out, response, version)
@@ -245,7 +246,7 @@ impl Context<'_> {
     }
 }
 
-/// Fills in the length of an answer that is in one piece.
+/// Fills in the length of a response that is in one part.
 fn finish_reply(mut out: BytesMut) -> Step {
     let length = u32::try_from(out.len().saturating_sub(4)).unwrap_or(u32::MAX);
     if let Some(place) = out.first_chunk_mut::<4>() {
@@ -260,7 +261,7 @@ pub(crate) fn decode_head(frame: &mut Bytes) -> Result<Head> {
     Ok(Head { key, version, correlation_id, client_id: client_id.as_str().into() })
 }
 
-/// Understands a request of a version that is served.
+/// Decodes a request of a version that is served.
 pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
     match SERVED.iter().find(|served| served.key == head.key) {
         Some(served) => (served.decode)(head, body),
@@ -268,8 +269,8 @@ pub(crate) fn decode_call(head: &Head, body: Bytes) -> Result<Box<dyn Call>> {
     }
 }
 
-/// The answer to ApiVersions in a version that is not served: in version 0, naming what is
-/// (KIP-511).
+/// Returns the response to ApiVersions in a version that is not served: encoded in version 0,
+/// listing the versions that are (KIP-511).
 pub(crate) fn refuse_api_versions(context: &Context<'_>) -> Result<Step> {
     api_versions::refuse(context)
 }
@@ -278,17 +279,17 @@ fn decode<R: Request + Decode>(head: &Head, body: Bytes) -> Result<R> {
     decode_body(body, head.version).map_err(|error| error.context(format_args!("malformed {} request", head.key)))
 }
 
-/// Text for an answer.
+/// Converts text for a response.
 fn text(value: impl Into<String>) -> ByteString {
     ByteString::from(value.into())
 }
 
-/// The longest of negative and other nonsense is no time at all.
+/// Converts a duration from a request; negative values count as 0.
 fn millis(value: i32) -> std::time::Duration {
     std::time::Duration::from_millis(u64::try_from(value).unwrap_or(0))
 }
 
-/// Where a call stands that has to wait for its group.
+/// The state of a call that has to wait for its group.
 #[derive(Debug, Default)]
 enum Progress {
     #[default]

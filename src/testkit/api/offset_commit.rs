@@ -90,7 +90,7 @@ impl OffsetCommit {
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
         let allowed = group.may_commit(context.now, &identity, epoch, &settings);
-        // From version 9 on it is said as such.
+        // From version 9 on there is a separate error code for it.
         let unknown = context.head.version >= 9 && group.is_unknown();
         allowed.map_err(|code| if unknown { ErrorCode::GROUP_ID_NOT_FOUND } else { code })
     }

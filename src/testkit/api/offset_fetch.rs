@@ -21,22 +21,22 @@ use crate::{
 
 pub(crate) struct OffsetFetch(pub(crate) OffsetFetchRequest);
 
-/// What is asked about one group: topics with partitions, or everything.
+/// The part of a request for one group: topics with partitions, or all.
 struct Asked {
     group: String,
     topics: Option<Vec<(Named, Vec<i32>)>>,
-    /// Who asks (v9), and in which epoch.
+    /// The member that asks (v9), and its epoch.
     member: Option<String>,
     epoch: i32,
 }
 
-/// A topic by its name, empty where only the id was given and no topic has it.
+/// A topic by its name, which is empty if only the id was given and no topic has it.
 struct Named {
     name: String,
     id: Uuid,
 }
 
-/// A topic and what was found for each of its partitions.
+/// A topic and the commit found for each of its partitions.
 type TopicFound = (Named, Vec<(i32, Result<Option<Committed>, ErrorCode>)>);
 
 struct Found {
@@ -111,7 +111,7 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
     });
     let error = context.spoiled(refused.err().unwrap_or_default());
     if !error.is_ok() {
-        // Versions 0 and 1 have no place for it but the partitions.
+        // Versions 0 and 1 can report it at the partitions only.
         let named = asked.topics.into_iter().flatten().filter(|_| context.head.version < 2);
         let topics = named.map(|(topic, indexes)| (topic, indexes.iter().map(|&index| (index, Err(error))).collect()));
         return Found { error, topics: topics.collect() };
@@ -153,7 +153,7 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
     Found { error, topics }
 }
 
-/// What is answered where nothing is committed.
+/// Returns the values for a partition without a commit.
 fn nothing() -> Committed {
     Committed { offset: -1, leader_epoch: -1, metadata: String::new() }
 }

@@ -1,5 +1,5 @@
-//! OffsetForLeaderEpoch 2–4 (KIP-101, KIP-320): where a leader epoch ended. Leaders answer, and
-//! check the asker's epoch.
+//! OffsetForLeaderEpoch 2–4 (KIP-101, KIP-320): the end of a leader epoch. The leader serves it and
+//! checks the client's epoch.
 
 use super::{Call, Context, Step, Subject, text};
 use crate::{

@@ -1,8 +1,8 @@
-//! Produce 3–13 with acks 0, 1 and −1: one sound v2 batch per partition, checked as Kafka checks it
+//! Produce 3–13 with acks 0, 1 and −1: one valid v2 batch per partition, checked as Kafka checks it
 //! (size, magic, checksum, counts, codec, producer sequences), appended and answered at once, since
-//! replication is pretended. A partition that is led elsewhere is answered with its leader
-//! (KIP-951, v10). With acks=0 an error closes the connection. A transaction begins with its first
-//! batch; there is no coordinator yet that would have to be asked.
+//! replication is pretended. For a partition that another broker leads, the response names the
+//! leader (KIP-951, v10). With acks=0 an error closes the connection. A transaction begins with its
+//! first batch; the testkit has no transaction coordinator yet that would have to be asked.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Produce {
         Self { acks: request.acks, topics: topics.collect() }
     }
 
-    /// The topics go by id from v13 on.
+    /// Returns the topic's name; topics are identified by id from v13 on.
     fn resolve(&self, at: usize, state: &State, version: i16) -> Option<Arc<str>> {
         let (name, id, _) = self.topics.get(at)?;
         if version >= 13 { state.topics.name_of(*id).cloned() } else { Some(Arc::from(name.as_str())) }
@@ -183,7 +183,7 @@ impl Sent {
         Ok(Appended { base_offset, append_time, log_start: partition.log.start() })
     }
 
-    /// Answers as if the batch had been appended, which costs no look at its records.
+    /// Answers as if the batch had been appended, without reading its records.
     fn sink(&self, context: &Context<'_>, topic: &str) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return refusal(self.partition, code);
@@ -211,7 +211,7 @@ fn refusal(partition: i32, error: ErrorCode) -> PartitionProduceResponse {
     }
 }
 
-/// The records that are at fault (KIP-467).
+/// Returns the records that are reported as invalid (KIP-467).
 fn record_errors(context: &Context<'_>, code: ErrorCode) -> Vec<BatchIndexAndErrorMessage> {
     if code != ErrorCode::INVALID_RECORD || context.head.version < 8 {
         return Vec::new();
@@ -223,7 +223,7 @@ fn record_errors(context: &Context<'_>, code: ErrorCode) -> Vec<BatchIndexAndErr
     context.verdict.invalid_records.iter().map(named).collect()
 }
 
-/// Names the new leader beside an error that a client gets for having asked the wrong broker.
+/// Adds the new leader to an error for a client that asked the wrong broker.
 fn hint(
     answer: PartitionProduceResponse,
     context: &Context<'_>,
@@ -250,7 +250,7 @@ fn hint(
     }
 }
 
-/// What can be said of a batch by its bytes alone.
+/// Makes the checks of a batch that need its bytes alone.
 fn check(records: &Bytes, version: i16) -> Result<BatchHeader, ErrorCode> {
     const MAGIC: usize = 16;
     if records.len() < BATCH_HEADER_SIZE || records.get(MAGIC) != Some(&2) {

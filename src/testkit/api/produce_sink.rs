@@ -1,7 +1,7 @@
-//! Produce in sink mode, at the least cost that an answer can have: the request is walked in the
-//! bytes as they were read, nothing of it is copied or decoded, and of a batch only the count in
-//! its header is looked at. Whatever is not plainly to be acknowledged (acks=0, a partition that is
-//! not led here, bytes that do not add up) goes the way of every other request.
+//! Produce in sink mode, at the lowest possible cost: the request is scanned in the buffer into
+//! which it was read, none of it is copied or decoded, and of a batch only the count in its header
+//! is read. A request that cannot plainly be acknowledged (acks=0, a partition that this broker
+//! does not lead, bytes that are inconsistent) is handled like every other request.
 
 use uuid::Uuid;
 
@@ -11,11 +11,12 @@ use crate::{
     wire::{ApiKey, batch::BATCH_HEADER_SIZE},
 };
 
-/// Where the count of records stands in a batch's header.
+/// Position of the record count in a batch's header.
 const RECORD_COUNT: usize = 57;
 
-/// Acknowledges a Produce request, which stands in `frame` without its length: the whole answer
-/// goes behind what is in `out`. `None`, and nothing written, where this is not the way for it.
+/// Acknowledges a Produce request, which is in `frame` without its length, by appending the whole
+/// response to `out`. Returns `None`, and writes nothing, if the request cannot be acknowledged
+/// this way.
 pub(crate) fn acknowledge(frame: &[u8], state: &mut State, broker: i32, out: &mut Vec<u8>) -> Option<()> {
     let begin = out.len();
     let done = Walk { rest: frame }.answer(state, broker, out);
@@ -35,7 +36,7 @@ pub(crate) fn acknowledge(frame: &[u8], state: &mut State, broker: i32, out: &mu
     done.map(|_| ())
 }
 
-/// What is left of the bytes of a request.
+/// The bytes of a request that are not scanned yet.
 struct Walk<'a> {
     rest: &'a [u8],
 }
@@ -44,7 +45,7 @@ impl<'a> Walk<'a> {
     fn answer(mut self, state: &State, broker: i32, out: &mut Vec<u8>) -> Option<Received> {
         let (key, version) = (self.short()?, self.short()?);
         let (min, max) = versions(ApiKey::Produce, &state.options)?;
-        // What later versions look like is not known here.
+        // The layout of later versions is not known here.
         if ApiKey::from_code(key) != Some(ApiKey::Produce) || !(min..=max.min(13)).contains(&version) {
             return None;
         }
@@ -124,7 +125,7 @@ impl<'a> Walk<'a> {
         Some(i32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    /// Lengths and counts are small here: five bytes at most.
+    /// Reads a length or a count, which is small here: five bytes at most.
     fn varint(&mut self) -> Option<usize> {
         let mut value = 0;
         for shift in (0..35).step_by(7) {
@@ -137,7 +138,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// Tagged fields say nothing that a sink wants to know.
+    /// Skips tagged fields; a sink needs none of them.
     fn tags(&mut self, flexible: bool) -> Option<()> {
         if flexible {
             for _ in 0..self.varint()? {
@@ -149,7 +150,7 @@ impl<'a> Walk<'a> {
         Some(())
     }
 
-    /// Text that may be missing.
+    /// Reads text that may be null.
     fn text(&mut self, flexible: bool) -> Option<&'a [u8]> {
         let length = match flexible {
             true => self.varint()?.saturating_sub(1),
@@ -166,7 +167,7 @@ impl<'a> Walk<'a> {
         self.take(length)
     }
 
-    /// The count of an array, which the answer's array has as well, in the same form.
+    /// Reads the count of an array, and writes it in the same form for the response's array.
     fn count(&mut self, flexible: bool, out: &mut Vec<u8>) -> Option<usize> {
         let before = self.rest;
         let count = match flexible {
@@ -177,7 +178,7 @@ impl<'a> Walk<'a> {
         Some(count)
     }
 
-    /// The topic's name, or its id from v13 on, which the answer repeats as it stands.
+    /// Reads the topic's name, or its id from v13 on, and copies it to the response.
     fn topic(&mut self, version: i16, out: &mut Vec<u8>) -> Option<&'a [u8]> {
         let before = self.rest;
         let name = match version {
@@ -189,7 +190,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// How many records a batch says it has; `None` where there is not even its header.
+/// Returns the number of records in a batch's header; `None` if the header is incomplete.
 fn record_count(records: &[u8]) -> Option<u32> {
     let header = records.get(..BATCH_HEADER_SIZE)?;
     Some(u32::from_be_bytes(header.get(RECORD_COUNT..)?.try_into().ok()?))
@@ -233,7 +234,7 @@ mod tests {
         batch.into()
     }
 
-    /// A request of two topics as it stands on the wire, without its length.
+    /// A request of two topics in wire format, without its length.
     fn request(state: &State, version: i16, acks: i16, last_partition: i32) -> Bytes {
         let data = |index, count| PartitionProduceData { index, records: Some(batch(count)) };
         let topic = |name: &str, partitions| {
@@ -254,7 +255,7 @@ mod tests {
         let mut out = BytesMut::new();
         encode_request_header(&mut out, ApiKey::Produce, version, 77, "a client").unwrap();
         if version == 4 {
-            // Null instead of a name, in a header that is not flexible.
+            // Null instead of a client id, in a header that is not flexible.
             out.truncate(8);
             out.put_i16(-1);
         }
@@ -262,7 +263,7 @@ mod tests {
         out.freeze()
     }
 
-    /// The answer by way of the decoder and the encoder.
+    /// Returns the response by way of the decoder and the encoder.
     fn long_way(mut frame: Bytes, state: &mut State) -> Vec<u8> {
         let head = decode_head(&mut frame).unwrap();
         let mut call = decode_call(&head, frame).unwrap();

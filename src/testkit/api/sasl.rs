@@ -1,4 +1,4 @@
-//! SaslHandshake 0–1 and SaslAuthenticate 0–2, on listeners that ask for SASL. Version 0 of the
+//! SaslHandshake 0–1 and SaslAuthenticate 0–2, on listeners that require SASL. Version 0 of the
 //! handshake is answered, but tokens without frames, which would follow it, are not read.
 
 use bytes::Bytes;

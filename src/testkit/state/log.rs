@@ -14,7 +14,7 @@ use crate::{
     wire::batch::{BatchHeader, Batches, ControlRecord, Decompressor},
 };
 
-/// What a batch may grow to when the testkit itself looks into it.
+/// Maximum decompressed size of a batch that the testkit itself reads, in bytes.
 const DECOMPRESSED_LIMIT: usize = 256 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ struct Stored {
     last_offset: i64,
     max_timestamp: i64,
     bytes: Bytes,
-    /// The broker cannot read it any more.
+    /// True if the broker can no longer read the batch.
     unreadable: bool,
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct Log {
     start: i64,
     end: i64,
     batches: VecDeque<Stored>,
-    /// Where each leader epoch that the log knows began (KIP-101).
+    /// The first offset of each leader epoch that the log knows (KIP-101).
     epochs: Vec<(i32, i64)>,
     transactions: Transactions,
 }
 
-/// A record's place in time, as ListOffsets answers it.
+/// A record's timestamp and offset, as ListOffsets returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimedOffset {
     pub(crate) offset: i64,
@@ -47,39 +47,39 @@ pub(crate) struct TimedOffset {
 }
 
 impl Log {
-    /// The first offset that is still there.
+    /// Returns the first offset that is still in the log.
     pub(crate) fn start(&self) -> i64 {
         self.start
     }
 
-    /// The offset that the next record gets; also the high watermark.
+    /// Returns the offset that the next record gets, which is also the high watermark.
     pub(crate) fn end(&self) -> i64 {
         self.end
     }
 
-    /// Where the first open transaction begins, or the end: readers of committed records come no
-    /// further.
+    /// Returns the first offset of the first open transaction, or the end: readers of committed
+    /// records do not read beyond it.
     pub(crate) fn last_stable(&self) -> i64 {
         self.transactions.first_unstable().map_or(self.end, |first| first.max(self.start))
     }
 
-    /// The log's transactions.
+    /// Returns the log's transactions.
     pub(crate) fn transactions(&self) -> &Transactions {
         &self.transactions
     }
 
-    /// A leader of that epoch took over.
+    /// Begins the epoch of a new leader.
     pub(crate) fn begin_epoch(&mut self, epoch: i32) {
         if self.epochs.last().is_none_or(|&(last, _)| epoch > last) {
-            // An epoch under which nothing was written leaves no trace, as in Kafka's checkpoint.
+            // An epoch in which nothing was written leaves no entry, as in Kafka's checkpoint.
             self.epochs.retain(|&(_, start)| start < self.end);
             self.epochs.push((epoch, self.end));
         }
     }
 
-    /// Appends a batch that was checked before and gives its base offset. The bytes are copied, so
-    /// that a batch does not keep the whole request alive that it came in. `append_time` is set
-    /// where the topic wants the broker's time.
+    /// Appends a batch that was checked before and returns its base offset. The bytes are copied,
+    /// so that a batch does not keep the whole request alive that it came in. `append_time` is set
+    /// if the topic uses the broker's time.
     pub(crate) fn append(
         &mut self,
         batch: &[u8],
@@ -111,15 +111,15 @@ impl Log {
         Ok(base_offset)
     }
 
-    /// The batch that holds `offset` can no longer be read; whether there is one.
+    /// Makes the batch that holds `offset` unreadable; returns true if there is one.
     pub(crate) fn spoil_batch(&mut self, offset: i64) -> bool {
         let at = self.index_of(offset);
         let found = self.batches.get_mut(at).filter(|stored| stored.base_offset <= offset);
         found.map(|stored| stored.unreadable = true).is_some()
     }
 
-    /// Loses the batch that holds `offset`, as compaction does; whether there was one. What is
-    /// known of its transaction stays.
+    /// Removes the batch that holds `offset`, as compaction does; returns true if there was one.
+    /// The log keeps its record of the batch's transaction.
     pub(crate) fn lose_batch(&mut self, offset: i64) -> bool {
         let at = self.index_of(offset);
         let there = self.batches.get(at).is_some_and(|stored| stored.base_offset <= offset);
@@ -129,7 +129,8 @@ impl Log {
         there
     }
 
-    /// Keeps bytes as they are for so many records, but for the base offset, and gives that.
+    /// Appends bytes as they are, as a batch of `records` records, with the base offset written
+    /// into them; returns the base offset.
     pub(crate) fn append_raw(&mut self, mut bytes: Vec<u8>, records: u32) -> i64 {
         let base_offset = self.end;
         for (byte, right) in bytes.iter_mut().zip(base_offset.to_be_bytes()) {
@@ -142,9 +143,9 @@ impl Log {
         base_offset
     }
 
-    /// Whole batches from the one that holds `offset`, up to `max_bytes`, but at least one where
-    /// `at_least_one` asks for it (KIP-74). `end` is where the replica's copy ends, and `readable`
-    /// as far as the reader may come. `Err` outside of the copy.
+    /// Returns whole batches from the one that holds `offset`, up to `max_bytes`, but at least one
+    /// if `at_least_one` is set (KIP-74). `end` is the end of the replica's copy, and `readable`
+    /// the offset before which the reader may read. `Err` if `offset` is outside of the copy.
     pub(crate) fn read(
         &self,
         offset: i64,
@@ -176,7 +177,7 @@ impl Log {
         Ok(slice)
     }
 
-    /// The first record whose timestamp is not before `timestamp` (KIP-79).
+    /// Returns the first record with a timestamp that is not before `timestamp` (KIP-79).
     pub(crate) fn at_time(&self, timestamp: i64) -> Result<Option<TimedOffset>> {
         for stored in &self.batches {
             if stored.max_timestamp < timestamp || stored.last_offset < self.start {
@@ -195,7 +196,7 @@ impl Log {
         Ok(None)
     }
 
-    /// The first of the records with the highest timestamp (KIP-734).
+    /// Returns the first of the records with the highest timestamp (KIP-734).
     pub(crate) fn at_max_time(&self) -> Result<Option<TimedOffset>> {
         match self.batches.iter().map(|stored| stored.max_timestamp).max() {
             Some(max) => self.at_time(max),
@@ -203,8 +204,8 @@ impl Log {
         }
     }
 
-    /// The newest epoch not above `epoch`, and where it ended (KIP-320); `None` where the log does
-    /// not know.
+    /// Returns the newest epoch not above `epoch`, and its end offset (KIP-320); `None` if the log
+    /// does not know it.
     pub(crate) fn end_of_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
         let &(latest, _) = self.epochs.last()?;
         if epoch == latest {
@@ -218,13 +219,13 @@ impl Log {
         }
     }
 
-    /// The epoch under which `offset` was written.
+    /// Returns the epoch in which `offset` was written.
     pub(crate) fn epoch_at(&self, offset: i64) -> i32 {
         self.epochs.iter().rev().find(|&&(_, start)| start <= offset).map_or(-1, |&(epoch, _)| epoch)
     }
 
-    /// Loses everything from `offset` on, and the whole of a batch that `offset` cuts through.
-    /// Gives the new end.
+    /// Removes everything from `offset` on, and the whole of a batch that `offset` cuts through.
+    /// Returns the new end.
     pub(crate) fn truncate(&mut self, offset: i64) -> i64 {
         while self.batches.back().is_some_and(|stored| stored.last_offset >= offset) {
             if let Some(stored) = self.batches.pop_back() {
@@ -238,7 +239,8 @@ impl Log {
         self.end
     }
 
-    /// Forgets the records before `offset`, as DeleteRecords and retention do. Gives the new start.
+    /// Removes the records before `offset`, as DeleteRecords and retention do. Returns the new
+    /// start.
     pub(crate) fn delete_before(&mut self, offset: i64) -> i64 {
         self.start = self.start.max(offset.min(self.end));
         while self.batches.front().is_some_and(|stored| stored.last_offset < self.start) {
@@ -248,7 +250,7 @@ impl Log {
         self.start
     }
 
-    /// Every record, decoded.
+    /// Returns every record, decoded.
     pub(crate) fn records(&self, topic: &Arc<str>, partition: i32) -> Result<Vec<ConsumerRecord>> {
         let mut out = Vec::new();
         let mut decompressor = Decompressor::default();
@@ -289,7 +291,7 @@ impl Log {
     }
 }
 
-/// The control record of a control batch.
+/// Returns the control record of a control batch.
 fn marker_in(batch: &[u8]) -> Result<ControlRecord> {
     let none = || Error::new(ErrorKind::Corrupt, "a control batch without a record");
     let batch = Batches::new(Bytes::copy_from_slice(batch)).next().ok_or_else(none)??;
@@ -297,16 +299,16 @@ fn marker_in(batch: &[u8]) -> Result<ControlRecord> {
     ControlRecord::parse(&records.iter().next().ok_or_else(none)??)
 }
 
-/// What [`Log::read`] found: whole batches, shared with the log.
+/// The result of [`Log::read`]: whole batches, shared with the log.
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
     pub(crate) batches: Vec<Bytes>,
     pub(crate) size: usize,
-    /// Behind the last of them; where the reading began if there are none.
+    /// The offset behind the last batch; the offset at which the reading began if there are none.
     pub(crate) end: i64,
 }
 
-/// Calls `see` with every record of some batches; gives how many there were.
+/// Calls `see` with every record of some batches; returns the number of batches.
 pub(crate) fn each_record(batches: &Bytes, see: &mut dyn FnMut(&BatchHeader, i64, i64)) -> Result<usize> {
     let mut decompressor = Decompressor::default();
     let mut count = 0;
@@ -321,7 +323,7 @@ pub(crate) fn each_record(batches: &Bytes, see: &mut dyn FnMut(&BatchHeader, i64
     Ok(count)
 }
 
-/// With LogAppendTime the batch's maximum stands for every record in it.
+/// With LogAppendTime the batch's maximum timestamp applies to every record in it.
 fn timestamp_of(header: &BatchHeader, timestamp: i64) -> i64 {
     match header.timestamp_type() {
         TimestampType::LogAppendTime => header.max_timestamp,

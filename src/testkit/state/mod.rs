@@ -1,4 +1,4 @@
-//! What the cluster knows, without IO: every method is told the time, and none waits.
+//! The cluster's state, without IO: every method is passed the time, and none waits.
 
 pub(crate) mod consumer_group;
 pub(crate) mod group;
@@ -28,7 +28,7 @@ use self::{
 use super::{fault::Faults, journal::Journal, options::Options};
 use crate::{error::ErrorCode, record::check_topic_name};
 
-/// One broker as the others and the clients see it.
+/// One broker, as the other brokers and the clients see it.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) id: i32,
@@ -54,14 +54,14 @@ pub(crate) struct State {
     pub(crate) topics: Topics,
     pub(crate) groups: BTreeMap<String, Group>,
     pub(crate) transactional: HashMap<String, Transactional>,
-    /// Groups whose coordinator was chosen by a test.
+    /// Groups with a coordinator that a test chose.
     coordinators: HashMap<String, i32>,
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
     pub(crate) sink: Option<Sink>,
     next_producer_id: i64,
     rng: StdRng,
-    /// Where the cluster's calendar starts: milliseconds since the Unix epoch at an instant.
+    /// The origin of the cluster's wall clock: milliseconds since the Unix epoch at an instant.
     epoch: (i64, Instant),
 }
 
@@ -87,8 +87,8 @@ impl State {
         state
     }
 
-    /// The calendar's time: it follows the tasks' clock, so that it stands still when that is
-    /// paused.
+    /// Returns the wall-clock time, in milliseconds. It follows tokio's clock, so that it stands
+    /// still when that is paused.
     pub(crate) fn millis(&self, now: Instant) -> i64 {
         let (millis, at) = self.epoch;
         millis.saturating_add(i64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(i64::MAX))
@@ -106,12 +106,12 @@ impl State {
         self.broker(id).is_some_and(|broker| broker.up)
     }
 
-    /// The first broker that is up; −1 where none is.
+    /// Returns the first broker that is up; −1 if none is.
     pub(crate) fn controller(&self) -> i32 {
         self.brokers.iter().find(|broker| broker.up).map_or(NO_LEADER, |broker| broker.id)
     }
 
-    /// The replication factor of topics that do not say.
+    /// Returns the replication factor of topics that are created without one.
     pub(crate) fn default_replication(&self) -> usize {
         self.options.replication_factor.unwrap_or(3).clamp(1, self.brokers.len().max(1))
     }
@@ -120,14 +120,14 @@ impl State {
         self.options.groups
     }
 
-    /// The group of that name, with everything that was due by now done; a new one where there is
-    /// none.
+    /// Returns the group of that name, created if necessary, after applying everything that was due
+    /// by now.
     pub(crate) fn group_mut(&mut self, name: &str, now: Instant) -> &mut Group {
         let settings = self.options.groups;
         let group = self.groups.entry(name.to_owned()).or_default();
         group.advance(now, &settings);
         let moves_back = group.consumer().is_some_and(|consumer| consumer.is_classic());
-        // Nobody looks at all topics who need not.
+        // Collects the topics only if they are needed, because that walks all of them.
         let metadata = (moves_back && self.options.consumer_groups.migrates).then(|| self.metadata_with());
         let group = self.groups.entry(name.to_owned()).or_default();
         if let Some(metadata) = metadata {
@@ -136,13 +136,14 @@ impl State {
         group
     }
 
-    /// The topics as a coordinator of the consumer protocol looks at them.
+    /// Returns the topics in the form that a coordinator of the consumer protocol uses.
     pub(crate) fn metadata_with(&self) -> Picture {
         let count = |topic: &Topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
         self.topics.iter().map(|topic| (topic.name.clone(), (topic.id, count(topic)))).collect()
     }
 
-    /// The group of that name, if there is one of the consumer protocol, and what it has to know.
+    /// Returns the group of that name if it is one of the consumer protocol, with the topics and
+    /// settings that its methods need.
     pub(crate) fn consumer_group(
         &mut self,
         name: &str,
@@ -155,8 +156,9 @@ impl State {
         Some((self.group_mut(name, now).consumer()?, metadata, settings))
     }
 
-    /// The same for a member of the classic protocol that joins: a group without members becomes a
-    /// classic one.
+    /// Returns the consumer protocol's group that a member of the classic protocol joins, like
+    /// [`consumer_group`](Self::consumer_group); a group without members becomes a classic one
+    /// first.
     pub(crate) fn consumer_group_to_join(
         &mut self,
         name: &str,
@@ -170,8 +172,8 @@ impl State {
         self.consumer_group(name, now)
     }
 
-    /// The same for a member of the consumer protocol that joins: the group becomes one, if it is
-    /// not yet.
+    /// Returns the group that a member of the consumer protocol joins, converted to that protocol
+    /// if it is a classic one.
     pub(crate) fn upgraded_group(
         &mut self,
         name: &str,
@@ -187,25 +189,25 @@ impl State {
         self.next_producer_id
     }
 
-    /// An id from the cluster's own seed.
+    /// Returns an id from the cluster's own seed.
     pub(crate) fn new_uuid(&mut self) -> Uuid {
         let mut bytes = [0; 16];
         self.rng.fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 
-    /// A member id as Kafka forms it: the client's id (or instance) and a random part.
+    /// Returns a member id in Kafka's form: the client's id (or instance) and a random part.
     pub(crate) fn new_member_id(&mut self, prefix: &str) -> String {
         format!("{prefix}-{:032x}", self.rng.random::<u128>())
     }
 
-    /// Brings a list into any order.
+    /// Shuffles a list.
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
         list.shuffle(&mut self.rng);
     }
 
-    /// Makes a topic. Partition `p` is led by the broker `1 + p mod brokers`, or the next one that
-    /// is up.
+    /// Creates a topic. Partition `p` is led by broker `1 + p mod brokers`, or the next one that is
+    /// up.
     pub(crate) fn create_topic(
         &mut self,
         name: &str,
@@ -222,7 +224,7 @@ impl State {
         self.topics.get(&name).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)
     }
 
-    /// The reasons for which a topic cannot be made.
+    /// Checks whether a topic can be created.
     pub(crate) fn check_new_topic(&self, name: &str, partitions: i32, factor: Option<i16>) -> Result<(), ErrorCode> {
         if check_topic_name(name).is_err() {
             Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
@@ -247,7 +249,7 @@ impl State {
         Ok(topic)
     }
 
-    /// Grows a topic to so many partitions.
+    /// Grows a topic to `total` partitions.
     pub(crate) fn grow_topic(&mut self, name: &str, total: i32) -> Result<(), ErrorCode> {
         let topic = self.topics.get(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let replication = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
@@ -271,7 +273,7 @@ impl State {
         Partition::new(replicas, leader)
     }
 
-    /// Gives a partition to another broker, which becomes a replica if it was none.
+    /// Makes another broker the leader of a partition; it becomes a replica if it was none.
     pub(crate) fn move_leader(&mut self, topic: &str, partition: i32, broker: i32) -> Result<(), ErrorCode> {
         if !self.is_up(broker) {
             return Err(ErrorCode::BROKER_NOT_AVAILABLE);
@@ -284,7 +286,7 @@ impl State {
         Ok(())
     }
 
-    /// A broker died: its partitions go to other replicas, its sessions are gone.
+    /// Marks a broker as dead: its partitions move to other replicas, its sessions are lost.
     pub(crate) fn broker_down(&mut self, id: i32) {
         if let Some(broker) = self.broker_mut(id) {
             broker.up = false;
@@ -303,7 +305,7 @@ impl State {
         }
     }
 
-    /// A broker is back: it leads those of its partitions that nobody leads.
+    /// Marks a broker as up again: it leads those of its partitions that have no leader.
     pub(crate) fn broker_up(&mut self, id: i32) {
         if let Some(broker) = self.broker_mut(id) {
             broker.up = true;
@@ -315,7 +317,7 @@ impl State {
         }
     }
 
-    /// Which broker coordinates a group or transactional id; `None` where none is up.
+    /// Returns the broker that coordinates a group or transactional id; `None` if no broker is up.
     pub(crate) fn coordinator(&self, key: &str) -> Option<i32> {
         if let Some(&chosen) = self.coordinators.get(key)
             && self.is_up(chosen)
@@ -328,7 +330,7 @@ impl State {
         from_there.into_iter().find(|broker| broker.up).map(|broker| broker.id)
     }
 
-    /// `Ok` if that broker coordinates that group.
+    /// Returns `Ok` if that broker coordinates that group.
     pub(crate) fn check_coordinator(&self, key: &str, broker: i32) -> Result<(), ErrorCode> {
         if self.coordinator(key) == Some(broker) { Ok(()) } else { Err(ErrorCode::NOT_COORDINATOR) }
     }
@@ -347,7 +349,8 @@ impl State {
         Ok(())
     }
 
-    /// Called after the broker was marked down: whether the group had to find another one.
+    /// Returns true if the group was coordinated by that broker and needs another one. Called after
+    /// the broker was marked down.
     fn coordinated_by(&self, key: &str, broker: i32) -> bool {
         match self.coordinators.get(key) {
             Some(&chosen) => chosen == broker,
@@ -355,7 +358,7 @@ impl State {
         }
     }
 
-    /// Loses the end of a partition, as an unclean election does, under a new leader epoch.
+    /// Removes the end of a partition, as an unclean election does, under a new leader epoch.
     pub(crate) fn truncate(&mut self, topic: &str, partition: i32, offset: i64) -> Result<i64, ErrorCode> {
         let partition = self.topics.partition_mut(topic, partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let end = partition.log.truncate(offset);

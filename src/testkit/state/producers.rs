@@ -1,9 +1,9 @@
-//! What a partition remembers of its idempotent producers, and what it says to their batches
-//! (KIP-98, KIP-360).
+//! A partition's state of its idempotent producers, and the checks of their batches (KIP-98,
+//! KIP-360).
 //!
 //! The rules are those of Kafka's `ProducerStateManager`: the last five batches of each producer
-//! are remembered, a batch that is among them is answered with its first offset again, and any
-//! other must continue the sequence.
+//! are remembered, a repetition of one of them is answered with its first offset again, and any
+//! other batch must continue the sequence.
 //!
 //! Sans-IO.
 
@@ -11,7 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::error::ErrorCode;
 
-/// How many batches of a producer are remembered; why no more than five may be in flight.
+/// Number of batches of a producer that are remembered; for this reason at most five may be in
+/// flight.
 const REMEMBERED: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ struct Appended {
 struct Producer {
     epoch: i16,
     batches: VecDeque<Appended>,
-    /// Of the coordinator that wrote the last marker; −1 before the first.
+    /// Epoch of the coordinator that wrote the last marker; −1 before the first.
     coordinator_epoch: i32,
 }
 
@@ -42,12 +43,12 @@ pub(crate) struct Producers {
     known: HashMap<i64, Producer>,
 }
 
-/// What is to be done with a batch.
+/// The result of checking a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is next in line.
+    /// The batch continues the sequence.
     Append,
-    /// It is in the log already, from this offset on, appended at that time.
+    /// The batch is in the log already, from this offset on, appended at that time.
     Duplicate { base_offset: i64, timestamp: i64 },
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Sequences wrap to 0 behind `i32::MAX`.
+    /// Sequences wrap to 0 after `i32::MAX`.
     fn last_sequence(&self) -> i32 {
         let last = i64::from(self.first_sequence) + i64::from(self.count) - 1;
         i32::try_from(last % (i64::from(i32::MAX) + 1)).unwrap_or(0)
@@ -69,9 +70,8 @@ impl Stamp {
 }
 
 impl Producers {
-    /// Decides about a batch without changing anything. `strict` asks for the behaviour of brokers
-    /// before 2.5, which refused a producer that they did not know unless it began at 0
-    /// (UNKNOWN_PRODUCER_ID).
+    /// Checks a batch without changing anything. With `strict` it behaves like brokers before 2.5,
+    /// which refused a producer that they did not know unless it began at 0 (UNKNOWN_PRODUCER_ID).
     pub(crate) fn admit(&self, stamp: &Stamp, strict: bool) -> Result<Admission, ErrorCode> {
         if stamp.first_sequence < 0 || stamp.epoch < 0 {
             return Err(ErrorCode::INVALID_RECORD);
@@ -104,7 +104,7 @@ impl Producers {
         }
     }
 
-    /// A batch was appended.
+    /// Notes that a batch was appended.
     pub(crate) fn appended(&mut self, stamp: &Stamp, base_offset: i64, timestamp: i64) {
         let producer = self.known.entry(stamp.producer_id).or_insert_with(|| Producer::new(stamp.epoch));
         if producer.epoch != stamp.epoch {
@@ -118,8 +118,8 @@ impl Producers {
         producer.batches.push_back(Appended { first_sequence, last_sequence, base_offset, timestamp });
     }
 
-    /// Decides about a marker without changing anything: neither its producer's epoch nor its
-    /// coordinator's ever goes back.
+    /// Checks a marker without changing anything: neither its producer's epoch nor its
+    /// coordinator's ever decreases.
     pub(crate) fn admit_marker(&self, producer_id: i64, epoch: i16, coordinator_epoch: i32) -> Result<(), ErrorCode> {
         match self.known.get(&producer_id) {
             Some(producer) if epoch < producer.epoch => Err(ErrorCode::INVALID_PRODUCER_EPOCH),
@@ -130,7 +130,8 @@ impl Producers {
         }
     }
 
-    /// A marker was appended: an epoch that it raises begins anew.
+    /// Notes that a marker was appended; if it raises the epoch, the new epoch begins at sequence
+    /// 0.
     pub(crate) fn marked(&mut self, producer_id: i64, epoch: i16, coordinator_epoch: i32) {
         let producer = self.known.entry(producer_id).or_insert_with(|| Producer::new(epoch));
         if producer.epoch != epoch {
@@ -140,15 +141,15 @@ impl Producers {
         producer.coordinator_epoch = coordinator_epoch;
     }
 
-    /// A producer's epoch and the sequence that its next batch has to begin with; both 0 for one
-    /// that is not known.
+    /// Returns a producer's epoch and the sequence with which its next batch has to begin; both are
+    /// 0 for an unknown producer.
     pub(crate) fn next_of(&self, producer_id: i64) -> (i16, i32) {
         let Some(producer) = self.known.get(&producer_id) else { return (0, 0) };
         let next = producer.batches.back().map_or(0, |last| last.last_sequence.checked_add(1).unwrap_or(0));
         (producer.epoch, next)
     }
 
-    /// The log lost everything from `end` on, and with it what it knew of those batches.
+    /// Forgets the batches from `end` on, which the log has lost.
     pub(crate) fn truncated(&mut self, end: i64) {
         for producer in self.known.values_mut() {
             producer.batches.retain(|appended| appended.base_offset < end);

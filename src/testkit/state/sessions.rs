@@ -1,5 +1,5 @@
-//! Fetch sessions (KIP-227): the broker remembers what a consumer reads, and answers only what
-//! changed.
+//! Fetch sessions (KIP-227): the broker remembers the partitions that a consumer reads, and returns
+//! only those that changed.
 //!
 //! Sans-IO.
 
@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use crate::error::ErrorCode;
 
-/// A session that was not used for so long may be taken from its consumer, and one that is so old
-/// by a larger one.
+/// A session that was not used for this long may be evicted, and one that is this old may be
+/// evicted by a larger one.
 const EVICTION: Duration = Duration::from_secs(120);
 
-/// A partition of a session, by name before Fetch v13 and by id from there on.
+/// A partition of a session, identified by name before Fetch v13 and by id from then on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) topic: Box<str>,
@@ -24,7 +24,7 @@ pub(crate) struct Key {
     pub(crate) partition: i32,
 }
 
-/// What a consumer asks of a partition.
+/// A consumer's fetch parameters for a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) offset: i64,
@@ -37,7 +37,8 @@ pub(crate) struct Wanted {
 struct Cached {
     key: Key,
     wanted: Wanted,
-    /// What the consumer was told last; −1 so that the next answer has it in any case.
+    /// The value that the consumer was sent last; −1 makes sure that the next response includes the
+    /// partition.
     high_watermark: i64,
     log_start: i64,
 }
@@ -48,8 +49,7 @@ struct Session {
     by_id: bool,
     created: Instant,
     used: Instant,
-    /// In the order in which they are served: those that had data go to the back, so that none
-    /// starves.
+    /// In serving order: partitions that had data move to the back, so that none starves.
     partitions: Vec<Cached>,
 }
 
@@ -60,19 +60,19 @@ pub(crate) struct Sessions {
     next: i32,
 }
 
-/// How a request stands to the sessions.
+/// The mode in which a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// No session: all is answered, nothing remembered.
+    /// There is no session: all partitions are in the response, and none is remembered.
     Sessionless,
-    /// A new session began: all is answered.
+    /// A new session began: all partitions are in the response.
     Full(i32),
-    /// Within a session: what did not change is left out.
+    /// Within a session: partitions that did not change are left out.
     Incremental(i32),
 }
 
 impl Mode {
-    /// The session id that the answer carries.
+    /// Returns the session id for the response.
     pub(crate) fn session_id(self) -> i32 {
         match self {
             Mode::Sessionless => 0,
@@ -86,13 +86,13 @@ impl Mode {
 pub(crate) struct SessionRequest {
     pub(crate) id: i32,
     pub(crate) epoch: i32,
-    /// Whether topics go by id.
+    /// True if topics are identified by id.
     pub(crate) by_id: bool,
     pub(crate) wanted: Vec<(Key, Wanted)>,
     pub(crate) forgotten: Vec<Key>,
 }
 
-/// What is to be read, and in which order.
+/// The partitions to read, in their order.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) mode: Mode,
@@ -100,7 +100,8 @@ pub(crate) struct Plan {
 }
 
 impl Sessions {
-    /// Takes a request in; there is room for so many sessions. An error is the whole answer.
+    /// Applies a request to the sessions, of which `slots` are kept at most. An error is the whole
+    /// response.
     pub(crate) fn begin(&mut self, request: SessionRequest, slots: usize, now: Instant) -> Result<Plan, ErrorCode> {
         const FINAL: i32 = -1;
         const INITIAL: i32 = 0;
@@ -122,7 +123,7 @@ impl Sessions {
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
         session.used = now;
-        // In Kafka's order: what is forgotten in the request that asks for it is forgotten.
+        // In Kafka's order: a partition that one request both adds and forgets is forgotten.
         session.take(request.wanted);
         if !request.forgotten.is_empty() {
             session.partitions.retain(|cached| !request.forgotten.contains(&cached.key));
@@ -135,8 +136,8 @@ impl Sessions {
         Ok(Plan { mode: Mode::Incremental(request.id), partitions })
     }
 
-    /// Which partitions belong into the answer, given what was found in each; remembers what the
-    /// consumer is told then.
+    /// Returns for each partition whether it belongs in the response, given the state in which it
+    /// was found; remembers the values that the consumer is sent.
     pub(crate) fn answer(&mut self, mode: Mode, found: &[(&Key, Found)]) -> Vec<bool> {
         let (id, incremental) = match mode {
             Mode::Sessionless => return vec![true; found.len()],
@@ -167,23 +168,23 @@ impl Sessions {
         answered
     }
 
-    /// The partitions that a request will read, without changing anything.
+    /// Returns the partitions that a request will read, without changing anything.
     pub(crate) fn peek(&self, id: i32) -> impl Iterator<Item = &Key> {
         self.open.get(&id).into_iter().flat_map(|session| session.partitions.iter().map(|cached| &cached.key))
     }
 
-    /// Loses all sessions, as a broker does that was started again.
+    /// Drops all sessions, as a broker does when it restarts.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Finds a place for a session of so many partitions, if need be in that of another one;
-    /// whether there is one. The rules are those of Kafka's `FetchSessionCache`.
+    /// Makes room for a session with that number of partitions, evicting another one if necessary;
+    /// returns true if there is room. The rules are those of Kafka's `FetchSessionCache`.
     fn make_room(&mut self, partitions: usize, slots: usize, now: Instant) -> bool {
         if self.open.len() < slots {
             return true;
@@ -209,7 +210,7 @@ impl Sessions {
     }
 }
 
-/// What a broker found when it read a partition for an answer.
+/// State of a partition when a broker read it for a response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) has_data: bool,
@@ -259,7 +260,7 @@ mod tests {
         }
     }
 
-    /// With room for a thousand.
+    /// Begins with room for a thousand sessions.
     fn begin(sessions: &mut Sessions, request: SessionRequest) -> Result<Plan, ErrorCode> {
         sessions.begin(request, 1000, Instant::now())
     }
@@ -288,10 +289,10 @@ mod tests {
         let error = Found { error: true, ..NOTHING };
         assert_eq!(answer(&mut sessions, plan.mode, &[(0, NOTHING), (1, data), (2, error)]), [false, true, true]);
         let plan = begin(&mut sessions, request(1, 2, &[], &[])).unwrap();
-        assert_eq!(order(&plan), [0, 2, 1], "what had data waits behind the others");
+        assert_eq!(order(&plan), [0, 2, 1], "a partition that had data moves behind the others");
         let (read, deleted) = (Found { high_watermark: 9, ..NOTHING }, Found { log_start: 3, ..NOTHING });
         let told = answer(&mut sessions, plan.mode, &[(0, deleted), (2, NOTHING), (1, read)]);
-        assert_eq!(told, [true, true, false], "the end of an error is news");
+        assert_eq!(told, [true, true, false], "a partition is in the response when its error ends");
     }
 
     #[test]
@@ -303,7 +304,7 @@ mod tests {
         let plan = begin(&mut sessions, change).unwrap();
         assert_eq!(plan.partitions, [(key(1), wanted(8)), (key(2), wanted(5))]);
         let plan = begin(&mut sessions, request(1, 2, &[1, 3], &[1])).unwrap();
-        assert_eq!(order(&plan), [2, 3], "what is both asked for and forgotten is forgotten");
+        assert_eq!(order(&plan), [2, 3], "a partition that is both added and forgotten is forgotten");
         let plan = begin(&mut sessions, request(1, 3, &[], &[2, 3])).unwrap();
         assert_eq!((plan.mode, plan.partitions.len()), (Mode::Sessionless, 0));
         assert_eq!(begin(&mut sessions, request(1, 4, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
@@ -323,7 +324,7 @@ mod tests {
         let plan = begin(&mut sessions, request(0, 0, &[0], &[])).unwrap();
         assert_eq!(plan.mode, Mode::Full(2));
         let plan = begin(&mut sessions, request(2, 0, &[0], &[])).unwrap();
-        assert_eq!(plan.mode, Mode::Full(3), "a new session takes the old one's place");
+        assert_eq!(plan.mode, Mode::Full(3), "a new session replaces the old one");
         assert_eq!(begin(&mut sessions, request(2, 1, &[], &[])).unwrap_err(), ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
     }
 
@@ -337,16 +338,16 @@ mod tests {
         };
         assert_eq!(opened(&mut sessions, &[0, 1], 0), Mode::Full(1));
         assert_eq!(opened(&mut sessions, &[0, 1, 2], 0), Mode::Full(2));
-        assert_eq!(opened(&mut sessions, &[0, 1, 2, 3], 60), Mode::Sessionless, "both are young");
+        assert_eq!(opened(&mut sessions, &[0, 1, 2, 3], 60), Mode::Sessionless, "both sessions are young");
         sessions.begin(request(1, 1, &[], &[]), 2, at(100)).unwrap();
         sessions.begin(request(2, 1, &[], &[]), 2, at(100)).unwrap();
-        assert_eq!(opened(&mut sessions, &[0, 1], 130), Mode::Sessionless, "it is no larger");
-        assert_eq!(opened(&mut sessions, &[0, 1, 2], 130), Mode::Full(3), "in the smallest one's place");
+        assert_eq!(opened(&mut sessions, &[0, 1], 130), Mode::Sessionless, "the new session is not larger");
+        assert_eq!(opened(&mut sessions, &[0, 1, 2], 130), Mode::Full(3), "the new session replaces the smallest");
         assert_eq!(
             sessions.begin(request(1, 2, &[], &[]), 2, at(130)).unwrap_err(),
             ErrorCode::FETCH_SESSION_ID_NOT_FOUND
         );
-        assert_eq!(opened(&mut sessions, &[0], 221), Mode::Full(4), "in the place of one that was not used");
+        assert_eq!(opened(&mut sessions, &[0], 221), Mode::Full(4), "the new session replaces the unused one");
         assert_eq!(
             sessions.begin(request(2, 2, &[], &[]), 2, at(221)).unwrap_err(),
             ErrorCode::FETCH_SESSION_ID_NOT_FOUND

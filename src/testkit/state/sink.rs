@@ -1,5 +1,5 @@
-//! Sink mode: nothing that is produced is kept, and what is fetched was prepared once and comes
-//! round for ever.
+//! Sink mode: records that are produced are not kept, and fetches serve prepared batches over and
+//! over.
 
 use std::collections::HashMap;
 
@@ -7,17 +7,17 @@ use bytes::Bytes;
 
 use super::State;
 
-/// The end that is told to clients: one that is never reached.
+/// The log end offset that clients are sent, which is never reached.
 pub(crate) const END: i64 = 1 << 60;
 
-/// What a sink cluster has instead of logs.
+/// The state that a sink cluster has instead of logs.
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
     prepared: HashMap<String, Prepared>,
     pub(crate) received: Received,
 }
 
-/// What a cluster in sink mode has received and acknowledged so far.
+/// Totals that a cluster in sink mode has received and acknowledged so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
@@ -25,11 +25,11 @@ pub struct Received {
     pub requests: u64,
     /// Record batches in them.
     pub batches: u64,
-    /// The records that the headers of these batches tell of.
+    /// The records that the headers of these batches count.
     pub records: u64,
-    /// The bytes of the batches, compressed as they came.
+    /// The bytes of the batches, compressed as they were sent.
     pub record_bytes: u64,
-    /// The bytes of the requests, lengths and all.
+    /// The bytes of the requests, including their lengths.
     pub bytes: u64,
 }
 
@@ -43,10 +43,11 @@ impl Received {
     }
 }
 
-/// The batches of a topic, one after the other, and again.
+/// The batches of a topic, served over and over.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// How many offsets the batches before this one take, and the batch without its base offset.
+    /// For each batch the number of offsets that the batches before it take, and its bytes without
+    /// its base offset.
     batches: Vec<(i64, Bytes)>,
     round: i64,
 }
@@ -58,8 +59,8 @@ impl Sink {
 }
 
 impl Prepared {
-    /// Batches from the one that holds `offset`, as (base offset, the bytes behind it), up to
-    /// `max_bytes` but at least one where `at_least_one` asks for it.
+    /// Returns batches from the one that holds `offset`, as (base offset, the bytes after it), up
+    /// to `max_bytes` but at least one if `at_least_one` is set.
     pub(crate) fn from(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> impl Iterator<Item = (i64, Bytes)> {
         let within = offset.rem_euclid(self.round);
         let first = self.batches.partition_point(|&(before, _)| before <= within).saturating_sub(1);
@@ -79,8 +80,8 @@ impl Prepared {
 }
 
 impl State {
-    /// Makes a topic whose partitions serve these batches. Bytes that are too short for a batch are
-    /// left out.
+    /// Creates a topic that serves these batches from all its partitions. Bytes that are too short
+    /// for a batch are left out.
     pub(super) fn prepare(&mut self, topic: String, batches: Vec<Bytes>) {
         let mut round = 0;
         let mut kept = Vec::new();
@@ -118,6 +119,6 @@ mod tests {
         assert_eq!(bases, [25, 30], "the batch that holds the offset comes first");
         let bases: Vec<i64> = prepared().from(15_000_009, 1, true).map(|(base, _)| base).collect();
         assert_eq!(bases, [15_000_000], "at least one batch whatever its size");
-        assert_eq!(prepared().from(0, 99, false).count(), 0, "none that does not fit");
+        assert_eq!(prepared().from(0, 99, false).count(), 0, "no batch beyond the limit");
     }
 }

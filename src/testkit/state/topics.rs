@@ -1,4 +1,4 @@
-//! Topics and their partitions: who leads, under which epoch, and the log of each.
+//! Topics and their partitions: the leader, leader epoch and log of each.
 //!
 //! Sans-IO.
 
@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::{log::Log, producers::Producers};
 use crate::error::ErrorCode;
 
-/// Brokers keep these for themselves, as Kafka's metadata says of them.
+/// Topics that Kafka's metadata marks as internal.
 const INTERNAL: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
-/// No broker leads.
+/// The leader id of a partition that has no leader.
 pub(crate) const NO_LEADER: i32 = -1;
 
 #[derive(Debug)]
@@ -23,22 +23,22 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Partition>,
-    /// What was given when the topic was created, by Kafka's names.
+    /// The configurations given when the topic was created, by Kafka's names.
     pub(crate) configs: BTreeMap<String, String>,
 }
 
 impl Topic {
-    /// Whether the broker gives the timestamps (`message.timestamp.type`).
+    /// Returns true if the broker sets the timestamps (`message.timestamp.type`).
     pub(crate) fn log_append_time(&self) -> bool {
         self.configs.get("message.timestamp.type").is_some_and(|value| value == "LogAppendTime")
     }
 
-    /// Whether it is one of the brokers' own.
+    /// Returns true for an internal topic of the brokers.
     pub(crate) fn is_internal(&self) -> bool {
         INTERNAL.contains(&&*self.name)
     }
 
-    /// The topic's own `max.message.bytes`.
+    /// Returns the topic's own `max.message.bytes`.
     pub(crate) fn max_message_bytes(&self) -> Option<usize> {
         self.configs.get("max.message.bytes").and_then(|value| value.parse().ok())
     }
@@ -58,9 +58,9 @@ pub(crate) struct Partition {
     pub(crate) leader: i32,
     pub(crate) leader_epoch: i32,
     pub(crate) replicas: Vec<i32>,
-    /// Followers that lag: their copies end there.
+    /// Followers that lag, with the offset at which their copies end.
     pub(crate) lagging: BTreeMap<i32, i64>,
-    /// The broker that the leader sends every reader to that names a rack.
+    /// The broker to which the leader sends every reader that names a rack.
     pub(crate) preferred: Option<i32>,
     pub(crate) log: Log,
     pub(crate) producers: Producers,
@@ -81,13 +81,13 @@ impl Partition {
         }
     }
 
-    /// Where the copy of that replica ends.
+    /// Returns the end of that replica's copy.
     pub(crate) fn end_at(&self, broker: i32) -> i64 {
         let lagging = self.lagging.get(&broker).filter(|_| broker != self.leader);
         lagging.map_or(self.log.end(), |&end| end.min(self.log.end()))
     }
 
-    /// Gives the partition to another broker, under the next epoch.
+    /// Makes another broker the leader, under the next epoch.
     pub(crate) fn lead(&mut self, broker: i32) {
         self.leader = broker;
         self.leader_epoch += 1;
@@ -96,14 +96,14 @@ impl Partition {
         }
     }
 
-    /// The checks of a request that only the leader answers: first its idea of the epoch (−1:
-    /// none), then whether this broker leads.
+    /// Makes the checks of a request that only the leader serves: first the leader epoch that the
+    /// client knows (−1: none), then whether this broker leads.
     pub(crate) fn check_leader(&self, broker: i32, epoch: i32) -> Result<(), ErrorCode> {
         self.check_epoch(epoch)?;
         if self.leader == broker { Ok(()) } else { Err(ErrorCode::NOT_LEADER_OR_FOLLOWER) }
     }
 
-    /// The same of a request that followers answer as well (KIP-392).
+    /// Makes the checks of a request that followers serve as well (KIP-392).
     pub(crate) fn check_replica(&self, broker: i32, epoch: i32) -> Result<(), ErrorCode> {
         self.check_epoch(epoch)?;
         let serves = self.leader == broker || self.replicas.contains(&broker);
@@ -121,7 +121,7 @@ impl Partition {
     }
 }
 
-/// All topics, found by name and by id, listed in the order of their names.
+/// All topics, indexed by name and by id, and listed in the order of their names.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     by_name: BTreeMap<Arc<str>, Topic>,

@@ -1,15 +1,15 @@
-//! The transactions of one partition's log (KIP-98): which are open, which were aborted, and where
-//! the last stable offset is.
+//! The transactions of one partition's log (KIP-98): the open ones, the aborted ones, and the last
+//! stable offset.
 //!
 //! As in Kafka's `ProducerStateManager` and transaction index: a transaction begins with the first
-//! transactional batch of its producer and ends with that producer's next marker. Aborted ones are
-//! told in the order of their markers, which is not that of their first offsets.
+//! transactional batch of its producer and ends with that producer's next marker. Aborted
+//! transactions are listed in the order of their markers, which is not that of their first offsets.
 //!
 //! Sans-IO.
 
 use std::collections::BTreeMap;
 
-/// A transaction whose marker is in the log.
+/// A transaction that has its marker in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Completed {
     producer_id: i64,
@@ -21,19 +21,19 @@ struct Completed {
 /// The transactions of one log.
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
-    /// The first offset of each open one, by its producer.
+    /// The first offset of each open transaction, by its producer.
     open: BTreeMap<i64, i64>,
-    /// In the order of their markers.
+    /// Completed transactions, in the order of their markers.
     completed: Vec<Completed>,
 }
 
 impl Transactions {
-    /// A transactional batch of that producer was appended.
+    /// Notes that a transactional batch of that producer was appended.
     pub(crate) fn appended(&mut self, producer_id: i64, base_offset: i64) {
         self.open.entry(producer_id).or_insert(base_offset);
     }
 
-    /// That producer's marker was appended. One without a transaction that it could end changes
+    /// Notes that that producer's marker was appended. A marker without an open transaction changes
     /// nothing.
     pub(crate) fn ended(&mut self, producer_id: i64, marker: i64, aborted: bool) {
         if let Some(first_offset) = self.open.remove(&producer_id) {
@@ -41,33 +41,34 @@ impl Transactions {
         }
     }
 
-    /// Whether that producer has a transaction open.
+    /// Returns true if that producer has an open transaction.
     pub(crate) fn is_open(&self, producer_id: i64) -> bool {
         self.open.contains_key(&producer_id)
     }
 
-    /// Where the first open transaction begins.
+    /// Returns the first offset of the first open transaction.
     pub(crate) fn first_unstable(&self) -> Option<i64> {
         self.open.values().copied().min()
     }
 
-    /// The aborted transactions that may concern a reader of the offsets from `from` up to before
-    /// `to`: producer and first offset of each.
+    /// Returns the aborted transactions that may concern a reader of the offsets from `from` up to
+    /// before `to`: producer and first offset of each.
     pub(crate) fn aborted_between(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
         let concerned = |done: &&Completed| done.aborted && done.marker >= from && done.first_offset < to;
         self.completed.iter().filter(concerned).map(|done| (done.producer_id, done.first_offset)).collect()
     }
 
-    /// The log lost everything from `end` on: transactions whose markers went are open again.
+    /// Forgets everything from `end` on, which the log has lost: transactions that lost their
+    /// markers are open again.
     pub(crate) fn truncated(&mut self, end: i64) {
         while let Some(last) = self.completed.pop_if(|done| done.marker >= end) {
-            // An open one of the same producer is younger, and is lost itself.
+            // An open transaction of the same producer is younger, and is lost itself.
             self.open.insert(last.producer_id, last.first_offset);
         }
         self.open.retain(|_, first_offset| *first_offset < end);
     }
 
-    /// The log lost everything before `start`.
+    /// Forgets everything before `start`, which the log has lost.
     pub(crate) fn deleted_before(&mut self, start: i64) {
         self.completed.retain(|done| done.marker >= start);
     }
@@ -96,8 +97,8 @@ mod tests {
     fn aborted_transactions_are_ordered_by_marker_offset() {
         let transactions = transactions();
         assert_eq!(transactions.aborted_between(0, 10), [(2, 1), (1, 0)]);
-        assert_eq!(transactions.aborted_between(0, 1), [(1, 0)], "the other begins behind what is read");
-        assert_eq!(transactions.aborted_between(4, 10), [(1, 0)], "the other ended before");
+        assert_eq!(transactions.aborted_between(0, 1), [(1, 0)], "the other transaction begins after the offsets read");
+        assert_eq!(transactions.aborted_between(4, 10), [(1, 0)], "the other transaction ended before");
         assert_eq!(transactions.aborted_between(5, 10), []);
     }
 

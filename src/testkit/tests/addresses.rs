@@ -1,4 +1,4 @@
-//! The names that a cluster gives out, and a client that cannot use them.
+//! Tests of the host names in a cluster's addresses, and of a client that cannot resolve them.
 
 use std::time::Duration;
 
@@ -32,5 +32,5 @@ async fn tcp_client_of_memory_cluster_fails_immediately() {
         assert!(text.contains("broker-1.testkit.invalid:9092: this is the in-memory cluster of testkit"), "{text}");
         assert!(text.contains(".network(cluster.network())") && text.contains("cluster.producer()"), "{text}");
     }
-    assert!(began.elapsed() < Duration::from_secs(1), "waiting does not help");
+    assert!(began.elapsed() < Duration::from_secs(1), "the error is not retriable");
 }

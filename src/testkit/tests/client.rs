@@ -1,4 +1,4 @@
-//! A client that only knows bytes.
+//! A client that sends and receives bytes only.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// A cluster on a network of its own.
+/// Starts a cluster on a network of its own.
 pub(super) async fn cluster(options: Options) -> Cluster {
     Cluster::start(options.in_memory()).await.unwrap()
 }
 
-/// The address of a broker on its in-memory network.
+/// Returns the address of a broker on its in-memory network.
 pub(super) fn address(cluster: &Cluster, broker: usize) -> SocketAddr {
     let bootstrap = cluster.bootstrap();
     let port = bootstrap.split(',').nth(broker - 1).unwrap().rsplit(':').next().unwrap();
@@ -50,7 +50,7 @@ impl Client {
         Ok(Self { stream: network.connect(address(cluster, broker).into()).await?, correlation: 0 })
     }
 
-    /// Sends without waiting for an answer.
+    /// Sends a request without waiting for the response.
     pub(super) async fn send<R: Request>(&mut self, request: &R, version: i16) {
         self.correlation += 1;
         let mut out = BytesMut::new();
@@ -66,14 +66,14 @@ impl Client {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// Reads the answer to the last request; `None` when the broker closed instead.
+    /// Reads the response to the last request; `None` if the broker closed instead.
     pub(super) async fn receive<R: Request>(&mut self, version: i16) -> Option<R::Response> {
         let mut body = self.frame().await?;
         assert_eq!(decode_response_header(&mut body, R::API, version).unwrap(), self.correlation);
         Some(decode_body(body, version).unwrap())
     }
 
-    /// The next frame; `None` when the broker closed.
+    /// Reads the next frame; `None` if the broker closed.
     pub(super) async fn frame(&mut self) -> Option<Bytes> {
         let length = self.stream.read_u32().await.ok()?;
         let mut body = vec![0; usize::try_from(length).unwrap()];
@@ -81,7 +81,7 @@ impl Client {
         Some(body.into())
     }
 
-    /// The next bytes, whatever they are.
+    /// Reads the next bytes, without interpreting them.
     pub(super) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).await.unwrap();
@@ -97,10 +97,10 @@ impl Client {
         self.try_call(request, version).await.expect("the broker closed the connection")
     }
 
-    /// Produces one batch and gives error and base offset.
+    /// Produces one batch and returns error and base offset.
     pub(super) async fn produce(&mut self, name: &str, partition: i32, batch: Bytes) -> (i16, i64) {
         let response = self.call(&produce_request(name, &[(partition, batch)], -1), 9).await;
-        let [(_, error, offset)] = outcomes(&response)[..] else { panic!("one partition was asked for") };
+        let [(_, error, offset)] = outcomes(&response)[..] else { panic!("the request named one partition") };
         (error, offset)
     }
 }
@@ -121,10 +121,10 @@ pub(super) fn outcomes(response: &ProduceResponse) -> Vec<(i32, i16, i64)> {
     all.map(|partition| (partition.index, partition.error_code, partition.base_offset)).collect()
 }
 
-/// Who writes a batch: producer id, epoch, first sequence.
+/// Producer id, epoch and first sequence of a batch without idempotence.
 pub(super) const NOBODY: (i64, i16, i32) = (-1, -1, -1);
 
-/// A batch with timestamps from 1,000 on.
+/// Encodes a batch with timestamps from 1,000 on.
 pub(super) fn batch(by: (i64, i16, i32), values: &[&str]) -> Bytes {
     let (producer_id, producer_epoch, base_sequence) = by;
     let mut builder = BatchBuilder::with_capacity(1 << 16);

@@ -1,4 +1,4 @@
-//! Faults, and dying brokers.
+//! Tests of faults and dying brokers.
 
 use tokio::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ async fn error_fault_affects_only_its_partition() {
     let response = client.call(&request, 9).await;
     assert_eq!(outcomes(&response).iter().map(|outcome| outcome.1).collect::<Vec<_>>(), [after.code(); 2]);
     fault.clear();
-    assert_eq!(outcomes(&client.call(&request, 9).await), [(0, 0, 2), (1, 0, 4)], "it was appended all the same");
+    assert_eq!(outcomes(&client.call(&request, 9).await), [(0, 0, 2), (1, 0, 4)], "the batch is appended all the same");
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +52,7 @@ async fn connection_drops_before_or_after_request_handling() {
     client.send(&request, 9).await;
     client.send(&request, 9).await;
     assert_eq!(client.bytes(24).await, b"HTTP/1.1 400 Bad Request");
-    assert!(client.receive::<ProduceRequest>(9).await.is_some(), "the connection goes on");
+    assert!(client.receive::<ProduceRequest>(9).await.is_some(), "the connection stays open");
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn killed_broker_moves_leaders_and_can_restart() {
     let metadata = second.call(&MetadataRequest { topics: None, ..Default::default() }, 9).await;
     assert_eq!(metadata.brokers.len(), 2);
     assert_eq!(metadata.topics[0].partitions[0].offline_replicas[0], 1);
-    assert_eq!(second.produce("t", 0, batch(NOBODY, &["b"])).await, (0, 1), "what it held is not lost");
+    assert_eq!(second.produce("t", 0, batch(NOBODY, &["b"])).await, (0, 1), "the broker's records are not lost");
     cluster.restart(1).await.unwrap();
     assert!(cluster.restart(1).await.is_err());
     let mut first = Client::to(&cluster, 1).await;

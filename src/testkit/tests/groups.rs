@@ -1,4 +1,4 @@
-//! Groups over the wire, in all versions; what the group decides is tested beside it.
+//! Tests of groups over the wire, in all versions; the group's state has its own tests beside it.
 
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn join(group: &str, member: &str) -> JoinGroupRequest {
     }
 }
 
-/// Joins, with the id that the broker may ask to come back with.
+/// Joins, and if the broker asks for it comes back with the id that it assigned.
 async fn joined(client: &mut Client, group: &str, version: i16) -> JoinGroupResponse {
     let mut request = join(group, "");
     if version < 1 {
@@ -134,7 +134,7 @@ async fn join_waits_for_members_on_other_connections() {
     let synced = second.receive::<SyncGroupRequest>(3).await.unwrap();
     assert_eq!(&synced.assignment[..], b"all");
 
-    // The second goes silent; the first waits for it to be given up.
+    // The second goes silent; the first waits until it is removed.
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_secs(6)).await;
     first.call(&heartbeat("g", &one.member_id, 2), 3).await;
@@ -236,7 +236,7 @@ async fn groups_are_listed_described_and_deleted() {
     assert!(cluster.group("g").is_none());
 }
 
-/// A heartbeat that joins; what is subscribed to is `t`.
+/// Returns a heartbeat that joins and subscribes to `t`.
 fn beat(group: &str, member: &str) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
         group_id: text(group),
@@ -255,7 +255,7 @@ async fn consumer_protocol_member_works_in_every_version() {
     let mut client = Client::to(&cluster, 1).await;
     for version in 0..=1 {
         let group = format!("new{version}");
-        // Version 0 gives the id.
+        // In version 0 the broker assigns the id.
         let asked = if version == 0 { "" } else { "mine" };
         let joined = client.call(&beat(&group, asked), version).await;
         assert_eq!((joined.error_code, joined.member_epoch, joined.heartbeat_interval_ms), (0, 1, 5_000));

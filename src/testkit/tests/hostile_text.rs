@@ -1,5 +1,5 @@
-//! Brokers, and members of a group, with control characters in each text that a client reads: none
-//! reaches an error or a log line as it is.
+//! Tests with control characters in each text that a client reads from brokers or from members of
+//! its group: none reaches an error or a log line unescaped.
 
 use std::{
     collections::BTreeSet,
@@ -42,7 +42,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// CR, LF, ESC, DEL, a C1 control, and characters that reorder, separate and hide text.
 const HOSTILE: &str = "evil\r\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}\u{2066}\u{2028}\u{2029}\u{200b}\u{feff}\0";
 
-/// All that a program sees of a client beside its data: errors, and log lines down to TRACE.
+/// All that a program sees of a client besides its data: errors, and log lines down to TRACE.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
 
@@ -101,7 +101,7 @@ impl Seen {
         }
     }
 
-    /// Whether hostile text was seen at all; none of it may be as it came.
+    /// Asserts that no text was seen unescaped; returns true if hostile text was seen at all.
     #[track_caller]
     fn check(&self, of: &str) -> bool {
         let seen = self.0.lock().unwrap();
@@ -119,14 +119,14 @@ struct Hostile {
     key: ApiKey,
     strings: Strings,
     code: Option<ErrorCode>,
-    /// The names of the strings that responses had.
+    /// The names of the string fields that the responses had.
     met: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Strings {
     All,
-    /// Without those by which a client finds the part that it asked for.
+    /// All except the strings by which a client finds the part that it asked for.
     AllButKeys,
     One(&'static str),
 }
@@ -143,8 +143,8 @@ impl Rewrite for Hostile {
     }
 
     fn bytes(&self, field: &'static str, was: Bytes) -> Bytes {
-        // What members write for each other is cut off, so that the leader has something to say of
-        // a member.
+        // Metadata of members is truncated, so that the leader has to report an error about a
+        // member.
         if field == "metadata" && self.strings == Strings::All { was.slice(..was.len().min(7)) } else { was }
     }
 
@@ -153,7 +153,7 @@ impl Rewrite for Hostile {
     }
 }
 
-/// What becomes of the body of a response in a version.
+/// Changes the body of a response in a version.
 type Change = fn(&Hostile, i16, Bytes) -> Bytes;
 
 fn rewritten<R: Request<Response: Encode>>(hostile: &Hostile, version: i16, body: Bytes) -> Bytes {
@@ -174,7 +174,7 @@ fn changed<R: Request<Response: Encode>>(
     out.freeze()
 }
 
-/// With errors of records and the address of another leader, which no healthy broker sends.
+/// Adds errors of records and the address of another leader, which no healthy broker sends.
 fn produced(hostile: &Hostile, version: i16, body: Bytes) -> Bytes {
     changed::<ProduceRequest>(hostile, version, body, |response| {
         for partition in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
@@ -251,7 +251,7 @@ impl Program {
                 self.seen.result(consumer.commit().await);
             }
         };
-        // Longer than a heartbeat's interval, a session, and an offset's look-up.
+        // Longer than a heartbeat interval, a session timeout, and an offset look-up.
         let _ = timeout(50 * SECOND, reads).await;
         self.seen.push(format!("{:?}", consumer.status()));
         self.seen.result(consumer.close(5 * SECOND).await);
@@ -269,16 +269,17 @@ async fn fresh(sasl: Option<testkit::Sasl>) -> Cluster {
     cluster
 }
 
-/// What a program sees of a cluster whose answers are changed so; true if it saw any of the hostile
-/// text.
+/// Runs clients against a cluster with responses changed by `change`; returns true if the program
+/// saw any of the hostile text.
 async fn shows(change: Change, hostile: &Hostile) -> bool {
     let seen = Seen::default();
-    // Of a single subscriber `tracing` believes that all threads have it: hence a second one.
+    // If there is a single subscriber `tracing` assumes that all threads have it: hence a second
+    // one.
     let _second = tracing::Dispatch::new(seen.clone());
     let _told = tracing::subscriber::set_default(seen.clone());
     let users = || testkit::Sasl::new().user("alice", "wonder").max_reauth(5 * SECOND);
     let sasl = match hostile.key {
-        // Where PLAIN is missing, the answer names the mechanisms that there are.
+        // If PLAIN is not offered, the response lists the mechanisms that are.
         ApiKey::SaslHandshake => Some(users().mechanisms(["SCRAM-SHA-256"])),
         ApiKey::SaslAuthenticate => Some(users()),
         _ => None,
@@ -309,8 +310,8 @@ async fn shows(change: Change, hostile: &Hostile) -> bool {
     seen.check(&format!("{hostile:?}"))
 }
 
-/// APIs with text in their responses, and whether a program is sure to see some of it in an error
-/// or a log line.
+/// APIs with text in their responses; true if a program is sure to see some of it in an error or a
+/// log line.
 const RESPONSES: [(ApiKey, Change, bool); 20] = [
     (ApiKey::ApiVersions, rewritten::<messages::ApiVersionsRequest>, false),
     (ApiKey::Metadata, rewritten::<messages::MetadataRequest>, true),
@@ -338,7 +339,7 @@ const RESPONSES: [(ApiKey, Change, bool); 20] = [
 async fn hostile_text_is_seen_escaped() {
     let mut unseen = Vec::new();
     for (key, change, is_seen) in RESPONSES {
-        // Retriable, not retriable, and one with records at fault.
+        // A retriable code, one that is not retriable, and one with invalid records.
         let codes = match key {
             ApiKey::SaslHandshake => vec![ErrorCode::UNSUPPORTED_SASL_MECHANISM],
             ApiKey::SaslAuthenticate => vec![ErrorCode::SASL_AUTHENTICATION_FAILED],
@@ -358,5 +359,5 @@ async fn hostile_text_is_seen_escaped() {
             shows(change, &Hostile { strings: Strings::One(field), ..all.clone() }).await;
         }
     }
-    assert!(unseen.is_empty(), "a program sees nothing of the text in {unseen:?}");
+    assert!(unseen.is_empty(), "a program sees none of the text in {unseen:?}");
 }

@@ -1,4 +1,4 @@
-//! Topics, producing and fetching.
+//! Tests of topics, producing and fetching.
 
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
@@ -86,7 +86,7 @@ async fn api_versions_falls_back_and_reports_features() {
     let indecent = client.call(&ApiVersionsRequest::default(), 3).await;
     assert_eq!(indecent.error_code, ErrorCode::INVALID_REQUEST.code());
 
-    // A version of the future: the answer comes in version 0.
+    // A version of the future: the response is in version 0.
     client.write(&[0, 0, 0, 11, 0, 18, 0, 99, 0, 0, 0, 77, 255, 255, 0]).await;
     let frame = client.frame().await.unwrap();
     assert_eq!(&frame[..], [0, 0, 0, 77, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 5]);
@@ -262,7 +262,7 @@ async fn stores_uncompressed_batch_bytes_unchanged() {
     assert_eq!(client.produce("t", 0, plain.clone()).await, (0, 0));
     let response = client.call(&fetch("t", &[(0, 0)]), 11).await;
     let stored = partitions(&response)[0].records.clone().unwrap();
-    assert_eq!(stored[16..], plain[16..], "all but offset and epoch");
+    assert_eq!(stored[16..], plain[16..], "all fields but offset and epoch are kept");
 }
 
 #[cfg(feature = "zstd")]
@@ -334,7 +334,11 @@ async fn acks_zero_error_closes_connection_without_response() {
     cluster.create_topic("t", 1).unwrap();
     let mut client = Client::to(&cluster, 1).await;
     client.send(&produce_request("t", &[(0, batch(NOBODY, &["a"]))], 0), 9).await;
-    assert_eq!(client.produce("t", 0, batch(NOBODY, &["b"])).await, (0, 1), "the next answer is the next request's");
+    assert_eq!(
+        client.produce("t", 0, batch(NOBODY, &["b"])).await,
+        (0, 1),
+        "the next response answers the next request"
+    );
     client.send(&produce_request("t", &[(5, batch(NOBODY, &["a"]))], 0), 9).await;
     assert!(client.frame().await.is_none());
 }
@@ -360,7 +364,7 @@ async fn fetch_waits_for_data_or_timeout() {
     let begun = Instant::now();
     let response = client.call(&FetchRequest { max_wait_ms: 60_000, ..fetch("t", &[(0, 7)]) }, 11).await;
     assert_eq!(partitions(&response)[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE.code());
-    assert!(begun.elapsed().is_zero(), "errors do not wait");
+    assert!(begun.elapsed().is_zero(), "errors are answered without waiting");
 }
 
 #[tokio::test(start_paused = true)]
@@ -507,7 +511,7 @@ async fn leader_change_raises_epoch_and_redirects_clients() {
     let partition = partitions(&refused)[0];
     assert_eq!(partition.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code());
     assert_eq!((partition.current_leader.leader_id, refused.node_endpoints[0].node_id), (2, 2));
-    // A follower serves, but nobody who takes it to be the leader still.
+    // A follower serves, but not a reader that still takes it for the leader.
     assert!(size(partitions(&first.call(&request, 16).await)[0]) > 0);
     request.topics[0].partitions[0].current_leader_epoch = 0;
     let fenced = first.call(&request, 16).await;
@@ -582,7 +586,7 @@ async fn leader_names_preferred_read_replica_in_rack() {
         let response = leader.call(&from(rack, 0), version).await;
         let partition = partitions(&response)[0];
         assert_eq!(partition.preferred_read_replica, preferred, "{rack} v{version}");
-        assert_eq!(size(partition) > 0, preferred < 0, "no records where the reader is sent away");
+        assert_eq!(size(partition) > 0, preferred < 0, "no records in a response that names a preferred replica");
     }
     let refused = follower.call(&fetch("t", &[(0, 0)]), 10).await;
     assert_eq!(partitions(&refused)[0].error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER.code(), "before v11");
@@ -592,7 +596,7 @@ async fn leader_names_preferred_read_replica_in_rack() {
     let response = follower.call(&from("b", 3), 11).await;
     assert_eq!(partitions(&response)[0].error_code, ErrorCode::OFFSET_OUT_OF_RANGE.code());
     let response = leader.call(&from("b", 3), 11).await;
-    assert_eq!(partitions(&response)[0].preferred_read_replica, -1, "it has not got that far");
+    assert_eq!(partitions(&response)[0].preferred_read_replica, -1, "the follower's copy ends before");
     cluster.prefer_replica("t", 0, Some(9)).unwrap();
     assert_eq!(partitions(&leader.call(&from("c", 0), 11).await)[0].preferred_read_replica, 9);
     cluster.prefer_replica("t", 0, None).unwrap();

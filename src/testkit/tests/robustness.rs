@@ -1,4 +1,4 @@
-//! Whatever a client sends, the brokers live on.
+//! Tests that the brokers survive anything that a client sends.
 
 use bytes::{Bytes, BytesMut};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The cluster still answers.
+/// Asserts that the cluster still answers.
 async fn lives(cluster: &Cluster) {
     let mut client = Client::to(cluster, 1).await;
     let response = client.call(&ApiVersionsRequest::default(), 0).await;
@@ -123,7 +123,7 @@ async fn small_admin_requests_work_in_every_version() {
     assert!(cluster.records("t", 0).unwrap().is_empty());
 }
 
-/// Loopback sockets: everything else runs in memory, so that this only asks whether bytes pass.
+/// Loopback sockets: all other tests run in memory, so this one only checks that bytes pass.
 #[tokio::test]
 async fn brokers_listen_on_loopback_ports() {
     let cluster = Cluster::start(Options::new().brokers(2)).await.unwrap();
@@ -138,7 +138,7 @@ async fn brokers_listen_on_loopback_ports() {
     let bootstrap = cluster.bootstrap();
     drop(cluster);
     let address: std::net::SocketAddr = bootstrap.split(',').next().unwrap().parse().unwrap();
-    // The tasks end when they next run.
+    // The tasks end when they are next scheduled.
     for _ in 0..1000 {
         if tokio::net::TcpStream::connect(address).await.is_err() {
             return;

@@ -1,4 +1,4 @@
-//! What brokers say of transactions.
+//! Tests of the brokers' responses about transactions.
 
 use super::client::{Client, NOBODY, batch, cluster, text};
 use crate::{
@@ -21,7 +21,7 @@ fn append(cluster: &Cluster, producer_id: i64, values: &[&str]) -> i64 {
 }
 
 /// Producer 7 at 0 and 1 and producer 8 at 2, aborted at 3 (8) and 4 (7); producer 7 again at 5,
-/// committed at 6; nobody's at 7; producer 9 from 8 on, still open.
+/// committed at 6; a record without a producer id at 7; producer 9 from 8 on, still open.
 async fn log(options: Options) -> Cluster {
     let cluster = cluster(options).await;
     cluster.create_topic("t", 1).unwrap();
@@ -65,10 +65,10 @@ async fn read_committed_stops_at_last_stable_offset() {
         let committed = fetch(&mut client, version, 0, true).await;
         assert_eq!((committed.high_watermark, committed.last_stable_offset), (10, 8), "v{version}");
         assert_eq!(offsets(&committed), [0, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(aborted(&committed), Some(vec![(8, 2), (7, 0)]), "in the order of their markers");
+        assert_eq!(aborted(&committed), Some(vec![(8, 2), (7, 0)]), "in the order of the markers");
     }
     let rest = fetch(&mut client, 11, 4, true).await;
-    assert_eq!(aborted(&rest), Some(vec![(7, 0)]), "the other ended before");
+    assert_eq!(aborted(&rest), Some(vec![(7, 0)]), "the other transaction ended before");
     let rest = fetch(&mut client, 11, 5, true).await;
     assert_eq!((offsets(&rest), aborted(&rest)), (vec![5, 6, 7], Some(vec![])));
     let open = fetch(&mut client, 11, 8, true).await;
@@ -105,7 +105,7 @@ async fn offsets_are_listed_by_isolation_level() {
         assert_eq!((list(version, -2, false).await, list(version, -2, true).await), (0, 0));
     }
     assert_eq!(list(1, -1, false).await, 10, "a version without levels");
-    // The clock stands still: every record has the same time but this one.
+    // The clock stands still: all records have the same timestamp except this one.
     cluster.append("t", 0, &[Record::to("t").with_value("h").with_timestamp_millis(i64::MAX / 2)]).unwrap();
     assert_eq!((list(7, i64::MAX / 2, false).await, list(7, i64::MAX / 2, true).await), (10, -1));
     assert_eq!((list(7, -3, false).await, list(7, -3, true).await), (10, -1));
@@ -132,7 +132,7 @@ async fn transaction_starts_with_first_transactional_batch() {
     assert_eq!(cluster.end_transaction("t", 0, 7, true).unwrap(), 3);
     assert_eq!(client.produce("t", 0, batch((7, 0, 2), &["a"])).await, (0, 4));
     assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 5);
-    // Markers hold no records, and those who look from behind see the aborted ones too.
+    // Markers hold no records; aborted records are included.
     assert_eq!(cluster.records("t", 0).unwrap().len(), 4);
 }
 
@@ -141,14 +141,14 @@ async fn truncation_and_deletion_update_transaction_state() {
     let cluster = log(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     cluster.truncate("t", 0, 4).unwrap();
-    assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 0, "its marker is gone, so it is open again");
+    assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 0, "the lost marker reopens the transaction");
     assert_eq!(cluster.end_transaction("t", 0, 7, true).unwrap(), 4);
     let found = fetch(&mut client, 11, 0, true).await;
     assert_eq!(aborted(&found), Some(vec![(8, 2)]));
     append(&cluster, 7, &["x"]);
     cluster.delete_records("t", 0, 6).unwrap();
-    assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 6, "not before the log's start");
-    assert!(!cluster.lose_batch("t", 0, 3).unwrap(), "what was deleted cannot be lost");
+    assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 6, "no offset is before the log's start");
+    assert!(!cluster.lose_batch("t", 0, 3).unwrap(), "a deleted batch cannot be removed");
     append(&cluster, 7, &["y"]);
     assert!(cluster.lose_batch("t", 0, 6).unwrap());
     assert!(offsets(&fetch(&mut client, 11, 6, false).await).is_empty());

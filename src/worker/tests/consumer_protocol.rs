@@ -1,5 +1,5 @@
-//! In a group of the consumer protocol (KIP-848) a worker does what it does in a classic one, but
-//! that only what moves is drained.
+//! Tests of a worker in a group of the consumer protocol (KIP-848): it behaves as in a classic
+//! group, except that only partitions that move are drained.
 
 use super::*;
 use crate::{

@@ -57,7 +57,7 @@ async fn close_cancels_handlers_after_its_timeout() {
     assert_eq!(worker.metrics().records_abandoned, 1);
 }
 
-/// Whatever the coordinator does, or does not do.
+/// The worker ends in any case, with any reaction of the coordinator or none.
 #[tokio::test(start_paused = true)]
 async fn close_respects_timeout_when_coordinator_fails() {
     for trouble in ["dead", "silent", "rebalancing"] {
@@ -84,7 +84,7 @@ async fn close_respects_timeout_when_coordinator_fails() {
             }
         }
         let began = Instant::now();
-        // Whether it could be done in time or not: it comes back.
+        // The close may or may not complete in time, but it returns.
         let _ = worker.close(10 * SECOND).await;
         assert!(began.elapsed() <= 10 * SECOND, "{trouble}: {:?}", began.elapsed());
         drop(other);
@@ -222,7 +222,7 @@ fn dropped_runtime_ends_worker_with_error() {
     assert!(outer.block_on(worker.close(SECOND)).is_err());
 }
 
-/// Its thread is lost to it, but the worker ends all the same.
+/// Its thread stays blocked, but the worker ends all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn blocking_handler_does_not_delay_close() {
     let cluster = filled(1, 5).await;

@@ -8,7 +8,7 @@ use crate::{
 
 type Fails = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Fails so many times at that offset of partition 0.
+/// Fails `times` times at that offset of partition 0.
 fn failing(
     seen: &Seen,
     offset: i64,
@@ -101,7 +101,7 @@ async fn handler_panic_counts_as_failed_attempt() {
     let worker = worker(&cluster).await.retries(2).start(move |record: ConsumerRecord| {
         let bad = (record.partition, record.offset) == (0, 2);
         let count = if bad { panics.fetch_add(1, SeqCst) } else { 9 };
-        // Once before the future is there, once inside of it.
+        // Once before the future exists, once inside of it.
         assert!(count != 0, "at once");
         let seen = handler.clone();
         async move {
@@ -165,7 +165,7 @@ async fn dead_letter_has_headers_and_delays_commit() {
     cluster.append("t", 0, &[record]).unwrap();
     append(&cluster, 0, 1..4);
     let producer = producer(&cluster).await;
-    // As long as the broker refuses the letter, the record is not done.
+    // As long as the broker refuses the dead letter, the record is not completed.
     let refusal = on(ApiKey::Produce).topic("dead").times(3).error(ErrorCode::NOT_ENOUGH_REPLICAS).delay(5 * SECOND);
     let refused = cluster.fault(refusal);
     let seen = Seen::default();
@@ -202,7 +202,7 @@ async fn dead_letter_has_headers_and_delays_commit() {
     assert_eq!(worker.metrics().records_dead_lettered, 1);
 }
 
-/// The producer gives up; the worker does not, and nothing behind the record is committed.
+/// The producer gives up; the worker does not, and no offset behind the record is committed.
 #[tokio::test(start_paused = true)]
 async fn expired_dead_letter_is_sent_again() {
     let cluster = filled(1, 3).await;

@@ -261,7 +261,7 @@ async fn batches_linger_until_full_or_expired() {
     assert_eq!(seen.iter().map(|(size, _)| *size).collect::<Vec<_>>(), [10, 3]);
     assert!(seen[0].1 < 15 * SECOND, "{seen:?}");
     assert!(seen[1].1 - seen[0].1 >= 29 * SECOND && seen[1].1 < 50 * SECOND, "{seen:?}");
-    // What lingers when the worker ends is left to the next reader.
+    // A batch that lingers when the worker ends is left to the next reader.
     append(&cluster, 0, 13..15);
     sleep(5 * SECOND).await;
     let closing = Instant::now();
@@ -281,8 +281,8 @@ async fn rejects_batch_linger_without_effect() {
     assert!(small.to_string().contains("max_batch (20)") && small.to_string().contains("(19)"), "{small}");
 }
 
-/// Where nothing is to be waited for, a handler costs nothing but itself; all the same others get
-/// their turn.
+/// If a handler never waits, it costs nothing but its own work, and all the same others get their
+/// turn.
 #[tokio::test(start_paused = true)]
 async fn handlers_without_await_do_not_starve_others() {
     let cluster = filled(2, 5000).await;

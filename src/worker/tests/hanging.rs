@@ -5,8 +5,8 @@ fn stable(worker: &Worker) -> bool {
     matches!(worker.status().consumer.group.unwrap().state, GroupState::Stable { .. })
 }
 
-/// A handler blocked for ten minutes neither loses its membership before `max.poll.interval.ms` nor
-/// keeps it after.
+/// A handler that blocks for ten minutes does not lose its membership before
+/// `max.poll.interval.ms`, and loses it then.
 #[tokio::test(start_paused = true)]
 async fn hanging_handler_loses_membership_after_poll_interval() {
     let cluster = filled(2, 5).await;
@@ -31,12 +31,12 @@ async fn hanging_handler_loses_membership_after_poll_interval() {
         assert!(job.for_how_long >= minute * 59 * SECOND, "{:?}", job.for_how_long);
         assert!(stable(&worker));
         assert_eq!(member_id(&cluster), first);
-        // The other partition goes on meanwhile.
+        // The other partition continues meanwhile.
         append(&cluster, 1, 4 + i64::from(minute)..5 + i64::from(minute));
         seen.reaches(7 + minute as usize).await;
     }
-    // It was ended, so the member is well and joins again at once, as another one; the record comes
-    // again.
+    // The handler was ended, so the member works again and joins at once, as another member; the
+    // record is delivered again.
     until("it was put out", || {
         cluster.group("g").is_some_and(|group| group.members.iter().all(|of| of.member_id != first))
     })
@@ -52,8 +52,7 @@ async fn hanging_handler_loses_membership_after_poll_interval() {
     worker.close(10 * SECOND).await.unwrap();
 }
 
-/// Many handlers that each take long, one after the other, are no reason to think that the member
-/// hangs.
+/// Many handlers that each take long, one after the other, do not count as a member that hangs.
 #[tokio::test(start_paused = true)]
 async fn constantly_busy_worker_stays_group_member() {
     let cluster = filled(3, 6).await;
@@ -90,7 +89,8 @@ async fn waiting_for_retry_keeps_group_membership() {
     assert_eq!(cluster.committed("g", "t", 0), Some(0));
 }
 
-/// A member that hangs holds nobody up longer than it may: the other one gets its partitions.
+/// A member that hangs delays the group no longer than `max.poll.interval.ms`: then the other one
+/// gets its partitions.
 #[tokio::test(start_paused = true)]
 async fn hanging_partition_moves_after_drain_timeout() {
     let cluster = filled(2, 5).await;

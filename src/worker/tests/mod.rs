@@ -1,4 +1,4 @@
-//! The worker against brokers in the process, under paused time.
+//! Tests of the worker against brokers in the process, under paused time.
 
 mod consumer_protocol;
 mod ending;
@@ -31,8 +31,8 @@ async fn cluster(brokers: usize) -> Cluster {
     Cluster::start(Options::new().brokers(brokers).in_memory()).await.unwrap()
 }
 
-/// A topic `t` of so many partitions, with so many records in each, whose keys are their numbers
-/// modulo 5.
+/// Creates a topic `t` with `partitions` partitions and `records` records in each; the keys are
+/// their numbers modulo 5.
 async fn filled(partitions: i32, records: i64) -> Cluster {
     let cluster = cluster(1).await;
     cluster.create_topic("t", partitions).unwrap();
@@ -68,7 +68,7 @@ async fn producer(cluster: &Cluster) -> Producer {
     cluster.producer().build().await.unwrap()
 }
 
-/// What handlers have seen: by partition, offsets in the order in which they were done.
+/// Records that handlers have completed: by partition, offsets in the order of completion.
 #[derive(Clone, Default)]
 struct Seen {
     done: Arc<Mutex<BTreeMap<i32, Vec<i64>>>>,
@@ -76,7 +76,7 @@ struct Seen {
     most: Arc<AtomicUsize>,
 }
 
-/// A handler is at work; ends also when it is ended.
+/// Counts a running handler, also until one that is aborted has ended.
 struct AtWork(Arc<AtomicUsize>);
 
 impl Drop for AtWork {
@@ -95,7 +95,7 @@ impl Seen {
         self.done.lock().unwrap().entry(record.partition).or_default().push(record.offset);
     }
 
-    /// Works at a record for a while.
+    /// Works on a record for a while.
     async fn work(&self, record: ConsumerRecord, time: Duration) {
         let _at_work = self.begin();
         sleep(time).await;
@@ -115,7 +115,7 @@ impl Seen {
     }
 }
 
-/// Waits until that is so, ten minutes at most.
+/// Waits until the condition is true, ten minutes at most.
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..60_000 {
         if condition() {

@@ -11,14 +11,14 @@ async fn slow(cluster: &Cluster, seen: &Seen, order: OrderBy, time: Duration) ->
     worker.unwrap()
 }
 
-/// Members come and go while records are written; with clean closes every record is handled exactly
-/// once, in order.
+/// Lets members come and go while records are written; with clean closes every record is handled
+/// exactly once, in order.
 async fn come_and_go(order: OrderBy) {
     let cluster = Arc::new(cluster(2).await);
     cluster.create_topic("t", 6).unwrap();
     let seen = Seen::default();
     let writer = cluster.clone();
-    // In bursts, so that much waits when partitions go.
+    // In bursts, so that many records wait when partitions are revoked.
     let writing = tokio::spawn(async move {
         for n in 0..5 {
             for partition in 0..6 {

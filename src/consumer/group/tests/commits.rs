@@ -77,7 +77,7 @@ async fn rebalance_error_is_returned_and_rejoins() {
     cluster.fault(on(ApiKey::OffsetCommit).times(1).error(ErrorCode::REBALANCE_IN_PROGRESS));
     let error = member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
-    // It made the member join again.
+    // The error made the member rejoin.
     member.until("another assignment", |heard| heard.assigned == 2).await;
     member.handle.commit(vec![(tp(0), 1.into())], soon()).await.unwrap();
 }

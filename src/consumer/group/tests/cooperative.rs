@@ -23,7 +23,7 @@ fn joined(cluster: &Cluster, settings: GroupSettings) -> Member {
     member
 }
 
-/// Waits until each of them has so many, and everything has one owner.
+/// Waits until each member has its number of partitions, and everything has one owner.
 async fn share(members: &mut [Member], each: &[usize]) {
     for _ in 0..10_000 {
         let owned: Vec<_> = members.iter().map(|member| member.now().owned).collect();
@@ -75,7 +75,7 @@ async fn every_assignor_shares_partitions_and_takes_over() {
     }
 }
 
-/// A strategy of the user's own.
+/// A custom strategy.
 #[derive(Debug)]
 struct Backwards;
 
@@ -89,7 +89,7 @@ impl Assignor for Backwards {
         let mut takers = group.members.iter().rev().cycle();
         for (topic, partitions) in &group.topics {
             for partition in 0..partitions.len() {
-                let taker = takers.next().ok_or("nobody is there")?;
+                let taker = takers.next().ok_or("the group has no members")?;
                 let partition = TopicPartition::new(topic.clone(), i32::try_from(partition)?);
                 assignments.entry(taker.member_id.clone()).or_default().push(partition);
             }
@@ -103,8 +103,7 @@ async fn commits_kept_partitions_during_rebalance() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
-    // The answer to its next join is late: meanwhile the group is on the way into the next
-    // generation.
+    // The response to its next join is late: meanwhile the group moves to the next generation.
     let late = cluster.fault(on(ApiKey::JoinGroup).skip(2).delay_response(Duration::from_secs(7)));
     let mut second = joined(&cluster, cooperative());
     let kept = || vec![(TopicPartition::new("t", 0), OffsetAndMetadata::new(5))];
@@ -154,7 +153,7 @@ async fn restarted_static_member_regains_its_partitions() {
     sleep(SESSION / 2).await;
     let mut second = joined(&cluster, fixed("b"));
     second.owns(had).await;
-    assert_eq!(cluster.group("g").unwrap().generation, generation, "nobody else was disturbed");
+    assert_eq!(cluster.group("g").unwrap().generation, generation, "no other member was disturbed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +161,7 @@ async fn kept_partitions_are_lost_on_session_timeout() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
-    // It joins a rebalance, and from then on nobody answers.
+    // The member joins a rebalance, and from then on gets no response.
     let silence = cluster.fault(on(ApiKey::JoinGroup).skip(2).forever().hang());
     let beats = cluster.fault(on(ApiKey::Heartbeat).skip(3).forever().hang());
     let _second = joined(&cluster, cooperative());
@@ -201,7 +200,7 @@ async fn rejoins_when_coordinator_moves_or_forgets_group() {
             member.until("a loss", |heard| heard.lost > 0).await;
         }
         share(&mut members, &[2, 2]).await;
-        // In the midst of a rebalance too.
+        // Also during a rebalance.
         members.push(joined(&cluster, with(assignors.clone())));
         sleep(Duration::from_millis(200)).await;
         cluster.forget_group("g").unwrap();
@@ -218,8 +217,8 @@ async fn commit_refused_during_rebalance_succeeds_afterwards() {
     let cluster = cluster(Options::new()).await;
     let mut first = joined(&cluster, cooperative());
     first.owns(partitions("t", 0..4)).await;
-    // All have joined, and the assignment takes a while; the answer to the commit comes when it is
-    // there.
+    // All have joined, and the assignment takes a while; the response to the commit arrives after
+    // it.
     cluster.fault(on(ApiKey::SyncGroup).times(2).delay(Duration::from_secs(4)));
     cluster.fault(on(ApiKey::OffsetCommit).times(1).delay_response(Duration::from_secs(6)));
     let mut second = joined(&cluster, cooperative());
@@ -235,6 +234,6 @@ async fn commit_refused_during_rebalance_succeeds_afterwards() {
     assert_eq!((heard.revoked, heard.lost), (1, 0));
     let generation = cluster.group("g").unwrap().generation;
     sleep(2 * SESSION).await;
-    assert_eq!(cluster.group("g").unwrap().generation, generation, "nobody joined anew for it");
+    assert_eq!(cluster.group("g").unwrap().generation, generation, "no member rejoined because of it");
     assert_eq!(generation, 3, "one to find out what moves, and one to move it");
 }

@@ -5,7 +5,7 @@ use crate::{
     wire::ApiKey,
 };
 
-/// Joins, commits and reads back in spite of a fault, and stays for a while.
+/// Joins, commits and fetches the offset in spite of a fault, and stays for a while.
 async fn gets_through(cluster: &Cluster, what: &str, fault: Fault) {
     let fault = cluster.fault(fault);
     let mut member = Member::joined(cluster, &["t"]);
@@ -13,7 +13,7 @@ async fn gets_through(cluster: &Cluster, what: &str, fault: Fault) {
     let partition = TopicPartition::new("t", 0);
     let mut tries = 0;
     // A commit may hit a rebalance that the fault caused (which waits for the session of a member
-    // that came again under another name); then it is for the consumer to commit again.
+    // that came again under another id); then the consumer has to commit again.
     while let Err(error) = member.handle.commit(vec![(partition.clone(), 11.into())], soon()).await {
         tries += 1;
         assert!(tries < 60, "{what}: {error}");

@@ -1,4 +1,4 @@
-//! Members against brokers, on the in-memory network under paused time.
+//! Tests of members against brokers, on the in-memory network under paused time.
 
 mod commits;
 mod cooperative;
@@ -34,7 +34,7 @@ use crate::{
 
 const SESSION: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_secs(120);
-/// Longer than anything that these tests wait for.
+/// Longer than any wait in these tests.
 const LONG: Duration = Duration::from_secs(1_000);
 
 async fn cluster(options: Options) -> Cluster {
@@ -79,7 +79,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// What a member's consumer has heard so far.
+/// Events that a member's consumer has received so far.
 #[derive(Clone, Debug, Default)]
 struct Heard {
     owned: BTreeSet<TopicPartition>,
@@ -90,17 +90,17 @@ struct Heard {
     fatal: Option<Error>,
 }
 
-/// How the reader behaves.
+/// The behaviour of the reader.
 #[derive(Debug)]
 struct Habits {
     polls: AtomicBool,
-    /// How long it takes to finish with what it holds when it is asked to, and what it commits
-    /// then.
+    /// Time that it takes to finish its records when partitions are revoked; then it commits
+    /// `commits`.
     finishes_after: Mutex<Duration>,
     commits: Mutex<Vec<(TopicPartition, OffsetAndMetadata)>>,
 }
 
-/// A member with a reader that polls every half second and gives up what it is asked for.
+/// A member with a reader that polls every half second and releases revoked partitions.
 struct Member {
     handle: GroupHandle,
     heard: watch::Receiver<Heard>,
@@ -192,7 +192,7 @@ async fn drive(
                         if let Err(error) = handle.commit(offsets, soon()).await {
                             said.send_modify(|heard| heard.errors.push(error));
                         }
-                        // What was lost meanwhile is no longer ours to give up.
+                        // Partitions that were lost meanwhile need no release.
                         if done.send(()).is_ok() {
                             said.send_modify(|heard| {
                                 heard.revoked += 1;

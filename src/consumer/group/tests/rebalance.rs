@@ -286,7 +286,7 @@ async fn close_ends_at_deadline_without_coordinator() {
     let error = timeout(LONG, member.handle.close(deadline)).await.expect("it ends").unwrap_err();
     assert!(error.is_retriable(), "{error}");
     assert!(Instant::now() <= deadline + Duration::from_millis(10));
-    // Closing again is nothing.
+    // Closing again has no effect.
     member.handle.close(soon()).await.unwrap();
 }
 

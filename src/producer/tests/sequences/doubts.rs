@@ -1,4 +1,4 @@
-//! What may be in the log already, or may yet come there.
+//! Tests of batches that may be in the log already, or may still be written.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn new_leader_waits_for_old_leader_responses() {
     let _later = line.send();
     let at = |line: &Line, leader| line.queue.readiness(line.now, &line.rules, &line.identity, false, Some(leader));
     for request in requests {
-        // What is behind could otherwise be in the log of the new leader before it.
+        // Otherwise a later batch could be in the log of the new leader before this one.
         assert_eq!(at(&line, NODE + 1), Readiness::Blocked);
         assert_eq!(at(&line, NODE), Readiness::Ready);
         line.written(request, 1);
@@ -22,7 +22,7 @@ fn sequence_gap_keeps_number_of_uncertain_batch() {
     let (mut line, requests, mut deliveries) = in_flight(2);
     line.lose(requests[0]);
     line.refuse(requests[1], ErrorCode::TOPIC_AUTHORIZATION_FAILED);
-    // Under its own number a broker that has it recognizes it.
+    // A broker that has the batch recognizes it by its own sequence.
     let again = line.drain_as(0, 1);
     line.refuse(again, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
     assert_eq!(status(deliveries.pop().unwrap()), Some(DeliveryStatus::NotPersisted));
@@ -43,8 +43,8 @@ fn out_of_order_error_stays_possibly_persisted() {
     line.lose(requests[0]);
     line.lose(second);
     let again = line.drain_as(0, 2);
-    // The first is still on some connection, and so is the second's first attempt: both may arrive
-    // one after the other.
+    // The first batch may still be on some connection, and so may the second's first attempt: both
+    // may arrive one after the other.
     line.refuse(again, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
     for delivery in deliveries {
         assert_eq!(status(delivery), Some(DeliveryStatus::PossiblyPersisted));
@@ -62,7 +62,7 @@ fn storage_error_does_not_renumber_uncertain_batch() {
     let now = line.now;
     assert_eq!(line.queue.purge(PurgeScope::Queued, now).0, 1, "the second");
     line.refuse(again, ErrorCode::NOT_LEADER_OR_FOLLOWER);
-    // Under its own number a broker that has it recognizes it.
+    // A broker that has the batch recognizes it by its own sequence.
     let again = line.drain_as(0, 1);
     line.refuse(again, ErrorCode::DUPLICATE_SEQUENCE_NUMBER);
     assert_eq!(status(deliveries.pop().unwrap()), Some(DeliveryStatus::NotPersisted));
@@ -76,7 +76,7 @@ fn forced_epoch_bump_does_not_duplicate_batch() {
     for code in [
         ErrorCode::INVALID_PRODUCER_EPOCH,
         ErrorCode::UNKNOWN_PRODUCER_ID,
-        // What took these numbers is not known, so neither is what else it took.
+        // It is not known which batch has these sequences, nor which other sequences it has.
         ErrorCode::DUPLICATE_SEQUENCE_NUMBER,
     ] {
         let (mut line, requests, mut deliveries) = in_flight(2);
@@ -134,7 +134,8 @@ fn parts_after_storage_error_are_possibly_persisted() {
     line.refuse(whole, ErrorCode::KAFKA_STORAGE_ERROR);
     let again = line.drain_as(0, 1);
     line.refuse(again, ErrorCode::MESSAGE_TOO_LARGE);
-    // The followers may have the whole, and then the parts' numbers do not come next.
+    // The followers may have the whole batch, and then the sequences of its parts are not the next
+    // ones.
     for sequence in [1, 2] {
         let part = line.drain_as(0, sequence);
         line.refuse(part, ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);

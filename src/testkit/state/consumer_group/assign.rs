@@ -1,4 +1,4 @@
-//! Who is to have what: Kafka's `range`, and a `uniform` that leaves as much as it can where it is.
+//! The assignors: Kafka's `range`, and a `uniform` that moves as few partitions as it can.
 //!
 //! Sans-IO.
 
@@ -11,8 +11,8 @@ use super::Held;
 type Members = BTreeMap<String, BTreeSet<Uuid>>;
 type Counts = BTreeMap<Uuid, i32>;
 
-/// Of each topic a run of partitions for each member that wants it, the first members one more
-/// where it does not come out even.
+/// Assigns each topic in consecutive runs to the members that subscribe to it; the first members
+/// get one partition more if the division leaves a remainder.
 pub(super) fn range(members: &Members, counts: &Counts) -> BTreeMap<String, Held> {
     let mut target: BTreeMap<String, Held> = members.keys().map(|id| (id.clone(), Held::new())).collect();
     for (topic, &count) in counts {
@@ -33,7 +33,7 @@ pub(super) fn range(members: &Members, counts: &Counts) -> BTreeMap<String, Held
     target
 }
 
-/// As even as the subscriptions allow.
+/// Assigns as evenly as the subscriptions allow.
 pub(super) fn uniform(members: &Members, counts: &Counts, before: &BTreeMap<String, Held>) -> BTreeMap<String, Held> {
     let mut target: BTreeMap<String, Held> = members.keys().map(|id| (id.clone(), Held::new())).collect();
     let wants = |id: &str, topic: &Uuid| members.get(id).is_some_and(|wanted| wanted.contains(topic));
@@ -46,7 +46,8 @@ pub(super) fn uniform(members: &Members, counts: &Counts, before: &BTreeMap<Stri
             target.entry(taker).or_default().entry(*topic).or_default().insert(partition);
         }
     }
-    // From who has more to who has less, as long as that makes it more even.
+    // Moves partitions from members with more to members with fewer, as long as that makes the
+    // assignment more even.
     while let Some((from, to, topic, partition)) = one_move(&target, wants) {
         if let Some(held) = target.get_mut(&from) {
             held.entry(topic).or_default().remove(&partition);

@@ -1,9 +1,9 @@
 //! Members of the classic protocol in a group of the consumer protocol, and groups that move from
-//! one to the other while they run (KIP-848, online migration).
+//! one protocol to the other while they run (KIP-848, online migration).
 //!
-//! Such a member joins, syncs and heartbeats as ever, but nobody leads: the coordinator answers a
-//! JoinGroup at once, its SyncGroup with what the member may have, and its heartbeats with
-//! REBALANCE_IN_PROGRESS whenever there is something to come for.
+//! Such a member joins, syncs and heartbeats as usual, but there is no leader: the coordinator
+//! answers its JoinGroup at once, its SyncGroup with the partitions that the member may have, and
+//! its heartbeats with REBALANCE_IN_PROGRESS whenever its assignment has to change.
 //!
 //! Sans-IO.
 
@@ -29,15 +29,15 @@ use crate::{
     },
 };
 
-/// What the group knows of a member of the classic protocol.
+/// The group's state of a member of the classic protocol.
 #[derive(Clone, Debug)]
 pub(crate) struct ClassicMember {
     pub(crate) session_timeout: Duration,
-    /// In the member's order of preference.
+    /// Protocols in the member's order of preference.
     pub(crate) protocols: Vec<(String, Bytes)>,
 }
 
-/// A JoinGroup.
+/// A JoinGroup request.
 #[derive(Clone, Debug)]
 pub(crate) struct ClassicJoin {
     pub(crate) identity: MemberIdentity,
@@ -49,7 +49,7 @@ pub(crate) struct ClassicJoin {
     pub(crate) member: ClassicMember,
 }
 
-/// What a member is when a group is moved.
+/// A member's state that is kept when a group moves to the other protocol.
 pub(crate) struct Moved {
     pub(crate) id: String,
     pub(crate) instance: Option<String>,
@@ -57,7 +57,7 @@ pub(crate) struct Moved {
     pub(crate) rebalance_timeout: Duration,
     pub(crate) expires: Instant,
     pub(crate) member: ClassicMember,
-    /// As SyncGroup gives it; empty where it was never given.
+    /// Bytes as in SyncGroup; empty if the member was never given an assignment.
     pub(crate) assignment: Bytes,
 }
 
@@ -72,8 +72,8 @@ fn held(topics: impl IntoIterator<Item = (String, Vec<i32>)>, metadata: &Picture
     known.map(|(id, partitions)| (id, partitions.into_iter().collect())).collect()
 }
 
-/// What a SyncGroup gave; `None` where it cannot be read, or belongs to an assignor of the members'
-/// own.
+/// Decodes an assignment from SyncGroup; `None` if it cannot be decoded, or has user data of a
+/// custom assignor.
 fn decode_assignment(bytes: &Bytes, metadata: &Picture) -> Option<Held> {
     let mut bytes = bytes.clone();
     if bytes.is_empty() {
@@ -105,8 +105,8 @@ fn encode_assignment(given: &Held, version: i16, metadata: &Picture) -> Bytes {
 }
 
 impl ConsumerGroup {
-    /// A member of the classic protocol joins, or joins again: its id, epoch and protocol. At once:
-    /// nobody is waited for.
+    /// Lets a member of the classic protocol join or rejoin; returns its id, epoch and protocol. It
+    /// does not wait for other members.
     pub(crate) fn classic_join(
         &mut self,
         now: Instant,
@@ -153,7 +153,7 @@ impl ConsumerGroup {
         member.rebalance_timeout = join.rebalance_timeout;
         (member.names, member.regex, member.pattern, member.assignor) = (names, String::new(), None, None);
         member.expires = now + join.member.session_timeout;
-        // It has to sync in time.
+        // The member has to sync in time.
         member.late = Some(now + join.rebalance_timeout);
         member.classic = Some(join.member);
         self.members.insert(id.clone(), member);
@@ -165,7 +165,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// Whether all other members of the classic protocol have a strategy in common with this one.
+    /// Returns true if all other members of the classic protocol have a strategy in common with
+    /// this one.
     fn agrees_with(&self, member: &ClassicMember, id: &str) -> bool {
         let others: Vec<&ClassicMember> =
             self.members.values().filter(|other| other.id != id).filter_map(|other| other.classic.as_ref()).collect();
@@ -190,7 +191,7 @@ impl ConsumerGroup {
         Ok(member)
     }
 
-    /// What the member may have, and the protocol.
+    /// Returns the partitions that the member may have, and the protocol.
     pub(crate) fn classic_sync(
         &mut self,
         now: Instant,
@@ -229,7 +230,7 @@ impl ConsumerGroup {
         Err(ErrorCode::REBALANCE_IN_PROGRESS)
     }
 
-    /// A member goes. An administrator names only the instance of a static member.
+    /// Removes a member. An administrator names only the instance of a static member.
     pub(crate) fn classic_leave(&mut self, now: Instant, identity: &MemberIdentity) -> Result<(), ErrorCode> {
         self.advance(now);
         let found = match &identity.instance {
@@ -243,14 +244,14 @@ impl ConsumerGroup {
         Ok(())
     }
 
-    /// Whether it has members, and all of them are of the classic protocol: then it moves back to
-    /// it.
+    /// Returns true if there are members and all of them use the classic protocol: then the group
+    /// moves back to it.
     pub(crate) fn is_classic(&self) -> bool {
         !self.members.is_empty() && self.members.values().all(|member| member.classic.is_some())
     }
 
-    /// Takes a classic group over; `None` where its members' own assignor decides, whose word would
-    /// be lost.
+    /// Converts a classic group; `None` if its members use a custom assignor, the data of which
+    /// would be lost.
     pub(crate) fn from_classic(generation: i32, members: Vec<Moved>, metadata: &Picture) -> Option<Self> {
         let mut group = Self { epoch: generation, target_epoch: generation, ..Self::default() };
         for moved in members {
@@ -273,7 +274,8 @@ impl ConsumerGroup {
         Some(group)
     }
 
-    /// Gives the members up to a classic group of this generation, each with what it is to have.
+    /// Converts the members to those of a classic group of this generation, each with its target
+    /// assignment.
     pub(crate) fn into_classic(self, metadata: &Picture) -> (i32, Vec<Moved>) {
         let Self { epoch, members, target, .. } = self;
         let moved = members.into_values().filter_map(|member| {

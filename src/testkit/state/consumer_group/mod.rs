@@ -1,21 +1,21 @@
 //! A group of the consumer protocol (KIP-848), as its coordinator keeps it.
 //!
-//! Three epochs rise one behind the other: the *group's* with every change of members,
-//! subscriptions or topics; that of the *target*, once it has been worked out who is to have what;
-//! and each *member's*, as it comes to what it is to have:
+//! Three epochs rise one after the other: the *group's* with every change of members, subscriptions
+//! or topics; that of the *target*, once the target assignment has been computed; and each
+//! *member's*, when it reaches its target assignment:
 //!
 //! ```text
-//!                    something is to be given up             it was
+//!              partitions have to be revoked             they were revoked
 //!   Stable ─────────────────────────────────────► Unrevoked ───────┐
 //!     ▲ ▲                                                          │
-//!     │ └──────── all is had ──────────────────────────────────────┤
-//!     │                                                            ▼ others have not given it up yet
+//!     │ └──────── all partitions are assigned ─────────────────────┤
+//!     │                                                            ▼ others have not revoked yet
 //!     └─────────────────────────────────────────────────────── Unreleased
 //! ```
 //!
-//! A partition is given to a member only when no other has it any more. Members of the classic
-//! protocol take part (see `classic`), so that a group can be moved from one protocol to the other
-//! while it runs.
+//! A partition is given to a member only when no other member has it any more. Members of the
+//! classic protocol take part (see `classic`), so that a group can be moved from one protocol to
+//! the other while it runs.
 //!
 //! Sans-IO.
 
@@ -39,20 +39,21 @@ pub(crate) use classic::{ClassicJoin, ClassicMember, Moved};
 use super::group::MemberIdentity;
 use crate::{error::ErrorCode, record::TopicPartition};
 
-/// What the coordinator can assign by; the first is its own choice.
+/// Assignors of the coordinator; the first is its default.
 const ASSIGNORS: [&str; 2] = ["uniform", "range"];
-/// The epoch that leaves.
+/// The member epoch with which a member leaves.
 const LEAVE: i32 = -1;
-/// The epoch by which a static member leaves its place to its next incarnation.
+/// The member epoch with which a static member leaves temporarily, so that its next incarnation
+/// takes its place.
 const LEAVE_FOR_A_WHILE: i32 = -2;
 
 /// Partitions by their topics' ids.
 pub(crate) type Held = BTreeMap<Uuid, BTreeSet<i32>>;
 
-/// The topics that there are: id and number of partitions.
+/// The existing topics: id and number of partitions.
 pub(crate) type Picture = BTreeMap<Arc<str>, (Uuid, i32)>;
 
-/// What a group is told by its broker's configuration.
+/// The settings of a group, from its broker's configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConsumerGroupSettings {
     pub(crate) heartbeat_interval: Duration,
@@ -61,7 +62,7 @@ pub(crate) struct ConsumerGroupSettings {
     pub(crate) migrates: bool,
 }
 
-/// A ConsumerGroupHeartbeat. What is `None` is as it was.
+/// A ConsumerGroupHeartbeat. A field that is `None` has not changed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beat {
     pub(crate) identity: MemberIdentity,
@@ -72,13 +73,13 @@ pub(crate) struct Beat {
     pub(crate) regex: Option<String>,
     pub(crate) assignor: Option<String>,
     pub(crate) owned: Option<Held>,
-    /// The version asks that the member brings its id (v1, KIP-1082).
+    /// True if the version requires that the member brings its id (v1, KIP-1082).
     pub(crate) id_required: bool,
-    /// The id for a member that brings none.
+    /// Id for a member that brings none.
     pub(crate) new_id: String,
 }
 
-/// The answer to it.
+/// The response to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) member_id: String,
@@ -101,9 +102,9 @@ struct Member {
     rebalance_timeout: Duration,
     assignor: Option<String>,
     names: BTreeSet<String>,
-    /// Empty where there is none.
+    /// Empty if the member subscribes to no expression.
     regex: String,
-    /// The same, ready to be used.
+    /// `regex`, compiled.
     pattern: Option<Regex>,
     epoch: i32,
     previous_epoch: i32,
@@ -111,7 +112,8 @@ struct Member {
     assigned: Held,
     revoking: Held,
     expires: Instant,
-    /// When it is given up unless it has given up what it has to, or joined again, or synced.
+    /// Time at which the member is removed unless it has revoked its partitions, or rejoined, or
+    /// synced.
     late: Option<Instant>,
     classic: Option<ClassicMember>,
 }
@@ -138,7 +140,7 @@ impl Member {
         }
     }
 
-    /// What it is subscribed to, of what there is.
+    /// Returns those of the existing topics to which the member is subscribed.
     fn subscribed(&self, metadata: &Picture) -> BTreeSet<Uuid> {
         let matches = |name: &str| self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name));
         let wanted = metadata.iter().filter(|(name, _)| self.names.contains(&***name) || matches(name));
@@ -146,7 +148,7 @@ impl Member {
     }
 }
 
-/// Brokers hold an expression against the whole name.
+/// Brokers match an expression against the whole name.
 fn whole(regex: &str) -> Result<Regex, ErrorCode> {
     Regex::new(&format!("^(?:{regex})$")).map_err(|_| ErrorCode::INVALID_REGULAR_EXPRESSION)
 }
@@ -157,9 +159,9 @@ pub(crate) struct ConsumerGroup {
     epoch: i32,
     target_epoch: i32,
     members: BTreeMap<String, Member>,
-    /// By member.
+    /// Target assignment, by member.
     target: BTreeMap<String, Held>,
-    /// The topics that the group was subscribed to when its epoch last rose.
+    /// The subscribed topics when the group's epoch last rose.
     seen: BTreeMap<Uuid, i32>,
 }
 
@@ -173,7 +175,7 @@ pub struct ConsumerGroupView {
     pub epoch: i32,
     /// The group epoch that the target assignment was made for.
     pub assignment_epoch: i32,
-    /// What the coordinator assigns by.
+    /// The assignor that the coordinator uses.
     pub assignor: String,
     /// The members, by their ids.
     pub members: Vec<ConsumerMemberView>,
@@ -189,17 +191,17 @@ pub struct ConsumerMemberView {
     pub instance_id: Option<String>,
     /// `client.id`.
     pub client_id: String,
-    /// The epoch that it is in; −2 where a static member is away.
+    /// The member's epoch; −2 while a static member is away.
     pub epoch: i32,
-    /// Whether it takes part by the classic protocol.
+    /// True if the member uses the classic protocol.
     pub classic: bool,
-    /// The topics that it asks for by name.
+    /// The topics that it subscribes to by name.
     pub names: Vec<String>,
-    /// The expression that it asks by; empty where there is none.
+    /// The expression that it subscribes to; empty if there is none.
     pub regex: String,
-    /// What it may have, and what it has not given up yet.
+    /// The partitions that it may have, and those that it has not revoked yet.
     pub assigned: Vec<TopicPartition>,
-    /// What it is to have.
+    /// The member's target assignment.
     pub target: Vec<TopicPartition>,
 }
 
@@ -246,17 +248,17 @@ impl ConsumerGroup {
         self.members.is_empty()
     }
 
-    /// Id, instance, client id of each member.
+    /// Returns id, instance and client id of each member.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&str, Option<&str>, &str)> {
         self.members.values().map(|member| (&*member.id, member.instance.as_deref(), &*member.client_id))
     }
 
-    /// When somebody is given up if nobody asks for anything.
+    /// Returns the time at which the next member is removed if there are no requests.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.members.values().flat_map(|member| [Some(member.expires), member.late]).flatten().min()
     }
 
-    /// Gives up whoever was to be by now.
+    /// Removes the members that were due by now.
     pub(crate) fn advance(&mut self, now: Instant) {
         let late = |member: &Member| member.expires <= now || member.late.is_some_and(|late| late <= now);
         let late: Vec<String> = self.members.values().filter(|member| late(member)).map(|m| m.id.clone()).collect();
@@ -276,7 +278,7 @@ impl ConsumerGroup {
         self.members.values().find(|member| member.instance.as_deref() == Some(instance))
     }
 
-    /// The member, unless it is unknown or another one has taken its instance id over.
+    /// Returns the member, unless it is unknown or another one has taken over its instance id.
     fn check_identity(&self, identity: &MemberIdentity) -> Result<&Member, ErrorCode> {
         match &identity.instance {
             Some(instance) => {
@@ -287,7 +289,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// A member heartbeats: it joins (epoch 0), or goes on.
+    /// Handles a heartbeat: the member joins (epoch 0) or continues.
     pub(crate) fn heartbeat(
         &mut self,
         now: Instant,
@@ -315,7 +317,7 @@ impl ConsumerGroup {
         }
         member.assignor = beat.assignor.or(member.assignor);
         member.expires = now + settings.session_timeout;
-        // Who was of the classic protocol until now has no joining or syncing to be late for.
+        // A member that used the classic protocol until now has no deadline for joining or syncing.
         if member.classic.take().is_some() {
             member.late = None;
         }
@@ -332,7 +334,7 @@ impl ConsumerGroup {
 
     fn joining(&mut self, now: Instant, id: String, beat: &Beat) -> Result<Member, ErrorCode> {
         let Some(instance) = &beat.identity.instance else {
-            // Who joins again under its id goes on as the member that it was.
+            // A member that joins again under its id continues as the same member.
             return Ok(self.members.get(&id).cloned().unwrap_or_else(|| Member::new(id, None, now)));
         };
         let Some(holder) = self.find_static(instance) else {
@@ -361,7 +363,7 @@ impl ConsumerGroup {
             let has = |id: &Uuid, partition: &i32| member.assigned.get(id).is_some_and(|has| has.contains(partition));
             owned.iter().all(|(id, partitions)| partitions.iter().all(|partition| has(id, partition)))
         };
-        // An answer with a new epoch may have been lost.
+        // The response with a new epoch may have been lost.
         let lost = beat.epoch == member.previous_epoch && beat.owned.as_ref().is_some_and(is_part);
         if beat.epoch == member.epoch || (beat.epoch < member.epoch && lost) {
             Ok(member.clone())
@@ -370,7 +372,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// A member leaves, or (static) is away for a while.
+    /// Lets a member leave or, if it is static, be away for a while.
     pub(crate) fn leave(&mut self, now: Instant, identity: &MemberIdentity, epoch: i32) -> Result<Reply, ErrorCode> {
         self.advance(now);
         let id = self.check_identity(identity)?.id.clone();
@@ -385,7 +387,8 @@ impl ConsumerGroup {
         Ok(Reply { member_id: id, epoch, assignment: None })
     }
 
-    /// Whether a member in that epoch may commit now; without membership, whether anybody may.
+    /// Checks whether a member in that epoch may commit now; a consumer without membership may if
+    /// the group has no members.
     pub(crate) fn may_commit(
         &mut self,
         now: Instant,
@@ -401,14 +404,15 @@ impl ConsumerGroup {
         match &member.classic {
             Some(_) if epoch != member.epoch => Err(ErrorCode::ILLEGAL_GENERATION),
             None if version < 9 => Err(ErrorCode::UNSUPPORTED_VERSION),
-            // Kafka 4.3 looks at when each partition was assigned (KIP-1251); those before ask for
-            // the very epoch.
+            // Kafka 4.3 checks the epoch at which each partition was assigned (KIP-1251); earlier
+            // versions require the exact epoch.
             None if epoch != member.epoch => Err(ErrorCode::STALE_MEMBER_EPOCH),
             _ => Ok(()),
         }
     }
 
-    /// Whether a member in that epoch may ask for offsets; without a name everybody may.
+    /// Checks whether a member in that epoch may fetch offsets; any request without a member id
+    /// may.
     pub(crate) fn may_fetch(&mut self, now: Instant, member_id: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {
         self.advance(now);
         let Some(member_id) = member_id.filter(|_| epoch >= 0) else { return Ok(()) };
@@ -416,7 +420,7 @@ impl ConsumerGroup {
         if member.epoch == epoch { Ok(()) } else { Err(ErrorCode::STALE_MEMBER_EPOCH) }
     }
 
-    /// The group's epoch rises when what is subscribed to has changed, or the topics have.
+    /// Raises the group's epoch if the subscriptions or the subscribed topics have changed.
     fn look_at_topics(&mut self, metadata: &Picture, changed: bool) {
         let mut subscribed = BTreeSet::new();
         self.members.values().for_each(|member| subscribed.append(&mut member.subscribed(metadata)));
@@ -428,14 +432,14 @@ impl ConsumerGroup {
         }
     }
 
-    /// What most members want to be assigned by.
+    /// Returns the assignor that most members ask for.
     fn assignor(&self) -> &'static str {
         let votes = |name: &str| self.members.values().filter(|m| m.assignor.as_deref() == Some(name)).count();
         let [uniform, range] = ASSIGNORS;
         if votes(range) > votes(uniform) { range } else { uniform }
     }
 
-    /// Works out who is to have what, if that is not known for the group's epoch.
+    /// Computes the target assignment, if it is not known for the group's epoch.
     fn assign(&mut self, metadata: &Picture) {
         if self.target_epoch == self.epoch {
             return;
@@ -451,7 +455,7 @@ impl ConsumerGroup {
     }
 }
 
-/// What Kafka calls a request that nobody could mean.
+/// Refuses the requests that Kafka refuses as invalid.
 pub(crate) fn check(beat: &Beat) -> Result<(), ErrorCode> {
     let nameless = beat.identity.member_id.is_empty() && (beat.id_required || beat.epoch > 0 || beat.epoch == LEAVE);
     let blank = beat.identity.instance.as_deref() == Some("");
@@ -473,7 +477,7 @@ pub(crate) fn check(beat: &Beat) -> Result<(), ErrorCode> {
     }
 }
 
-/// By the topics' names; those of topics that are gone are left out.
+/// Returns partitions with their topics' names; those of deleted topics are left out.
 pub(crate) fn named<'a>(held: &'a Held, metadata: &'a Picture) -> impl Iterator<Item = TopicPartition> + 'a {
     let name_of = |id: &Uuid| metadata.iter().find(|(_, (known, _))| known == id).map(|(name, _)| name.clone());
     held.iter()

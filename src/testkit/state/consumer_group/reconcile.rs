@@ -1,5 +1,5 @@
-//! How far a member may come towards what it is to have: it gives up first, and gets what nobody
-//! else has any more.
+//! Reconciles a member's partitions with its target assignment: it revokes first, and then gets the
+//! partitions that no other member has any more.
 //!
 //! Sans-IO.
 
@@ -19,7 +19,7 @@ fn overlaps(held: &Held, other: &Held) -> bool {
     held.iter().any(in_other)
 }
 
-/// Splits into what is among the others and what is not.
+/// Splits `held` into the partitions that are in `others` and those that are not.
 fn split(held: &Held, others: &Held) -> (Held, Held) {
     let (mut inside, mut outside) = (Held::new(), Held::new());
     for (id, partitions) in held {
@@ -39,7 +39,8 @@ fn merge(held: &mut Held, more: Held) {
 }
 
 impl ConsumerGroup {
-    /// Brings a member as far as it may come; `owned` is what it says that it has, if it says.
+    /// Moves a member as close to its target assignment as possible; `owned` are the partitions
+    /// that it reports, if it reports any.
     pub(super) fn reconcile(
         &mut self,
         id: &str,
@@ -50,7 +51,7 @@ impl ConsumerGroup {
     ) -> Result<&Member, ErrorCode> {
         let mut member = self.members.get(id).cloned().ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
         let before = (member.epoch, member.assigned.clone(), member.revoking.clone());
-        // Who says nothing of it has all of it still.
+        // A member that reports nothing still has all of its partitions.
         let has = |part: &Held| owned.is_none_or(|owned| overlaps(owned, part));
         match member.state {
             State::Stable if member.epoch != self.target_epoch => self.go_on(&mut member, has, metadata),
@@ -102,14 +103,14 @@ impl ConsumerGroup {
         held
     }
 
-    /// Whether what the member is to have is still with others.
+    /// Returns true if other members still have partitions of the member's target assignment.
     pub(super) fn waits_for_others(&self, member: &Member) -> bool {
         let target = self.target.get(&member.id).cloned().unwrap_or_default();
         let (_, missing) = split(&target, &member.assigned);
         overlaps(&missing, &self.held_by_others(&member.id))
     }
 
-    /// No partition is with two members.
+    /// Returns true if no partition belongs to two members.
     #[cfg(test)]
     pub(crate) fn one_owner_each(&self) -> bool {
         let mut seen = BTreeSet::new();
@@ -119,8 +120,8 @@ impl ConsumerGroup {
     }
 }
 
-/// A member gives up what it is not subscribed to any more, before it is worked out what it gets
-/// instead.
+/// Revokes the partitions of topics to which the member is no longer subscribed, before its new
+/// target assignment is computed.
 fn drop_unsubscribed(member: &mut Member, has: impl Fn(&Held) -> bool, metadata: &Picture) {
     let subscribed = member.subscribed(metadata);
     let all: BTreeMap<_, _> = std::mem::take(&mut member.assigned);

@@ -81,7 +81,7 @@ fn partitions_move_after_previous_owner_revokes_them() {
     world.join("a");
     let reply = world.join("b");
     assert_eq!((reply.epoch, reply.assignment), (2, Some(Held::new())));
-    // Nothing said of what is owned: nothing was given up.
+    // The heartbeat reports no owned partitions: nothing was revoked.
     let kept = world.go_on("a", 1, None).unwrap();
     let kept = kept.assignment.unwrap();
     assert_eq!(kept[&T].len(), 2);
@@ -105,12 +105,12 @@ fn mismatched_epochs_are_fenced_except_previous_one() {
     let kept = world.go_on("a", 1, None).unwrap().assignment.unwrap();
     world.go_on("a", 1, Some(kept.clone())).unwrap();
     assert_eq!(world.go_on("a", 9, None), Err(ErrorCode::FENCED_MEMBER_EPOCH));
-    // The answer with epoch 2 was lost.
+    // The response with epoch 2 was lost.
     assert_eq!(world.go_on("a", 1, Some(kept)).unwrap().epoch, 2);
     assert_eq!(world.go_on("a", 1, Some(all(0..4))), Err(ErrorCode::FENCED_MEMBER_EPOCH));
     assert_eq!(world.go_on("a", 1, None), Err(ErrorCode::FENCED_MEMBER_EPOCH));
     assert_eq!(world.go_on("x", 1, None), Err(ErrorCode::UNKNOWN_MEMBER_ID));
-    // Who joins again under its name goes on.
+    // A member that joins again under its id continues.
     let again = world.join("a");
     assert_eq!(again.assignment.unwrap()[&T].len(), 2);
     assert_eq!(world.group.members.len(), 2);
@@ -152,7 +152,7 @@ fn static_member_rejoins_without_rebalance_after_leaving() {
     assert_eq!((reply.epoch, reply.assignment), (epoch, Some(all(0..4))), "without a rebalance");
     let old = world.beat(Beat { identity: fixed("a"), epoch, ..Beat::default() });
     assert_eq!(old, Err(ErrorCode::FENCED_INSTANCE_ID));
-    // It may be away for a session.
+    // A static member may be away for a session timeout.
     world.group.leave(now, &fixed("b"), -2).unwrap();
     world.pass(SESSION);
     assert!(world.group.is_empty());

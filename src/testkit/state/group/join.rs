@@ -1,4 +1,4 @@
-//! Joining: who gets in, and what the members are told when all are there.
+//! Joining: admits members, and sends them the new generation when all have joined.
 
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,17 @@ pub(crate) struct JoinRequest {
     pub(crate) protocols: Vec<(String, Bytes)>,
     pub(crate) session_timeout: Duration,
     pub(crate) rebalance_timeout: Duration,
-    /// The version asks a new dynamic member to come again with the id that it is given (v4,
-    /// KIP-394).
+    /// True if the version sends a new dynamic member back once, to rejoin with the id that it is
+    /// given (v4, KIP-394).
     pub(crate) id_required: bool,
-    /// The version lets the coordinator tell a static leader that came back to keep the assignment
-    /// (v9, KIP-814).
+    /// True if the version lets the coordinator tell a static leader that came back to keep the
+    /// assignment (v9, KIP-814).
     pub(crate) may_skip_assignment: bool,
-    /// The id for a member that has none yet.
+    /// Id for a member that has none yet.
     pub(crate) new_id: String,
 }
 
-/// The answer to a JoinGroup.
+/// The response to a JoinGroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JoinOutcome {
     pub(crate) error: ErrorCode,
@@ -56,7 +56,7 @@ impl JoinOutcome {
 }
 
 impl Group {
-    /// A member wants to join, or to join again.
+    /// Lets a member join or rejoin.
     pub(crate) fn join(
         &mut self,
         now: Instant,
@@ -188,7 +188,7 @@ impl Group {
         Ok(Outcome::Wait(ticket))
     }
 
-    /// A member waits for the rebalance to complete; a wait that it had before is over.
+    /// Makes a member wait for the rebalance to complete; an earlier wait of the member ends.
     fn await_join(&mut self, at: usize, now: Instant, request: JoinRequest) -> Ticket {
         let ticket = self.ticket();
         if let Some(member) = self.members.get_mut(at) {
@@ -205,8 +205,8 @@ impl Group {
         ticket
     }
 
-    /// A static member came back without its id: it takes its own place over, and in a stable group
-    /// it goes on with its assignment without a rebalance (KIP-345).
+    /// Handles a static member that came back without its id: it takes over its own place, and in a
+    /// stable group it continues with its assignment without a rebalance (KIP-345).
     fn replace_static(
         &mut self,
         at: usize,
@@ -236,7 +236,8 @@ impl Group {
             if led && may_skip {
                 outcome.skip_assignment = true;
             } else if led {
-                // An older client must not assign anew, so it is told that another one leads.
+                // An older client must not assign again, so its response names another member as
+                // leader.
                 outcome.leader = former;
                 outcome.members.clear();
             }
@@ -246,7 +247,7 @@ impl Group {
         Ok(Outcome::Wait(ticket))
     }
 
-    /// The present generation as a member is told of it.
+    /// Returns the present generation as it is sent to a member.
     fn current(&mut self, member_id: &str, now: Instant) -> JoinOutcome {
         if let Some(member) = self.member_mut(member_id) {
             member.heard(now);
@@ -289,7 +290,7 @@ impl Group {
         self.phase = Phase::Preparing { until: now + longest, first: None };
     }
 
-    /// Goes on to the next generation once everybody has joined.
+    /// Moves to the next generation once all members have joined.
     pub(super) fn try_complete(&mut self, now: Instant, settings: &GroupSettings) {
         let Phase::Preparing { until, first } = self.phase else { return };
         if self.members.is_empty() {
@@ -303,8 +304,8 @@ impl Group {
         }
     }
 
-    /// The time for joining has passed: dynamic members that did not come are left behind, static
-    /// ones are kept.
+    /// Ends the time for joining: dynamic members that did not join are removed, static ones are
+    /// kept.
     pub(super) fn time_is_up(&mut self, now: Instant, first: Option<Instant>, settings: &GroupSettings) {
         if let Some(latest) = first
             && std::mem::take(&mut self.came)
@@ -346,7 +347,7 @@ impl Group {
         }
     }
 
-    /// The leader stays as long as it takes part; then the first member that does leads.
+    /// Keeps the leader if it takes part; otherwise the first member that takes part leads.
     fn elect(&mut self) {
         let takes_part = |member: &&Member| member.joining.is_some();
         let leader = self.members.iter().filter(takes_part).find(|member| self.is_leader(&member.id));
@@ -354,7 +355,8 @@ impl Group {
         self.leader = next.map(|member| member.id.clone());
     }
 
-    /// Every member votes for the first of its protocols that all of them have.
+    /// Selects the protocol by vote: every member votes for the first of its protocols that all of
+    /// them have.
     pub(super) fn select_protocol(&self) -> Option<String> {
         let common =
             |name: &str| self.members.iter().all(|member| member.protocols.iter().any(|(known, _)| known == name));

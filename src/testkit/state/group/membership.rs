@@ -1,11 +1,12 @@
-//! Who is a member: identities and their fences, heartbeats, leaving, and being left behind.
+//! Membership: identities and their fences, heartbeats, leaving, and the removal of members that
+//! are late.
 
 use std::time::Instant;
 
 use super::{Group, GroupSettings, JoinOutcome, Phase};
 use crate::error::ErrorCode;
 
-/// How a member says who it is.
+/// The ids with which a member identifies itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberIdentity {
     pub(crate) member_id: String,
@@ -13,7 +14,7 @@ pub(crate) struct MemberIdentity {
 }
 
 impl Group {
-    /// Finds the member, unless it is unknown or another one has taken its instance id over.
+    /// Finds the member, unless it is unknown or another one has taken over its instance id.
     pub(super) fn check_identity(&self, identity: &MemberIdentity) -> Result<usize, ErrorCode> {
         if let Some(instance) = &identity.instance {
             let at = self.members.iter().position(|member| member.instance.as_ref() == Some(instance));
@@ -28,7 +29,7 @@ impl Group {
         if generation == self.generation { Ok(()) } else { Err(ErrorCode::ILLEGAL_GENERATION) }
     }
 
-    /// A member is alive.
+    /// Handles a heartbeat.
     pub(crate) fn heartbeat(
         &mut self,
         now: Instant,
@@ -49,7 +50,7 @@ impl Group {
         }
     }
 
-    /// A member goes. An administrator names only the instance of a static member.
+    /// Removes a member. An administrator names only the instance of a static member.
     pub(crate) fn leave(
         &mut self,
         now: Instant,
@@ -75,7 +76,7 @@ impl Group {
         Ok(())
     }
 
-    /// Takes a member out and lets the others share what it had.
+    /// Removes a member and lets the others share its partitions.
     pub(super) fn remove(&mut self, member_id: &str, now: Instant, settings: &GroupSettings) {
         let Some(at) = self.index(member_id) else { return };
         self.fail_sync(at, ErrorCode::UNKNOWN_MEMBER_ID);
@@ -89,7 +90,7 @@ impl Group {
         self.rebalance(now, settings);
     }
 
-    /// Nobody is known any more, nor that there was anybody.
+    /// Forgets all members, and that there were any.
     pub(crate) fn forget_members(&mut self) {
         for at in 0..self.members.len() {
             self.fail_sync(at, ErrorCode::UNKNOWN_MEMBER_ID);
@@ -108,8 +109,8 @@ impl Group {
         self.protocol_type = None;
     }
 
-    /// The coordinator moved away: whoever waits has to find the new one. What was agreed stays, as
-    /// it is in the log that the new coordinator reads.
+    /// Ends the waits of all members, which have to find the new coordinator. The generation and
+    /// its assignment stay, because the new coordinator reads them from the log.
     pub(crate) fn coordinator_moved(&mut self) {
         for at in 0..self.members.len() {
             self.fail_sync(at, ErrorCode::NOT_COORDINATOR);

@@ -1,5 +1,5 @@
 //! Groups that move between the protocols: a classic one while a member of the consumer protocol
-//! joins it, and back when only classic members are left (KIP-848). What was committed stays.
+//! joins it, and back when only classic members are left (KIP-848). Committed offsets stay.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Group {
-    /// Whether it is of the consumer protocol.
+    /// Returns true if the group is one of the consumer protocol.
     pub(crate) fn is_consumer(&self) -> bool {
         self.consumer.is_some()
     }
@@ -19,7 +19,7 @@ impl Group {
         self.consumer.as_deref_mut()
     }
 
-    /// Makes it one of the consumer protocol, with the members that it has.
+    /// Converts the group to the consumer protocol, with its present members.
     pub(crate) fn upgrade(
         &mut self,
         metadata: &Picture,
@@ -47,7 +47,7 @@ impl Group {
         self.consumer.as_deref_mut().ok_or(ErrorCode::GROUP_ID_NOT_FOUND)
     }
 
-    /// Whoever waits has to come again.
+    /// Ends all waits, so that the members come again.
     fn let_go(&mut self) {
         for at in 0..self.members.len() {
             self.fail_sync(at, ErrorCode::REBALANCE_IN_PROGRESS);
@@ -62,8 +62,8 @@ impl Group {
         (self.leader, self.protocol) = (None, None);
     }
 
-    /// Back to the classic protocol: at once where nobody is left, or with the classic members that
-    /// are, who share anew.
+    /// Converts the group back to the classic protocol: at once if it has no members, otherwise
+    /// with its classic members, which rebalance.
     pub(crate) fn downgrade(&mut self, now: Instant, metadata: &Picture, settings: &GroupSettings) {
         let Some(consumer) = self.consumer.take() else { return };
         let (generation, members) = consumer.into_classic(metadata);

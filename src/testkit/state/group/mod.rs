@@ -6,13 +6,13 @@
 //!   Empty ───────────────────────► Preparing ──────────────────────────────► Completing
 //!     ▲                              ▲   ▲                                       │
 //!     │ the last member leaves       │   └──── a member joins or leaves ─────────┤
-//!     └──────────────────────────────┤                                           │ the leader's assignment
+//!     └──────────────────────────────┤                                           │ leader assigns
 //!                                    └──── a member joins or leaves ── Stable ◄──┘
 //! ```
 //!
-//! Time comes in as `now`; what waits (a JoinGroup until everybody is there, a SyncGroup until the
-//! leader has decided) holds a [`Ticket`] and asks for its outcome again whenever the group changed
-//! or [`Group::deadline`] has passed.
+//! Time is passed in as `now`. A request that waits (a JoinGroup until all members have joined, a
+//! SyncGroup until the leader has assigned) holds a [`Ticket`] and asks for its outcome again
+//! whenever the group changed or [`Group::deadline`] has passed.
 //!
 //! Sans-IO.
 
@@ -38,7 +38,7 @@ pub(crate) use membership::MemberIdentity;
 pub(crate) use offsets::Committed;
 pub(crate) use sync::{SyncOutcome, SyncRequest};
 
-/// What a group is told by its broker's configuration.
+/// The settings of a group, from its broker's configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GroupSettings {
     pub(crate) initial_rebalance_delay: Duration,
@@ -47,11 +47,11 @@ pub(crate) struct GroupSettings {
     pub(crate) max_size: usize,
 }
 
-/// Names a wait for the outcome of a JoinGroup or SyncGroup.
+/// Identifies a wait for the outcome of a JoinGroup or SyncGroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
 
-/// Either the answer, or what to wait with.
+/// Either the response, or the ticket to wait with.
 #[derive(Debug)]
 pub(crate) enum Outcome<T> {
     Done(T),
@@ -62,18 +62,19 @@ pub(crate) enum Outcome<T> {
 enum Phase {
     Empty,
     Preparing {
-        /// When those who did not join are left behind.
+        /// Time at which members that did not join are removed.
         until: Instant,
-        /// The group was empty before, so that `initial_rebalance_delay` is waited out even if all
-        /// are there; extended as members come, to this at the latest.
+        /// Set if the group was empty before: then `initial_rebalance_delay` is waited out even if
+        /// all members have joined, and is extended as members come, up to this time.
         first: Option<Instant>,
     },
     Completing {
-        /// When those who did not sync are left behind.
+        /// Time at which members that did not sync are removed.
         until: Instant,
     },
     Stable {
-        /// When those who did not fetch their assignment are left behind; `None` once all have.
+        /// Time at which members that did not fetch their assignment are removed; `None` once all
+        /// have.
         until: Option<Instant>,
     },
 }
@@ -85,10 +86,11 @@ struct Member {
     client_id: String,
     session_timeout: Duration,
     rebalance_timeout: Duration,
-    /// In the member's order of preference.
+    /// Protocols in the member's order of preference.
     protocols: Vec<(String, Bytes)>,
     assignment: Bytes,
-    /// When the member is taken for dead unless it is heard of; does not count while it waits.
+    /// Time at which the member is removed unless it sends a request; not applied while the member
+    /// waits.
     expires: Instant,
     joining: Option<Ticket>,
     syncing: Option<Ticket>,
@@ -114,16 +116,16 @@ pub(crate) struct Group {
     protocol: Option<String>,
     leader: Option<String>,
     members: Vec<Member>,
-    /// Ids that were given out and not yet used (KIP-394), with the time at which they lapse.
+    /// Ids that were given out and not used yet (KIP-394), with the time at which they expire.
     pending: BTreeMap<String, Instant>,
-    /// A member came during the initial delay, so that it is waited out once more.
+    /// True if a member came during the initial delay, which is then waited out once more.
     came: bool,
     joins: HashMap<Ticket, JoinOutcome>,
     syncs: HashMap<Ticket, SyncOutcome>,
     tickets: u64,
     offsets: BTreeMap<(String, i32), Committed>,
-    /// There where the group is of the consumer protocol; then it has no classic members of its
-    /// own.
+    /// The group's state if it is one of the consumer protocol; then it has no classic members of
+    /// its own.
     consumer: Option<Box<ConsumerGroup>>,
 }
 
@@ -147,17 +149,17 @@ impl Default for Group {
     }
 }
 
-/// A group as a test or an administrator sees it.
+/// A group, as a test or an administrator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupView {
     /// Kafka's name for the group's state: `Empty`, `PreparingRebalance`, `CompletingRebalance` or
-    /// `Stable`; for a group of the consumer protocol, of which this shows only a part, as in
+    /// `Stable`; for a group of the consumer protocol, of which this shows only a part, the name in
     /// [`ConsumerGroupView`](super::super::ConsumerGroupView).
     pub state: &'static str,
     /// Rises with every rebalance.
     pub generation: i32,
-    /// `consumer` for consumer groups; empty where nobody has joined yet.
+    /// `consumer` for consumer groups; empty if no member has joined yet.
     pub protocol_type: String,
     /// The assignor that the members agreed on.
     pub protocol: Option<String>,
@@ -171,19 +173,19 @@ pub struct GroupView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberView {
-    /// The id that the coordinator gave it.
+    /// The id that the coordinator gave the member.
     pub member_id: String,
     /// `group.instance.id` of a static member.
     pub instance_id: Option<String>,
     /// `client.id`.
     pub client_id: String,
-    /// What it said of itself for the group's protocol (a serialized subscription).
+    /// The member's metadata for the group's protocol (a serialized subscription).
     pub metadata: Bytes,
-    /// What the leader gave it (a serialized assignment).
+    /// The assignment from the leader (a serialized assignment).
     pub assignment: Bytes,
 }
 
-/// A group of the consumer protocol, as far as it can be shown as if it were a classic one.
+/// Shows a group of the consumer protocol in the form of a classic one, as far as possible.
 fn consumer_view(consumer: &ConsumerGroup) -> GroupView {
     let members = consumer.members().map(|(id, instance, client_id)| MemberView {
         member_id: id.to_owned(),
@@ -203,7 +205,7 @@ fn consumer_view(consumer: &ConsumerGroup) -> GroupView {
 }
 
 impl Group {
-    /// The group as it is.
+    /// Returns the group's present state.
     pub(crate) fn view(&self) -> GroupView {
         if let Some(consumer) = &self.consumer {
             return consumer_view(consumer);
@@ -233,7 +235,7 @@ impl Group {
         }
     }
 
-    /// When something happens next if nobody asks for anything.
+    /// Returns the time of the group's next change if there are no requests.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Empty => None,
@@ -245,7 +247,7 @@ impl Group {
         phase.into_iter().chain(sessions).chain(self.pending.values().copied()).chain(consumer).min()
     }
 
-    /// Lets everything happen that was due by now, each thing at its own time.
+    /// Applies everything that was due by now, each change at its own time.
     pub(crate) fn advance(&mut self, now: Instant, settings: &GroupSettings) {
         if let Some(consumer) = &mut self.consumer {
             return consumer.advance(now);
@@ -272,17 +274,17 @@ impl Group {
         }
     }
 
-    /// The outcome of a join that had to wait, once there is one.
+    /// Returns the outcome of a join that had to wait, once there is one.
     pub(crate) fn take_join(&mut self, ticket: Ticket) -> Option<JoinOutcome> {
         self.joins.remove(&ticket)
     }
 
-    /// The outcome of a sync that had to wait, once there is one.
+    /// Returns the outcome of a sync that had to wait, once there is one.
     pub(crate) fn take_sync(&mut self, ticket: Ticket) -> Option<SyncOutcome> {
         self.syncs.remove(&ticket)
     }
 
-    /// Whether it has no members.
+    /// Returns true if the group has no members.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty() && self.consumer.as_ref().is_none_or(|consumer| consumer.is_empty())
     }

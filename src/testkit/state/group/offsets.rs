@@ -1,27 +1,27 @@
-//! Committed offsets, and who may commit.
+//! Committed offsets, and the checks of a commit.
 
 use std::time::Instant;
 
 use super::{Group, GroupSettings, MemberIdentity, Phase};
 use crate::error::ErrorCode;
 
-/// What a group committed for a partition.
+/// A group's commit for a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub(crate) offset: i64,
-    /// −1 where the consumer did not know it.
+    /// −1 if the consumer did not know it.
     pub(crate) leader_epoch: i32,
     pub(crate) metadata: String,
 }
 
 impl Group {
-    /// Whether nobody ever joined: as if there were no such group.
+    /// Returns true if no member ever joined: the group is answered like one that does not exist.
     pub(crate) fn is_unknown(&self) -> bool {
         self.members.is_empty() && self.generation == 0
     }
 
-    /// Whether that member, in that generation, may commit now. A negative generation is a consumer
-    /// without membership, which may commit only while the group has no members.
+    /// Checks whether that member, in that generation, may commit now. A negative generation is a
+    /// consumer without membership, which may commit only while the group has no members.
     pub(crate) fn may_commit(
         &mut self,
         now: Instant,
@@ -55,12 +55,12 @@ impl Group {
         self.offsets.get(&(topic.to_owned(), partition))
     }
 
-    /// Everything committed, in the order of topics and partitions.
+    /// Returns all commits, in the order of topics and partitions.
     pub(crate) fn all_committed(&self) -> impl Iterator<Item = (&str, i32, &Committed)> {
         self.offsets.iter().map(|((topic, partition), committed)| (topic.as_str(), *partition, committed))
     }
 
-    /// A topic was deleted, and with it what was committed for it.
+    /// Removes the commits for a topic that was deleted.
     pub(crate) fn forget_topic(&mut self, topic: &str) {
         self.offsets.retain(|(name, _), _| name != topic);
     }

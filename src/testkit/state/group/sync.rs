@@ -1,4 +1,4 @@
-//! Handing out the leader's assignment.
+//! Distribution of the leader's assignment.
 
 use std::time::Instant;
 
@@ -12,14 +12,14 @@ use crate::error::ErrorCode;
 pub(crate) struct SyncRequest {
     pub(crate) identity: MemberIdentity,
     pub(crate) generation: i32,
-    /// What the member believes was agreed on (v5, KIP-559).
+    /// The protocol that the member believes was selected (v5, KIP-559).
     pub(crate) protocol_type: Option<String>,
     pub(crate) protocol: Option<String>,
-    /// From the leader: what each member gets.
+    /// The leader's assignment for each member.
     pub(crate) assignments: Vec<(String, Bytes)>,
 }
 
-/// The answer to a SyncGroup.
+/// The response to a SyncGroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyncOutcome {
     pub(crate) error: ErrorCode,
@@ -35,7 +35,8 @@ impl SyncOutcome {
 }
 
 impl Group {
-    /// A member asks for its assignment; the leader brings everyone's.
+    /// Handles a SyncGroup: a member asks for its assignment, and the leader brings the assignments
+    /// of all members.
     pub(crate) fn sync(
         &mut self,
         now: Instant,
@@ -127,12 +128,12 @@ impl Group {
         }
     }
 
-    /// The rebalance timeout has passed since the generation began.
+    /// Removes members that did not sync within the rebalance timeout since the generation began.
     pub(super) fn drop_those_who_did_not_sync(&mut self, now: Instant, settings: &GroupSettings) {
         let late: Vec<String> =
             self.members.iter().filter(|member| !member.synced).map(|member| member.id.clone()).collect();
         if late.is_empty() {
-            // All asked, but the leader brought nothing: only a new round can help.
+            // All asked, but the leader brought nothing: only a new rebalance can help.
             self.rebalance(now, settings);
         }
         for id in late {

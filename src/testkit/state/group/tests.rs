@@ -14,7 +14,7 @@ const SETTINGS: GroupSettings = GroupSettings {
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
 
-/// A group, the time, and what the members were told.
+/// A group, the time, and the responses that members got.
 struct World {
     group: Group,
     now: Instant,
@@ -46,7 +46,7 @@ impl World {
         self.group.join(self.now, request, &self.settings)
     }
 
-    /// Joins by an id, or with none, and waits.
+    /// Joins with an id, or with none, and waits.
     fn waiting(&mut self, member_id: &str) -> Ticket {
         let request = self.request(member_id);
         match self.join(request) {
@@ -130,10 +130,10 @@ fn members_join_sync_and_heartbeat() {
     assert_eq!(world.beat("m1", 2), Ok(()));
     assert_eq!(world.beat("m1", 1), Err(ErrorCode::ILLEGAL_GENERATION));
     assert_eq!(world.beat("m9", 2), Err(ErrorCode::UNKNOWN_MEMBER_ID));
-    assert_eq!(world.synced("m2", 2, &[]).1, "b", "asked again, told again");
+    assert_eq!(world.synced("m2", 2, &[]).1, "b", "a repeated SyncGroup gets the assignment again");
     assert_eq!(world.synced("m2", 1, &[]).0, ErrorCode::ILLEGAL_GENERATION);
     let again = world.joined("m2");
-    assert_eq!((again.generation, again.leader.as_str()), (2, "m1"), "nothing changed, so nobody rejoins");
+    assert_eq!((again.generation, again.leader.as_str()), (2, "m1"), "nothing changed, so no member rejoins");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn member_not_rejoining_in_time_is_removed() {
     let first = world.waiting("m1");
     for _ in 0..11 {
         world.pass(Duration::from_secs(5));
-        assert_eq!(world.beat("m2", 2), Err(ErrorCode::REBALANCE_IN_PROGRESS), "it only beats");
+        assert_eq!(world.beat("m2", 2), Err(ErrorCode::REBALANCE_IN_PROGRESS), "it only sends heartbeats");
     }
     assert_eq!(world.group.take_join(first), None);
     world.pass(Duration::from_secs(5));
@@ -183,7 +183,7 @@ fn leader_not_assigning_in_time_is_removed() {
     assert_eq!(world.state(), "CompletingRebalance");
     for _ in 0..11 {
         world.pass(Duration::from_secs(5));
-        assert_eq!(world.beat("m1", 1), Ok(()), "it only beats");
+        assert_eq!(world.beat("m1", 1), Ok(()), "it only sends heartbeats");
     }
     world.pass(Duration::from_secs(5));
     assert_eq!(world.state(), "Empty");
@@ -208,7 +208,7 @@ fn new_member_first_receives_member_id() {
     let request = JoinRequest { id_required: true, ..world.request("") };
     let Outcome::Done(outcome) = world.join(request) else { panic!("it has no id yet") };
     assert_eq!(outcome.error, ErrorCode::MEMBER_ID_REQUIRED);
-    assert_eq!(world.state(), "Stable", "nothing happens before it comes back");
+    assert_eq!(world.state(), "Stable", "the group does not change before the member comes back");
     let third = world.waiting(&outcome.member_id);
     world.waiting("m1");
     assert_eq!(world.joined("m2").generation, 3);
@@ -257,7 +257,7 @@ fn selects_protocol_supported_and_preferred_by_members() {
         world.join(request);
     }
     let request = with(&mut world, "m1", &["sticky", "range", "roundrobin"]);
-    let Outcome::Done(leader) = world.join(request) else { panic!("all are there") };
+    let Outcome::Done(leader) = world.join(request) else { panic!("all have joined") };
     assert_eq!(leader.protocol.as_deref(), Some("range"));
     assert!(leader.members.iter().all(|(_, _, metadata)| metadata == "range"));
     let request = SyncRequest {
@@ -267,7 +267,9 @@ fn selects_protocol_supported_and_preferred_by_members() {
         protocol: Some("sticky".into()),
         assignments: Vec::new(),
     };
-    let Outcome::Done(outcome) = world.group.sync(world.now, request, &SETTINGS) else { panic!("it is wrong") };
+    let Outcome::Done(outcome) = world.group.sync(world.now, request, &SETTINGS) else {
+        panic!("a wrong protocol cannot wait")
+    };
     assert_eq!(outcome.error, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
 }
 
@@ -279,7 +281,7 @@ fn initial_rebalance_waits_for_more_members() {
     world.pass(Duration::from_secs(2));
     let second = world.waiting("");
     world.pass(Duration::from_secs(2));
-    assert_eq!(world.group.take_join(first), None, "somebody came, so that it waits once more");
+    assert_eq!(world.group.take_join(first), None, "a member joined, so the group waits once more");
     world.pass(Duration::from_secs(2));
     let (first, second) = (world.group.take_join(first).unwrap(), world.group.take_join(second).unwrap());
     assert_eq!((first.generation, second.generation, first.members.len()), (1, 1, 2));
@@ -300,14 +302,16 @@ fn static_member_replaces_itself_without_rebalance() {
     world.group.sync(world.now, request.clone(), &SETTINGS);
     for (may_skip_assignment, id, leader) in [(true, "m2", "m2"), (false, "m3", "m2")] {
         let request = JoinRequest { identity: fixed("", "i"), may_skip_assignment, ..world.request("") };
-        let Outcome::Done(outcome) = world.join(request) else { panic!("there is no need to wait") };
+        let Outcome::Done(outcome) = world.join(request) else { panic!("the group does not have to wait") };
         assert_eq!((outcome.member_id.as_str(), outcome.generation), (id, 1));
         assert_eq!((outcome.skip_assignment, outcome.leader.as_str()), (may_skip_assignment, leader));
         assert_eq!(outcome.members.len(), usize::from(may_skip_assignment));
     }
     let heartbeat = world.group.heartbeat(world.now, &fixed("m1", "i"), 1, &SETTINGS);
     assert_eq!(heartbeat, Err(ErrorCode::FENCED_INSTANCE_ID));
-    let Outcome::Done(outcome) = world.group.sync(world.now, request, &SETTINGS) else { panic!("it is fenced") };
+    let Outcome::Done(outcome) = world.group.sync(world.now, request, &SETTINGS) else {
+        panic!("a fenced member cannot wait")
+    };
     assert_eq!(outcome.error, ErrorCode::FENCED_INSTANCE_ID);
     assert_eq!(world.synced("m3", 1, &[]).1, "all");
     assert_eq!(world.group.leave(world.now, &fixed("", "i"), &SETTINGS), Ok(()), "an administrator may remove it");
@@ -322,7 +326,7 @@ fn absent_static_member_survives_rebalance() {
     let dynamic = world.waiting("");
     world.pass(REBALANCE);
     let outcome = world.group.take_join(dynamic).unwrap();
-    assert_eq!((outcome.leader.as_str(), outcome.members.len()), ("m2", 2), "it is assigned for, too");
+    assert_eq!((outcome.leader.as_str(), outcome.members.len()), ("m2", 2), "the absent member counts");
     assert!(world.group.view().members.iter().any(|member| member.instance_id.as_deref() == Some("i")));
 }
 
@@ -339,7 +343,7 @@ fn commits_require_current_generation_or_empty_group() {
     assert_eq!(may(&mut world, "m1", 1), Err(ErrorCode::ILLEGAL_GENERATION));
     assert_eq!(may(&mut world, "", -1), Err(ErrorCode::UNKNOWN_MEMBER_ID));
     world.waiting("");
-    assert_eq!(may(&mut world, "m1", 2), Ok(()), "what was read before the rebalance may be committed");
+    assert_eq!(may(&mut world, "m1", 2), Ok(()), "records read before the rebalance may be committed");
     world.waiting("m1");
     world.joined("m2");
     assert_eq!(may(&mut world, "m1", 3), Err(ErrorCode::REBALANCE_IN_PROGRESS));
@@ -357,7 +361,7 @@ fn coordinator_move_ends_waits_and_keeps_members() {
     assert_eq!(world.joined("m2").generation, 3);
 }
 
-/// What a well-behaved member does next.
+/// The next request of a well-behaved member.
 #[derive(Clone, Debug)]
 enum Act {
     Join(String),
@@ -368,7 +372,8 @@ enum Act {
 }
 
 impl World {
-    /// One step of a member's life; an error sends it back to where Kafka's clients begin again.
+    /// Takes one step of a member's life; after an error the member begins again where Kafka's
+    /// clients do.
     fn step(&mut self, act: Act) -> Act {
         match act {
             Act::Join(id) => {
@@ -420,8 +425,8 @@ impl World {
     }
 }
 
-/// Members that come, go silent for a while, leave and lose their coordinator in any order: once
-/// they are left alone, they all end up in one generation, and nobody waits for ever.
+/// Members join, go silent for a while, leave and lose their coordinator in any order: once they
+/// are left alone, they all end up in one generation, and none waits for ever.
 #[test]
 fn any_interleaving_settles() {
     use rand::{RngExt, SeedableRng, rngs::StdRng};

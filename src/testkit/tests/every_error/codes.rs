@@ -1,4 +1,4 @@
-//! The codes, and those of them that the client tells apart.
+//! The error codes, and those of them that the client tells apart.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,17 +8,17 @@ use std::{
 
 use crate::ErrorCode;
 
-/// A code that no version of Kafka has.
+/// A code that is not defined in any version of Kafka.
 const UNHEARD_OF: i16 = 999;
 
-/// All codes that the client knows, and one that it does not.
+/// Returns all codes that the client knows, and one that it does not.
 fn all() -> impl Iterator<Item = ErrorCode> {
     let known = (-1..UNHEARD_OF).map(ErrorCode::new).filter(|code| code.name() != "UNKNOWN" && !code.is_ok());
     known.chain([ErrorCode::new(UNHEARD_OF)])
 }
 
-/// The codes to play: all, or those that the client's source names and one of each kind of the
-/// others.
+/// Returns the codes to play: all, or those that the client's source names and one of each kind of
+/// the others.
 pub(super) fn played(whole: bool) -> Vec<ErrorCode> {
     if whole {
         return all().collect();
@@ -29,7 +29,7 @@ pub(super) fn played(whole: bool) -> Vec<ErrorCode> {
         if named.contains(code.name()) || code.code() == UNHEARD_OF {
             codes.push(code);
         } else {
-            // Nothing else of a code that is not named can make a difference.
+            // For a code that is not named, only its remedy can make a difference.
             kinds.entry(format!("{:?}", code.remedy())).or_insert(code);
         }
     }
@@ -37,8 +37,8 @@ pub(super) fn played(whole: bool) -> Vec<ErrorCode> {
     codes
 }
 
-/// The codes that the source of the client compares with, by name; the table of codes itself and
-/// the testkit aside.
+/// Returns the names of the codes with which the source of the client compares, not counting the
+/// table of codes itself and the testkit.
 fn named_in_source() -> BTreeSet<String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut named = BTreeSet::new();
@@ -63,8 +63,8 @@ fn named_in_source() -> BTreeSet<String> {
     named
 }
 
-/// The words by which the user recognizes a code: Kafka's name, or what the name says in the words
-/// of an error's kind.
+/// Returns the words by which the user recognizes a code: Kafka's name, or the name's meaning in
+/// the words of an error's kind.
 pub(super) fn words(code: ErrorCode) -> Vec<String> {
     let mut words = vec![code.to_string()];
     match code {

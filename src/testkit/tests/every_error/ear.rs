@@ -1,4 +1,4 @@
-//! The user's side of a pair: log lines, errors from calls, and what a status says.
+//! The user's side of a pair: log lines, errors from calls, and the errors in a status.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     consumer::{GroupState, WaitReason},
 };
 
-/// By which way the user hears of an error.
+/// The way in which the user learns of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Way {
     /// A call or a delivery returns it.
@@ -30,16 +30,16 @@ pub(super) enum Way {
     Status,
 }
 
-/// Everything that reaches the user while a pair runs.
+/// All that the user learns while a pair runs.
 #[derive(Clone, Default)]
 pub(super) struct Ear(Arc<Mutex<Heard>>);
 
 #[derive(Default)]
 struct Heard {
     news: Vec<(Instant, Way, String)>,
-    /// Log lines at INFO and above: when, where in the code, and the text.
+    /// Log lines at INFO and above: time, place in the code, and text.
     lines: Vec<(Instant, String, String)>,
-    /// When the client last did what it is for: a record came, or was delivered.
+    /// Time at which a record was last received or delivered.
     worked: Option<Instant>,
 }
 
@@ -60,22 +60,22 @@ impl Ear {
         self.lock().worked = Some(Instant::now());
     }
 
-    /// Whether the client still works.
+    /// Returns true if the client still works.
     pub(super) fn worked_since(&self, at: Instant) -> bool {
         self.lock().worked.is_some_and(|worked| worked >= at)
     }
 
-    /// A call returned an error.
+    /// Notes an error that a call returned.
     pub(super) fn error(&self, error: &Error) {
         self.hear(Way::Call, error.to_string());
     }
 
-    /// Takes what a call returned.
+    /// Notes a call's error, if any, and returns its value.
     pub(super) fn result<T>(&self, result: Result<T, Error>) -> Option<T> {
         result.inspect_err(|error| self.error(error)).ok()
     }
 
-    /// Looks at a consumer's status.
+    /// Notes the errors in a consumer's status.
     pub(super) fn look_at(&self, consumer: &Consumer) {
         let status = consumer.status();
         for partition in status.partitions.values() {
@@ -91,7 +91,7 @@ impl Ear {
         }
     }
 
-    /// By each way, when the user first heard of something that holds one of `words`, counted from
+    /// Returns for each way the time at which the user first saw one of `words`, counted from
     /// `since`.
     pub(super) fn first_of(&self, words: &[String], since: Instant) -> BTreeMap<Way, Duration> {
         let mut first = BTreeMap::new();
@@ -103,7 +103,7 @@ impl Ear {
         first
     }
 
-    /// The place in the code that writes most log lines, and how many.
+    /// Returns the place in the code that writes most log lines, and their number.
     pub(super) fn loudest(&self) -> (usize, String) {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for (_, place, _) in &self.lock().lines {
@@ -113,7 +113,7 @@ impl Ear {
         loudest.map(|(place, count)| (count, place)).unwrap_or_default()
     }
 
-    /// All of it, for a pair that fails.
+    /// Returns all texts, for a pair that fails.
     pub(super) fn transcript(&self, since: Instant) -> String {
         let heard = self.lock();
         let mut all: Vec<(Instant, String)> = Vec::new();

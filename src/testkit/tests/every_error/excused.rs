@@ -1,8 +1,8 @@
-//! Pairs that are excused, each with the reason. A new API has no place here.
+//! Pairs that are excused, each with the reason. A new API must not be listed here.
 
 use super::rows::Row;
 
-/// Some pairs of some scenarios, and what they lack.
+/// Some pairs of some scenarios, and the complaint that is excused.
 pub(super) struct Excused {
     pub(super) scenarios: &'static [&'static str],
     /// APIs by name.

@@ -1,4 +1,4 @@
-//! Brokers that are hostile in other ways than by error codes.
+//! Brokers that misbehave in other ways than by error codes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::testkit::tampered::tampered;
 
-/// What goes wrong, and the network that the client is on.
+/// A fault, and the network that the client is on.
 type Trouble = (Option<Fault>, Arc<dyn Network>);
 
 /// A broker's misbehaviour.
@@ -26,8 +26,8 @@ pub(super) struct Hostility {
     pub(super) name: &'static str,
     pub(super) play: fn(Stage) -> Playing,
     pub(super) make: fn(&Cluster) -> Trouble,
-    /// A word of what the user is to hear; `None` where the client's work goes on and there is
-    /// nothing to hear.
+    /// A word that the user has to see; `None` if the client's work continues and there is nothing
+    /// to report.
     pub(super) word: Option<&'static str>,
 }
 

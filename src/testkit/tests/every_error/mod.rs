@@ -1,17 +1,17 @@
 //! Each API that the client sends is answered with each error code, for ever, in every scenario in
-//! which it is sent: no pair may spin, flood the log, or leave the user without a word.
+//! which it is sent: no pair may spin, flood the log, or leave the user uninformed.
 //!
-//! The rows stand in [`ROWS`]. An API that the client sends and that has no row fails
+//! The rows are in [`ROWS`]. An API that the client sends and that has no row fails
 //! `every_sent_api_has_scenario_row`.
 //!
-//! Codes that the client's source does not name are told apart by the table of codes alone: one of
-//! each kind stands for the others, and a pair is cut short once it is sound.
+//! Codes that the client's source does not name are told apart by the table of codes alone: one
+//! code of each kind is played for all of the kind, and a pair is cut short once it has passed.
 //! `OTTLA_EVERY_ERROR=all` plays every code, each for its whole minute.
 //!
 //! `scripts/every-error` writes the outcomes to `docs/every-error.md`.
 //!
-//! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows what the user
-//! heard of one pair.
+//! `OTTLA_EVERY_ERROR=Fetch:1 cargo test --lib every_error -- --nocapture` shows all that the user
+//! saw of one pair.
 
 mod codes;
 mod ear;
@@ -31,13 +31,13 @@ use hostile::HOSTILITIES;
 use rows::{ROWS, Row};
 use stage::{HEARD_WITHIN, Outcome, Setting};
 
-/// Whether all codes are played, each for its whole minute, and not only those that the client can
-/// tell apart.
+/// Returns true if all codes are played, each for its whole minute, and not only those that the
+/// client can tell apart.
 fn plays_all() -> bool {
     std::env::var("OTTLA_EVERY_ERROR").is_ok_and(|what| what == "all")
 }
 
-/// What is wrong with an outcome, in a few words.
+/// Describes in a few words the rule that an outcome breaks, if any.
 fn complaint(outcome: &Outcome) -> Option<String> {
     if outcome.hits == 0 {
         return Some("is not sent in this scenario".to_owned());
@@ -56,11 +56,11 @@ fn complaint(outcome: &Outcome) -> Option<String> {
     }
 }
 
-/// Plays all pairs of a scenario, and tells those that are not as they have to be.
+/// Plays all pairs of a scenario, and panics with a list of those that break a rule.
 fn check(scenario: &str) {
     let ear = Ear::default();
-    // Of a single subscriber `tracing` believes that all threads have it, so that a test beside
-    // this one, which has none, would switch an event off for all: hence a second one.
+    // If there is a single subscriber `tracing` assumes that all threads have it, so that a test in
+    // another thread, which has none, would switch an event off for all: hence a second one.
     let _second = tracing::Dispatch::new(ear.clone());
     let _told = tracing::subscriber::set_default(ear.clone());
     let wanted = std::env::var("OTTLA_EVERY_ERROR").ok();
@@ -75,7 +75,7 @@ fn check(scenario: &str) {
                 continue;
             }
             let mut outcome = play(row, code, &ear);
-            // Clients draw their waits at random: a pair is at fault if it is so twice.
+            // Clients choose their backoffs at random: a pair fails only if it does so twice.
             if complaint(&outcome).is_some() {
                 outcome = play(row, code, &ear);
             }
@@ -101,14 +101,14 @@ fn check(scenario: &str) {
     let idle = EXCUSED.iter().filter(|excused| excused.scenarios.contains(&scenario) && !met.contains(excused.why));
     let idle: Vec<_> = idle.map(|excused| excused.why).collect();
     if !idle.is_empty() && wanted.is_none() {
-        eprintln!("{scenario}: nothing needs this excuse any more, take it off the list: {idle:?}");
+        eprintln!("{scenario}: no pair needs this excuse any more, remove it from the list: {idle:?}");
     }
     let count: usize = complaints.values().map(Vec::len).sum();
     let told: String = complaints
         .iter()
         .map(|(what, codes)| format!("\n  {what}\n    ({}) {}", codes.len(), codes.join(" ")))
         .collect();
-    assert!(complaints.is_empty(), "{scenario}: {count} pairs are not as they have to be:{told}");
+    assert!(complaints.is_empty(), "{scenario}: {count} pairs break a rule:{told}");
 }
 
 fn play(row: &'static Row, code: ErrorCode, ear: &Ear) -> Outcome {
@@ -123,8 +123,8 @@ fn play(row: &'static Row, code: ErrorCode, ear: &Ear) -> Outcome {
     stage::play(&setting, ear)
 }
 
-/// The client's own list of what it sends, against the rows; and each API of the list is sent where
-/// nothing is wrong.
+/// Compares the client's own list of the APIs that it sends with the rows, and checks that each API
+/// of the list is sent in a scenario without a fault.
 #[test]
 fn every_sent_api_has_scenario_row() {
     let source = include_str!("../../../cluster/versions.rs");
@@ -149,10 +149,10 @@ fn every_sent_api_has_scenario_row() {
         assert!(!outcome.spins(), "{}: {} requests in a minute without a fault", row.scenario, outcome.requests);
         seen.extend(outcome.by_api.keys().map(ToString::to_string));
     }
-    assert_eq!(seen, sent, "what was sent where nothing is wrong");
+    assert_eq!(seen, sent, "APIs that were sent without a fault");
 }
 
-/// Plays what is hostile in other ways.
+/// Plays the brokers that misbehave in other ways.
 #[test]
 fn hostile_brokers_neither_spin_nor_silence() {
     let ear = Ear::default();
@@ -176,7 +176,7 @@ fn hostile_brokers_neither_spin_nor_silence() {
         if wanted.is_some() {
             eprintln!("{}: {outcome:#?}\n{}", hostility.name, outcome.transcript);
         }
-        // A network that changes answers counts none of them.
+        // A network that changes responses does not count them.
         outcome.hits = outcome.hits.max(1);
         let complaint = complaint(&outcome);
         let is_silence = outcome.heard_after().is_none_or(|after| after > HEARD_WITHIN);

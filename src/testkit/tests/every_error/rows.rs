@@ -1,4 +1,5 @@
-//! The one list of what is sent, in which scenario, and where its errors stand.
+//! The list of the requests that are sent, the scenario of each, and the place of the error in its
+//! response.
 
 use std::fmt;
 
@@ -11,10 +12,10 @@ use crate::{
     testkit::{Fault, Options, Sasl, on},
 };
 
-/// Where in an answer the error stands.
+/// The place of the error in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Where the API has its error; of those that have several places, at the top.
+    /// The API's own place for errors; the top if there are several.
     Top,
     /// At each partition, or at each topic.
     Entry,
@@ -40,7 +41,7 @@ pub(super) struct Row {
     pub(super) play: fn(Stage) -> Playing,
     pub(super) api: ApiKey,
     pub(super) place: Place,
-    /// So many requests are answered first.
+    /// Number of requests that are served first.
     pub(super) skip: u64,
     pub(super) options: fn() -> Options,
 }
@@ -52,7 +53,7 @@ impl fmt::Debug for Row {
 }
 
 impl Row {
-    /// The API, and whether it was answered before.
+    /// Returns the API, and the number of requests that are served first.
     pub(super) fn name(&self) -> String {
         match self.skip {
             0 => self.api.to_string(),
@@ -60,8 +61,8 @@ impl Row {
         }
     }
 
-    /// Whether a client that goes on with its work needs to tell nothing. A consumer reads on while
-    /// its group or its commits are in trouble, so that its records prove nothing there.
+    /// Returns true if a client that continues its work need not report anything. A consumer reads
+    /// on while its group or its commits fail, so for those its records prove nothing.
     pub(super) fn work_counts(&self) -> bool {
         let cluster = [ApiKey::Metadata, ApiKey::ApiVersions, ApiKey::OffsetForLeaderEpoch];
         self.scenario.contains("producer") || cluster.contains(&self.api)

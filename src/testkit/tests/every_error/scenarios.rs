@@ -1,4 +1,4 @@
-//! The clients' lives in which each API is sent.
+//! The scenarios: clients that together send each API.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ pub(super) fn authenticated_producer(stage: Stage) -> Playing {
     Box::pin(async move { produce(stage.producer().security(security), &stage).await })
 }
 
-/// A record every two seconds.
+/// Sends a record every two seconds.
 async fn produce(builder: ProducerBuilder, stage: &Stage) {
     let Some(producer) = stage.ear.result(builder.build().await) else { return };
     let producer = Arc::new(producer);
@@ -55,7 +55,7 @@ async fn produce(builder: ProducerBuilder, stage: &Stage) {
     }
 }
 
-/// A record to each of sixty partitions.
+/// Sends a record to each of sixty partitions.
 pub(super) fn producer_to_many(stage: Stage) -> Playing {
     Box::pin(async move {
         stage.cluster.add_partitions(TOPIC, MANY).unwrap();
@@ -75,7 +75,7 @@ const MANY: i32 = 60;
 
 // ---- consumers
 
-/// Reads until the end, while the status is looked at.
+/// Reads until the end, and checks the status meanwhile.
 async fn read(consumer: &Consumer, stage: &Stage) {
     let mut look = stage.ends - super::stage::PLAYED + SECOND;
     loop {
@@ -86,7 +86,7 @@ async fn read(consumer: &Consumer, stage: &Stage) {
                     stage.ear.works();
                 }
             }
-            // The end.
+            // The end of the scenario.
             Ok(None) => tokio::time::sleep_until(until).await,
             Err(_) => {}
         }
@@ -95,11 +95,11 @@ async fn read(consumer: &Consumer, stage: &Stage) {
         }
         if Instant::now() >= look {
             stage.ear.look_at(consumer);
-            // More to read, so that there is more to commit.
+            // More records to read, so that there is more to commit.
             for partition in [0, 1] {
                 stage.append(partition);
             }
-            // Not in step with the retries, whose last error shows only between them.
+            // Not in step with the retries: their last error shows only between them.
             look += Duration::from_millis(1700);
         }
     }
@@ -116,7 +116,7 @@ pub(super) fn assigned_consumer(stage: Stage) -> Playing {
     Box::pin(async move { assigned(stage.consumer(), &stage).await })
 }
 
-/// Sixty partitions.
+/// Reads sixty partitions.
 pub(super) fn consumer_of_many(stage: Stage) -> Playing {
     Box::pin(async move {
         stage.cluster.add_partitions(TOPIC, MANY).unwrap();
@@ -127,7 +127,7 @@ pub(super) fn consumer_of_many(stage: Stage) -> Playing {
     })
 }
 
-/// The leaders change while it reads, so that its position is validated.
+/// Reads while the leaders change, so that the position is validated.
 pub(super) fn consumer_behind_elections(stage: Stage) -> Playing {
     Box::pin(async move {
         let cluster = stage.cluster.clone();
@@ -142,7 +142,7 @@ pub(super) fn consumer_behind_elections(stage: Stage) -> Playing {
     })
 }
 
-/// Partitions of the user's own choice, positions in a group.
+/// Reads manually assigned partitions, with positions in a group.
 pub(super) fn assigned_consumer_with_group(stage: Stage) -> Playing {
     Box::pin(async move {
         let builder = stage.consumer().group(GROUP).auto_commit_interval(5 * SECOND);
@@ -181,7 +181,7 @@ pub(super) fn static_consumer_protocol_member(stage: Stage) -> Playing {
     Box::pin(async move { subscribed(builder, &stage).await })
 }
 
-/// The user commits by hand and looks offsets up, one call after the other.
+/// Commits manually and looks offsets up, one call after the other.
 pub(super) fn calls_of_consumer(stage: Stage) -> Playing {
     Box::pin(async move {
         let builder = stage.consumer().group(GROUP).auto_commit(false);

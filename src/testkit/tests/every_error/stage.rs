@@ -22,20 +22,20 @@ use crate::{
     testkit::{Cluster, Fault, FaultHandle, Options, on_any_of},
 };
 
-/// The time over which requests are averaged, and within which the user hears of an error.
+/// The time over which requests are averaged, and within which the user has to learn of an error.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// A call may take all of `default.api.timeout.ms`, which is a minute, and its last attempt ends a
 /// little later.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_secs(62);
-/// How long a scenario goes on: long enough for a minute that begins with the first refusal.
+/// Duration of a scenario: long enough for a minute that begins with the first refusal.
 pub(super) const PLAYED: Duration = Duration::from_secs(80);
-/// Requests in a minute: ten a second.
+/// Maximum number of requests in a minute: ten a second.
 const MOST_REQUESTS: usize = 600;
-/// Log lines of one cause in a scenario: one in ten seconds.
+/// Maximum number of log lines of one cause in a scenario: one in ten seconds.
 const MOST_LINES: usize = 8;
-/// A pair is cut short when it has gone on for so long and the user has heard of it.
+/// A pair is cut short when it has run for this long and the user has learned of the error.
 const ENOUGH: Duration = Duration::from_secs(12);
-/// A client that sends so many requests spins, and the scenario is cut off.
+/// A client that sends this many requests spins, and the scenario is cut off.
 const SPINS: usize = 1500;
 
 /// The topic of the scenarios, with two partitions.
@@ -45,7 +45,7 @@ pub(super) const GROUP: &str = "g";
 
 pub(super) type Playing = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Where a scenario plays.
+/// The environment of a scenario.
 #[derive(Clone)]
 pub(super) struct Stage {
     pub(super) cluster: Arc<Cluster>,
@@ -60,7 +60,8 @@ impl Stage {
     }
 
     pub(super) fn consumer(&self) -> ConsumerBuilder {
-        // Requests that are only patient would hide those that are not.
+        // With the default of 500 ms, the many long polls would hide requests that are repeated
+        // without a backoff.
         let wait = Duration::from_secs(5);
         Consumer::builder(self.cluster.bootstrap()).network(self.network.clone()).fetch_max_wait(wait)
     }
@@ -74,30 +75,30 @@ impl Stage {
     }
 }
 
-/// What came of a pair.
+/// The outcome of a pair.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
-    /// For how long it was played.
+    /// Time for which the pair was played.
     pub(super) played: Duration,
-    /// How many requests the fault struck.
+    /// Number of requests that the fault struck.
     pub(super) hits: u64,
-    /// The most requests in any minute, of all kinds.
+    /// Maximum number of requests in any minute, of all kinds.
     pub(super) requests: usize,
-    /// Requests in all, by kind.
+    /// Total number of requests, by kind.
     pub(super) by_api: BTreeMap<ApiKey, usize>,
-    /// The client did its work to the end all the same.
+    /// True if the client did its work to the end all the same.
     pub(super) works: bool,
-    /// Cut off because it sent too many.
+    /// True if the scenario was cut off because the client sent too many requests.
     pub(super) spun: bool,
-    /// When the user heard of it, by each way, from the first refusal on.
+    /// Time from the first refusal until the user learned of the error, by each way.
     pub(super) heard: BTreeMap<Way, Duration>,
-    /// Lines from the place in the code that wrote most, and one of them.
+    /// Number of lines from the place in the code that wrote most, and one of them.
     pub(super) lines: (usize, String),
     pub(super) transcript: String,
 }
 
 impl Outcome {
-    /// The share of `whole` that was played.
+    /// Returns the share of `whole` that was played.
     fn share(&self, whole: Duration) -> f64 {
         (self.played.as_secs_f64() / whole.as_secs_f64()).clamp(0.3, 1.0)
     }
@@ -107,7 +108,7 @@ impl Outcome {
     }
 
     pub(super) fn floods(&self) -> bool {
-        // The first lines of a backoff stand close together.
+        // The first lines of a backoff are close together.
         let early = f64::from(u8::from(self.played < PLAYED));
         self.lines.0 as f64 > (MOST_LINES as f64 * self.share(PLAYED)).ceil() + early
     }
@@ -117,7 +118,7 @@ impl Outcome {
     }
 }
 
-/// Requests, and when they were sent.
+/// Requests, and the times at which they were sent.
 type Sent = Vec<(Instant, ApiKey)>;
 
 #[derive(Clone, Default)]
@@ -137,7 +138,7 @@ impl Meter {
     }
 }
 
-/// The most of these in any minute.
+/// Returns the largest number of these requests in any minute.
 fn busiest_minute(seen: &[(Instant, ApiKey)]) -> usize {
     let mut from = 0;
     let counts = seen.iter().enumerate().map(|(i, (at, _))| {
@@ -149,19 +150,19 @@ fn busiest_minute(seen: &[(Instant, ApiKey)]) -> usize {
     counts.max().unwrap_or(0)
 }
 
-/// Makes the fault, and the network that the client is on.
+/// Creates the fault, and the network that the client is on.
 pub(super) type MakeFault = Box<dyn Fn(&Cluster) -> (Option<Fault>, Arc<dyn Network>)>;
 
-/// How a pair is set up.
+/// The settings of a pair.
 pub(super) struct Setting {
     pub(super) options: Options,
     pub(super) fault: MakeFault,
     pub(super) play: fn(Stage) -> Playing,
-    /// What the user is to hear of: one of these.
+    /// The user has to see one of these words.
     pub(super) words: Vec<String>,
-    /// A client that does its work all the same has nothing to tell.
+    /// True if a client that does its work all the same need not report anything.
     pub(super) work_counts: bool,
-    /// Not cut short.
+    /// True if the pair is not cut short.
     pub(super) whole: bool,
 }
 
@@ -227,7 +228,7 @@ pub(super) fn play(setting: &Setting, ear: &Ear) -> Outcome {
         let works = setting.work_counts && ear.worked_since(Instant::now() - ENOUGH);
         Outcome { works, played, hits, requests, by_api, spun, heard, lines, transcript: ear.transcript(since) }
     });
-    // Nothing of one pair reaches the next.
+    // Tasks of one pair must not run during the next.
     runtime.shutdown_background();
     outcome
 }

@@ -1,4 +1,4 @@
-//! The outcomes of a row, as lines of a table: codes whose errors reach the user by the same ways
+//! Formats the outcomes of a row as lines of a table: codes that reach the user in the same ways
 //! share a line.
 
 use std::{collections::BTreeMap, fmt::Write};
@@ -10,7 +10,7 @@ use super::{
     stage::{MINUTE, Outcome},
 };
 
-/// The lines of one row, in Markdown.
+/// Returns the lines of one row, in Markdown.
 pub(super) fn lines(row: &Row, outcomes: &[(ErrorCode, Outcome)]) -> String {
     let mut groups: BTreeMap<String, Vec<&(ErrorCode, Outcome)>> = BTreeMap::new();
     for outcome in outcomes {

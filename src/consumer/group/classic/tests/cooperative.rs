@@ -12,7 +12,7 @@ fn answer(generation: i32) -> JoinAnswer {
     JoinAnswer { protocol: Some("cooperative-sticky".to_owned()), ..Bench::answer(generation, "m") }
 }
 
-/// What the member tells the leader, and the ticket of its join.
+/// Returns the ticket of the member's join, and the subscription in it.
 fn joins(bench: &mut Bench) -> (AttemptId, MemberSubscription) {
     match bench.action() {
         Action::Join { ticket, protocols, .. } => (ticket, MemberSubscription::read(&protocols[0].1).0),
@@ -26,7 +26,7 @@ fn given(bench: &mut Bench, partitions: &[TopicPartition]) {
     bench.member.synced(bench.now, ticket, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
 }
 
-/// A member that owns the partitions 0 and 1 of `t` since generation 5.
+/// Creates a member that owns the partitions 0 and 1 of `t` since generation 5.
 fn stable() -> Bench {
     let mut bench = cooperative();
     bench.subscribe(&["t"]);

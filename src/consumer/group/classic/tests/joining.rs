@@ -186,7 +186,7 @@ fn long_join_failure_is_reported_once() {
     assert_eq!(error.code(), Some(ErrorCode::COORDINATOR_NOT_AVAILABLE));
     assert!(error.to_string().contains("group g"), "{error}");
 
-    // Once in, the next trouble is told anew.
+    // After a successful join, the next failure is reported again.
     bench.follow(5, "m");
     bench.sync(&partitions("t", 0..1));
     assert_eq!(bench.assigned(), partitions("t", 0..1));
@@ -353,7 +353,7 @@ fn session_timeout_while_leading_causes_rejoin() {
     bench.lead(false);
     let (heartbeat, _) = bench.heartbeat();
     bench.wait();
-    assert_eq!(bench.expect_join().1, "m", "nobody counted, nobody answered the heartbeat");
+    assert_eq!(bench.expect_join().1, "m", "neither the count nor the heartbeat was answered");
     bench.member.heartbeat_answered(bench.now, heartbeat, Err(error(ErrorCode::UNKNOWN_MEMBER_ID)));
     bench.idle();
 }

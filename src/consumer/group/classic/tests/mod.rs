@@ -1,4 +1,4 @@
-//! One rule of membership after the other.
+//! Tests of the rules of membership, one at a time.
 
 mod cooperative;
 mod joining;
@@ -40,12 +40,12 @@ pub(super) fn partitions(topic: &str, numbers: std::ops::Range<i32>) -> Vec<Topi
     numbers.map(|number| TopicPartition::new(topic, number)).collect()
 }
 
-/// So many partitions, wherever they are.
+/// Returns `count` partitions without racks.
 fn racks(count: usize) -> Vec<PartitionRacks> {
     vec![PartitionRacks::new(); count]
 }
 
-/// A member and its clock; each answer is given by hand.
+/// A member and its clock; each response is given by the test.
 struct Bench {
     member: Membership,
     now: Instant,
@@ -58,7 +58,7 @@ impl Bench {
         Self { member: Membership::new(settings(instance_id), backoff, 7, now), now }
     }
 
-    /// A member that follows in generation 5 and owns the partitions 0 and 1 of `t`.
+    /// Creates a member that follows in generation 5 and owns the partitions 0 and 1 of `t`.
     fn stable() -> Self {
         Self::stable_as(None)
     }
@@ -91,7 +91,7 @@ impl Bench {
         self.member.tick(self.now);
     }
 
-    /// To the next thing that time does.
+    /// Moves the clock to the member's next wake-up.
     fn wait(&mut self) {
         self.now = self.member.next_wake().expect("something to wait for").max(self.now);
         self.member.tick(self.now);
@@ -126,7 +126,7 @@ impl Bench {
         self.member.joined(self.now, ticket, JoinOutcome::Member(Self::answer(generation, member_id)));
     }
 
-    /// Enters as the leader of itself and another member, both of which want `t`.
+    /// Joins as the leader of itself and another member, both of which subscribe to `t`.
     fn lead(&mut self, keep: bool) -> AttemptId {
         let (ticket, _) = self.expect_join();
         let subscription =

@@ -33,7 +33,7 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
             other => panic!("{other:?}"),
         }
     }
-    // The coordinator may have waited since just after the last heartbeat that found no rebalance.
+    // The coordinator may have begun to wait just after the last heartbeat that found no rebalance.
     assert_eq!(bench.now, began - INTERVAL + POLL);
     assert_eq!(bench.expect_join().1, "m");
     bench.member.revoked(bench.now, ticket);
@@ -89,7 +89,7 @@ fn expelled_member_loses_partitions_and_rejoins() {
         bench.lost();
         assert_eq!(bench.expect_join().1, name);
 
-        // The same from a commit, and in the middle of giving up.
+        // The error is now from a commit, and during a revocation.
         let mut bench = Bench::stable();
         bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
         let ticket = bench.revoking();
@@ -123,7 +123,7 @@ fn heartbeats_follow_interval_one_at_a_time() {
         bench.idle();
         bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
     }
-    // One that is answered late is followed at once.
+    // A heartbeat with a late response is followed by the next at once.
     let (ticket, _) = bench.heartbeat();
     bench.pass(INTERVAL * 2);
     bench.idle();

@@ -326,10 +326,10 @@ async fn assigns_topic_when_created_and_recreated() {
 #[tokio::test(start_paused = true)]
 async fn waits_for_metadata_of_assigned_topic() {
     let cluster = cluster(Options::new()).await;
-    // One expression, so that nothing is looked for among all topics once it has found one.
+    // One expression, so that topics are not searched again once it has found one.
     let mut member = Member::joined(&cluster, &["^t$|^late$"]);
     member.owns(set("t", 0..4)).await;
-    // The brokers' metadata lags behind what the coordinator knows.
+    // The brokers' metadata lags behind the coordinator's.
     let lag = cluster.fault(on(ApiKey::Metadata).topic("late").forever().error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     cluster.create_topic("late", 2).unwrap();
     sleep(SESSION).await;
@@ -346,7 +346,7 @@ async fn commit_retries_stale_epoch_and_rejects_unowned() {
     let cluster = cluster(Options::new()).await;
     let mut member = Member::joined(&cluster, &["t"]);
     member.owns(set("t", 0..4)).await;
-    // The epoch rises behind the member's back.
+    // The epoch rises without the member's knowledge.
     cluster.create_topic("u", 1).unwrap();
     let mut other = Member::joined(&cluster, &["u"]);
     other.owns(set("u", 0..1)).await;
@@ -396,8 +396,8 @@ async fn close_ends_at_deadline_without_coordinator() {
     member.handle.close(soon()).await.unwrap();
 }
 
-/// Its first attempt is refused, the member joins again under the same id, and only then is it
-/// tried again.
+/// The first attempt to leave is refused, the member joins again under the same id, and only then
+/// is the attempt repeated.
 #[tokio::test(start_paused = true)]
 async fn retried_leave_does_not_remove_rejoined_member() {
     for instance in [None, Some("a")] {
@@ -407,7 +407,7 @@ async fn retried_leave_does_not_remove_rejoined_member() {
                 let mut member = Member::with(&cluster, group_settings(instance), None);
                 member.subscribe(&["t"]);
                 member.owns(set("t", 0..4)).await;
-                // What it owns is told by then.
+                // By then the member has reported the partitions that it owns.
                 sleep(Duration::from_secs(1)).await;
                 let leave = on(ApiKey::ConsumerGroupHeartbeat);
                 let plant = || {
@@ -461,7 +461,8 @@ async fn rejoins_when_coordinator_forgets_group() {
     sleep(SESSION).await;
     one_owner_each(&[&first, &second]);
     assert_eq!((first.now().lost, second.now().lost), (1, 1));
-    // Who commits before it has heard of it is told so, and nothing is committed for others.
+    // A member that commits before it has noticed gets an error, and nothing is committed for other
+    // members.
     cluster.forget_group("g").unwrap();
     let owned = first.now().owned.first().unwrap().clone();
     let refused = first.handle.commit(vec![(owned, 9.into())], soon()).await.unwrap_err();

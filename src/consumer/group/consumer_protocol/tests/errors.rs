@@ -19,7 +19,7 @@ fn fenced_member_loses_partitions_and_rejoins() {
         bench.names();
         assert_eq!(bench.assigned(), partitions("t", 0..2));
 
-        // The same in the middle of giving up.
+        // The error now arrives during a revocation.
         let mut bench = Bench::settled();
         bench.told(5, held(&[(T, 1..2)]));
         let (given_up, _) = bench.revoking();

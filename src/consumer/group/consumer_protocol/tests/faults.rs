@@ -6,7 +6,7 @@ use crate::{
     wire::ApiKey,
 };
 
-/// Joins, commits and reads back in spite of a fault, and stays for a while.
+/// Joins, commits and fetches the offset in spite of a fault, and stays for a while.
 async fn gets_through(cluster: &Cluster, what: &str, fault: Fault) {
     let fault = cluster.fault(fault);
     let mut member = Member::joined(cluster, &["t"]);

@@ -25,7 +25,7 @@ fn heartbeats_send_changes_at_brokers_interval() {
         bench.idle();
         bench.answer(ticket, 5, None);
     }
-    // The broker asks for fewer; then it says nonsense.
+    // The broker asks for a longer interval; then its response has none.
     for interval in [Some(Duration::from_secs(20)), None] {
         let (ticket, _) = bench.next_beat();
         let answer = HeartbeatResponse { node: 1, epoch: 5, interval, ..HeartbeatResponse::default() };
@@ -85,7 +85,7 @@ fn changed_subscription_is_sent_at_once() {
     let (ticket, beat) = bench.beat();
     assert_eq!(beat.names, Some(wanted(&["t", "u"]).names));
     assert!(!beat.full && beat.owned.is_none());
-    // Changed again while it is on its way: said as soon as it is answered.
+    // Changed again during the heartbeat: it is sent as soon as the response arrives.
     bench.subscribe(&["u"]);
     bench.idle();
     bench.answer(ticket, 6, None);
@@ -105,7 +105,7 @@ fn empty_regex_replaces_previous_regex() {
     bench.subscribe(&["t"]);
     let (ticket, beat) = bench.beat();
     assert_eq!((beat.regex.as_deref(), beat.full), (Some(""), false));
-    // Whether it was heard is not known.
+    // It is unknown whether the coordinator received it.
     bench.refuse(ticket, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
     let (ticket, beat) = bench.next_beat();
     assert_eq!((beat.regex.as_deref(), beat.full), (Some(""), true));

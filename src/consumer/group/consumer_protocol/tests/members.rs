@@ -1,4 +1,4 @@
-//! Members with readers, against brokers on the in-memory network under paused time.
+//! Tests of members with readers, against brokers on the in-memory network under paused time.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(120);
-/// Longer than anything that these tests wait for.
+/// Longer than any wait in these tests.
 const LONG: Duration = Duration::from_secs(1_000);
 
 pub(super) async fn cluster(options: Options) -> Cluster {
@@ -60,7 +60,7 @@ pub(super) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// What a member's consumer has heard so far.
+/// Events that a member's consumer has received so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard {
     pub(super) owned: BTreeSet<TopicPartition>,
@@ -71,17 +71,17 @@ pub(super) struct Heard {
     pub(super) fatal: Option<Error>,
 }
 
-/// How the reader behaves.
+/// The behaviour of the reader.
 #[derive(Debug)]
 pub(super) struct Habits {
     polls: AtomicBool,
-    /// How long it takes to finish with what it holds when it is asked to, and what it commits
-    /// then.
+    /// Time that it takes to finish its records when partitions are revoked; then it commits
+    /// `commits`.
     finishes_after: Mutex<Duration>,
     pub(super) commits: Mutex<Vec<(TopicPartition, OffsetAndMetadata)>>,
 }
 
-/// A member with a reader that polls every half second and gives up what it is asked for.
+/// A member with a reader that polls every half second and releases revoked partitions.
 pub(super) struct Member {
     pub(super) handle: GroupHandle,
     heard: watch::Receiver<Heard>,
@@ -103,7 +103,7 @@ impl Member {
         Self::driven(handle, received)
     }
 
-    /// One of the classic protocol.
+    /// Creates a member of the classic protocol.
     pub(super) fn classic(cluster: &Cluster) -> Self {
         let (events, received) = mpsc::unbounded_channel();
         let handle = GroupHandle::start(client(cluster), group_settings(None), events);
@@ -160,7 +160,7 @@ impl Member {
     }
 }
 
-/// No partition is with two of them.
+/// Asserts that no partition belongs to two members.
 pub(super) fn one_owner_each(members: &[&Member]) {
     let owned: Vec<_> = members.iter().flat_map(|member| member.now().owned).collect();
     let distinct: BTreeSet<_> = owned.iter().collect();
@@ -188,8 +188,8 @@ async fn drive(
                         if let Err(error) = handle.commit(ours.collect(), soon()).await {
                             said.send_modify(|heard| heard.errors.push(error));
                         }
-                        // What was lost meanwhile is no longer ours to give up; the group goes on
-                        // once it is told.
+                        // Partitions that were lost meanwhile need no release. The state changes
+                        // before `done` is sent, because the group continues then.
                         if !done.is_closed() {
                             said.send_modify(|heard| {
                                 heard.revoked += 1;

@@ -1,4 +1,4 @@
-//! One rule of membership after the other, and many members at once.
+//! Tests of the rules of membership, one at a time, and of many members at once.
 
 #[cfg(feature = "testkit")]
 mod brokers;
@@ -77,7 +77,7 @@ fn name_of(id: Uuid) -> Option<Arc<str>> {
     }
 }
 
-/// A member and its clock; each answer is given by hand.
+/// A member and its clock; each response is given by the test.
 struct Bench {
     member: ConsumerMembership,
     now: Instant,
@@ -90,7 +90,7 @@ impl Bench {
         Self { member: ConsumerMembership::new(settings(instance_id), "m".into(), backoff, 7, now), now }
     }
 
-    /// A member in epoch 5 that owns the partitions 0 and 1 of `t`, and has said so.
+    /// Creates a member in epoch 5 that owns the partitions 0 and 1 of `t`, and has reported them.
     fn settled() -> Self {
         Self::settled_as(None)
     }
@@ -132,7 +132,7 @@ impl Bench {
         self.member.tick(self.now);
     }
 
-    /// To the next thing that time does.
+    /// Moves the clock to the member's next wake-up.
     fn wait(&mut self) {
         self.now = self.member.next_wake().expect("something to wait for").max(self.now);
         self.member.tick(self.now);
@@ -159,7 +159,7 @@ impl Bench {
         self.member.handle_response(self.now, ticket, Err(error(code)));
     }
 
-    /// The next heartbeat is answered so.
+    /// Answers the next heartbeat with this assignment.
     fn told(&mut self, epoch: i32, assignment: PartitionsByTopicId) {
         let (ticket, _) = self.next_beat();
         self.answer(ticket, epoch, Some(assignment));
@@ -186,7 +186,7 @@ impl Bench {
         }
     }
 
-    /// It says goodbye, and is heard.
+    /// Lets the member leave, with a response.
     fn left(&mut self) -> i32 {
         let epoch = self.leaves();
         self.member.leave_ended(self.now);

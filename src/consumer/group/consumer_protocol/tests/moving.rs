@@ -1,4 +1,5 @@
-//! A live group that moves from the classic protocol to the consumer protocol and back (KIP-848).
+//! Tests of a live group that moves from the classic protocol to the consumer protocol and back
+//! (KIP-848).
 
 use tokio::time::sleep;
 
@@ -17,7 +18,7 @@ async fn live_group_migrates_to_consumer_protocol() {
     let committed = old.now().owned.first().unwrap().partition;
     assert!(cluster.consumer_group("g").is_none());
 
-    // The first member of the new protocol takes the group along; three have to share four.
+    // The first member of the new protocol moves the group; three members share four partitions.
     let mut new = Member::joined(&cluster, &["t"]);
     new.until("a share", |heard| !heard.owned.is_empty()).await;
     sleep(Duration::from_secs(30)).await;
@@ -71,7 +72,7 @@ async fn reports_when_migration_is_disabled() {
     let heard = new.until("being told", |heard| !heard.errors.is_empty()).await;
     assert_eq!(heard.errors[0].code(), Some(ErrorCode::GROUP_ID_NOT_FOUND));
     assert_eq!(old.now().owned.len(), 4);
-    // Once the others are gone, nothing is in the way.
+    // Once the other members are gone, nothing blocks the move.
     old.handle.close(soon()).await.unwrap();
     new.owns(set("t", 0..4)).await;
 

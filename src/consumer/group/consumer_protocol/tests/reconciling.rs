@@ -1,6 +1,6 @@
 use super::*;
 
-/// The coordinator has to hear of it in time.
+/// Time that is reserved for reporting to the coordinator.
 const MARGIN: Duration = Duration::from_secs(5);
 
 #[test]
@@ -94,7 +94,8 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..1)),
             other => panic!("{other:?}"),
         }
-        // Each answer moves what the coordinator knows, not when it began to wait.
+        // Each response updates the coordinator's state, but not the time at which it began to
+        // wait.
         assert!(bench.now <= began + POLL);
     }
     assert_eq!(bench.now, began + POLL - MARGIN);
@@ -113,7 +114,8 @@ fn revocation_deadline_counts_from_unanswered_heartbeat() {
     bench.told(5, held(&[(T, 1..2)]));
     let (ticket, _) = bench.revoking();
     assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
-    // And for what is to be given up next, while it has heard of no moment without.
+    // The same deadline applies to the next revocation, because the coordinator has not seen the
+    // member without one in between.
     let (beaten, _) = bench.next_beat();
     bench.answer(beaten, 5, Some(PartitionsByTopicId::new()));
     bench.pass(Duration::from_secs(4));
@@ -129,7 +131,7 @@ fn keeps_unnamed_topic_until_metadata_knows_it() {
     assert_eq!(bench.member.unresolved().collect::<Vec<_>>(), [U]);
     assert!(!bench.is_settled());
     bench.idle();
-    // The coordinator says nothing more of it.
+    // The coordinator does not send the assignment again.
     for _ in 0..3 {
         let (ticket, _) = bench.next_beat();
         bench.answer(ticket, 6, None);
@@ -220,7 +222,7 @@ fn resubscribing_during_revocation_stays_in_group() {
     assert_eq!((beat.epoch, beat.owned), (5, None));
     bench.answer(beaten, 5, None);
     bench.member.revoked(bench.now, ticket);
-    assert_eq!(bench.assigned(), partitions("t", 0..2), "they are ours still, and come anew");
+    assert_eq!(bench.assigned(), partitions("t", 0..2), "they are still owned, and are assigned again");
     assert_eq!(bench.epoch(), Some(5));
 }
 
