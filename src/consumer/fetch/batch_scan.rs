@@ -22,7 +22,7 @@ const MARKER_LIMIT: usize = 64 * 1024;
 pub(crate) enum ScannedEntry {
     /// A batch to deliver.
     Batch(RawBatch),
-    /// Nothing is delivered before this offset: control batches, aborted records, batches that
+    /// The offsets before this one are skipped: control batches, aborted records, batches that
     /// compaction emptied.
     Skip(i64),
     /// The slice cannot be read from here on; always the last step. `end` is the first offset after

@@ -224,7 +224,7 @@ impl ConsumerState {
         }
     }
 
-    /// Marks a partition whose next fetch may differ from the last one.
+    /// Marks a partition for which the next fetch may differ from the last one.
     pub(crate) fn mark_changed(&mut self, partition: &TopicPartition) {
         let connection = self.partitions.get(partition).and_then(PartitionState::connection_id);
         if let Some(id) = connection

@@ -20,7 +20,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct FetchConnection {
     pub(crate) session: FetchSession,
-    /// Partitions whose `PartitionSpec` may have changed since the last request.
+    /// Partitions with a `PartitionSpec` that may have changed since the last request.
     pub(crate) changed: BTreeSet<TopicPartition>,
     /// Partitions with the time before which they are not fetched again.
     pub(crate) waiting: Vec<(Instant, TopicPartition)>,

@@ -80,8 +80,8 @@ impl GroupHandle {
         Self { client, shared, commands }
     }
 
-    /// Like [`start`](Self::start), but for a group of the consumer protocol (KIP-848), whose
-    /// coordinator assigns the partitions, by `remote_assignor` if it is given.
+    /// Like [`start`](Self::start), but for a group of the consumer protocol (KIP-848), in which
+    /// the coordinator assigns the partitions, by `remote_assignor` if it is given.
     pub(crate) fn start_consumer_protocol(
         client: Client,
         settings: GroupSettings,
@@ -144,9 +144,9 @@ impl GroupHandle {
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// Returns the group's committed offsets of those partitions; `None` if there is none. A topic
-    /// whose id the coordinator does not know is looked up in the metadata, and requested again
-    /// until the deadline.
+    /// Returns the group's committed offsets of those partitions; `None` if there is none. If the
+    /// coordinator does not know a topic's id, the topic is looked up in the metadata, and
+    /// requested again until the deadline.
     ///
     /// # Cancel safety
     /// Safe.

@@ -78,7 +78,8 @@ impl PollActivity {
         self.busy_since.get().and_then(|busy| busy.0()).map_or(now, |since| since.min(now))
     }
 
-    /// From now on only a new poll counts; [`resumed`](Self::resumed) waits for it.
+    /// Ignores earlier polls: only a new one counts from now on, and [`resumed`](Self::resumed)
+    /// waits for it.
     pub(super) fn await_poll(&self) {
         self.state.store(PARKED, SeqCst);
     }

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TopicState {
-    /// No broker has answered about the topic yet.
+    /// Not known yet, because no broker has answered about the topic.
     Unknown,
     /// The topic exists, and the consumer may see it.
     Present,
@@ -123,7 +123,7 @@ pub(crate) enum Presence {
     Some,
     /// None of the topics exists.
     None,
-    /// No broker has answered about all of them yet.
+    /// Not known yet, because no broker has answered about all of them.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! Compares Ottla's assignors with Kafka's, in groups whose members join and leave at random.
+//! Compares Ottla's assignors with Kafka's, in groups with members that join and leave at random.
 //!
 //! `assignors.golden` was printed by `protocol-tests/java/Assignors.java`.
 

@@ -158,7 +158,7 @@ impl Membership {
              (max.poll.records), or raise max.poll.interval.ms",
             self.settings.group_id
         );
-        "the reader asks for records again".clone_into(&mut self.reason);
+        "the reader polls again".clone_into(&mut self.reason);
         self.await_poll(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
@@ -235,7 +235,7 @@ impl Membership {
         )
     }
 
-    /// Returns the cause of the loss of partitions whose reader did not poll.
+    /// Returns the cause of the loss of partitions after the reader did not poll.
     pub(super) fn poll_interval_message(&self) -> String {
         format!(
             "the reader did not complete its records and poll within max.poll.interval.ms ({} ms): handle records \

@@ -178,7 +178,7 @@ impl ConsumerProtocolTask {
         self.resolve_topic_names();
     }
 
-    /// Requests metadata of assigned topics whose names are not known yet.
+    /// Requests metadata of assigned topics without a known name.
     fn resolve_topic_names(&mut self) {
         let unresolved: Vec<_> = self.membership.unresolved().collect();
         self.client.want_topic_ids(&unresolved);

@@ -79,9 +79,9 @@ impl ConsumerMembership {
                 self.report_retriable(now, error);
             }
             Some(ErrorCode::UNRELEASED_INSTANCE_ID) => {
-                // The instance id belongs to another member, whose session may time out; or to this
-                // one, which was fenced or whose join was processed though the response was lost:
-                // then this releases it.
+                // The instance id belongs to another member, which may time out; or to this one,
+                // which was fenced, or which joined without receiving the response: then this
+                // releases it.
                 self.leave_group();
                 self.retry_later(now);
                 self.report_retriable(now, error);
@@ -130,9 +130,9 @@ impl ConsumerMembership {
         }
     }
 
-    /// Counts a membership that the coordinator ended. If it ends all of them before it has answered
-    /// a second heartbeat, joins are delayed longer each time, and the error is reported to the
-    /// reader once.
+    /// Counts a membership that the coordinator ended. If it ends all of them before it has
+    /// answered a second heartbeat, joins are delayed longer each time, and the error is reported
+    /// to the reader once.
     fn count_failed_membership(&mut self, now: Instant, error: &Error) {
         if self.setbacks.record(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
@@ -236,7 +236,7 @@ impl ConsumerMembership {
         }
     }
 
-    /// Returns the cause of the loss of partitions whose reader did not poll.
+    /// Returns the cause of the loss of partitions after the reader did not poll.
     pub(super) fn poll_interval_message(&self) -> String {
         format!(
             "the reader did not complete its records and poll within max.poll.interval.ms ({} ms): handle records \

@@ -21,8 +21,8 @@
 //!   one sends all fields; the coordinator answers that with all fields.
 //! * A member that joins owns nothing: the coordinator refuses a join with owned partitions.
 //! * The member generates its id and keeps it for as long as it lives (KIP-1082), so that a join
-//!   whose response was lost leaves no dead member behind. A late leave with this id would remove
-//!   the next membership, so the member joins only after its leave has ended.
+//!   with a lost response leaves no dead member behind. A late leave with this id would remove the
+//!   next membership, so the member joins only after its leave has ended.
 //!
 //! Sans-IO.
 
@@ -143,8 +143,8 @@ pub(super) struct Heartbeat {
     pub(super) alive: Instant,
     /// Time at which the first heartbeat was sent that may have been processed without a response.
     unheard_since: Option<Instant>,
-    /// `unheard_since` before the last response: the coordinator cannot have decided that response's
-    /// assignment earlier.
+    /// `unheard_since` before the last response: the coordinator cannot have decided that
+    /// response's assignment earlier.
     pub(super) decided: Instant,
     /// The fields that the coordinator is known to have; `None` after an error.
     known: Option<PendingHeartbeat>,

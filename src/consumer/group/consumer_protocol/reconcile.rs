@@ -142,7 +142,7 @@ impl ConsumerMembership {
         }
     }
 
-    /// Returns assigned topics whose names are not known yet.
+    /// Returns the ids of assigned topics without a known name.
     pub(crate) fn unresolved(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.target.keys().filter(|id| !self.names.contains_key(id)).copied()
     }

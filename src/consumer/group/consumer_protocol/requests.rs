@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// First version whose coordinators match regular expressions (KIP-848 as of Kafka 4.0).
+/// First version in which coordinators match regular expressions (KIP-848 as of Kafka 4.0).
 const EXPRESSIONS: i16 = 1;
 
 /// Shortest heartbeat interval, even if the coordinator asks for a shorter one.

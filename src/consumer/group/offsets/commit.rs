@@ -121,14 +121,14 @@ pub(crate) enum AttemptDecision {
     AwaitMembership,
     /// Wait for the topics.
     AwaitTopic(Error),
-    /// Nothing is left to commit.
+    /// All partitions are done: nothing is left to commit.
     Finished,
 }
 
 /// Meaning of a response for the commit.
 #[derive(Debug)]
 pub(crate) enum CommitOutcome {
-    /// Nothing is left to commit.
+    /// All partitions are done: nothing is left to commit.
     Finished,
     /// The rest may be sent again; if `find_coordinator`, the coordinator has to be found first.
     Retry { find_coordinator: bool, error: Error },
@@ -323,8 +323,8 @@ impl Commit {
         Error::new(ErrorKind::NotAssigned, message)
     }
 
-    /// Returns the last version in which the next attempt can be sent: a topic whose id is not
-    /// known has to be named.
+    /// Returns the last version in which the next attempt can be sent: a topic without a known id
+    /// has to be named.
     pub(crate) fn max_version(&self) -> Option<i16> {
         let mut going = self.pending.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
         going.any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
