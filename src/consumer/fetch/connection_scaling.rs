@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::consumer::fetch::fetch_size::Bottleneck;
 
-/// Number of responses in a row, with the connection as bottleneck, after which another one is
-/// added.
+/// Another connection is added after more than this number of responses in a row with the
+/// connection as bottleneck.
 const PATIENCE: u32 = 4;
 /// Limit of that number, which doubles each time a connection was opened and closed again.
 const MOST_PATIENCE: u32 = 64;
 /// Score at which the newest connection is closed.
 const SPARE: u32 = 32;
-/// Score added if the reader is the bottleneck; a response that is not full adds 1.
+/// Score added if the reader is the bottleneck; a response that shows no bottleneck adds 1.
 const READER: u32 = 4;
 /// Time for which a broker that has no room for another session is not asked for one.
 const REFUSED: Duration = Duration::from_secs(600);

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Number of early empty responses in a row that a sound broker may give, because changes of the
-/// session and of partitions cut its wait short.
+/// Number of early empty responses in a row from which on the next fetch waits. A sound broker
+/// gives fewer, though changes of the session and of partitions cut its wait short.
 const USUAL: u32 = 8;
 
 #[derive(Debug, Default)]

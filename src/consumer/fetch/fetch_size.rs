@@ -13,8 +13,8 @@ const SMALL: usize = 1 << 20;
 const FAST: f64 = (512 << 20) as f64;
 /// Throughput in bytes per second from which on smaller responses would use the connection as well.
 const FASTER: f64 = 2.0 * FAST;
-/// Number of slow responses without a fast one in between after which fetches grow, because a
-/// single one may be slow by chance.
+/// Number of slow responses, without a fast or partial one in between, after which fetches grow,
+/// because a single one may be slow by chance.
 const SLOW: u32 = 2;
 /// Number of fast responses without a slow one in between after which fetches shrink a little, to
 /// test if that is enough as well.
@@ -38,9 +38,9 @@ pub(crate) enum Bottleneck {
 #[derive(Clone, Debug)]
 pub(crate) struct FetchSize {
     bytes: usize,
-    /// Number of full, slow responses since the last full, fast one.
+    /// Number of full, slow responses since the last fast or partial one.
     slow: u32,
-    /// Number of full, fast responses since the last full, slow one.
+    /// Number of full, fast responses since the last slow one, or since the size last shrank.
     fast: u32,
     /// Bytes requested by the outstanding fetch, and the time at which it was sent.
     in_flight: Option<(usize, Instant)>,

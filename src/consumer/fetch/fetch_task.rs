@@ -92,7 +92,7 @@ impl FetchTask {
         // otherwise.
         let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
         if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(&request, 0)).await {
-            event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed");
+            event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed; the broker drops it by itself");
         }
     }
 

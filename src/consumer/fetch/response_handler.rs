@@ -386,10 +386,10 @@ impl ConsumerState {
         self.failing_resets_reported_at = Some(since);
         let error = error.context(format_args!(
             "{partition} and perhaps other partitions are not read: the leader refuses the offset that it returned for the \
-             reset; the position is reset again, at last every {} s",
+             reset; the position is reset again, eventually every {} s",
             HUMAN.as_secs()
         ));
-        event!(WARN, self.rules.origin, %partition, offset, %error, "resetting a position does not help; it is reset again after a backoff");
+        event!(WARN, self.rules.origin, %partition, offset, %error, "the leader refuses the offset of a reset; the position is reset again after a backoff");
         self.push_partition_error(partition, error);
     }
 }

@@ -187,7 +187,7 @@ impl GroupHandle {
     /// look-up continues in the next epoch, which a heartbeat brings.
     ///
     /// # Errors
-    /// The coordinator's error for the group; others like [`Client::call`].
+    /// The coordinator's error for the group, and the errors of [`Client::call`].
     ///
     /// # Cancel safety
     /// Safe.
@@ -261,7 +261,7 @@ impl GroupHandle {
             // The task had ended, or another call closed it.
             Ok(Err(_)) => Ok(()),
             Err(_) => {
-                let message = format!("leave group {}: time is up", self.shared.settings.group_id);
+                let message = format!("leave group {}: timed out", self.shared.settings.group_id);
                 Err(Error::new(ErrorKind::Timeout, message))
             }
         }

@@ -103,5 +103,5 @@ impl PendingLeaves {
 }
 
 fn timed_out(settings: &GroupSettings) -> Error {
-    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", settings.group_id))
+    Error::new(ErrorKind::Timeout, format!("leave group {}: timed out", settings.group_id))
 }

@@ -216,7 +216,7 @@ impl WantedTopics {
             let error = absence(state, &topics, propagation);
             event!(
                 WARN, self.origin, topics = %several(&topics), count = topics.len(), %error,
-                "topics are not consumed"
+                "topics cannot be consumed; they are consumed as soon as they are available"
             );
             errors.push((error, topics));
         }

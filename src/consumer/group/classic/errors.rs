@@ -66,7 +66,8 @@ impl Membership {
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
-            let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            let error = error
+                .context(format_args!("group {group} could not be joined for {secs} s; the consumer keeps trying"));
             self.actions.push_back(Action::Error { error, fatal: false });
         }
     }

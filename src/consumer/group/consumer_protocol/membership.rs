@@ -409,7 +409,8 @@ impl ConsumerMembership {
             // Such an epoch must not be adopted, because a heartbeat with it leaves or joins the
             // group.
             Ok(answer) if answer.epoch <= 0 => {
-                let message = format!("heartbeat of group {}: an epoch of {}", self.settings.group_id, answer.epoch);
+                let message =
+                    format!("heartbeat of group {}: invalid member epoch {}", self.settings.group_id, answer.epoch);
                 self.heartbeat_failed(now, Error::new(ErrorKind::Protocol, message));
             }
             Ok(answer) => self.apply_response(now, in_flight, answer),

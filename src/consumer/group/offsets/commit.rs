@@ -403,7 +403,7 @@ impl Commit {
         });
         if !unanswered.is_empty() {
             let message =
-                format!("commit {} for group {}: the answer leaves it out", PartitionList(&unanswered), self.group_id);
+                format!("commit {} for group {}: missing in the response", PartitionList(&unanswered), self.group_id);
             self.give_up(&unanswered, Error::new(ErrorKind::Protocol, message));
         }
         let goes_on = |code: ErrorCode| self.concerns_membership(code) || is_retriable(code, policy);

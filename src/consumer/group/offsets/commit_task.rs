@@ -266,7 +266,8 @@ impl GroupHandle {
     fn commit_timed_out(&self, last: Option<Error>) -> Error {
         let group_id = &self.shared.settings.group_id;
         let cause = last.as_ref().map_or_else(|| "it waited for other commits".to_owned(), Error::to_string);
-        let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
+        let error =
+            Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: timed out; last error: {cause}"));
         match last {
             Some(last) => error.with_source(last),
             None => error,

@@ -171,7 +171,7 @@ pub(crate) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<
         let offset = match by_name.or_else(by_id) {
             Some(fetched) => fetched.offset(partition, group_id),
             None => {
-                let message = format!("offset of {partition} in group {group_id}: the answer leaves it out");
+                let message = format!("offset of {partition} in group {group_id}: missing in the response");
                 Err(Error::new(ErrorKind::Protocol, message))
             }
         };
