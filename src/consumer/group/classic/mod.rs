@@ -8,7 +8,7 @@
 //! ```text
 //!             subscribe      leads                     counted
 //!  Unsubscribed ────► Joining ─────► CountingPartitions ─────► Syncing ─────► Stable
-//!     ▲                ▲   ▲ │ follows                            ▲             │ a rebalance, or a
+//!     ▲                ▲   ▲ │ follows                            ▲             │ rebalance, or a
 //!     │                │   │ └────────────────────────────────────┘             │ new subscription
 //!     │        Backoff ┘   └────────── given up, or too late ──── Revoking ◄────┘
 //!     │ unsubscribed  ▲ Backoff: after any temporary error
