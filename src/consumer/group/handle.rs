@@ -246,8 +246,8 @@ impl GroupHandle {
     /// deadline. The consumer receives no more events, so offsets have to be committed before.
     ///
     /// # Errors
-    /// The reason why the coordinator did not accept the leave; the other members then wait for the
-    /// session timeout.
+    /// The reason why the coordinator did not confirm the leave; the other members then wait for
+    /// the session timeout.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the leave; it continues until the deadline.

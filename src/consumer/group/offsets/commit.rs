@@ -518,7 +518,7 @@ fn is_not_coordinator(code: ErrorCode) -> bool {
 
 pub(crate) fn rebalancing(group_id: &str) -> Error {
     let context =
-        format_args!("commit for group {group_id}: commit the partitions that are still owned after the rebalance");
+        format_args!("commit for group {group_id}: after the rebalance, commit the partitions that are still owned");
     Error::broker(ErrorCode::REBALANCE_IN_PROGRESS, context).with_retriable(true)
 }
 

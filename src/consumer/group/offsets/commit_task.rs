@@ -182,7 +182,8 @@ impl GroupHandle {
                     }
                     verdict
                 }
-                // A coordinator that could not be reached has not answered.
+                // A coordinator that could not be reached has not answered, so `OneResponse`
+                // retries too.
                 Err(error) if error.is_retriable() && error.kind() != ErrorKind::Resolution => {
                     CommitOutcome::Retry { find_coordinator: true, error }
                 }
