@@ -100,7 +100,7 @@ async fn commit_for_recreated_topic(is_member: bool) {
     if at_least("4.2") {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotAssigned, "{error}");
-        assert!(error.to_string().contains("made anew"), "{error}");
+        assert!(error.to_string().contains("created again"), "{error}");
         assert_eq!(found, None, "no offset is committed for the new topic");
         let commits = logged(kafka, "OFFSET_COMMIT", &group, 1).await;
         let refused = format!("\"errorCode\":{UNKNOWN_TOPIC_ID}");

@@ -1,6 +1,6 @@
-//! What one partition's slice of a fetch response holds, by the headers of its batches alone: which
-//! of them are to be handed out, and where to read on. Nothing is decompressed or copied, but for
-//! the markers of transactions.
+//! Scans one partition's slice of a fetch response, by the headers of its batches alone: which
+//! batches are delivered, and the offset at which reading continues. Only transaction markers are
+//! decompressed or copied.
 //!
 //! Sans-IO.
 
@@ -14,45 +14,45 @@ use crate::{
     wire::batch::{Batches, ControlRecord, Decompressor, RawBatch},
 };
 
-/// The largest marker that is looked into; real ones have a dozen bytes.
+/// Largest control batch that is read, in bytes; real markers have a dozen bytes.
 const MARKER_LIMIT: usize = 64 * 1024;
 
-/// A step through the slice, in the log's order.
+/// One step of the scan, in log order.
 #[derive(Debug)]
 pub(crate) enum ScannedEntry {
-    /// A batch to hand out.
+    /// A batch to deliver.
     Batch(RawBatch),
-    /// Nothing to hand out before this offset: markers, aborted records, batches that compaction
-    /// emptied.
+    /// The offsets before this one are skipped: control batches, aborted records, batches that
+    /// compaction emptied.
     Skip(i64),
-    /// From here on the slice cannot be read; the last step. `end`: behind what cannot be read,
-    /// where that is known.
+    /// The slice cannot be read from here on; always the last step. `end` is the first offset after
+    /// the unreadable part, if it is known.
     Corrupt { error: Error, end: Option<i64> },
 }
 
-/// The whole slice.
+/// Result of scanning a whole slice.
 #[derive(Debug, Default)]
 pub(crate) struct ScannedSlice {
     pub(crate) entries: Vec<ScannedEntry>,
-    /// Where to read on; `None` where there was no whole batch.
+    /// Offset at which reading continues; `None` if there was no whole batch.
     pub(crate) next_offset: Option<i64>,
-    /// From which offset on which leader epoch goes, −1 where not known: those of markers and of
-    /// what is left out are among them. Grows by one for each election.
+    /// Leader epochs with the offset from which each applies, −1 if it is not known. Epochs of
+    /// control batches and of skipped batches are included. Grows by one for each election.
     pub(crate) epochs: Vec<(i64, i32)>,
-    /// There were bytes, but of the beginning of one batch only: asking for more is the only way
-    /// on.
+    /// The slice holds only the beginning of one batch, so the next fetch has to ask for more
+    /// bytes.
     pub(crate) too_small: bool,
-    /// Where it is too small: the first offset of a sound batch that lies in what should be the
-    /// first one, so that the first one's length cannot be right.
+    /// If `too_small`: the first offset of a sound batch that lies inside the first batch's
+    /// announced length, which shows that this length is wrong.
     pub(crate) resync_offset: Option<i64>,
-    /// The largest batch, in bytes.
+    /// Size of the largest batch, in bytes.
     pub(crate) largest_batch: usize,
-    /// Bytes of the slice, with the beginning of the batch that it cuts off.
+    /// Size of the slice in bytes, including the beginning of a batch that it cuts off.
     pub(crate) bytes: usize,
 }
 
-/// Walks a slice. `aborted` are the aborted transactions that the broker named for it, by producer
-/// id and first offset, in any order.
+/// Scans a slice. `aborted` holds the aborted transactions that the broker lists for it, by
+/// producer id and first offset, in any order.
 pub(crate) fn scan_batches(records: Bytes, isolation: IsolationLevel, aborted: &[(i64, i64)]) -> ScannedSlice {
     let mut scan = ScannedSlice { bytes: records.len(), ..ScannedSlice::default() };
     let mut transactions = AbortedTransactions::new(aborted);
@@ -82,13 +82,13 @@ pub(crate) fn scan_batches(records: Bytes, isolation: IsolationLevel, aborted: &
         if scan.epochs.last().is_none_or(|(_, last)| *last != epoch) {
             scan.epochs.push((batch.header.base_offset.max(scan.next_offset.unwrap_or(0)), epoch));
         }
-        // Offsets that go back are an older part of the log again: reading goes on behind all of
-        // it.
+        // A batch with lower offsets is an older part of the log: reading continues after the
+        // highest offset seen.
         let next = scan.next_offset.map_or(next, |before| before.max(next));
         scan.next_offset = Some(next);
         scan.largest_batch = scan.largest_batch.max(batch.bytes().len());
-        // A message set's wrapper does not say how many records it holds; a v2 batch does, and may
-        // be empty.
+        // The wrapper of an old message set does not say how many records it holds; a v2 batch
+        // does, and may be empty.
         let empty = batch.header.magic == 2 && batch.header.record_count == 0;
         if wanted && !empty {
             scan.entries.push(ScannedEntry::Batch(batch));
@@ -103,13 +103,13 @@ pub(crate) fn scan_batches(records: Bytes, isolation: IsolationLevel, aborted: &
     scan
 }
 
-/// Which producers' transactions are open and known to end in an abort, at the current place of the
-/// walk (KIP-98).
+/// Producers with an open transaction that is known to be aborted, at the scan's current offset
+/// (KIP-98).
 #[derive(Debug)]
 struct AbortedTransactions {
-    /// Those that begin further on, the nearest last.
+    /// Transactions that begin at a later offset, the nearest last.
     ahead: Vec<(i64, i64)>,
-    /// By producer id, with the first offset of each whose records were left out.
+    /// Producer ids, each with the first offset of its records that were left out.
     open: HashMap<i64, Option<i64>>,
 }
 
@@ -120,13 +120,13 @@ impl AbortedTransactions {
         Self { ahead, open: HashMap::new() }
     }
 
-    /// Moves on to this batch and says whether its records are to be handed out.
+    /// Advances to this batch and returns true if its records are delivered.
     fn is_wanted(&mut self, batch: &RawBatch) -> Result<bool> {
         let header = &batch.header;
         while let Some((producer_id, _)) = self.ahead.pop_if(|(_, first)| *first <= header.last_offset()) {
             self.open.entry(producer_id).or_default();
         }
-        // Without an aborted transaction of this producer no marker can change anything.
+        // Without an aborted transaction of this producer no marker changes the result.
         let Some(left_out) = self.open.get_mut(&header.producer_id) else { return Ok(!header.is_control()) };
         if header.is_control() {
             let end = ending(batch)?;
@@ -134,11 +134,11 @@ impl AbortedTransactions {
             if end.is_some() {
                 self.open.remove(&header.producer_id);
             }
-            // Its marker is missing, or the list is wrong: which of what was left out was committed
-            // cannot be said.
+            // The abort marker is missing, or the broker's list is wrong: it is not known which of
+            // the records left out were committed.
             if let (Some(ControlRecord::Commit { .. }), Some(first)) = (end, left_out) {
                 let message = format!(
-                    "the broker says that the transaction of producer {} with offset {first} was aborted, but the log \
+                    "the broker lists the transaction of producer {} with offset {first} as aborted, but the log \
                      commits it at offset {}",
                     header.producer_id, header.base_offset
                 );
@@ -153,7 +153,7 @@ impl AbortedTransactions {
     }
 }
 
-/// How a control batch ends a transaction, if it does.
+/// Returns how a control batch ends a transaction, or `None` if it does not end one.
 fn ending(batch: &RawBatch) -> Result<Option<ControlRecord>> {
     batch.check_crc()?;
     let records = batch.records(&mut Decompressor::default(), MARKER_LIMIT)?;
@@ -236,7 +236,7 @@ mod tests {
             read(&log, IsolationLevel::ReadCommitted, &[(7, 0), (7, 0), (99, 0), (5, 400)]),
             ">2 2 3 >7 7 >9 next Some(9)"
         );
-        // What begins before the slice does, and ended in it.
+        // A transaction that began before the slice and ended in it.
         assert_eq!(read(&log[3..], IsolationLevel::ReadCommitted, &[(7, 0)]), ">7 7 >9 next Some(9)");
     }
 
@@ -256,7 +256,7 @@ mod tests {
         );
         *log.last_mut().unwrap() = marker(8, 7, false);
         assert_eq!(read(&log, IsolationLevel::ReadCommitted, &[(7, 0), (7, 7)]), ">2 2 3 >9 next Some(9)");
-        // Where nothing was left out, nothing can have been wrong.
+        // If no record was left out, the commit marker contradicts nothing.
         assert_eq!(
             read(&[marker(5, 7, true), batch(6, 1, Sort::Transaction(7))], IsolationLevel::ReadCommitted, &[(7, 0)]),
             ">6 6 next Some(7)"

@@ -1,4 +1,4 @@
-//! Which broker each partition is read from, as the picture of the cluster changes.
+//! Selects the broker that each partition is read from, when the metadata changes.
 //!
 //! Sans-IO.
 
@@ -15,7 +15,7 @@ use crate::consumer::{
 use crate::{cluster::Metadata, error::ErrorCode, record::TopicPartition};
 
 impl ConsumerState {
-    /// There is a new picture of the cluster.
+    /// Applies new metadata to all assigned partitions.
     pub(crate) fn metadata_changed(&mut self, metadata: &Metadata, now: Instant) {
         self.has_metadata = true;
         self.unreachable_reported = false;
@@ -28,13 +28,13 @@ impl ConsumerState {
         self.release_unused_quotas();
     }
 
-    /// Takes what the picture says of the topics that are asked for.
+    /// Updates the state of the topics that the consumer asks for.
     pub(crate) fn update_wanted_topics(&mut self, metadata: &Metadata, now: Instant) {
         let assigned = self.partitions.keys().map(|partition| partition.topic.clone()).collect();
         self.wanted_topics.update(metadata, assigned, now);
     }
 
-    /// Takes what the picture says of a partition.
+    /// Updates one partition from the metadata.
     pub(crate) fn update_from_metadata(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let Some(topic) = metadata.topic(&partition.topic) else { return };
@@ -48,8 +48,8 @@ impl ConsumerState {
         }
         found.leader = leader;
         if leader.is_some_and(|(_, epoch)| epoch < found.validated_epoch) {
-            // Epochs that begin anew without an id to tell the topics apart: what was checked says
-            // nothing of these.
+            // The epochs began again without a topic id that tells the old topic from the new one,
+            // so the validated epoch does not apply to the new epochs.
             found.validated_epoch = -1;
         }
         found.leaderless_since = if leader.is_some() { None } else { found.leaderless_since.or(Some(now)) };
@@ -64,16 +64,16 @@ impl ConsumerState {
             self.signals.task = true;
         }
         if made_anew {
-            // Neither what the reader did not finish of the old topic nor what was committed says
-            // anything of the new one.
+            // Incomplete records and committed offsets of the old topic do not apply to the new
+            // one.
             found.incomplete_from = None;
             found.committed = None;
             found.validated_epoch = -1;
             if let Some(progress) = found.progress.take() {
                 progress.supersede();
             }
-            // Every record of the new topic is new to its reader, whatever the policy says of old
-            // offsets.
+            // Every record of the new topic is new to its reader, whatever `auto.offset.reset`
+            // says.
             let start = ResetTarget::of(self.rules.reset).map(|_| ResetTarget::Earliest);
             self.reset(partition, start, "its topic was deleted and created again", None);
         } else {
@@ -97,7 +97,7 @@ impl ConsumerState {
         self.choose_broker_again(partition);
     }
 
-    /// The same, after the replica or the leader changed.
+    /// Decides again after the replica or the leader changed.
     pub(crate) fn choose_broker_again(&mut self, partition: &TopicPartition) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
         let leader = state.leader.map(|(node, _)| node);
@@ -121,8 +121,8 @@ impl ConsumerState {
         }
     }
 
-    /// Partitions whose leaders are to be asked again whether to read from this broker go back to
-    /// them (KIP-392).
+    /// Moves partitions back to their leaders if their preferred read replica has expired, so that
+    /// the leader recommends a replica again (KIP-392).
     pub(crate) fn expire_preferred_replicas(&mut self, id: FetchConnectionId, now: Instant) {
         match self.connections.get_mut(&id) {
             Some(node) if node.replica_expiry.is_some_and(|at| at <= now) => node.replica_expiry = None,
@@ -145,8 +145,8 @@ impl ConsumerState {
         }
     }
 
-    /// The replica nearby that a partition is read from failed: its leader is read from, and not
-    /// told where we are for a while, so that it does not send us back at once.
+    /// Leaves a preferred read replica that failed: the partition is read from its leader, which is
+    /// not told our rack for a while, otherwise it would redirect to the replica again at once.
     pub(crate) fn leave_preferred_replica(&mut self, partition: &TopicPartition, dead: bool, now: Instant) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
         let again = state.preferred_replica.fail(dead, now, &mut self.rng);
@@ -156,14 +156,15 @@ impl ConsumerState {
         self.choose_broker_again(partition);
     }
 
-    /// Does not tell a leader where we are until then, so that it serves us itself.
+    /// Leaves the rack out of fetches to a leader until `until`, so that it serves the partition
+    /// itself.
     pub(crate) fn hide_rack(&mut self, leader: i32, until: Instant) {
         for (_, node) in self.connections.iter_mut().filter(|(connection, _)| connection.broker == leader) {
             node.rackless_until = Some(node.rackless_until.map_or(until, |known| known.max(until)));
         }
     }
 
-    /// A partition is fetched from there from now on.
+    /// Fetches a partition over that connection from now on.
     pub(crate) fn join_connection(&mut self, partition: &TopicPartition, to: FetchConnectionId) {
         let account = self.budget.quota(to.broker, || (self.wake_for)(to.broker));
         let rackless_until = self.connections.get(&to.broker.into()).and_then(|first| first.rackless_until);
@@ -197,7 +198,7 @@ impl ConsumerState {
         }
     }
 
-    /// A partition is fetched from there no longer.
+    /// Stops fetching a partition over that connection.
     pub(crate) fn leave_connection(&mut self, connection: Option<FetchConnectionId>, partition: &TopicPartition) {
         let Some(id) = connection else { return };
         if let Some(node) = self.connections.get_mut(&id) {
@@ -210,8 +211,8 @@ impl ConsumerState {
         self.release_unused_quotas();
     }
 
-    /// Brokers from which nothing is fetched any more give their shares to the others, once what
-    /// came of them was read; the tasks of those that are gone then end.
+    /// Returns the shares of brokers that no partition is fetched from, once their data was read,
+    /// and ends the tasks of those that are no longer in the cluster.
     pub(crate) fn release_unused_quotas(&mut self) {
         let read = self.connections.iter().filter(|(_, node)| node.partitions > 0);
         let read: BTreeSet<i32> = read.map(|(connection, _)| connection.broker).collect();
@@ -223,7 +224,7 @@ impl ConsumerState {
         }
     }
 
-    /// What is to be fetched of a partition may have changed.
+    /// Marks a partition for which the next fetch may differ from the last one.
     pub(crate) fn mark_changed(&mut self, partition: &TopicPartition) {
         let connection = self.partitions.get(partition).and_then(PartitionState::connection_id);
         if let Some(id) = connection

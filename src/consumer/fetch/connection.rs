@@ -16,38 +16,39 @@ use std::{
     time::Instant,
 };
 
-/// A broker that something is fetched from, over one connection.
+/// A broker that partitions are fetched from, over one connection.
 #[derive(Debug)]
 pub(crate) struct FetchConnection {
     pub(crate) session: FetchSession,
-    /// Partitions whose wish may have changed since the last request.
+    /// Partitions with a `PartitionSpec` that may have changed since the last request.
     pub(crate) changed: BTreeSet<TopicPartition>,
-    /// Partitions that wait before they are fetched again.
+    /// Partitions with the time before which they are not fetched again.
     pub(crate) waiting: Vec<(Instant, TopicPartition)>,
     pub(crate) quota: Arc<BrokerQuota>,
     pub(crate) partitions: usize,
     pub(crate) fetch_size: FetchSize,
     pub(crate) empty_responses: EmptyResponses,
-    /// Reserved for the answer that is under way.
+    /// Bytes reserved for the response that is outstanding.
     pub(crate) in_flight: usize,
-    /// What came last, as long as some of it waits for its reader.
+    /// Reservation of the last response, alive as long as some of it waits for its reader.
     pub(crate) last_response: Weak<Reservation>,
-    /// About the largest batch of late, in bytes.
+    /// Approximate size of the largest recent batch, in bytes.
     pub(crate) largest_batch: usize,
     pub(crate) not_before: Option<Instant>,
-    /// When the first of the partitions that are read here as from a replica nearby is to be asked
-    /// of its leader again.
+    /// Earliest time at which a partition that is read here from a preferred read replica returns
+    /// to its leader.
     pub(crate) replica_expiry: Option<Instant>,
-    /// Not told our rack until then: it would send us to a replica that failed.
+    /// Our rack is not sent before this time, otherwise the broker would redirect to a replica that
+    /// failed.
     pub(crate) rackless_until: Option<Instant>,
     pub(crate) retries: Backoff,
-    /// Its present trouble was told to the reader.
+    /// True if the present error was reported to the reader.
     pub(crate) reported: bool,
 }
 
 impl FetchConnection {
-    /// A partition that is read here as from a replica nearby is to be asked of its leader again
-    /// then.
+    /// Records that a partition which is read here from a preferred read replica returns to its
+    /// leader at `until`.
     pub(crate) fn expire_at(&mut self, until: Instant) {
         self.replica_expiry = Some(self.replica_expiry.map_or(until, |expiry| expiry.min(until)));
     }

@@ -21,8 +21,8 @@ use crate::{
 use std::time::Instant;
 
 impl ConsumerState {
-    /// Over which of a broker's connections a partition that comes to it is read: the one with the
-    /// fewest.
+    /// Returns the connection for a partition that moves to this broker: the one with the fewest
+    /// partitions.
     pub(crate) fn connection_for(&mut self, broker: i32) -> FetchConnectionId {
         let most = self.rules.connections;
         let open = self.scaling.entry(broker).or_insert_with(|| ConnectionScaling::new(most)).open();
@@ -31,7 +31,8 @@ impl ConsumerState {
         fewest.unwrap_or(broker.into())
     }
 
-    /// An answer came that says that of the line. Nothing is under way on this connection now.
+    /// Passes on the bottleneck that a response showed. No request is outstanding on this
+    /// connection now.
     pub(crate) fn record_bottleneck(&mut self, source: FetchConnectionId, pace: Bottleneck, now: Instant) {
         let Some(connections) = self.scaling.get_mut(&source.broker) else { return };
         let idles = |node: &FetchConnection| node.in_flight == 0 && node.session.len() == 0 && node.changed.is_empty();
@@ -42,7 +43,7 @@ impl ConsumerState {
         self.apply_scaling(source, change, idle);
     }
 
-    /// There is no room for what could be fetched from there.
+    /// Records that the quota has no room for the next fetch over this connection.
     pub(crate) fn quota_exhausted(&mut self, connection: FetchConnectionId) {
         let Some(connections) = self.scaling.get_mut(&connection.broker) else { return };
         let change = connections.quota_exhausted();
@@ -59,13 +60,13 @@ impl ConsumerState {
         }
     }
 
-    /// Whether a broker is read over more than one connection.
+    /// Returns true if a broker is read over more than one connection.
     pub(crate) fn has_several_connections(&self, broker: i32) -> bool {
         self.scaling.get(&broker).is_some_and(|connections| connections.open() > 1)
     }
 
-    /// A broker has no room for a session: without one every request names all partitions, which
-    /// more connections make no better.
+    /// Handles a broker that has no room for a fetch session: without one every request names all
+    /// partitions, so more connections do not help.
     pub(crate) fn session_refused(&mut self, connection: FetchConnectionId, now: Instant) {
         if let Some(connections) = self.scaling.get_mut(&connection.broker) {
             connections.session_refused(now);
@@ -75,8 +76,8 @@ impl ConsumerState {
         }
     }
 
-    /// A connection over which nothing was read has ended. With the last one all before it end that
-    /// did so earlier.
+    /// Handles the end of a connection without partitions. When the last connection ends, those
+    /// before it that had already ended are closed with it.
     pub(crate) fn connection_ended(&mut self, broker: i32) {
         let left = self
             .connections
@@ -87,12 +88,12 @@ impl ConsumerState {
         if let Some(connections) = self.scaling.get_mut(&broker) {
             connections.connections_ended(left.map_or(1, |lane| lane.saturating_add(1)));
         }
-        // Which may have waited for the end of this one.
+        // The first connection may have waited for the end of this one.
         self.signals.connections.insert(broker.into());
     }
 
-    /// A fetch over another connection than the first one failed: its partitions go on over those
-    /// that are left. If it is the broker that is gone, these say so.
+    /// Handles a failed fetch over a connection other than the first: its partitions move to the
+    /// remaining ones. If the broker itself is gone, their fetches report it.
     pub(crate) fn connection_failed(&mut self, connection: FetchConnectionId, error: &Error, now: Instant) {
         let unsent = error.delivery_status() == Some(DeliveryStatus::NotPersisted);
         if let Some(connections) = self.scaling.get_mut(&connection.broker).filter(|_| unsent) {
@@ -101,21 +102,21 @@ impl ConsumerState {
         self.keep_connections(connection.broker, connection.connection);
     }
 
-    /// Whether any reader waits for records right now.
+    /// Returns true if any reader waits for records now.
     pub(crate) fn any_reader_waits(&self) -> bool {
         self.reader_waits()
             || self.partitions.values().any(|state| state.split.as_ref().is_some_and(|split| split.is_waiting()))
     }
 
-    /// Every second partition of a connection goes to a new one, or to one that has nothing to do;
-    /// those of which something came since then first: if there are two of them.
+    /// Moves every second partition of a connection to a new or idle one if at least two of them
+    /// received data since then; partitions with the latest data come first.
     fn add_connection(&mut self, from: FetchConnectionId, since: Instant, idle: Option<u8>) {
         let here = self.partitions.iter().filter(|(_, state)| state.connection_id() == Some(from));
         let mut here: Vec<_> = here.map(|(partition, state)| (state.last_data_at, partition.clone())).collect();
         here.sort_unstable_by(|one, other| other.cmp(one));
         let Some(connections) = self.scaling.get_mut(&from.broker) else { return };
         if here.iter().filter(|(fed, _)| fed.is_some_and(|at| at >= since)).count() < 2 {
-            // To be looked at again after as many answers.
+            // Counts from zero, so that this is checked again after the same number of responses.
             return connections.reset_counts();
         }
         let lane = match idle {
@@ -126,7 +127,7 @@ impl ConsumerState {
             None => connections.add(),
         };
         let to = FetchConnectionId { broker: from.broker, connection: lane };
-        event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.connection, "another connection to fetch over");
+        event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.connection, "fetching over another connection");
         let size = self.connections.get(&from).map(|node| node.fetch_size.clone());
         for (_, partition) in here.into_iter().skip(1).step_by(2) {
             self.move_to_connection(&partition, to);
@@ -136,7 +137,8 @@ impl ConsumerState {
         }
     }
 
-    /// Only so many of a broker's connections are left, and the next one comes less easily.
+    /// Keeps only the first `keep` connections of a broker, and raises the threshold for the next
+    /// one.
     pub(crate) fn keep_connections(&mut self, broker: i32, keep: u8) {
         if let Some(connections) = self.scaling.get_mut(&broker).filter(|connections| keep < connections.open()) {
             connections.keep(keep);
@@ -144,7 +146,8 @@ impl ConsumerState {
         }
     }
 
-    /// The same where they are just not needed.
+    /// Keeps only the first `keep` connections without raising the threshold, because the others
+    /// are merely idle.
     fn close_connections(&mut self, broker: i32, keep: u8) {
         if let Some(connections) = self.scaling.get_mut(&broker).filter(|connections| keep < connections.open()) {
             connections.connections_ended(keep);
@@ -152,11 +155,11 @@ impl ConsumerState {
         }
     }
 
-    /// The partitions of connections that are given up go on over the others. What is still under
-    /// way is as good as any.
+    /// Moves the partitions of closed connections to the remaining ones. Responses that are still
+    /// outstanding there are used.
     fn redistribute_partitions(&mut self, broker: i32) {
         let open = self.scaling.get(&broker).map_or(1, ConnectionScaling::open);
-        event!(DEBUG, self.rules.origin, broker, open, "fewer connections to fetch over");
+        event!(DEBUG, self.rules.origin, broker, open, "fetching over fewer connections");
         let gone = |connection: FetchConnectionId| connection.broker == broker && connection.connection >= open;
         let here = self.partitions.iter().filter(|(_, state)| state.connection_id().is_some_and(gone));
         for partition in here.map(|(partition, _)| partition.clone()).collect::<Vec<_>>() {
@@ -167,28 +170,28 @@ impl ConsumerState {
 
     fn move_to_connection(&mut self, partition: &TopicPartition, to: FetchConnectionId) {
         let before = self.partitions.get(partition).and_then(PartitionState::connection_id);
-        // First there, then away, so that the broker's share is not given up in between.
+        // Joins first and leaves second, so that the broker's share is not released in between.
         self.join_connection(partition, to);
         self.leave_connection(before, partition);
         self.mark_changed(partition);
     }
 
-    /// What is reserved for answers that are under way over a broker's other connections.
+    /// Returns the bytes reserved for outstanding responses on the broker's other connections.
     pub(crate) fn in_flight_on_siblings(&self, connection: FetchConnectionId) -> usize {
         let others =
             self.connections.iter().filter(|(other, _)| other.broker == connection.broker && **other != connection);
         others.map(|(_, node)| node.in_flight).sum()
     }
 
-    /// A fetch ended. Where a broker's share is full, its other connections have waited for that:
-    /// whether one of them may go beyond it is to be seen anew.
+    /// Wakes the broker's other connections after a fetch ended. If the broker's share is full,
+    /// they have waited for this, because one of them may now go beyond the share.
     pub(crate) fn wake_siblings(&mut self, connection: FetchConnectionId) {
         if self.connections.get(&connection).is_some_and(|node| node.quota.is_starved()) {
             self.recheck_siblings(connection);
         }
     }
 
-    /// A broker's other connections that nothing is under way on look again what they can fetch.
+    /// Lets the broker's other connections without an outstanding request plan again.
     pub(crate) fn recheck_siblings(&mut self, connection: FetchConnectionId) {
         let beside = |other: &FetchConnectionId| other.broker == connection.broker && *other != connection;
         let idle = self.connections.iter().filter(|(other, node)| beside(other) && node.in_flight == 0);

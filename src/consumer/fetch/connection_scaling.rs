@@ -1,11 +1,10 @@
-//! Over how many connections a broker is read: one as a rule, and more of them, one after the
-//! other, where one is not enough, each with a fetch session of its own over other partitions.
+//! Decides over how many connections a broker is read. One is usually enough; more are added one by
+//! one, each with a fetch session of its own over other partitions.
 //!
-//! One connection carries one answer in a round trip, and no more than what may be under way on it.
-//! Answers grow first (`answer_size`); only where they are as large as they may be, come full one
-//! after the other, and the reader still waits for each of them, does a second connection carry
-//! more. It costs the broker a session, so it goes again as soon as it is the reader who takes his
-//! time.
+//! One connection carries one response per round trip, of limited size. Responses grow first
+//! (`fetch_size`). A second connection helps only if responses have their largest size, arrive full
+//! one after another, and the reader still waits for each. It costs the broker a session, so it is
+//! closed again as soon as the reader is the bottleneck.
 //!
 //! Sans-IO.
 
@@ -13,29 +12,29 @@ use std::time::{Duration, Instant};
 
 use crate::consumer::fetch::fetch_size::Bottleneck;
 
-/// So many answers in a row that keep the reader waiting ask for another connection.
+/// Another connection is added after more than this number of responses in a row with the
+/// connection as bottleneck.
 const PATIENCE: u32 = 4;
-/// The same at most, after it was opened and taken back time and again.
+/// Limit of that number, which doubles each time a connection was opened and closed again.
 const MOST_PATIENCE: u32 = 64;
-/// How much has to speak against the last connection before it is given up …
+/// Score at which the newest connection is closed.
 const SPARE: u32 = 32;
-/// … of which an answer that finds the reader with enough to do is so much, and one that is not
-/// full 1.
+/// Score added if the reader is the bottleneck; a response that shows no bottleneck adds 1.
 const READER: u32 = 4;
-/// A broker that has no room for another session is not asked for one for so long …
+/// Time for which a broker that has no room for another session is not asked for one.
 const REFUSED: Duration = Duration::from_secs(600);
-/// … and one that another connection could not be made to (`max.connections.per.ip`) so long.
+/// Time without another attempt after a connection could not be made (`max.connections.per.ip`).
 const UNREACHED: Duration = Duration::from_secs(60);
 
-/// What an answer asks for.
+/// Change of the number of connections after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScalingDecision {
     Keep,
-    /// Another connection for some of the partitions of which something came since then.
+    /// Add a connection for some of the partitions that received data since that time.
     Add(Instant),
-    /// To give the last connection up.
+    /// Close the last connection.
     RemoveLast,
-    /// The same, since nothing is asked for over it.
+    /// Close the last connection because no partition is fetched over it.
     RemoveIdle,
 }
 
@@ -44,10 +43,11 @@ pub(crate) enum ScalingDecision {
 pub(crate) struct ConnectionScaling {
     open: u8,
     most: u8,
-    /// Of each: how many answers in a row were held up by the line, and since when.
+    /// Per connection: the number of responses in a row with the connection as bottleneck, and the
+    /// time of the first.
     streaks: Vec<Option<(u32, Instant)>>,
     threshold: u32,
-    /// What speaks against the last one.
+    /// Score for closing the last connection.
     surplus: u32,
     not_before: Option<Instant>,
 }
@@ -57,12 +57,13 @@ impl ConnectionScaling {
         Self { open: 1, most: most.max(1), streaks: vec![None], threshold: PATIENCE, surplus: 0, not_before: None }
     }
 
-    /// How many there are.
+    /// Returns the number of open connections.
     pub(crate) fn open(&self) -> u8 {
         self.open
     }
 
-    /// An answer came over one of them. `idle`: one over which nothing is asked for.
+    /// Records a response over one connection. `idle` is a connection that no partition is fetched
+    /// over.
     pub(crate) fn response_received(
         &mut self,
         connection: u8,
@@ -90,8 +91,8 @@ impl ConnectionScaling {
         }
     }
 
-    /// There was no room for the next answer: the reader takes his time, and where the connections
-    /// vie with each other for what he frees, some of them would come short.
+    /// Records that the quota had no room for the next fetch: the reader is slow, and if
+    /// connections compete for the memory that it releases, some of them get none.
     pub(crate) fn quota_exhausted(&mut self) -> ScalingDecision {
         self.add_surplus(READER)
     }
@@ -101,7 +102,7 @@ impl ConnectionScaling {
         if self.surplus >= SPARE { ScalingDecision::RemoveLast } else { ScalingDecision::Keep }
     }
 
-    /// One more; its number.
+    /// Adds a connection and returns its number.
     pub(crate) fn add(&mut self) -> u8 {
         let connection = self.open;
         self.open = self.open.saturating_add(1).min(self.most);
@@ -109,13 +110,14 @@ impl ConnectionScaling {
         connection
     }
 
-    /// Only so many are left, and the next one comes less easily.
+    /// Keeps the first `connections` ones, and doubles the threshold for the next one.
     pub(crate) fn keep(&mut self, connections: u8) {
         self.connections_ended(connections);
         self.threshold = self.threshold.saturating_mul(2).min(MOST_PATIENCE);
     }
 
-    /// The last ones have ended, since nothing was read over them: only so many are left.
+    /// Keeps the first `open` connections; the later ones ended because no partition was fetched
+    /// over them.
     pub(crate) fn connections_ended(&mut self, open: u8) {
         if open < self.open {
             self.open = open.max(1);
@@ -123,12 +125,12 @@ impl ConnectionScaling {
         }
     }
 
-    /// Another connection could not be made.
+    /// Delays the next connection after one could not be made.
     pub(crate) fn connect_failed(&mut self, now: Instant) {
         self.not_before = self.not_before.max(Some(now + UNREACHED));
     }
 
-    /// The broker has no room for another session.
+    /// Delays the next connection because the broker has no room for another session.
     pub(crate) fn session_refused(&mut self, now: Instant) {
         self.not_before = Some(now + REFUSED);
     }
@@ -146,7 +148,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// So many answers of that pace over one connection; what the last of them asks for.
+    /// Feeds that number of responses over one connection; returns the decision after the last of
+    /// them.
     fn answers(
         connections: &mut ConnectionScaling,
         connection: u8,
@@ -170,7 +173,7 @@ mod tests {
             assert_eq!(
                 answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now),
                 ScalingDecision::Keep,
-                "from the beginning"
+                "counted from zero again"
             );
         }
         assert_eq!(connections.response_received(0, Bottleneck::Connection, None, now + MS), ScalingDecision::Add(now));
@@ -178,7 +181,7 @@ mod tests {
         assert_eq!(
             answers(&mut connections, 1, Bottleneck::Connection, 100, now),
             ScalingDecision::Keep,
-            "no more than may be"
+            "the limit is reached"
         );
         let mut one = ConnectionScaling::new(0);
         assert_eq!(answers(&mut one, 0, Bottleneck::Connection, 100, now), ScalingDecision::Keep);
@@ -203,12 +206,12 @@ mod tests {
         assert_eq!(
             connections.response_received(2, Bottleneck::Connection, None, now),
             ScalingDecision::Keep,
-            "an answer that was under way"
+            "a response that was outstanding"
         );
         assert_eq!(
             answers(&mut connections, 1, Bottleneck::Other, SPARE, now),
             ScalingDecision::RemoveLast,
-            "nor is there much to read"
+            "there is little to read as well"
         );
         connections.keep(1);
         assert_eq!(
@@ -259,7 +262,7 @@ mod tests {
         assert_eq!(
             connections.response_received(0, Bottleneck::Connection, Some(1), now),
             ScalingDecision::Add(now),
-            "or it gets something to do"
+            "otherwise it gets partitions"
         );
         let mut alone = ConnectionScaling::new(4);
         (0..100)
@@ -273,7 +276,7 @@ mod tests {
         connections.add();
         connections.add();
         connections.connections_ended(3);
-        assert_eq!(connections.open(), 3, "one that is not the last");
+        assert_eq!(connections.open(), 3, "the ended one is not the last");
         connections.connections_ended(0);
         assert_eq!(connections.open(), 1);
         connections.connect_failed(now);

@@ -1,14 +1,14 @@
-//! Recognizes a broker that answers fetches at once and with nothing.
+//! Detects a broker that answers fetches at once without data.
 //!
-//! A broker waits up to `fetch.max.wait.ms` for `fetch.min.bytes`. One that does not would be asked
-//! in a circle without a wait.
+//! A broker waits up to `fetch.max.wait.ms` for `fetch.min.bytes`. A broker that does not wait
+//! would otherwise be asked in a busy loop.
 //!
 //! Sans-IO.
 
 use std::time::{Duration, Instant};
 
-/// Early empty answers in a row that a sound broker may give: changes of the session and of
-/// partitions cut a wait short.
+/// Number of early empty responses in a row from which on the next fetch waits. A sound broker
+/// gives fewer, though changes of the session and of partitions cut its wait short.
 const USUAL: u32 = 8;
 
 #[derive(Debug, Default)]
@@ -18,13 +18,13 @@ pub(crate) struct EmptyResponses {
 }
 
 impl EmptyResponses {
-    /// A fetch leaves.
+    /// Records that a fetch is sent.
     pub(crate) fn record_sent(&mut self, now: Instant) {
         self.asked = Some(now);
     }
 
-    /// Takes an answer, and gives how many too many there have been if the next fetch is to wait.
-    /// `max_wait` is zero where the broker was not asked to wait.
+    /// Records a response. If the next fetch has to wait, returns by how many early empty responses
+    /// the limit is exceeded. `max_wait` is zero if the broker was not asked to wait.
     pub(crate) fn record_response(&mut self, is_empty: bool, max_wait: Duration, now: Instant) -> Option<u32> {
         let took = self.asked.take().map(|asked| now.saturating_duration_since(asked));
         let early = took.is_some_and(|took| took < max_wait / 2);
@@ -49,10 +49,10 @@ mod tests {
             assert_eq!(answer(true, 1, wait), None);
         }
         assert_eq!((answer(true, 1, wait), answer(true, 1, wait)), (Some(0), Some(1)));
-        assert_eq!(answer(true, 500, wait), None, "it waited");
+        assert_eq!(answer(true, 500, wait), None, "the broker waited");
         for _ in 0..100 {
-            assert_eq!(answer(true, 1, Duration::ZERO), None, "it was not asked to wait");
-            assert_eq!(answer(false, 1, wait), None, "it had something");
+            assert_eq!(answer(true, 1, Duration::ZERO), None, "the broker was not asked to wait");
+            assert_eq!(answer(false, 1, wait), None, "the response has data");
         }
     }
 }

@@ -1,47 +1,48 @@
-//! How much is asked for in one fetch, and of each partition in it: as little as keeps the reader
-//! busy, since small answers are still in the processor's caches when they are read; more where the
-//! line is long or slow, so that it is full all the same.
+//! Sizes fetch requests, and each partition's part of them. They are as small as keeps the reader
+//! busy, because small responses are still in the processor's caches when they are read; they grow
+//! if the connection is slow or has a high latency, so that it stays full.
 //!
 //! Sans-IO.
 
 use std::time::{Duration, Instant};
 
-/// Asked for on a line that is fast.
+/// Size of a fetch on a fast connection, in bytes.
 const SMALL: usize = 1 << 20;
-/// Bytes a second from which on larger answers would not fill the line any better …
+/// Throughput in bytes per second from which on larger responses would not use the connection
+/// better.
 const FAST: f64 = (512 << 20) as f64;
-/// … and from which on smaller ones would fill it as well.
+/// Throughput in bytes per second from which on smaller responses would use the connection as well.
 const FASTER: f64 = 2.0 * FAST;
-/// So many slow answers without a fast one in between make the next ones larger: one alone may have
-/// been held up by anything.
+/// Number of slow responses, without a fast or partial one in between, after which fetches grow,
+/// because a single one may be slow by chance.
 const SLOW: u32 = 2;
-/// So many fast ones without a slow one in between make them a little smaller, to see whether that
-/// does as well.
+/// Number of fast responses without a slow one in between after which fetches shrink a little, to
+/// test if that is enough as well.
 const ENOUGH: u32 = 64;
 
-/// Bytes a second from which on another connection would carry no more.
+/// Throughput in bytes per second from which on another connection would carry no more.
 const PLENTY: f64 = (256 << 20) as f64;
 
-/// What takes its time, as far as an answer shows it.
+/// The bottleneck that a response shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bottleneck {
-    /// The line: the largest answer that there may be came full, slowly, and the reader has next to
-    /// nothing else.
+    /// The connection: a response of the largest size arrived full and slowly, and the reader has
+    /// almost nothing else.
     Connection,
     /// The reader.
     Reader,
     Other,
 }
 
-/// What is asked for of one broker.
+/// Size of the fetches from one broker.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchSize {
     bytes: usize,
-    /// How many came full and slowly since one did so fast.
+    /// Number of full, slow responses since the last fast or partial one.
     slow: u32,
-    /// How many came full and fast since one did so slowly.
+    /// Number of full, fast responses since the last slow one, or since the size last shrank.
     fast: u32,
-    /// Of the fetch that is under way: how much may come, and since when it is waited for.
+    /// Bytes requested by the outstanding fetch, and the time at which it was sent.
     in_flight: Option<(usize, Instant)>,
 }
 
@@ -52,27 +53,27 @@ impl Default for FetchSize {
 }
 
 impl FetchSize {
-    /// How much to ask for.
+    /// Returns the number of bytes to ask for.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// So much is asked for.
+    /// Records that a fetch of `bytes` bytes is sent.
     pub(crate) fn record_sent(&mut self, bytes: usize, now: Instant) {
         self.in_flight = Some((bytes, now));
     }
 
-    /// So much came, while so much from before still waits for its reader; no answer ever asks for
-    /// more than `most`.
+    /// Records a response of `bytes` bytes, while `waits` bytes from earlier responses are still
+    /// buffered. No fetch asks for more than `most` bytes.
     pub(crate) fn record_response(&mut self, bytes: usize, waits: usize, most: usize, now: Instant) -> Bottleneck {
         let Some((asked, since)) = self.in_flight.take() else { return Bottleneck::Other };
         if waits > bytes {
-            // The reader is what takes its time.
+            // The reader is the bottleneck.
             self.shrink();
             return Bottleneck::Reader;
         }
         if bytes >= asked / 4 * 3 && asked >= self.bytes.min(most) {
-            // All that was asked for came, and the reader has next to nothing else.
+            // The response is full, and the reader has almost nothing else.
             let took = now.saturating_duration_since(since).max(Duration::from_micros(1));
             let bytes_a_second = bytes as f64 / took.as_secs_f64();
             let largest = self.bytes >= most.max(SMALL);
@@ -91,7 +92,7 @@ impl FetchSize {
                 return Bottleneck::Connection;
             }
         } else {
-            // There was no more to send, whatever the line is like.
+            // The broker had no more to send, so the response says nothing of the connection.
             self.slow = 0;
         }
         Bottleneck::Other
@@ -103,25 +104,24 @@ impl FetchSize {
     }
 }
 
-/// What came of one partition.
+/// Size of one partition's part of a response, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartitionResponseSize {
     pub(crate) bytes: usize,
-    /// The largest of its batches.
+    /// Size of its largest batch.
     pub(crate) largest: usize,
-    /// What still waits for its reader from before.
+    /// Bytes of the partition that were buffered before.
     pub(crate) buffered: usize,
 }
 
-/// How much to ask for of one partition after `asked` was asked for: `least`, or more. Where that
-/// is all that there is to fill an answer with, up to an `answer`; and where its last batches were
-/// larger, so much that another one like them is among what comes, wherever it stands in the
-/// answer: only the first batch of an answer comes though it is larger than what was asked for, so
-/// that no more than one such partition would get its turn in each.
+/// Returns the `max_bytes` for a partition after a fetch with `asked`: at least `least`. If the
+/// partition alone has to fill the response, up to `answer`. If its last batches were larger,
+/// enough that a similar batch fits anywhere in the response: only the first batch of a response
+/// may exceed the limit, so otherwise one such partition at most would be served in each response.
 pub(crate) fn partition_bytes(asked: i32, came: PartitionResponseSize, least: i32, answer: i32) -> i32 {
     let PartitionResponseSize { bytes, largest, buffered: waits } = came;
     let whole = usize::try_from(asked).unwrap_or(0);
-    // Brokers cut a slice anywhere; those that do not leave out the batch that does not fit.
+    // Some brokers cut a slice anywhere; others leave out the batch that does not fit.
     let full = bytes.saturating_add(largest.clamp(whole / 4, whole / 2)) >= whole;
     let next = match () {
         () if waits > whole / 2 => asked / 2,
@@ -141,7 +141,7 @@ mod tests {
     const MIB: usize = 1 << 20;
     const MOST: usize = 8 * MIB;
 
-    /// What is asked for after so many full answers that took that long each.
+    /// Returns the fetch size after that number of full responses that took `took` each.
     fn after(size: &mut FetchSize, answers: usize, took: Duration, waits: usize) -> usize {
         let mut now = Instant::now();
         for _ in 0..answers {
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), 0), MIB);
         assert_eq!(after(&mut size, 3, Duration::from_millis(30), 0), 4 * MIB);
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
-        assert_eq!(after(&mut size, 20, Duration::from_micros(700), MOST + 1), MIB, "the reader has enough to do");
+        assert_eq!(after(&mut size, 20, Duration::from_micros(700), MOST + 1), MIB, "the reader has enough data");
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         }
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
         assert_eq!(after(&mut size, 20, Duration::from_micros(700), 0), MIB);
-        // As large as keeps a line of five milliseconds full, and no larger.
+        // Large enough to fill a connection with a latency of five milliseconds, and no larger.
         for _ in 0..1000 {
             let settled = after(&mut size, 20, Duration::from_millis(5), 0);
             assert!((MIB..=6 * MIB).contains(&settled), "{settled}");
@@ -184,13 +184,13 @@ mod tests {
         let mut size = FetchSize::default();
         let at = |size: &FetchSize, bytes_a_second: f64| Duration::from_secs_f64(size.bytes() as f64 / bytes_a_second);
         assert_eq!(after(&mut size, 20, Duration::from_millis(30), 0), MOST);
-        // A line that is just fast enough whatever the size.
+        // A connection that is just fast enough at any size.
         for _ in 0..16 * ENOUGH {
             let took = at(&size, 1.5 * FAST);
             after(&mut size, 1, took, 0);
         }
         assert_eq!(size.bytes(), MIB);
-        // Slow ones far apart, with answers in between that were not full.
+        // Slow responses far apart, with responses in between that are not full.
         for _ in 0..100 {
             assert_eq!(after(&mut size, 1, Duration::from_millis(4), 0), MIB);
             size.record_sent(MIB, Instant::now());
@@ -205,8 +205,8 @@ mod tests {
         let mib = MIB as i32;
         let after = |asked, came, answer| partition_bytes(asked, came, mib, answer);
         assert_eq!(after(mib, full(mib), 2 * mib), 2 * mib);
-        assert_eq!(after(2 * mib, full(2 * mib), 3 * mib), 3 * mib, "no more than an answer");
-        assert_eq!(after(mib, full(mib), 0), mib, "the user's word holds");
+        assert_eq!(after(2 * mib, full(2 * mib), 3 * mib), 3 * mib, "no more than a response");
+        assert_eq!(after(mib, full(mib), 0), mib, "never less than the user's setting");
         assert_eq!(
             after(2 * mib, PartitionResponseSize { buffered: 2 * MIB, ..full(2 * mib) }, 8 * mib),
             mib,
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(
             after(4 * mib, PartitionResponseSize { bytes: 100, ..full(mib) }, 8 * mib),
             2 * mib,
-            "there is no more of it"
+            "the partition has no more data"
         );
         let [one, whole] =
             [600_000, 2 * 600_000].map(|bytes| PartitionResponseSize { bytes, largest: 600_000, buffered: 0 });
@@ -240,11 +240,11 @@ mod tests {
         let now = Instant::now();
         size.record_sent(MIB, now);
         size.record_response(MIB / 2, 0, MOST, now + Duration::from_secs(1));
-        assert_eq!(size.bytes(), MIB, "there was no more to send");
+        assert_eq!(size.bytes(), MIB, "the broker had no more to send");
         size.record_sent(MIB / 8, now);
         size.record_response(MIB / 8, 0, MOST, now + Duration::from_secs(1));
-        assert_eq!(size.bytes(), MIB, "no more was asked for, for want of room");
+        assert_eq!(size.bytes(), MIB, "no more was asked for, for lack of memory");
         size.record_response(MIB, 0, MOST, now + Duration::from_secs(1));
-        assert_eq!(size.bytes(), MIB, "nothing was asked");
+        assert_eq!(size.bytes(), MIB, "no fetch was outstanding");
     }
 }

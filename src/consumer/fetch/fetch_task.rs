@@ -1,4 +1,4 @@
-//! Fetches from one broker over one connection, one request after the other.
+//! Fetches from one broker over one connection, one request at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,22 +29,22 @@ use crate::{
     },
 };
 
-/// The newest version that asks for topics by name.
+/// Newest version that names topics instead of sending their ids.
 const BY_NAME: i16 = 12;
 
-/// What a fetching task has to know.
+/// State shared by the fetch tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchTask {
     pub(crate) client: Client,
     pub(crate) buffer: Arc<FetchBuffer>,
     pub(crate) isolation: IsolationLevel,
-    /// `request.timeout.ms`, and on top of it what the broker may wait.
+    /// `request.timeout.ms` plus `fetch.max.wait.ms`.
     pub(crate) timeout: Duration,
 }
 
 impl FetchTask {
-    /// Goes on until it is aborted, or the broker is gone. The next fetch leaves as soon as the
-    /// headers of the last answer's batches were walked; nothing is decompressed here.
+    /// Runs until it is aborted or the broker is gone. The next fetch is sent as soon as the batch
+    /// headers of the last response were scanned; no batch is decompressed here.
     pub(crate) async fn run(self, node: FetchConnectionId) {
         let wake = self.buffer.wakers.get(node);
         loop {
@@ -78,24 +78,26 @@ impl FetchTask {
                     assignment.stats.fetch_failed(node, &error);
                     assignment.handle_fetch_failure(node, &error, Instant::now().into_std());
                 });
-                // Its partitions may have other leaders by now.
+                // The broker's partitions may have other leaders by now.
                 self.client.refresh_metadata();
             }
         }
     }
 
-    /// Tells a broker that a session is over. One that does not hear of it forgets the session in
-    /// its own time.
+    /// Tells a broker that a session is over. If the request fails, the broker drops the session
+    /// after its own timeout.
     pub(crate) async fn close_session(&self, close: SessionClose, timeout: Duration) {
         let SessionClose { broker: node, request } = close;
-        // Not behind a fetch that waits there for records.
+        // Uses the main connection, because the request would wait behind an outstanding fetch
+        // otherwise.
         let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
         if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(&request, 0)).await {
-            event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed");
+            event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed; the broker drops it by itself");
         }
     }
 
-    /// The answer, which takes no more than `expects` bytes unless a single batch is larger.
+    /// Sends the request and returns the response with its size in bytes. The size is at most
+    /// `expects` bytes unless a single batch is larger.
     async fn send(
         &self,
         node: FetchConnectionId,
@@ -109,7 +111,7 @@ impl FetchTask {
         let answer = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(request, expects)).await?;
         let size = answer.body.len();
         let response = decode_fetch(answer.body, answer.version)
-            .map_err(|error: Error| error.context(format_args!("answer of broker {node} to a fetch")))?;
+            .map_err(|error: Error| error.context(format_args!("fetch response of broker {node}")))?;
         Ok((response, size))
     }
 
@@ -130,7 +132,7 @@ impl FetchTask {
                 ScannedPartition { head, scan: walk }
             })
             .collect();
-        // Nothing keeps an answer without records.
+        // A response without records occupies no memory.
         let empty = arrived.iter().all(|arrived| arrived.scan.entries.is_empty());
         reservation.resize(if empty { 0 } else { size });
         let now = Instant::now().into_std();
@@ -151,7 +153,7 @@ impl FetchTask {
     }
 }
 
-/// How a fetch is written in whichever version, with an answer of up to so many bytes.
+/// Returns the encoder of a fetch, for any version, with a response of up to `expects` bytes.
 fn request_writer(request: &FetchRequest, expects: usize) -> impl Fn(i16, &mut BytesMut) -> Result<RawRequest> {
     move |version, head| {
         encode_fetch(head, version, request)?;
@@ -159,7 +161,7 @@ fn request_writer(request: &FetchRequest, expects: usize) -> impl Fn(i16, &mut B
     }
 }
 
-/// Tells all brokers that keep a session for us that it is over, at once, until then at the latest.
+/// Closes the sessions at all brokers in parallel, within the deadline.
 pub(crate) async fn close_sessions(task: FetchTask, closes: Vec<SessionClose>, deadline: Instant) {
     let mut asked = JoinSet::new();
     for close in closes {
@@ -167,6 +169,6 @@ pub(crate) async fn close_sessions(task: FetchTask, closes: Vec<SessionClose>, d
         let left = deadline.saturating_duration_since(Instant::now());
         asked.spawn(async move { task.close_session(close, left).await });
     }
-    // Who does not answer in time is not waited for.
+    // A broker that does not answer in time is not waited for.
     let _ = timeout_at(deadline, async { while asked.join_next().await.is_some() {} }).await;
 }

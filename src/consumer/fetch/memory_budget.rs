@@ -1,14 +1,14 @@
-//! The consumer's memory, counted in bytes: a fetch reserves its maximum before it is sent, and
-//! what arrives stays charged until the reader has it.
+//! The consumer's memory for fetched data, in bytes: a fetch reserves its largest response before
+//! it is sent, and a response stays charged until the reader has received it.
 //!
-//! Every broker that is read from has an account with an equal share of the whole, so that
-//! partitions whose reader is slow (or which are paused) can keep back their own broker at most.
-//! Shares change as brokers come and go, and what was fetched under a larger one is there until it
-//! is read: so a fetch must find room in the whole as well. Until then the account that has more
-//! than its share gets nothing, and what is read of it goes to the others. An account with nothing
-//! charged to it always gets its smallest wish, so that a batch larger than the share still comes
-//! through; so has one whose room is kept by what cannot be read now, while the reader has nothing
-//! else (`fetcher` says when).
+//! Every broker that is read from has a quota, an equal share of the total, so that partitions with
+//! a slow reader (or that are paused) can only block their own broker. Shares change as brokers
+//! come and go, and data that was fetched under a larger share remains until it is read, so a fetch
+//! must fit into the total as well. Until then the quota that exceeds its share grants nothing, and
+//! memory that it releases goes to the others. A quota with no reservation always grants its
+//! minimum, so that a batch larger than the share can still be fetched. A quota that is blocked by
+//! data that cannot be read now does so too while the reader has nothing else (`planner` decides
+//! this).
 //!
 //! Sans-IO.
 
@@ -21,30 +21,30 @@ use std::{
     },
 };
 
-/// What is called when an account that had refused a wish has room again.
+/// Called when a quota that had refused a reservation has room again.
 pub(crate) type QuotaWaker = Box<dyn Fn() + Send + Sync>;
 
-/// The part of a share, as its reciprocal, that fetches leave free: for what is copied out of a
-/// large response so that it can go.
+/// The part of a share, as its reciprocal, that fetches leave free: batches are copied there out of
+/// a large response so that it can be released.
 const KEPT_FREE: usize = 16;
-/// The same where batches are decompressed ahead of the reader.
+/// The part that fetches leave free if batches are decompressed ahead of the reader.
 const KEPT_FREE_TO_OPEN: usize = 2;
 
-/// What all accounts share.
+/// The total that all quotas share.
 struct TotalMemory {
     total: usize,
     used: AtomicUsize,
-    /// The most that was ever charged.
+    /// Largest number of bytes charged so far.
     #[cfg(test)]
     peak: AtomicUsize,
-    /// The smallest wish of those that were refused for want of room here, in bytes; `usize::MAX`:
-    /// none.
+    /// Smallest minimum of the reservations that were refused because the total was used up, in
+    /// bytes; `usize::MAX` if there is none.
     smallest_refused: AtomicUsize,
     quotas: Mutex<Vec<Weak<BrokerQuota>>>,
 }
 
 impl TotalMemory {
-    /// What fetches may take.
+    /// Returns the bytes that fetches may still reserve.
     fn room(&self) -> usize {
         (self.total - self.total / KEPT_FREE).saturating_sub(self.used.load(SeqCst))
     }
@@ -67,7 +67,7 @@ impl TotalMemory {
         }
     }
 
-    /// Wakes all that have room in their shares.
+    /// Wakes all quotas that have room in their shares.
     #[cold]
     fn wake(&self) {
         let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,19 +80,19 @@ pub(crate) struct BrokerQuota {
     pool: Arc<TotalMemory>,
     limit: AtomicUsize,
     used: AtomicUsize,
-    /// Whether batches are decompressed ahead.
+    /// True if batches are decompressed ahead of the reader.
     decompresses: AtomicBool,
-    /// The smallest wish that was refused since there was room last, in bytes; `usize::MAX`: none.
-    /// Several connections to the broker may have been refused, and what is too little for one may
-    /// be enough for another.
+    /// Smallest minimum of the reservations that were refused since there was room last, in bytes;
+    /// `usize::MAX` if there is none. Several connections to the broker may have been refused, and
+    /// room that is too small for one may be enough for another.
     smallest_refused: AtomicUsize,
     wake: QuotaWaker,
 }
 
 impl BrokerQuota {
-    /// Charges `want` bytes, or as many of them as there is room for but at least `least`; `None`
-    /// when there is not that much. The account then calls its waker once, as soon as there is. One
-    /// thread at a time reserves, of all accounts.
+    /// Reserves `want` bytes, or what is free if that is at least `least`; returns `None` if less
+    /// is free. The quota then calls its waker once, as soon as there is room. Only one thread at a
+    /// time reserves, over all quotas.
     pub(crate) fn reserve(self: &Arc<Self>, want: usize, least: usize) -> Option<Reservation> {
         let reserved = self.try_reserve(want, least).or_else(|| {
             let spec = least.min(want).max(1);
@@ -100,7 +100,7 @@ impl BrokerQuota {
             if spec > self.pool.room() {
                 self.pool.smallest_refused.fetch_min(spec, SeqCst);
             }
-            // What was released before the marks were set woke nobody: look again.
+            // Memory that was released before the marks were set woke no task: try again.
             self.try_reserve(want, least)
         });
         if reserved.is_some() {
@@ -123,18 +123,18 @@ impl BrokerQuota {
         Some(Reservation { quota: self.clone(), bytes: granted })
     }
 
-    /// Whether a wish was refused, and there has not been room for it since.
+    /// Returns true if a reservation was refused, and there has not been room for it since.
     pub(crate) fn is_starved(&self) -> bool {
         self.smallest_refused.load(Relaxed) < usize::MAX
     }
 
-    /// Charges bytes that are there already, whether there is room or not.
+    /// Charges bytes that are already in memory, even beyond the quota.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Reservation {
         self.add(bytes);
         Reservation { quota: self.clone(), bytes }
     }
 
-    /// The same where there is room for them.
+    /// Charges bytes that are already in memory if they fit.
     pub(crate) fn charge_if_room(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
         let limit = self.limit();
         let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit && self.pool.has_room_for(bytes));
@@ -143,32 +143,32 @@ impl BrokerQuota {
         Some(Reservation { quota: self.clone(), bytes })
     }
 
-    /// Whether what comes is decompressed ahead, and needs room for that as well.
+    /// Sets if fetched batches are decompressed ahead, which needs room as well.
     pub(crate) fn set_decompresses(&self, opens: bool) {
         self.decompresses.store(opens, Relaxed);
     }
 
-    /// The share, in bytes.
+    /// Returns the share, in bytes.
     pub(crate) fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// Whether so many bytes more would stay within the share, and within the whole.
+    /// Returns true if `bytes` more bytes fit into the share and into the total.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         self.used.load(Relaxed).saturating_add(bytes) <= self.limit.load(Relaxed) && self.pool.has_room_for(bytes)
     }
 
-    /// Whether more is charged than its share: the share was larger.
+    /// Returns true if more than the share is charged, because the share was larger before.
     pub(crate) fn exceeds_share(&self) -> bool {
         self.used() > self.limit()
     }
 
-    /// Whether a fetch of so many bytes would find room in the whole, were it not for the share.
+    /// Returns true if a fetch of `bytes` bytes fits into the total, without regard to the share.
     pub(crate) fn total_has_room_for(&self, bytes: usize) -> bool {
         bytes <= self.pool.room()
     }
 
-    /// Whether a fetch of so many bytes would be let through.
+    /// Returns true if a fetch of `bytes` bytes would be granted.
     pub(crate) fn has_room_to_fetch(&self, bytes: usize) -> bool {
         self.share_has_room_for(bytes) && self.total_has_room_for(bytes)
     }
@@ -177,12 +177,12 @@ impl BrokerQuota {
         self.used.load(SeqCst).saturating_add(bytes) <= self.fetch_limit()
     }
 
-    /// Bytes charged now.
+    /// Returns the bytes charged now.
     pub(crate) fn used(&self) -> usize {
         self.used.load(SeqCst)
     }
 
-    /// What reserving alone never goes beyond.
+    /// Returns the limit of what reservations may use of the share, unless the quota is empty.
     fn fetch_limit(&self) -> usize {
         let limit = self.limit();
         limit - limit / if self.decompresses.load(Relaxed) { KEPT_FREE_TO_OPEN } else { KEPT_FREE }
@@ -199,7 +199,7 @@ impl BrokerQuota {
         self.wake_if_room();
     }
 
-    /// Calls the waker if a wish was refused for which there is room now.
+    /// Calls the waker if a reservation was refused and there is room for it now.
     fn wake_if_room(&self) {
         let spec = self.smallest_refused.load(SeqCst);
         if spec == usize::MAX || !(self.used() == 0 || self.share_has_room_for(spec)) {
@@ -207,7 +207,7 @@ impl BrokerQuota {
         }
         if self.used() > 0 && !self.total_has_room_for(spec) {
             self.pool.smallest_refused.fetch_min(spec, SeqCst);
-            // As above: what was released before the mark was set woke nobody.
+            // As above: memory that was released before the mark was set woke no task.
             if !self.total_has_room_for(spec) {
                 return;
             }
@@ -230,7 +230,7 @@ impl fmt::Debug for BrokerQuota {
     }
 }
 
-/// Bytes charged to an account until this is dropped.
+/// Bytes charged to a quota until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     quota: Arc<BrokerQuota>,
@@ -238,7 +238,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Charges another number of bytes instead.
+    /// Changes the number of bytes charged.
     pub(crate) fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
             self.quota.add(bytes - self.bytes);
@@ -263,7 +263,7 @@ impl Drop for Reservation {
     }
 }
 
-/// All accounts, sharing the whole equally.
+/// The quotas of all brokers, which share the total equally.
 #[derive(Debug)]
 pub(crate) struct MemoryBudget {
     pool: Arc<TotalMemory>,
@@ -283,7 +283,7 @@ impl MemoryBudget {
         Self { pool: Arc::new(pool), quotas: HashMap::new() }
     }
 
-    /// The account of a broker, opened if need be.
+    /// Returns a broker's quota, and creates it if needed.
     pub(crate) fn quota(&mut self, node: i32, wake: impl FnOnce() -> QuotaWaker) -> Arc<BrokerQuota> {
         let quota = self.quotas.entry(node).or_insert_with(|| {
             let quota = Arc::new(BrokerQuota {
@@ -304,8 +304,8 @@ impl MemoryBudget {
         quota
     }
 
-    /// Nothing is read from that broker any more. Its share goes to the others once what came from
-    /// it has been read.
+    /// Closes the quota of a broker that is no longer read from, if all of its data was read; its
+    /// share goes to the others.
     pub(crate) fn close_quota(&mut self, node: i32) {
         if self.quotas.get(&node).is_some_and(|quota| quota.used() == 0) {
             self.quotas.remove(&node);
@@ -323,12 +323,12 @@ impl MemoryBudget {
         }
     }
 
-    /// Bytes charged now, of all accounts.
+    /// Returns the bytes charged now, over all quotas.
     pub(crate) fn used(&self) -> usize {
         self.pool.used.load(SeqCst)
     }
 
-    /// The most that was charged at any time.
+    /// Returns the largest number of bytes charged so far.
     #[cfg(test)]
     pub(crate) fn peak(&self) -> usize {
         self.pool.peak.load(SeqCst)
@@ -354,7 +354,7 @@ mod tests {
         let first = one.reserve(80, 10).unwrap();
         assert_eq!(first.bytes(), 80);
         let second = one.reserve(80, 10).unwrap();
-        assert_eq!((one.limit(), second.bytes()), (108, 22), "as much as there is room for, but for what is kept free");
+        assert_eq!((one.limit(), second.bytes()), (108, 22), "all that is free, without the reserve");
         assert!(one.reserve(80, 10).is_none());
         assert_eq!(one.used(), 102);
         assert!(one.has_room_for(6) && !one.has_room_for(7));
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(one.charge_if_room(6).map(|reservation| reservation.bytes()), Some(6));
         drop(second);
         assert!(one.reserve(80, 40).is_none());
-        assert_eq!(woken.load(SeqCst), 1, "room for the first wish, not yet for the second");
+        assert_eq!(woken.load(SeqCst), 1, "room for the first reservation, not yet for the second");
         drop(first);
         assert_eq!((one.used(), woken.load(SeqCst)), (0, 2));
     }
@@ -421,32 +421,32 @@ mod tests {
         let left = budget.quota(0, wakes(0));
         let mut of_the_left: Vec<Reservation> = std::iter::from_fn(|| left.reserve(100, 100)).collect();
         assert_eq!(left.used(), 1500);
-        // Leaders move: all of it is still to be read.
+        // Leaders move: all of the data is still unread.
         let one = budget.quota(1, wakes(1));
         budget.close_quota(0);
         let first = one.reserve(400, 50).unwrap();
-        assert_eq!(first.bytes(), 50, "its smallest wish, so that it goes on");
+        assert_eq!(first.bytes(), 50, "its minimum, so that reading goes on");
         assert!(one.reserve(400, 50).is_none() && one.is_starved());
         let other = budget.quota(2, wakes(2));
         let second = other.reserve(400, 50).unwrap();
         assert!(one.reserve(400, 100).is_none() && other.reserve(400, 150).is_none());
         assert!(budget.used() <= 1600 && !one.has_room_for(1) && one.charge_if_room(1).is_none());
-        assert!(left.exceeds_share() && left.reserve(1, 1).is_none(), "it has more than its share");
+        assert!(left.exceeds_share() && left.reserve(1, 1).is_none(), "more than its share is used");
         let before = (woken(0), woken(1), woken(2));
         of_the_left.pop();
-        assert_eq!((woken(0), woken(1), woken(2)), before, "no room for a wish yet");
+        assert_eq!((woken(0), woken(1), woken(2)), before, "no room for a reservation yet");
         of_the_left.pop();
-        assert_eq!((woken(0), woken(1), woken(2)), (before.0, before.1 + 1, before.2), "the smaller one");
+        assert_eq!((woken(0), woken(1), woken(2)), (before.0, before.1 + 1, before.2), "room for the smaller one");
         of_the_left.pop();
         assert_eq!(woken(2), before.2 + 1);
         let more = one.reserve(400, 100).unwrap();
-        assert_eq!(more.bytes(), 200, "up to what fetches may take of the whole");
+        assert_eq!(more.bytes(), 200, "up to what fetches may use of the total");
         assert!(other.reserve(400, 150).is_none());
         drop(first);
-        assert_eq!(woken(2), before.2 + 1, "no room for it");
+        assert_eq!(woken(2), before.2 + 1, "no room for the refused one");
         drop(more);
-        assert_eq!(woken(2), before.2 + 2, "whoever makes the room");
-        // What is left of the first one is read: the others have its share.
+        assert_eq!(woken(2), before.2 + 2, "woken by memory of any quota");
+        // The rest of the first broker's data is read: the others get its share.
         drop((of_the_left, second));
         budget.close_quota(0);
         assert_eq!((budget.used(), one.limit()), (0, 800));
@@ -454,8 +454,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// However brokers come and go, fetches never take more than the whole but for each
-        /// account's smallest wish, and one that was refused is woken once it would not be.
+        /// As brokers come and go, fetches never exceed the total except by each quota's minimum,
+        /// and a refused reservation is woken once it would be granted.
         #[test]
         fn reservations_stay_within_total_and_wake_refused(ops in proptest::collection::vec((0..4u8, 0..4usize, 1..400usize, 1..20usize), 1..100)) {
             let mut budget = MemoryBudget::new(1000);
@@ -490,13 +490,13 @@ mod tests {
                     let Some((seen, spec)) = refused else { continue };
                     let Some(quota) = budget.quotas.get(&(node as i32)) else { continue };
                     let would = quota.used() == 0 || quota.has_room_to_fetch(*spec);
-                    proptest::prop_assert!(!would || counts[node].load(SeqCst) > *seen, "it is woken");
+                    proptest::prop_assert!(!would || counts[node].load(SeqCst) > *seen, "the refused broker is woken");
                 }
             }
         }
 
-        /// However reservations, arrivals and releases are mixed, reserving alone never goes beyond
-        /// the share.
+        /// In any order of reservations, arrivals and releases, reservations alone never exceed the
+        /// share.
         #[test]
         fn reservations_stay_within_the_share(ops in proptest::collection::vec((0..3u8, 1..60usize, 1..30usize), 1..60)) {
             let mut budget = MemoryBudget::new(100);

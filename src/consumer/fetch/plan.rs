@@ -3,27 +3,26 @@
 use crate::{consumer::fetch::memory_budget::Reservation, wire::fetch::FetchRequest};
 use std::time::Instant;
 
-/// What a broker's task is to do next.
+/// The next step of a broker's fetch task.
 #[derive(Debug)]
 pub(crate) enum FetchPlan {
-    /// To send this, with the bytes reserved that the answer may have.
+    /// Send this request; the largest possible response is reserved.
     Fetch {
         request: Box<FetchRequest>,
         reserved: Reservation,
-        /// Whether some topic's id is not known, so that it can only be asked for by name.
+        /// True if some topic's id is not known, so that topics have to be named.
         by_name: bool,
     },
-    /// To wait until it is woken, or until then.
+    /// Wait until woken, or until that time.
     Wait(Option<Instant>),
-    /// To end: the broker is gone, and nothing that came from it is left; or it is read over fewer
-    /// connections now.
+    /// End: the broker is gone and its data was read, or fewer connections are used now.
     End,
 }
 
-/// Tells a broker that a session is over.
+/// A request that tells a broker that a session is over.
 #[derive(Debug)]
 pub(crate) struct SessionClose {
     pub(crate) broker: i32,
-    /// A fetch of nothing.
+    /// A fetch without partitions.
     pub(crate) request: FetchRequest,
 }

@@ -1,5 +1,5 @@
-//! What is fetched from which broker: one request at a time over each connection, of what its
-//! partitions have room for.
+//! Plans the fetches from each broker: one request at a time over each connection, for the
+//! partitions that have room for more.
 //!
 //! Sans-IO.
 
@@ -22,20 +22,20 @@ use crate::{
     wire::fetch::{FetchPartition, FetchRequest},
 };
 
-/// The smallest fetch that is worth its round trip while there is something else to read; of small
-/// shares a part.
+/// Smallest fetch that is worth its round trip while there is other data to read, in bytes; with a
+/// small share, that part of the share.
 const LEAST: usize = 512 * 1024;
 const LEAST_PART: usize = 32;
 
-/// How many answers of its largest size a broker's share of the memory holds.
+/// Number of responses of the largest size that fit into a broker's share of the memory.
 const ANSWERS: usize = 8;
-/// What an answer says of a partition beside its batches takes no more than this, as a rule.
+/// Usual limit of the bytes that a response has for a partition beside its batches.
 const HEAD: usize = 64;
-/// What is left of a response, as a part of it, from which on it is copied out so that the whole
-/// can go.
+/// If at most this part of a response (as its reciprocal) is still needed, it is copied out so that
+/// the whole response can be released.
 const REMAINDER: usize = 8;
 
-/// The most that one answer may take of a broker's share.
+/// Returns the largest part of a broker's share that one response may use.
 pub(crate) fn largest_response(quota: &BrokerQuota) -> usize {
     quota.limit() / ANSWERS
 }
@@ -56,7 +56,7 @@ fn session_close(broker: i32, session: SessionRequest) -> SessionClose {
 }
 
 impl ConsumerState {
-    /// The next fetch from a broker, over one of the connections to it.
+    /// Returns the next fetch from a broker, over one of the connections to it.
     pub(crate) fn plan_fetch(&mut self, from: impl Into<FetchConnectionId>, now: Instant) -> FetchPlan {
         let id = from.into();
         self.clock = Some(now);
@@ -75,15 +75,16 @@ impl ConsumerState {
             return FetchPlan::Wait(node.waiting.iter().map(|(at, _)| *at).min());
         }
         let quota = node.quota.clone();
-        // Several answers share the room: what is left of one that is being read never keeps the
-        // next ones out.
+        // Several responses share the memory, so that the rest of one that is being read never
+        // blocks the next ones.
         let most = usize::try_from(max_bytes).unwrap_or(0).min(largest_response(&quota)).min(node.fetch_size.bytes());
-        // A broker sends at least one batch, whatever it is allowed; the next is likely not larger
-        // than the last were.
+        // A broker sends at least one batch, whatever limit the fetch has; the next batch is
+        // probably not larger than the recent ones.
         let least = LEAST.min(quota.limit() / LEAST_PART).max(node.largest_batch);
         let asked = node.session.len();
         let heads = HEAD.saturating_mul(asked.saturating_add(2));
-        // All of them ask for that much at least, so that only few need to be counted.
+        // Each partition asks for that much at least, so the exact sum is needed only for few
+        // partitions.
         let of_all = asked.saturating_mul(partition_bytes);
         let of_all = if of_all < most { node.session.bytes() } else { of_all };
         let want = most.min(of_all).max(node.largest_batch).max(1).saturating_add(heads);
@@ -96,11 +97,11 @@ impl ConsumerState {
             again = self.evict_unread(id, least, now);
             reserved = quota.reserve(want, least);
         }
-        // What keeps the room cannot be read now (it is paused): one fetch goes beyond the share,
-        // or all would stand still.
+        // Data that cannot be read now (its partition is paused) occupies the memory: one fetch
+        // exceeds the share, otherwise reading would stop.
         let starves = reserved.is_none() && self.reader_starves(id);
         if starves && self.has_several_connections(id.broker) {
-            // It is not the line that keeps the reader waiting.
+            // The connection is not the reason why the reader waits.
             self.keep_connections(id.broker, 1);
             return self.plan_fetch(id, now);
         }
@@ -110,7 +111,7 @@ impl ConsumerState {
             return FetchPlan::Wait(again);
         };
         if refused {
-            // Perhaps another connection was, which hears of room no more now.
+            // Perhaps another connection was refused, which is not woken any more now.
             self.recheck_siblings(id);
         }
         let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::Wait(None) };
@@ -135,15 +136,15 @@ impl ConsumerState {
         FetchPlan::Fetch { request: Box::new(request), reserved, by_name }
     }
 
-    /// Nothing is read over that connection.
+    /// Ends the session of a connection without partitions.
     fn plan_session_close(&mut self, id: FetchConnectionId) -> FetchPlan {
         let gone = self.has_metadata && !self.brokers.contains(&id.broker);
         let beside = self.connections.keys().any(|other| other.broker == id.broker && *other != id);
         let Some(node) = self.connections.get_mut(&id) else { return FetchPlan::End };
         if !gone && let Some(request) = node.session.closing() {
             node.session.closed();
-            // Not by the task of this connection: a broker that does not answer would hold up what
-            // comes to it meanwhile.
+            // The task of this connection does not send it: if the broker does not answer,
+            // partitions that move here meanwhile would be blocked.
             self.session_closes.push(session_close(id.broker, request));
             self.signals.task = true;
         }
@@ -162,13 +163,13 @@ impl ConsumerState {
         FetchPlan::End
     }
 
-    /// What is to be told to brokers whose sessions are over.
+    /// Returns the requests that close sessions, and removes them.
     pub(crate) fn take_session_closes(&mut self) -> Vec<SessionClose> {
         std::mem::take(&mut self.session_closes)
     }
 
-    /// The same of all sessions that brokers have for us. Who did not answer the last fetch is not
-    /// asked.
+    /// Returns the requests that close all sessions that brokers have for this consumer. A broker
+    /// that did not answer the last fetch is left out.
     pub(crate) fn end_sessions(&mut self) -> Vec<SessionClose> {
         let mut all = self.take_session_closes();
         for (id, node) in self.connections.iter_mut().filter(|(_, node)| node.session.is_established()) {
@@ -180,12 +181,12 @@ impl ConsumerState {
         all
     }
 
-    /// Whether a reader waits, and nothing that is here will end that, but a fetch from that broker
-    /// may. What waits for other readers (of partitions that are split off, or of all others) is
-    /// nothing to this one.
+    /// Returns true if a reader waits, no buffered data will end its wait, and a fetch from that
+    /// broker may. Buffered data of other readers (of a partition with a stream of its own, or of
+    /// all others) does not count.
     fn reader_starves(&self, id: FetchConnectionId) -> bool {
-        // What was sought away from or paused has its turn until the reader comes to it, and
-        // nothing to give.
+        // Partitions that were paused or sought keep their turn until the reader comes to it, but
+        // have nothing to deliver.
         let gives = |state: &PartitionState| {
             state.split.is_none() && !state.paused && !state.revoking && !state.queue.is_empty()
         };
@@ -198,7 +199,7 @@ impl ConsumerState {
         self.running_jobs == 0 && (common || self.partitions.values().any(of_one))
     }
 
-    /// Brings the session up to date with what changed.
+    /// Updates the session with the changes since the last request.
     fn update_session(&mut self, id: FetchConnectionId, now: Instant) {
         let Some(node) = self.connections.get_mut(&id) else { return };
         let mut changed = std::mem::take(&mut node.changed);
@@ -226,7 +227,7 @@ impl ConsumerState {
         }
     }
 
-    /// What is to be fetched of a partition from that broker now.
+    /// Returns the request for a partition from that broker, or `None` if it is not fetched now.
     fn partition_spec(
         &mut self,
         partition: &TopicPartition,
@@ -238,8 +239,8 @@ impl ConsumerState {
             return None;
         }
         let fetch_offset = state.position.fetch_offset(now)?;
-        // Once it has its fill it is asked for again when half of that is read, so that it does not
-        // come and go.
+        // A partition that is full is fetched again once half of its data was read, so that it does
+        // not join and leave the session all the time.
         let (queued, bound) = (state.queue.bytes(), state.queue_bound());
         state.full = if state.full { queued > bound / 2 } else { queued >= bound };
         if state.full {
@@ -257,10 +258,11 @@ impl ConsumerState {
         })
     }
 
-    /// A broker's account is full: paused partitions give their bytes back, to be read anew when
-    /// they go on, and what keeps a whole response for a small rest is copied out of it.
+    /// Makes room when a broker's quota is exhausted: drops the buffered batches of paused
+    /// partitions, which are fetched again on resume, and copies out the small rests that keep
+    /// whole responses in memory.
     fn evict_paused(&mut self, id: FetchConnectionId, least: usize) {
-        // Not while a question about its position is open.
+        // Skips partitions with an open offset request.
         let idle = |state: &PartitionState| {
             state.paused && matches!(state.position.state(), FetchState::Fetching { .. } | FetchState::Stopped)
         };

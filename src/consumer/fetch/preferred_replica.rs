@@ -1,5 +1,5 @@
-//! The replica nearby that a partition's leader recommends (KIP-392): for how long its word holds,
-//! and what becomes of it when the replica fails.
+//! The preferred read replica that a partition's leader names (KIP-392): for how long it is used,
+//! and what happens when it fails.
 //!
 //! Sans-IO.
 
@@ -9,46 +9,47 @@ use rand::rngs::StdRng;
 
 use crate::cluster::Backoff;
 
-/// The longest that a replica which fails is left alone.
+/// Longest time for which a failed replica is avoided.
 pub(crate) const SHUNNED: Duration = Duration::from_secs(30);
 
-/// What is known of one partition's replica nearby.
+/// Preferred read replica of one partition.
 #[derive(Debug)]
 pub(crate) struct PreferredReplica {
-    /// Read from, until when.
+    /// The replica to read from, and the time at which that expires.
     present: Option<(i32, Instant)>,
-    /// Failed last, and is not to be gone to before then.
+    /// The replica that failed last, and the time before which it is not used again.
     failed: Option<(i32, Instant)>,
-    /// How long a replica is left alone that fails again and again.
+    /// Time for which a replica is avoided that fails repeatedly.
     retries: Backoff,
 }
 
 impl PreferredReplica {
-    /// `retry` is the first wait after a failure.
+    /// Creates the state; `retry` is the first wait after a failure.
     pub(crate) fn new(retry: Duration) -> Self {
         Self { present: None, failed: None, retries: Backoff::new(retry, SHUNNED) }
     }
 
-    /// The replica to read from in the leader's place.
+    /// Returns the replica to read from instead of the leader.
     pub(crate) fn node(&self) -> Option<i32> {
         self.present.map(|(node, _)| node)
     }
 
-    /// Until when the leader need not be asked again.
+    /// Returns the time until which the replica is used without asking the leader again.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.present.map(|(_, until)| until)
     }
 
-    /// The leader recommends a replica. Gives until when to wait before going there, where it has
-    /// failed lately.
+    /// Uses the replica that the leader recommends. If it has failed recently, returns the time
+    /// until which to wait before fetching from it.
     pub(crate) fn recommend(&mut self, node: i32, until: Instant, now: Instant) -> Option<Instant> {
         self.present = Some((node, until));
         self.failed.filter(|(failed, again)| *failed == node && *again > now).map(|(_, again)| again)
     }
 
-    /// The replica cannot be read from: its leader is, at least until what this gives. One that is
-    /// `dead` gave no answer at all: to find that out may take as long as a request's timeout, and
-    /// its leader may go on to recommend it.
+    /// Leaves a replica that cannot be read from; returns the time until which the leader is read
+    /// from. `dead` says that the replica did not answer at all. It is then avoided for the longest
+    /// time, because detecting that may take a whole request timeout and its leader may keep
+    /// recommending it.
     pub(crate) fn fail(&mut self, dead: bool, now: Instant, rng: &mut StdRng) -> Instant {
         let wait = self.retries.next(rng);
         let again = now + if dead { SHUNNED } else { wait };
@@ -58,18 +59,18 @@ impl PreferredReplica {
         again
     }
 
-    /// The replica serves.
+    /// Clears earlier failures, because the replica serves.
     pub(crate) fn served(&mut self) {
         self.failed = None;
         self.retries.reset();
     }
 
-    /// Back to the leader, without anything held against the replica.
+    /// Returns to the leader without counting a failure of the replica.
     pub(crate) fn abandon(&mut self) {
         self.present = None;
     }
 
-    /// Whether the leader is to be asked again; it then is.
+    /// Returns to the leader if the replica has expired; returns true if it did.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
         self.present.take_if(|(_, until)| *until <= now).is_some()
     }

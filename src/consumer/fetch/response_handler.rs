@@ -1,4 +1,4 @@
-//! What becomes of a broker's answer to a fetch: batches for the queues, news of leaders, trouble.
+//! Handles a broker's fetch response: batches for the partitions' queues, new leaders, errors.
 //!
 //! Sans-IO.
 
@@ -34,7 +34,7 @@ use crate::{
 };
 
 impl ConsumerState {
-    /// A broker's answer came.
+    /// Handles a fetch response; returns the changes that it implies for the metadata.
     pub(crate) fn handle_fetch_response(
         &mut self,
         from: impl Into<FetchConnectionId>,
@@ -58,7 +58,7 @@ impl ConsumerState {
             }
             SessionOutcome::Renewed => return hints,
             SessionOutcome::Failed(code) => {
-                event!(DEBUG, self.rules.origin, node = id, %code, "a fetch was refused");
+                event!(DEBUG, self.rules.origin, node = id, %code, "the broker answered a fetch with an error");
                 hints.refresh = code.remedy() == Remedy::RefreshMetadata;
                 if connection.connection > 0 {
                     self.keep_connections(id, connection.connection);
@@ -77,15 +77,15 @@ impl ConsumerState {
         let is_empty = arrived.iter().all(|arrived| arrived.is_empty());
         let max_wait = if self.rules.min_bytes > 0 { self.rules.max_wait } else { Duration::ZERO };
         if let Some(attempts) = node.empty_responses.record_response(is_empty, max_wait, now) {
-            // It does not wait for records as it was asked to, so the consumer does.
+            // The broker does not wait for records as requested, so the consumer waits.
             node.not_before = Some(now + node.retries.after(attempts, &mut self.rng));
         }
         let largest = arrived.iter().map(|arrived| arrived.scan.largest_batch).max().unwrap_or(0);
         let mut steps = arrived.iter().flat_map(|arrived| &arrived.scan.entries);
         let opens = steps.any(|step| matches!(step, ScannedEntry::Batch(batch) if is_heavy(batch)));
         let waits = node.quota.used().saturating_sub(reservation.bytes()).saturating_sub(beside);
-        // Over several connections answers come side by side: what others have just brought is not
-        // what a slow reader left.
+        // With several connections responses arrive in parallel, so data that other connections
+        // have just delivered does not show a slow reader.
         let open = self.scaling.get(&id).map_or(1, ConnectionScaling::open);
         let left = node.last_response.strong_count() > 0 || waits > reservation.bytes().saturating_mul(open.into());
         let waits = match open {
@@ -113,17 +113,17 @@ impl ConsumerState {
             let Some(spec) = node.session.requested(&partition) else { continue };
             let (asked_from, leader_epoch) = (spec.partition.fetch_offset, spec.partition.current_leader_epoch);
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
-            // Positioned or routed anew since, or already read through another broker.
+            // Discards the data if the partition was sought or moved meanwhile, or was already read
+            // through another broker.
             let current = state.position.seek_epoch() == spec.seek_epoch
                 && matches!(state.position.state(), FetchState::Fetching { offset, .. } if offset == asked_from)
-                // What an older leader read may be what a newer one, which was asked meanwhile, has
-                // lost.
+                // Data from an older leader may be missing in the log of the newer leader that
+                // answered meanwhile.
                 && leader_epoch >= state.validated_epoch;
             if !current {
                 continue;
             }
-            // A broker that the partition was routed away from has no say in it; what it read is as
-            // good as any.
+            // Errors of a broker that the partition moved away from are ignored; its data is used.
             if state.connection_id() != Some(connection) && (!head.error.is_ok() || walk.entries.is_empty()) {
                 continue;
             }
@@ -154,24 +154,24 @@ impl ConsumerState {
         hints
     }
 
-    /// A broker recommends another replica of a partition (KIP-392); whether a new look at the
-    /// metadata is needed.
+    /// Handles a broker's recommendation of another replica (KIP-392); returns true if the metadata
+    /// has to be refreshed.
     fn redirect_to_replica(&mut self, id: i32, partition: &TopicPartition, to: i32, now: Instant) -> bool {
-        event!(DEBUG, self.rules.origin, %partition, node = id, to, "another replica is nearer");
+        event!(DEBUG, self.rules.origin, %partition, node = id, to, "the broker recommends another replica");
         let known = self.brokers.contains(&to);
         let Some(state) = self.partitions.get_mut(partition) else { return false };
         let leads = state.leader.is_some_and(|(leader, _)| leader == id);
         if leads && known {
             let again = state.preferred_replica.recommend(to, now + self.rules.replica_age, now);
             if let Some(again) = again {
-                // It insists, though it was not told where we are: there is nobody else to read
-                // from.
+                // The leader recommends the replica although it was not told the rack, so there is
+                // no other broker to read from.
                 state.position.retry_at(again.min(now + state.retries.next(&mut self.rng)));
             }
             self.choose_broker_again(partition);
             return false;
         }
-        // Only a leader may say so, and only of a broker that there is.
+        // Only a leader may recommend a replica, and only a broker that exists.
         if leads {
             state.position.retry_at(now + state.retries.next(&mut self.rng));
             self.hide_rack(id, now + SHUNNED);
@@ -182,7 +182,7 @@ impl ConsumerState {
         true
     }
 
-    /// A partition's slice of a sound answer.
+    /// Handles a partition's slice of a response without an error.
     fn handle_partition_data(
         &mut self,
         id: FetchConnectionId,
@@ -213,11 +213,11 @@ impl ConsumerState {
             return;
         }
         if scan.too_small {
-            // The broker was asked for all that an answer can hold: what it has ends before the
-            // batch does.
+            // The fetch asked for the largest possible response, so the broker's data ends before
+            // the batch does.
             let error = Error::new(
                 ErrorKind::Corrupt,
-                format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has of it"),
+                format!("{partition}: the batch at offset {asked_from} announces more bytes than the broker has"),
             );
             state.fetch_bytes = fetch_bytes;
             state.queue.push_corrupt(error, asked_from, scan.resync_offset);
@@ -253,20 +253,21 @@ impl ConsumerState {
         self.wake_reader();
     }
 
-    /// A broker answered with nothing but batches that lie before what was asked for.
+    /// Handles a response with only batches before the requested offset: the partition is fetched
+    /// again after a backoff, and the error is reported once.
     fn handle_stale_batches(&mut self, partition: &TopicPartition, asked_from: i64, end: i64, now: Instant) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
         let wait = state.retries.next(&mut self.rng);
         state.position.retry_at(now + wait);
         if !std::mem::replace(&mut state.reported, true) {
             let what =
-                format!("{partition}: asked for offset {asked_from}, the broker gave batches that end before {end}");
+                format!("{partition}: a fetch at offset {asked_from} returned only batches that end before {end}");
             self.push_partition_error(partition, Error::new(ErrorKind::Corrupt, what));
         }
         self.mark_changed(partition);
     }
 
-    /// A partition's error in a sound answer; whether a new look at the metadata is needed.
+    /// Handles a partition's error; returns true if the metadata has to be refreshed.
     fn handle_partition_error(
         &mut self,
         id: i32,
@@ -278,14 +279,14 @@ impl ConsumerState {
         event!(DEBUG, self.rules.origin, %partition, node = id, %code, "a partition cannot be fetched");
         let Some(state) = self.partitions.get_mut(partition) else { return false };
         if state.preferred_replica.node() == Some(id) {
-            // A follower may lag or be gone; what it says of offsets counts for nothing against its
-            // leader.
+            // A follower may lag or be gone, so its error says nothing of the offset in the
+            // leader's log.
             self.leave_preferred_replica(partition, false, now);
             return code.remedy() == Remedy::RefreshMetadata;
         }
         match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
-                // The reader first gets what was read before.
+                // The reader receives the buffered records first.
                 state.queue.push_out_of_range(asked_from);
                 state.resets.refused(now);
                 self.enter_fetch_state(partition, FetchState::Stopped);
@@ -317,7 +318,8 @@ impl ConsumerState {
         code.remedy() == Remedy::RefreshMetadata
     }
 
-    /// Asks a broker again later: soon if that may help, else seldom, and then the reader is told.
+    /// Delays the next fetch from a broker: briefly if the error may pass, otherwise by `HUMAN`,
+    /// and then the error is reported to the reader.
     fn retry_connection_later(&mut self, id: FetchConnectionId, passes: bool, error: Error, now: Instant) {
         let Some(node) = self.connections.get_mut(&id) else { return };
         let wait = node.retries.next(&mut self.rng);
@@ -327,7 +329,7 @@ impl ConsumerState {
         }
     }
 
-    /// There was no answer.
+    /// Handles a fetch without a response.
     pub(crate) fn handle_fetch_failure(&mut self, from: impl Into<FetchConnectionId>, error: &Error, now: Instant) {
         let connection = from.into();
         let id = connection.broker;
@@ -342,7 +344,7 @@ impl ConsumerState {
         let passes = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         let told = error.clone().context(format_args!("fetch from broker {id}"));
         self.retry_connection_later(connection, passes, told, now);
-        // A replica that does not answer is not near, whatever its leader thinks of it.
+        // A replica that does not answer is abandoned, even if the leader still recommends it.
         let replica = |state: &PartitionState| {
             state.preferred_replica.node() == Some(id) && state.connection_id() == Some(connection)
         };
@@ -353,8 +355,8 @@ impl ConsumerState {
         }
     }
 
-    /// The reader has come to where the broker has nothing (any more): starts anew, or tells it why
-    /// not.
+    /// Handles the reader's arrival at an offset that the log does not have (any more): resets the
+    /// position, or reports the error.
     pub(crate) fn handle_out_of_range(&mut self, partition: &TopicPartition, generation: u64) {
         let Some(state) = self.partitions.get(partition) else { return };
         if state.position.seek_epoch() == generation {
@@ -368,11 +370,11 @@ impl ConsumerState {
         }
     }
 
-    /// Lets a reset wait whose predecessor led to another OFFSET_OUT_OF_RANGE.
+    /// Delays a reset if the previous one led to OFFSET_OUT_OF_RANGE again.
     fn delay_reset(&mut self, partition: &TopicPartition, offset: i64) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
         let Some(Pause { since, wait, tell }) = state.resets.next(&mut self.rng) else { return };
-        let what = format!("fetch of {partition} at offset {offset}, where auto.offset.reset led");
+        let what = format!("fetch of {partition} at offset {offset}, the result of auto.offset.reset");
         let error = Error::broker(ErrorCode::OFFSET_OUT_OF_RANGE, what).with_retriable(true);
         state.offsets.error = Some(error.clone());
         state.position.retry_at(self.retry_grid.started(since).after(since, wait));
@@ -383,11 +385,11 @@ impl ConsumerState {
         }
         self.failing_resets_reported_at = Some(since);
         let error = error.context(format_args!(
-            "{partition} is not read, and perhaps others: its leader refuses the offset that it names itself, and is asked \
-             for another one, every {} s in the end",
+            "{partition} and perhaps other partitions are not read: the leader refuses the offset that it returned for the \
+             reset; the position is reset again, eventually every {} s",
             HUMAN.as_secs()
         ));
-        event!(WARN, self.rules.origin, %partition, offset, %error, "positions are reset in vain");
+        event!(WARN, self.rules.origin, %partition, offset, %error, "the leader refuses the offset of a reset; the position is reset again after a backoff");
         self.push_partition_error(partition, error);
     }
 }

@@ -1,5 +1,5 @@
-//! One broker's fetch session (KIP-227): the broker remembers which partitions are asked for and
-//! from where, so that a request names only what has changed.
+//! One broker's fetch session (KIP-227): the broker remembers the partitions and offsets of earlier
+//! requests, so that a request names only the changes.
 //!
 //! Sans-IO.
 
@@ -16,17 +16,17 @@ use crate::{
     wire::fetch::{FetchPartition, FetchTopic, ForgottenTopic},
 };
 
-/// What is asked for of one partition.
+/// The request for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PartitionSpec {
-    /// Nil where the broker does not know topic ids.
+    /// Nil if the broker does not know topic ids.
     pub(crate) topic_id: Uuid,
-    /// Of the partition's position: an answer to an older one is stale.
+    /// Seek epoch of the partition's position: a response to an older one is stale.
     pub(crate) seek_epoch: u64,
     pub(crate) partition: FetchPartition,
 }
 
-/// What is to be written into the next request.
+/// The session's part of the next request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionRequest {
     pub(crate) session_id: i32,
@@ -35,41 +35,41 @@ pub(crate) struct SessionRequest {
     pub(crate) forgotten: Vec<ForgottenTopic>,
 }
 
-/// What an answer means for the session as a whole.
+/// Meaning of a response for the session as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionOutcome {
-    /// Its partitions can be read.
+    /// The response's partitions can be read.
     Valid,
-    /// The broker forgot the session, or lost count: ask anew at once, in full.
+    /// The broker lost the session or its epoch: send a full request at once.
     Renewed,
-    /// An error of the whole answer; the next request is a full one.
+    /// The whole response failed; the next request is a full one.
     Failed(ErrorCode),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct FetchSession {
-    /// 0: none.
+    /// 0 if there is no session.
     id: i32,
-    /// 0: the next request is a full one.
+    /// 0 if the next request is a full one.
     epoch: i32,
     wanted: BTreeMap<TopicPartition, PartitionSpec>,
-    /// What the broker has, once it has answered the request that is under way.
+    /// Partitions that the broker knows once it has answered the outstanding request.
     sent: HashMap<TopicPartition, PartitionSpec>,
     changed: BTreeSet<TopicPartition>,
-    /// Topics by the ids under which they were asked for.
+    /// Names of the topics that were requested by id.
     names: HashMap<Uuid, Arc<str>>,
-    /// Full requests start one partition further each time: brokers without sessions serve the
+    /// Each full request starts one partition later, because brokers without sessions serve the
     /// first ones first.
     turn: usize,
-    /// How many of the wanted ones are known by name only.
+    /// Number of wanted partitions with a topic that is known by name only.
     nameless: usize,
-    /// Whether the last request asked by name, and whether it was a full one.
+    /// True if the last request named its topics; `full` is true if it was a full one.
     by_name: bool,
     full: bool,
 }
 
 impl FetchSession {
-    /// Asks for a partition from now on, or for another place in it.
+    /// Requests a partition from now on, or changes its request.
     pub(crate) fn add(&mut self, partition: TopicPartition, spec: PartitionSpec) {
         self.changed.insert(partition.clone());
         self.nameless += usize::from(spec.topic_id.is_nil());
@@ -77,7 +77,7 @@ impl FetchSession {
         self.nameless -= usize::from(before.is_some_and(|before| before.topic_id.is_nil()));
     }
 
-    /// Asks for a partition no longer.
+    /// Stops requesting a partition.
     pub(crate) fn remove(&mut self, partition: &TopicPartition) {
         if let Some(before) = self.wanted.remove(partition) {
             self.nameless -= usize::from(before.topic_id.is_nil());
@@ -85,24 +85,25 @@ impl FetchSession {
         }
     }
 
-    /// How many partitions are asked for.
+    /// Returns the number of wanted partitions.
     pub(crate) fn len(&self) -> usize {
         self.wanted.len()
     }
 
-    /// How many bytes are asked for of all of them together.
+    /// Returns the sum of the bytes that all partitions ask for.
     pub(crate) fn bytes(&self) -> usize {
         self.wanted.values().map(|spec| usize::try_from(spec.partition.max_bytes).unwrap_or(0)).sum()
     }
 
-    /// Whether some topic's id is not known, so that it can only be asked for by name (before v13).
+    /// Returns true if some topic's id is not known, so that topics have to be named (before v13).
     pub(crate) fn has_nameless(&self) -> bool {
         self.nameless > 0
     }
 
-    /// The next request. One at a time: the answer or the failure of the last comes first.
+    /// Returns the next request. Only one may be outstanding: the response or the failure of the
+    /// last one comes first.
     pub(crate) fn request(&mut self) -> SessionRequest {
-        // A session is either by name or by topic id (KIP-516).
+        // A session uses either names or topic ids (KIP-516).
         let by_name = self.has_nameless();
         if std::mem::replace(&mut self.by_name, by_name) != by_name {
             self.renew(self.id);
@@ -131,7 +132,7 @@ impl FetchSession {
                 drop_from(&mut request.forgotten, &partition, sent.topic_id);
             }
             match spec {
-                // The generation is ours; the broker need not hear of it.
+                // A change of the seek epoch alone is not sent, because brokers do not know it.
                 Some(spec)
                     if sent.is_some_and(|sent| sent.topic_id == spec.topic_id && sent.partition == spec.partition) =>
                 {
@@ -148,7 +149,7 @@ impl FetchSession {
         request
     }
 
-    /// Takes the head of an answer.
+    /// Handles the session id and the error of a response.
     pub(crate) fn handle_response(&mut self, session_id: i32, error: ErrorCode) -> SessionOutcome {
         match error {
             ErrorCode::NONE if session_id == 0 => {
@@ -156,7 +157,7 @@ impl FetchSession {
                 SessionOutcome::Valid
             }
             ErrorCode::NONE => {
-                // An epoch never becomes 0 again, which would ask for a new session.
+                // The epoch never returns to 0, which would ask for a new session.
                 self.epoch = self.epoch.checked_add(1).unwrap_or(1);
                 self.id = session_id;
                 SessionOutcome::Valid
@@ -168,8 +169,8 @@ impl FetchSession {
                     ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR,
                 ];
                 self.renew(if error == ErrorCode::FETCH_SESSION_ID_NOT_FOUND { 0 } else { self.id });
-                // A full request asks for no session that could be lost: what it is refused for,
-                // the next one is as well.
+                // A full request names no session that the broker could have lost, so the next one
+                // would be refused as well.
                 if of_the_session.contains(&error) && !self.full {
                     SessionOutcome::Renewed
                 } else {
@@ -179,8 +180,8 @@ impl FetchSession {
         }
     }
 
-    /// There was no answer, so it is not known what the broker has. Naming the old session in the
-    /// next full request closes it there.
+    /// Handles a fetch without a response: the broker's state is not known. The next full request
+    /// names the old session, which closes it there.
     pub(crate) fn handle_failure(&mut self) {
         self.renew(self.id);
     }
@@ -189,31 +190,31 @@ impl FetchSession {
         (self.id, self.epoch) = (id, 0);
     }
 
-    /// The request that closes the session at the broker, where it may have one: also that of a
-    /// fetch that failed, which the next full request would have closed.
+    /// Returns the request that closes the session at the broker, or `None` if it has none. The
+    /// session of a failed fetch, which the next full request would have closed, is included.
     pub(crate) fn closing(&self) -> Option<SessionRequest> {
         const FINAL: i32 = -1;
         let known = self.id != 0;
         known.then(|| SessionRequest { session_id: self.id, session_epoch: FINAL, ..SessionRequest::default() })
     }
 
-    /// Whether the last fetch was answered, so that the broker is likely to be there.
+    /// Returns true if the last fetch was answered, so that the broker is probably reachable.
     pub(crate) fn is_established(&self) -> bool {
         self.epoch != 0
     }
 
-    /// The broker was told to close it.
+    /// Forgets the session after the broker was told to close it.
     pub(crate) fn closed(&mut self) {
         self.renew(0);
         self.sent.clear();
     }
 
-    /// The topic that was asked for under that id.
+    /// Returns the topic that was requested by that id.
     pub(crate) fn name(&self, topic_id: &Uuid) -> Option<&Arc<str>> {
         self.names.get(topic_id)
     }
 
-    /// What the broker was last asked for of a partition.
+    /// Returns the last request for a partition.
     pub(crate) fn requested(&self, partition: &TopicPartition) -> Option<&PartitionSpec> {
         self.sent.get(partition)
     }
@@ -258,7 +259,7 @@ mod tests {
         PartitionSpec { topic_id: id(topic), seek_epoch: 1, partition }
     }
 
-    /// Topic, partition and offset of all that a request asks for; then what it forgets.
+    /// Formats topic, partition and offset of everything requested, then the forgotten partitions.
     fn shown(request: &SessionRequest) -> String {
         let asked = request.topics.iter().flat_map(|t| t.partitions.iter().map(move |p| (&t.name, p)));
         let asked: Vec<_> = asked.map(|(name, p)| format!("{name}{}@{}", p.partition, p.fetch_offset)).collect();
@@ -302,7 +303,7 @@ mod tests {
         assert!(session.is_established());
         session.handle_failure();
         assert!(!session.is_established());
-        assert_eq!(shown(&session.closing().unwrap()), "8/-1 ", "it may still be there");
+        assert_eq!(shown(&session.closing().unwrap()), "8/-1 ", "the broker may still have it");
         session.closed();
         assert!(session.closing().is_none());
     }
@@ -341,7 +342,7 @@ mod tests {
             assert_eq!(
                 session.handle_response(0, code),
                 SessionOutcome::Failed(code),
-                "a full one again would be refused again"
+                "another full request would be refused again"
             );
             assert_eq!(session.request().session_epoch, 0);
         }
@@ -362,7 +363,7 @@ mod tests {
         assert_eq!(shown(&session.request()), "8/1 ");
         session.handle_response(8, ErrorCode::NONE);
         session.add(tp("b", 0), wish("b", 0, 0));
-        assert_eq!(shown(&session.request()), "8/0 a0@0 b0@0", "and its id another one");
+        assert_eq!(shown(&session.request()), "8/0 a0@0 b0@0", "a topic id needs another session");
     }
 
     #[test]
@@ -380,8 +381,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Against a broker that applies what it is told and at times forgets: it always ends up
-        /// with what is wanted.
+        /// A broker that applies every request and sometimes loses the session always ends up with
+        /// the wanted partitions.
         #[test]
         fn broker_always_has_wanted_partitions(steps in proptest::collection::vec((0..8u8, 0..4i32, 0..9i64), 1..80)) {
             let mut session = FetchSession::default();

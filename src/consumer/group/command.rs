@@ -6,12 +6,11 @@ use crate::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-/// What the handles ask of the task.
+/// A command from a handle to the membership's task.
 #[derive(Debug)]
 pub(crate) enum Command {
     Subscribe(Option<Subscription>),
-    /// The coordinator refused a commit, or a look-up of committed offsets, in the name of that
-    /// member.
+    /// The coordinator refused that member's commit or look-up of committed offsets.
     CommitRefused {
         identity: Identity,
         said: Error,

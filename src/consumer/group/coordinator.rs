@@ -1,4 +1,4 @@
-//! One attempt at a request to the group's coordinator, wherever it is now.
+//! Sends one request to the group's current coordinator.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     wire::protocol::Request,
 };
 
-/// How long one request may take.
+/// Returns the timeout of one request.
 pub(super) fn request_timeout(client: &Client) -> Duration {
     bounded(client.settings().request_timeout)
 }
 
-/// Sends to the coordinator that is known, or finds it first. A coordinator that cannot be reached
-/// is forgotten, so that the next attempt looks for its successor.
+/// Sends to the known coordinator, or finds it first. A coordinator that cannot be reached is
+/// forgotten, so that the next attempt looks for its successor.
 pub(super) async fn ask<R: Request>(
     client: &Client,
     group_id: &str,
@@ -28,7 +28,7 @@ pub(super) async fn ask<R: Request>(
     ask_up_to(client, group_id, connection, timeout, None, build).await
 }
 
-/// As [`ask`], in a version of at most `max_version`.
+/// Like [`ask`], but in a version of at most `max_version`.
 pub(super) async fn ask_up_to<R: Request>(
     client: &Client,
     group_id: &str,
@@ -38,7 +38,7 @@ pub(super) async fn ask_up_to<R: Request>(
     build: impl FnOnce(i16) -> R + Send,
 ) -> Result<(i32, R::Response)> {
     let deadline = Instant::now() + timeout;
-    // A join may take as long as a rebalance; finding out where to send it may not.
+    // A join may take as long as a rebalance; finding the coordinator may not.
     let found_by = deadline.min(Instant::now() + request_timeout(client));
     let find = client.coordinator(CoordinatorKind::Group, group_id, found_by);
     let node = timeout_at(found_by, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
@@ -50,7 +50,7 @@ pub(super) async fn ask_up_to<R: Request>(
     Ok((node, answer?))
 }
 
-/// Takes note of an answer that says that the coordinator is another.
+/// Forgets the coordinator if a response says that it is another broker.
 pub(super) fn heed(client: &Client, group_id: &str, node: i32, code: Option<ErrorCode>) {
     if code.is_some_and(|code| code.remedy() == Remedy::FindCoordinator) {
         client.forget_coordinator(CoordinatorKind::Group, group_id, node);

@@ -49,7 +49,7 @@ impl FailedMemberships {
         (self.count, self.since, self.reported, self.not_before) = (0, None, false, None);
     }
 
-    /// The time before which the group is not to be joined again.
+    /// Returns the time before which the group is not joined again.
     pub(super) fn join_not_before(&self, now: Instant) -> Option<Instant> {
         self.not_before.filter(|at| now < *at)
     }

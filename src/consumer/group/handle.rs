@@ -19,12 +19,12 @@ use crate::{
     record::TopicPartition,
 };
 
-/// A look-up of committed offsets in a stale epoch is repeated after so long, though no newer epoch
-/// is known.
+/// Time after which a look-up of committed offsets in a stale epoch is repeated, even if no newer
+/// epoch is known.
 const NEXT_EPOCH: Duration = Duration::from_secs(5);
 
-/// A consumer's hold on its membership. When the last clone is dropped, the membership's task ends
-/// without leaving the group: the session lapses at the broker.
+/// A consumer's handle to its membership. When the last clone is dropped, the membership's task
+/// ends without leaving the group: the session lapses at the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupHandle {
     pub(super) client: Client,
@@ -32,7 +32,7 @@ pub(crate) struct GroupHandle {
     pub(super) commands: mpsc::UnboundedSender<Command>,
 }
 
-/// As long as it lives, a reader waits for records: the poll interval does not run.
+/// While it lives, a reader waits for records and the poll timer does not run.
 #[derive(Debug)]
 pub(crate) struct PollGuard<'a>(&'a GroupHandle);
 
@@ -42,24 +42,24 @@ impl Drop for PollGuard<'_> {
     }
 }
 
-/// Signs of life from readers that may outlive the handle, and do not keep the membership alive.
+/// Records polls of readers that may outlive the handle, without keeping the membership alive.
 #[derive(Clone, Debug)]
 pub(crate) struct PollRecorder(Arc<MembershipShared>);
 
 impl PollRecorder {
-    /// As [`GroupHandle::come`].
+    /// Like [`GroupHandle::record_poll`].
     pub(crate) fn record_poll(&self) {
         self.0.poll_activity.polled();
     }
 
-    /// As [`GroupHandle::reading`].
+    /// Like [`GroupHandle::begin_poll`].
     pub(crate) fn begin_poll(&self) -> OwnedPollGuard {
         self.0.poll_activity.begin_waiting();
         OwnedPollGuard(self.0.clone())
     }
 }
 
-/// As [`Reading`], of a reader that has no handle.
+/// Like [`PollGuard`], but for a reader without a handle.
 #[derive(Debug)]
 pub(crate) struct OwnedPollGuard(Arc<MembershipShared>);
 
@@ -70,7 +70,7 @@ impl Drop for OwnedPollGuard {
 }
 
 impl GroupHandle {
-    /// Starts the membership's task on the current tokio runtime. It joins nothing before
+    /// Starts the membership's task on the current tokio runtime. It joins the group at the first
     /// [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
         let shared = Arc::new(MembershipShared::new(settings, GroupProtocol::Classic));
@@ -80,8 +80,8 @@ impl GroupHandle {
         Self { client, shared, commands }
     }
 
-    /// The same for a group of the consumer protocol (KIP-848), whose coordinator assigns; by that
-    /// assignor, where one is named.
+    /// Like [`start`](Self::start), but for a group of the consumer protocol (KIP-848), in which
+    /// the coordinator assigns the partitions, by `remote_assignor` if it is given.
     pub(crate) fn start_consumer_protocol(
         client: Client,
         settings: GroupSettings,
@@ -96,28 +96,28 @@ impl GroupHandle {
     }
 
     /// Joins the group for that subscription, or changes it; `None` (or an empty one) unsubscribes,
-    /// which gives up what is owned and leaves.
+    /// which gives up the owned partitions and leaves the group.
     pub(crate) fn subscribe(&self, subscription: Option<Subscription>) {
         let subscription = subscription.filter(|subscription| !subscription.is_empty());
-        // A task that has ended has told the consumer why.
+        // A task that has ended has reported the reason to the consumer.
         let _ = self.commands.send(Command::Subscribe(subscription));
     }
 
-    /// The reader asks for records and gets some at once. Costs one look at an atomic.
+    /// Records that the reader polls and receives records at once. Costs one atomic load.
     pub(crate) fn record_poll(&self) {
         self.shared.poll_activity.polled();
     }
 
-    /// The reader asks for records: until the guard is dropped it may wait for them, and
-    /// `max.poll.interval.ms` counts from there. Costs a few atomic operations.
+    /// Records that the reader polls: until the guard is dropped it may wait for records, and
+    /// `max.poll.interval.ms` counts from the drop. Costs a few atomic operations.
     pub(crate) fn begin_poll(&self) -> PollGuard<'_> {
         self.shared.poll_activity.begin_waiting();
         PollGuard(self)
     }
 
-    /// For a reader that works on many records at once: since when it has been at the one that it
-    /// has been at for longest. `max.poll.interval.ms` counts from there, as long as it gives signs
-    /// of life besides.
+    /// Sets a callback for a reader that handles many records at once: it returns the time since
+    /// which the oldest record has been handled. `max.poll.interval.ms` counts from there, as long
+    /// as the reader polls besides.
     pub(crate) fn set_busy_since(&self, busy_since: impl Fn() -> Option<std::time::Instant> + Send + Sync + 'static) {
         self.shared.poll_activity.set_busy_since(busy_since);
     }
@@ -126,7 +126,7 @@ impl GroupHandle {
         PollRecorder(self.shared.clone())
     }
 
-    /// Where the membership stands.
+    /// Returns the state of the membership.
     pub(crate) fn status(&self) -> GroupStatus {
         let (member, since) = self.shared.member_since();
         let state = match &*member {
@@ -144,9 +144,9 @@ impl GroupHandle {
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// Returns what the group has committed for those partitions; `None` where it has nothing. A
-    /// topic whose id the coordinator does not know is looked up in the metadata, and asked for
-    /// again until the deadline.
+    /// Returns the group's committed offsets of those partitions; `None` if there is none. If the
+    /// coordinator does not know a topic's id, the topic is looked up in the metadata, and
+    /// requested again until the deadline.
     ///
     /// # Cancel safety
     /// Safe.
@@ -180,14 +180,14 @@ impl GroupHandle {
         }
     }
 
-    /// Returns what the group has committed for each of those partitions, and what is in the way of
-    /// one alone. After UNKNOWN_TOPIC_ID the metadata is asked for anew.
+    /// Returns the group's committed offset of each of those partitions, or the error of this
+    /// partition alone. After UNKNOWN_TOPIC_ID the metadata is refreshed.
     ///
-    /// A member of a group of the consumer protocol asks in its epoch. Where that is stale, the
-    /// look-up goes on in the next epoch, which a heartbeat brings.
+    /// A member of a group of the consumer protocol asks in its epoch. If that is stale, the
+    /// look-up continues in the next epoch, which a heartbeat brings.
     ///
     /// # Errors
-    /// What the coordinator says of the group; others as of [`Client::call`].
+    /// The coordinator's error for the group, and the errors of [`Client::call`].
     ///
     /// # Cancel safety
     /// Safe.
@@ -225,11 +225,12 @@ impl GroupHandle {
             else {
                 return Err(error);
             };
-            // A heartbeat brings the next epoch. Whether the member is unknown, only the heartbeats
-            // decide: a member that gave up for this would join and ask again without a pause.
+            // A heartbeat brings the next epoch. Only the heartbeats decide if the member is
+            // unknown: a member that rejoined because of this response would join and ask in a loop
+            // without a pause.
             if code == ErrorCode::STALE_MEMBER_EPOCH {
                 let refused = Command::CommitRefused { identity: identity.clone(), said: error.clone() };
-                // A task that has ended has told the consumer why.
+                // A task that has ended has reported the reason to the consumer.
                 let _ = self.commands.send(refused);
             }
             pace.wait(deadline).await;
@@ -241,15 +242,15 @@ impl GroupHandle {
         }
     }
 
-    /// Leaves the group (a static member stays, KIP-345) and ends the task. Tells nothing more to
-    /// the consumer, so what is to be committed is committed before. Done at the deadline at the
-    /// latest.
+    /// Leaves the group (a static member stays, KIP-345) and ends the task, at the latest at the
+    /// deadline. The consumer receives no more events, so offsets have to be committed before.
     ///
     /// # Errors
-    /// Why the coordinator could not be told; its other members then wait for the session timeout.
+    /// The reason why the coordinator did not confirm the leave; the other members then wait for
+    /// the session timeout.
     ///
     /// # Cancel safety
-    /// Dropping the future does not stop the leaving; it goes on until the deadline.
+    /// Dropping the future does not stop the leave; it continues until the deadline.
     pub(crate) async fn close(&self, deadline: Instant) -> Result<()> {
         let (done, left) = oneshot::channel();
         if self.commands.send(Command::Close { deadline, done }).is_err() {
@@ -257,10 +258,10 @@ impl GroupHandle {
         }
         match timeout_at(deadline, left).await {
             Ok(Ok(result)) => result,
-            // The task had ended, or was closed by another.
+            // The task had ended, or another call closed it.
             Ok(Err(_)) => Ok(()),
             Err(_) => {
-                let message = format!("leave group {}: time is up", self.shared.settings.group_id);
+                let message = format!("leave group {}: timed out", self.shared.settings.group_id);
                 Err(Error::new(ErrorKind::Timeout, message))
             }
         }

@@ -1,5 +1,5 @@
-//! Membership in a consumer group: which partitions are ours, until when, and what was committed
-//! for them.
+//! Membership in a consumer group: the partitions that the group assigns, until they are revoked,
+//! and their committed offsets.
 
 pub(crate) mod assignor;
 pub(super) mod classic;
@@ -30,8 +30,8 @@ pub(crate) use crate::consumer::group::offsets::committed::CommittedOffsets;
 use assignor::Assignor;
 pub(crate) use handle::{GroupHandle, OwnedPollGuard, PollGuard, PollRecorder};
 
-/// What a member of a group has to know. The settings are checked before they come here: the
-/// heartbeat interval is shorter than the session timeout.
+/// The settings of a group member. They are checked before: the heartbeat interval is shorter than
+/// the session timeout.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupSettings {
     /// `group.id`.
@@ -48,27 +48,28 @@ pub(crate) struct GroupSettings {
     pub(crate) assignors: Vec<Arc<dyn Assignor>>,
     /// `client.rack`.
     pub(crate) client_rack: Option<String>,
-    /// `exclude.internal.topics`: whether expressions pass over the broker's own topics.
+    /// `exclude.internal.topics`: if true, expressions do not match internal topics.
     pub(crate) exclude_internal_topics: bool,
-    /// The consumer, as log lines name it.
+    /// The consumer's name in log lines.
     pub(crate) origin: Origin,
 }
 
-/// What membership tells the consumer, in the order in which it happened.
+/// Events of the membership for the consumer, in the order in which they happened.
 #[derive(Debug)]
 pub(crate) enum GroupEvent {
-    /// These partitions are ours from now on, beside those that are owned already. Comes after each
-    /// completed rebalance, with an empty list where it gave us nothing more.
+    /// The group assigned these partitions in addition to those that are owned already. Follows
+    /// each completed rebalance, with an empty list if there are no new partitions.
     Assigned { partitions: Vec<TopicPartition> },
-    /// These must be given up: stop handing out, wait until the reader is done with what it holds,
-    /// commit ([`GroupHandle::carry_out`]), then answer `done` (dropping it answers too). The
-    /// member heartbeats meanwhile; when the rebalance timeout passes first, [`Lost`](Self::Lost)
-    /// follows and the answer is no longer awaited.
+    /// These partitions have to be given up: stop delivering, wait until the reader has completed
+    /// the delivered records, commit ([`GroupHandle::run_commit`]), then answer `done` (dropping it
+    /// answers too). The member keeps sending heartbeats meanwhile; if the rebalance timeout passes
+    /// first, [`Lost`](Self::Lost) follows and the answer is no longer awaited.
     Revoking { partitions: Vec<TopicPartition>, done: oneshot::Sender<()> },
-    /// These are already gone, perhaps to others: drop what is buffered, commit nothing.
+    /// These partitions are already lost, perhaps to other members: drop the buffered data, commit
+    /// nothing.
     Lost { partitions: Vec<TopicPartition> },
-    /// To be shown to the reader. After a `fatal` one the membership has ended for good; after any
-    /// other the member tries again, for errors that only the user can mend not before the reader
-    /// asks for records again.
+    /// An error for the reader. After a `fatal` one the membership has ended for good. After any
+    /// other the member tries again; after an error that only the user can correct, not before the
+    /// reader polls again.
     Error { error: Error, fatal: bool },
 }

@@ -1,4 +1,4 @@
-//! Members that leave: the coordinator is told, and whoever closes waits for it.
+//! Leaves that are sent to the coordinator, for which a close waits.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::{
     wire::protocol::Request,
 };
 
-/// How often a leave is tried.
+/// Number of attempts at a leave.
 const ATTEMPTS: u32 = 3;
 
-/// Goodbyes on their way; given up when this is dropped.
+/// Leaves under way; they are aborted when this is dropped.
 pub(super) struct PendingLeaves {
     client: Client,
     shared: Arc<MembershipShared>,
@@ -34,8 +34,8 @@ impl PendingLeaves {
         Self { client, shared, under_way: JoinSet::new() }
     }
 
-    /// Tells the coordinator that a member is gone; tried again where that may help, until the
-    /// deadline (without one, for as long as a request may take).
+    /// Tells the coordinator that a member has left; retried if that may help, until the deadline
+    /// (without one, for as long as a request may take).
     pub(super) fn leave<R>(
         &mut self,
         deadline: Option<Instant>,
@@ -75,10 +75,10 @@ impl PendingLeaves {
         });
     }
 
-    /// How the next one ended; `None` where none is on its way.
+    /// Returns the result of the next leave that ends; `None` if none is under way.
     ///
     /// # Cancel safety
-    /// Safe: the goodbyes go on.
+    /// Safe: the leaves continue.
     pub(super) async fn next(&mut self) -> Option<Result<()>> {
         let ended = self.under_way.join_next().await?;
         Some(
@@ -88,7 +88,7 @@ impl PendingLeaves {
         )
     }
 
-    /// Waits for all of them, until the deadline; the first failure.
+    /// Waits for all of them, until the deadline; returns the first error.
     pub(super) async fn all(&mut self, deadline: Instant) -> Result<()> {
         let all = async {
             let mut result = Ok(());
@@ -103,5 +103,5 @@ impl PendingLeaves {
 }
 
 fn timed_out(settings: &GroupSettings) -> Error {
-    Error::new(ErrorKind::Timeout, format!("leave group {}: time is up", settings.group_id))
+    Error::new(ErrorKind::Timeout, format!("leave group {}: timed out", settings.group_id))
 }

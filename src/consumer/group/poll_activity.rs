@@ -1,4 +1,4 @@
-//! Signs of life from whoever reads, without a clock or a lock on the way of each record.
+//! Records the reader's polls, without a clock or a lock on the path of each record.
 
 use std::{
     fmt,
@@ -15,11 +15,11 @@ const QUIET: u8 = 0;
 const POLLED: u8 = 1;
 const PARKED: u8 = 2;
 
-/// What the reader leaves for the membership's task.
+/// The reader's activity, as the membership's task sees it.
 ///
-/// The reader only raises a flag; the task lowers it when it looks, at every heartbeat at least,
-/// and takes the reader to have come at that moment. So `max.poll.interval.ms` is measured up to
-/// one heartbeat interval too long, never too short.
+/// The reader only sets a flag; the task clears it when it checks, at least at every heartbeat, and
+/// assumes that the reader polled at that moment. So `max.poll.interval.ms` is measured up to one
+/// heartbeat interval too long, never too short.
 #[derive(Debug, Default)]
 pub(super) struct PollActivity {
     state: AtomicU8,
@@ -28,7 +28,7 @@ pub(super) struct PollActivity {
     busy_since: OnceLock<BusySince>,
 }
 
-/// Says since when its reader has been at what it has been at for longest.
+/// Returns the time since which the reader's oldest record has been handled.
 struct BusySince(Box<dyn Fn() -> Option<Instant> + Send + Sync>);
 
 impl fmt::Debug for BusySince {
@@ -38,7 +38,7 @@ impl fmt::Debug for BusySince {
 }
 
 impl PollActivity {
-    /// The reader asks for records.
+    /// Records that the reader polls.
     pub(super) fn polled(&self) {
         if self.state.load(SeqCst) != POLLED && self.state.swap(POLLED, SeqCst) == PARKED {
             self.resumed.notify_one();
@@ -56,7 +56,7 @@ impl PollActivity {
         self.waiting.fetch_sub(1, SeqCst);
     }
 
-    /// Whether the reader came since the last look, or waits right now.
+    /// Returns true if the reader has polled since the last check, or waits for records now.
     pub(super) fn take_poll(&self) -> bool {
         match self.state.compare_exchange(POLLED, QUIET, SeqCst, SeqCst) {
             Ok(_) => true,
@@ -65,20 +65,21 @@ impl PollActivity {
         }
     }
 
-    /// The reader works on many records at once, and `max.poll.interval.ms` counts from when it
-    /// took the one that it has been at for longest. It is asked when the task looks. To be set
-    /// once; later ones are not asked.
+    /// Sets a callback for a reader that handles many records at once: `max.poll.interval.ms`
+    /// counts from the start of its oldest record. The task calls it at each check. Only the first
+    /// callback that is set is called.
     pub(super) fn set_busy_since(&self, busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
-        // One reader at a time is all that a consumer has.
+        // A consumer has one reader at a time.
         let _ = self.busy_since.set(BusySince(Box::new(busy_since)));
     }
 
-    /// When a reader that was seen came, as far as `max.poll.interval.ms` is concerned.
+    /// Returns the time from which `max.poll.interval.ms` counts, for a reader that has polled.
     pub(super) fn last_poll_at(&self, now: Instant) -> Instant {
         self.busy_since.get().and_then(|busy| busy.0()).map_or(now, |since| since.min(now))
     }
 
-    /// From now on only a reader that comes anew counts; [`came_back`](Self::came_back) tells.
+    /// Ignores earlier polls: only a new one counts from now on, and [`resumed`](Self::resumed)
+    /// waits for it.
     pub(super) fn await_poll(&self) {
         self.state.store(PARKED, SeqCst);
     }
@@ -122,7 +123,7 @@ mod tests {
         let reader = PollActivity::default();
         reader.begin_waiting();
         reader.await_poll();
-        assert!(!reader.take_poll(), "it waits, but it does not know yet what parked us");
+        assert!(!reader.take_poll(), "it waits, but has not polled since the stop");
         reader.end_waiting();
         reader.resumed().await;
         assert!(reader.take_poll());

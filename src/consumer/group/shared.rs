@@ -1,4 +1,4 @@
-//! What the handles and the task of one membership have in common.
+//! State shared by the handles and the task of one membership.
 
 use std::{
     mem::discriminant,
@@ -20,8 +20,8 @@ use crate::{
     log::{Lasting, Limiter, Outage, event},
 };
 
-/// Refused commits are logged once they have been refused for so long: a coordinator that moves is
-/// found again sooner.
+/// Time for which commits fail before it is logged, because a coordinator that moves is found again
+/// sooner.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -29,17 +29,17 @@ pub(super) struct MembershipShared {
     pub(super) settings: GroupSettings,
     pub(super) protocol: GroupProtocol,
     pub(super) poll_activity: PollActivity,
-    /// One attempt at a commit at a time, so that none arrives behind one that follows it.
+    /// Held during one attempt at a commit, so that no attempt arrives after a later one.
     pub(super) attempt: tokio::sync::Mutex<()>,
-    /// Held for a moment only.
+    /// Held only briefly.
     order: Mutex<CommitOrder>,
-    /// Of the topics whose offsets were looked up; held for a moment only.
+    /// Ids of the topics with requested offsets; held only briefly.
     topic_ids: Mutex<TopicIds>,
-    /// Commits that are refused and tried again, as the log is told of them.
+    /// Commits that are refused and retried, for the log.
     commit_outage: Mutex<Outage>,
-    /// Lines about members that left without the coordinator's knowledge.
+    /// Limits the log lines about leaves that did not reach the coordinator.
     leave_warnings: Mutex<Limiter<()>>,
-    /// With since when it is of this kind.
+    /// The member, and the time since which it has been in this kind of state.
     member: watch::Sender<(Arc<MemberSnapshot>, Instant)>,
 }
 
@@ -72,18 +72,18 @@ impl MembershipShared {
         self.topic_ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A commit was refused, or got no answer, and may be tried again.
+    /// Records a commit that was refused or got no response, and may be retried.
     pub(super) fn commit_refused(&self, error: &Error) {
         let lasting = self.commit_outage().failed(Instant::now().into_std());
         if let Some(Lasting { duration, attempts }) = lasting {
             event!(
                 WARN, self.settings.origin, %error, outage_s = duration.as_secs(), attempts,
-                "offsets cannot be committed; commits are tried again, and records may be read twice after a restart"
+                "offsets cannot be committed; commits are retried, and records may be read again after a restart"
             );
         }
     }
 
-    /// The coordinator took a commit.
+    /// Records a commit that the coordinator accepted.
     pub(super) fn commit_succeeded(&self) {
         let lasting = self.commit_outage().ended(Instant::now().into_std());
         if let Some(Lasting { duration, attempts }) = lasting {
@@ -92,7 +92,7 @@ impl MembershipShared {
         }
     }
 
-    /// Returns how many lines about unheard goodbyes were suppressed, if one may be written.
+    /// Returns the number of suppressed lines about failed leaves if a line may be written.
     pub(super) fn admit_leave_warning(&self, now: std::time::Instant) -> Option<u64> {
         self.leave_warnings.lock().unwrap_or_else(PoisonError::into_inner).admit((), now)
     }
@@ -109,8 +109,8 @@ impl MembershipShared {
         self.member.borrow().clone()
     }
 
-    /// Tells the handles. Who is `subscribed` and has not begun to join waits for the first picture
-    /// that expressions can be held against.
+    /// Publishes the member to the handles. A `subscribed` member that has not begun to join waits
+    /// for the first metadata, which its regular expressions need.
     pub(super) fn publish(&self, member: MemberSnapshot, subscribed: bool) {
         self.set_member(match member {
             MemberSnapshot::NoGroup if subscribed => MemberSnapshot::Rebalancing {
@@ -134,15 +134,15 @@ impl MembershipShared {
         });
     }
 
-    /// Waits until the membership stands differently from then.
+    /// Waits until the membership differs from `from`.
     pub(super) async fn member_changed(&self, from: &Arc<MemberSnapshot>) {
-        // The sender lives as long as this, so that the wait cannot end early.
+        // The sender lives as long as `self`, so the wait cannot end early.
         let _ = self.member.subscribe().wait_for(|(now, _)| !Arc::ptr_eq(now, from)).await;
     }
 }
 
-/// No longer than the protocol can say (24 days), so that adding it to a time cannot overflow
-/// either.
+/// Limits a time to what the protocol can carry (24 days), which also keeps sums of times from
+/// overflowing.
 pub(super) fn bounded(time: Duration) -> Duration {
     time.min(Duration::from_millis(i32::MAX.unsigned_abs().into()))
 }

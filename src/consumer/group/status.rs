@@ -9,38 +9,38 @@ use std::{sync::Arc, time::Duration};
 pub struct GroupStatus {
     /// The group's name.
     pub group_id: Arc<str>,
-    /// What it is in.
+    /// State of the membership.
     pub state: GroupState,
-    /// For how long.
+    /// Time for which the state has lasted.
     pub for_how_long: Duration,
 }
 
-/// What a consumer's membership is in.
+/// State of a consumer's membership, from [`GroupStatus`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum GroupState {
-    /// Not subscribed: no member of the group.
+    /// Not subscribed, and not a member of the group.
     Unsubscribed,
     /// Not a member yet, or not any more: finding the coordinator and joining.
     Joining,
-    /// A member whose group shares the partitions out anew: giving partitions up, waiting for the
-    /// others, joining again.
+    /// A member of a group that rebalances: it gives up partitions, waits for other members or
+    /// joins again.
     Rebalancing,
-    /// Out of the group, because nobody asked for records within `max.poll.interval.ms`; joins
-    /// again when somebody does.
+    /// Out of the group, because the program did not poll within `max.poll.interval.ms`; joins
+    /// again on the next poll.
     WaitingForReader,
     /// A member without partitions, though topics that it subscribes to exist: the group has more
-    /// members than partitions, or the others have not given any up yet. The member takes over when
-    /// one of them goes.
+    /// members than partitions, or the others have not given any up yet. The member takes over
+    /// partitions when another one leaves.
     Standby {
         /// The member's id.
         member_id: Arc<str>,
         /// The group's generation; in the consumer protocol the member's epoch.
         generation: i32,
     },
-    /// A member without partitions, because no topic that it subscribes to exists or may be seen:
-    /// [`ConsumerStatus::topics`] and [`ConsumerStatus::unmatched_patterns`] say which. It joins in
-    /// as soon as one does.
+    /// A member without partitions, because no topic that it subscribes to exists or is visible:
+    /// [`ConsumerStatus::topics`] and [`ConsumerStatus::unmatched_patterns`] say which. It is
+    /// assigned partitions as soon as one is.
     NoTopics {
         /// The member's id.
         member_id: Arc<str>,
@@ -49,7 +49,7 @@ pub enum GroupState {
     },
     /// A member, with its partitions.
     Stable {
-        /// Its id.
+        /// The member's id.
         member_id: Arc<str>,
         /// The group's generation; in the consumer protocol the member's epoch.
         generation: i32,

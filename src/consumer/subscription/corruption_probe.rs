@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl ConsumerState {
-    /// Begins to look for the first offset behind this one that can be read.
+    /// Begins to search for the first readable offset after `bad`.
     pub(crate) fn start_corruption_skip(&mut self, partition: &TopicPartition, bad: i64) {
         self.reposition(partition, FetchState::Fetching { offset: bad.saturating_add(1), epoch: -1 }, false);
         if let Some(state) = self.partitions.get_mut(partition) {
@@ -36,7 +36,7 @@ impl ConsumerState {
             self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch: -1 });
             return;
         };
-        event!(DEBUG, self.rules.origin, %partition, offset, "the damage ends here");
+        event!(DEBUG, self.rules.origin, %partition, offset, "found the end of the damaged batches; reading continues here");
         state.corruption_skip = None;
         state.queue.push_skip(offset);
         self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch: -1 });
@@ -44,7 +44,7 @@ impl ConsumerState {
         self.wake_reader_of(partition);
     }
 
-    /// Takes an answer as an attempt to read behind damage, if that is what it is; whether it was.
+    /// Handles a response to a probe of a corruption skip; returns true if it was one.
     pub(crate) fn handle_probe(
         &mut self,
         id: i32,
@@ -57,7 +57,7 @@ impl ConsumerState {
         let Some(state) = self.partitions.get_mut(partition) else { return false };
         let more = scan.too_small && state.fetch_bytes < i32::MAX;
         let elsewhere = head.preferred_read_replica >= 0;
-        // A replica nearby is left for its leader first, whatever is wrong with it.
+        // If a preferred read replica fails in any way, its leader is asked first.
         let replica = state.preferred_replica.node() == Some(id) && !head.error.is_ok();
         let Some(search) = state.corruption_skip.as_mut().filter(|_| !replica) else { return false };
         match head.error {
@@ -71,10 +71,10 @@ impl ConsumerState {
                 (Some(ScannedEntry::Skip(_)) | None, _) => search.readable_at(at, at),
             },
             ErrorCode::CORRUPT_MESSAGE => search.corrupt_at(at),
-            // Behind the log's end there is no damage; and if it is the log's start that has moved,
-            // this leads back to where the search began, and from there as the policy says.
+            // There is no damage beyond the log's end. If the log's start has moved, this leads
+            // back to where the search began, and from there the reset policy applies.
             ErrorCode::OFFSET_OUT_OF_RANGE => search.readable_at(at, at),
-            // It passes.
+            // A temporary error.
             _ => return false,
         }
         state.fetch_bytes = fetch_bytes;

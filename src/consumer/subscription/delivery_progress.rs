@@ -1,8 +1,9 @@
-//! How far a partition has been handed out, and how far its reader is done with it.
+//! The offset up to which a partition's records were delivered, and up to which the reader has
+//! completed them.
 //!
-//! A lease lasts from one positioning of a partition to the next: a seek, a reset or the loss of
-//! the partition withholds it for good and what follows goes by another one. So whatever was taken
-//! under an old lease can neither be handed out nor move the new position.
+//! One `DeliveryProgress` lasts from one positioning of a partition to the next: a seek, a reset or
+//! the loss of the partition withholds it for good, and later records belong to another one. So
+//! records of an old positioning can neither be delivered nor move the new position.
 //!
 //! Sans-IO.
 
@@ -22,30 +23,30 @@ use crate::record::TopicPartition;
 #[derive(Debug)]
 pub(crate) struct DeliveryProgress {
     partition: TopicPartition,
-    /// The positioning that it belongs to; grows with each.
+    /// Seek epoch of its positioning; grows with each one.
     seek_epoch: u64,
-    /// Behind the last record that was handed out. Stored once for each record, so it must cost
-    /// next to nothing.
+    /// Offset after the last delivered record. It is stored once for each record, so it must cost
+    /// almost nothing.
     delivered: AtomicI64,
-    /// Behind the last record that the reader is done with.
+    /// Offset after the last completed record.
     completed: AtomicI64,
     withheld: AtomicBool,
-    /// Records that readers were given, of all leases of the partition.
+    /// Records delivered to readers, over all positionings of the partition.
     delivered_records: Arc<AtomicU64>,
-    /// Another positioning has followed, or the partition is gone: what is done under it moves
-    /// nothing.
+    /// True if the partition was positioned again or is gone: completing records moves nothing any
+    /// more.
     superseded: AtomicBool,
-    /// What was passed over last because it holds no record, for a reader that says by itself what
-    /// it is done with: done as soon as all before it is. From and to where.
+    /// Last offset gap `[from, to)` (control batches, compaction) skipped by a reader that
+    /// completes records itself; it counts as completed once everything before it is.
     gap: Mutex<Option<(i64, i64)>>,
-    /// From which offset on which leader epoch was read, by offset; for commits (KIP-320). Grows by
+    /// Offsets from which on each leader epoch was read, in order, for commits (KIP-320). Grows by
     /// one entry for each election.
     epochs: Mutex<Vec<(i64, i32)>>,
 }
 
 impl DeliveryProgress {
-    /// Nothing handed out yet: the next record is the one at `handed`; what was done before ends at
-    /// `done`.
+    /// Creates the progress of a new position: the next record to deliver is at `handed`, and
+    /// records before `done` are completed.
     pub(crate) fn new(partition: TopicPartition, generation: u64, handed: i64, done: i64, epoch: i32) -> Self {
         let epochs = if epoch >= 0 { vec![(i64::MIN, epoch)] } else { Vec::new() };
         Self {
@@ -61,13 +62,13 @@ impl DeliveryProgress {
         }
     }
 
-    /// Counts with the partition's other leases.
+    /// Counts delivered records together with the partition's other positionings.
     pub(crate) fn counting_into(mut self, given: &Arc<AtomicU64>) -> Self {
         self.delivered_records = given.clone();
         self
     }
 
-    /// Readers were given so many records more.
+    /// Counts records delivered to readers.
     pub(crate) fn add_delivered_records(&self, records: u64) {
         self.delivered_records.fetch_add(records, Relaxed);
     }
@@ -88,59 +89,60 @@ impl DeliveryProgress {
         self.completed.load(Acquire)
     }
 
-    /// Whether its records may no longer be handed out.
+    /// Returns true if its records may no longer be delivered.
     pub(crate) fn is_withheld(&self) -> bool {
         self.withheld.load(Acquire)
     }
 
-    /// Its records are handed out no more. Those that were handed out still count.
+    /// Stops the delivery of its records. Records that were delivered still count.
     pub(crate) fn withhold(&self) {
         self.withheld.store(true, Release);
     }
 
-    /// Whether its records count no more.
+    /// Returns true if its records no longer count.
     pub(crate) fn is_superseded(&self) -> bool {
         self.superseded.load(Acquire)
     }
 
-    /// The partition is positioned anew, or gone.
+    /// Ends this positioning, because the partition was positioned again or is gone.
     pub(crate) fn supersede(&self) {
         self.superseded.store(true, Release);
         self.withhold();
     }
 
-    /// The record before this offset was handed out. Never goes back where one thread at a time
-    /// hands out; where several iterate the same records at once it may for a moment, until
-    /// [`settle_handed`](Self::settle_handed).
+    /// Records that the record before this offset was delivered. Never goes back if one thread at a
+    /// time delivers; if several threads iterate the same records it may go back briefly, until
+    /// [`record_delivered_exact`](Self::record_delivered_exact).
     pub(crate) fn record_delivered(&self, next: i64) {
         if self.delivered.load(Acquire) < next {
             self.delivered.store(next, Release);
         }
     }
 
-    /// As [`hand_out`](Self::hand_out), exact for any number of threads, and dearer.
+    /// Like [`record_delivered`](Self::record_delivered), but exact for any number of threads, and
+    /// more expensive.
     pub(crate) fn record_delivered_exact(&self, next: i64) {
         self.delivered.fetch_max(next, Release);
     }
 
-    /// The reader is done with all that was handed out.
+    /// Completes everything that was delivered.
     pub(crate) fn complete_delivered(&self) {
-        // Only the reader, under its lock, does this.
+        // Only the reader does this, under its lock.
         let handed = self.delivered();
         if self.completed.load(Acquire) < handed {
             self.completed.store(handed, Release);
         }
     }
 
-    /// A reader that says by itself what it is done with (see `hand`) is done with all before this
-    /// offset. From any thread.
+    /// Completes everything before this offset, for a reader that completes records itself. Can be
+    /// called from any thread.
     pub(crate) fn complete_to(&self, next: i64) {
         let gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
         self.completed.fetch_max(next, Release);
         self.complete_gap(*gap);
     }
 
-    /// There is nothing to hand out before this offset, to such a reader.
+    /// Skips offsets without a record up to `end`, for a reader that completes records itself.
     pub(crate) fn skip_gap(&self, end: i64) {
         let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
         let from = self.delivered();
@@ -162,15 +164,15 @@ impl DeliveryProgress {
         }
     }
 
-    /// What was fetched from this offset on was appended under that leader epoch, −1 where not
-    /// known; what was said of it before is no more.
+    /// Notes the leader epoch, −1 if it is not known, of the records fetched from this offset on;
+    /// replaces what was noted for these offsets.
     pub(crate) fn note_epoch(&self, from: i64, epoch: i32) {
         let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         while epochs.pop_if(|(known, _)| *known >= from).is_some() {}
         if epochs.last().is_none_or(|(_, last)| *last != epoch) {
             epochs.push((from, epoch));
         }
-        // What lies before the done offset is asked for no more, but the last entry below it.
+        // Entries below the completed offset are not needed any more, except the last one.
         let done = self.completed();
         let old = epochs.iter().take_while(|(from, _)| *from < done).count();
         if old > 1 {
@@ -178,7 +180,8 @@ impl DeliveryProgress {
         }
     }
 
-    /// What to commit for this offset: with the leader epoch of the record before it.
+    /// Returns what to commit for this offset: the offset with the leader epoch of the record
+    /// before it.
     pub(crate) fn to_commit(&self, offset: i64) -> OffsetAndMetadata {
         let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         let before = epochs.iter().rev().find(|(from, _)| *from < offset);
@@ -194,7 +197,7 @@ mod tests {
     #[test]
     fn done_follows_delivered_and_epochs_follow_offsets() {
         let progress = DeliveryProgress::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
-        assert_eq!(progress.to_commit(10).leader_epoch, Some(3), "the epoch that the position came with");
+        assert_eq!(progress.to_commit(10).leader_epoch, Some(3), "the epoch of the committed position");
         progress.note_epoch(10, 3);
         progress.record_delivered(11);
         assert_eq!((progress.delivered(), progress.completed()), (11, 10));
@@ -206,7 +209,7 @@ mod tests {
         assert_eq!(progress.to_commit(15).leader_epoch, Some(4));
         assert_eq!(progress.to_commit(16).leader_epoch, Some(6));
         progress.record_delivered(5);
-        assert_eq!(progress.delivered(), 11, "never back");
+        assert_eq!(progress.delivered(), 11, "it never goes back");
         progress.record_delivered(16);
         progress.complete_delivered();
         progress.note_epoch(16, 7);
@@ -218,7 +221,7 @@ mod tests {
     fn offsets_without_records_finish_with_record_before() {
         let progress = DeliveryProgress::new(TopicPartition::new("t", 0), 1, 10, 10, 3);
         progress.skip_gap(12);
-        assert_eq!((progress.delivered(), progress.completed()), (12, 12), "nothing is in hand");
+        assert_eq!((progress.delivered(), progress.completed()), (12, 12), "no delivered record is incomplete");
         progress.record_delivered(14);
         progress.skip_gap(15);
         progress.skip_gap(17);
@@ -228,7 +231,7 @@ mod tests {
         assert_eq!(progress.completed(), 17);
         progress.record_delivered(19);
         progress.complete_to(16);
-        assert_eq!(progress.completed(), 17, "never back");
+        assert_eq!(progress.completed(), 17, "it never goes back");
         progress.skip_gap(18);
         progress.complete_to(19);
         assert_eq!((progress.delivered(), progress.completed()), (19, 19));

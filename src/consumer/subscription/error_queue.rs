@@ -1,4 +1,4 @@
-//! What the common reader waits for and is told, up to the end.
+//! The common reader's waker, its errors, and the end of reading.
 //!
 //! Sans-IO.
 
@@ -11,11 +11,11 @@ use crate::{
 };
 
 impl ConsumerState {
-    /// An error for the reader.
+    /// Queues an error for the reader.
     pub(crate) fn push_error(&mut self, error: Error) {
         self.errors.push_back(error);
         self.wake_reader();
-        // Who waits for partitions hears of it too, and whoever comes first has it.
+        // Also wakes callers of `next_partition`; the first to poll receives the error.
         self.signals.position_waiters = true;
     }
 
@@ -23,7 +23,7 @@ impl ConsumerState {
         self.errors.pop_front()
     }
 
-    /// Nothing more is handed out; what was handed out can still be committed.
+    /// Stops the delivery of records; delivered records can still be committed.
     pub(crate) fn close_reading(&mut self) {
         self.ended = true;
         for progress in self.partitions.values().filter_map(|state| state.progress.as_ref()) {
@@ -34,7 +34,7 @@ impl ConsumerState {
         self.signals.position_waiters = true;
     }
 
-    /// The last error: after it there is nothing more to read.
+    /// Queues the last error and ends the reading.
     pub(crate) fn end(&mut self, error: Option<Error>) {
         if let Some(error) = &error {
             self.push_error_to_splits(error);
@@ -50,7 +50,7 @@ impl ConsumerState {
         self.ended
     }
 
-    /// The reader waits for whatever comes.
+    /// Registers the waker of a reader that waits for records.
     pub(crate) fn register_waker(&mut self, waker: &Waker) {
         match &mut self.reader {
             Some(known) => known.clone_from(waker),
@@ -59,14 +59,15 @@ impl ConsumerState {
         self.wake_starved();
     }
 
-    /// Who has no room for a fetch gets it now, if nothing else helps a reader.
+    /// Lets connections without room for a fetch plan again: one of them may exceed its share if
+    /// the reader has nothing else.
     pub(crate) fn wake_starved(&mut self) {
         let starved = self.connections.iter().filter(|(_, node)| node.quota.is_starved());
         self.signals.connections.extend(starved.map(|(id, _)| *id));
     }
 
-    /// Whether the reader of all that is not split off waits right now for records: where there is
-    /// nothing of it, it only listens.
+    /// Returns true if the common reader waits for records now. If all partitions have streams of
+    /// their own, it only waits for errors.
     pub(crate) fn reader_waits(&self) -> bool {
         self.reader.is_some() && self.partitions.values().any(|state| state.split.is_none())
     }
@@ -75,14 +76,14 @@ impl ConsumerState {
         self.signals.reader = self.reader.take().or(self.signals.reader.take());
     }
 
-    /// Tells the reader, once, what has been in the way for long: `failure` is why the last look at
-    /// the cluster failed, `subscribed` whether a group is to give us partitions, which needs a
-    /// cluster as well.
+    /// Reports conditions that have lasted for long to the reader, once each. `failure` is the
+    /// error of the last metadata request; `subscribed` says that the consumer waits for a group's
+    /// assignment, which needs the cluster as well.
     pub(crate) fn report_persistent_failures(&mut self, failure: Option<Error>, subscribed: bool, now: Instant) {
         self.release_unused_quotas();
         let patience = self.rules.grace_period;
         let (mut errors, mut of_partitions) = (Vec::new(), Vec::new());
-        // The user has said how long to wait (KIP-909).
+        // The user's `bootstrap.resolve.timeout.ms` has already waited (KIP-909).
         if let Some(failure) = failure.as_ref().filter(|failure| failure.kind() == ErrorKind::Resolution)
             && self.lacks_metadata()
             && !std::mem::replace(&mut self.unresolved_reported, true)
@@ -100,7 +101,7 @@ impl ConsumerState {
         }
         for (partition, state) in &mut self.partitions {
             let long = state.leaderless_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
-            // Of a topic that is not there, the topic is told and not each of its partitions.
+            // If a topic is missing, the topic is reported and not each of its partitions.
             if !long || state.reported || self.wanted_topics.is_absent(&partition.topic) {
                 continue;
             }
@@ -110,7 +111,7 @@ impl ConsumerState {
                         errors.push(failure.clone());
                     }
                 }
-                // The first look is still under way: it is not the partition that is missing.
+                // The first metadata request is still outstanding: the partition may exist.
                 None if !self.has_metadata => {}
                 _ => {
                     state.reported = true;
@@ -133,7 +134,7 @@ impl ConsumerState {
                 .iter()
                 .filter(|(partition, state)| state.split.is_some() && topics.contains(&partition.topic));
             let split: Vec<TopicPartition> = split.map(|(partition, _)| partition.clone()).collect();
-            // Their readers hear of nothing else.
+            // The readers of these partitions receive no other error.
             split.iter().for_each(|partition| self.push_partition_error(partition, error.clone()));
             self.push_error(error);
         }
@@ -142,12 +143,12 @@ impl ConsumerState {
         }
     }
 
-    /// Whether nothing has been heard of the cluster yet.
+    /// Returns true if no metadata has arrived yet.
     pub(crate) fn lacks_metadata(&self) -> bool {
         !self.has_metadata
     }
 
-    /// Whether some partition has no leader that is known.
+    /// Returns true if some partition has no known leader.
     pub(crate) fn lacks_leaders(&self) -> bool {
         self.partitions.values().any(|state| state.leader.is_none())
     }

@@ -1,13 +1,13 @@
-//! Where a partition is read from, and how that is found out.
+//! The position from which a partition is read, and the requests that find it.
 //!
 //! ```text
-//!   assigned by the group ──► Committed ──(nothing committed)──► Reset ──┐
-//!                                 │                                      │
-//!   assigned or sought ───────────┼──(an offset)──► Validate ◄─(election)┤
-//!                                 │                    │        │        │
-//!                                 └────────────────────┴──► Fetch ◄──────┘
-//!                                                                │
-//!   damage, out of range, no policy ──────────────────────► Stopped, until a seek
+//!  assigned by the group ──► Initializing ──(nothing committed)──► AwaitReset ──┐
+//!                                 │                                             │
+//!  assigned or sought ────────────┼──(an offset)──► AwaitValidation ◄─(election)┤
+//!                                 │                        │           │        │
+//!                                 └────────────────────────┴──────► Fetching ◄──┘
+//!                                                                      │
+//!  damage, out of range, no reset policy ───────────────────────► Stopped, until a seek
 //! ```
 //!
 //! Sans-IO.
@@ -17,19 +17,19 @@ use std::time::{Duration, Instant};
 use crate::consumer::config::settings::OffsetReset;
 use crate::record::Offset;
 
-/// The offset to find out for a reset.
+/// The offset that a reset looks up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResetTarget {
     Earliest,
     Latest,
-    /// The first record that is not older than this, counted back from when it is asked for.
+    /// The first record not older than this duration before the time of the request.
     Since(Duration),
-    /// The first record that is not older than these milliseconds since the Unix epoch.
+    /// The first record not older than this time, in milliseconds since the Unix epoch.
     At(i64),
 }
 
 impl ResetTarget {
-    /// Where the policy starts; `None` where it says that there is no such place.
+    /// Returns the target of the reset policy; `None` if the policy is `none`.
     pub(crate) fn of(policy: OffsetReset) -> Option<Self> {
         match policy {
             OffsetReset::Earliest => Some(Self::Earliest),
@@ -42,20 +42,22 @@ impl ResetTarget {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FetchState {
-    /// What the group has committed is to be asked for.
+    /// The group's committed offset has to be requested.
     Initializing,
-    /// An offset is to be asked for.
+    /// An offset has to be looked up.
     AwaitReset(ResetTarget),
-    /// Whether the log still has what was read up to this offset is to be asked for (KIP-320).
+    /// The leader has to be asked if its log still has the records read up to this offset
+    /// (KIP-320).
     AwaitValidation { offset: i64, epoch: i32 },
-    /// Fetched from this offset on; `epoch` is that of the record before it, −1 where not known.
+    /// Fetched from this offset on; `epoch` is that of the record before it, −1 if it is not known.
     Fetching { offset: i64, epoch: i32 },
-    /// Not fetched until the user seeks, or until the reader has come to where it broke.
+    /// Not fetched until the user seeks, or until the reader has received the records before the
+    /// error.
     Stopped,
 }
 
 impl FetchState {
-    /// Where to begin when the user says it.
+    /// Returns the state after a seek by the user.
     pub(crate) fn at(offset: Offset) -> Self {
         match offset {
             Offset::Beginning => Self::AwaitReset(ResetTarget::Earliest),
@@ -64,7 +66,7 @@ impl FetchState {
         }
     }
 
-    /// Where to begin at an offset that came with the epoch of the record before it.
+    /// Returns the state for an offset that came with the leader epoch of the record before it.
     pub(crate) fn resume(offset: i64, epoch: Option<i32>) -> Self {
         match epoch {
             Some(epoch) if epoch >= 0 => Self::AwaitValidation { offset, epoch },
@@ -73,14 +75,14 @@ impl FetchState {
     }
 }
 
-/// What a broker said of the end of an epoch (OffsetForLeaderEpoch).
+/// Result of a look-up of an epoch's end (OffsetForLeaderEpoch).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogValidation {
-    /// The log has all that was read.
+    /// The log has all records that were read.
     Valid,
-    /// The log parts from what was read at this offset, where it has this epoch.
+    /// The log differs from the records read at this offset, where it has this epoch.
     Truncated { at: i64, epoch: i32 },
-    /// The log does not know the epoch: where they part cannot be said.
+    /// The log does not know the epoch, so the offset where it differs is not known.
     Undefined,
 }
 
@@ -96,13 +98,13 @@ impl LogValidation {
     }
 }
 
-/// A position with the question that is open about it.
+/// A partition's position, with its outstanding offset request.
 #[derive(Debug)]
 pub(crate) struct FetchPosition {
     state: FetchState,
-    /// Grows each time the partition is positioned: what was asked before is stale.
+    /// Grows each time the partition is positioned, so that older requests are stale.
     seek_epoch: u64,
-    /// The question is under way, to a leader of that epoch.
+    /// Leader epoch of the outstanding offset request, if there is one.
     asked: Option<i32>,
     not_before: Option<Instant>,
 }
@@ -120,12 +122,12 @@ impl FetchPosition {
         self.seek_epoch
     }
 
-    /// Goes on to another state of the same positioning.
+    /// Enters another state of the same positioning.
     pub(crate) fn enter(&mut self, state: FetchState) {
         *self = Self::new(state, self.seek_epoch);
     }
 
-    /// Whether the question that the state is about can be asked now.
+    /// Returns true if the state needs an offset request that can be sent now.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         let open = matches!(
             self.state,
@@ -134,34 +136,34 @@ impl FetchPosition {
         open && self.asked.is_none() && self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// When the question, or the next fetch, is to be tried, if that is to be waited for.
+    /// Returns the time of the next attempt at the offset request or the fetch, if it has to wait.
     pub(crate) fn not_before(&self) -> Option<Instant> {
         self.not_before.filter(|_| self.asked.is_none() && self.state != FetchState::Stopped)
     }
 
-    /// The question is under way, and is answered as of that leader epoch.
+    /// Marks the offset request as sent to a leader of that epoch.
     pub(crate) fn mark_asked(&mut self, leader_epoch: i32) {
         (self.asked, self.not_before) = (Some(leader_epoch), None);
     }
 
-    /// A leader of that epoch leads. What another one is being asked about its log counts no more:
-    /// it is asked anew.
+    /// Handles a leader of that epoch. A request to another leader about its log is dropped and
+    /// sent again.
     pub(crate) fn leader_changed(&mut self, epoch: i32) {
         let of_a_log = matches!(self.state, FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. });
         self.asked = self.asked.filter(|asked| !of_a_log || *asked == epoch);
     }
 
-    /// The question (or the fetch) failed: not again before then.
+    /// Delays the next attempt after the request (or the fetch) failed.
     pub(crate) fn retry_at(&mut self, at: Instant) {
         (self.asked, self.not_before) = (None, Some(at));
     }
 
-    /// Something changed that may help: no need to wait.
+    /// Ends the wait, because a change may help.
     pub(crate) fn retry_now(&mut self) {
         self.not_before = None;
     }
 
-    /// Where it is fetched from, if it is and need not wait.
+    /// Returns the offset to fetch from, if the partition is fetched and need not wait.
     pub(crate) fn fetch_offset(&self, now: Instant) -> Option<i64> {
         match self.state {
             FetchState::Fetching { offset, .. } if self.not_before.is_none_or(|at| at <= now) => Some(offset),
@@ -169,8 +171,8 @@ impl FetchPosition {
         }
     }
 
-    /// An answer to this very question is welcome: the partition was not positioned anew since, and
-    /// no other leader was asked.
+    /// Returns true if a response belongs to the outstanding request: the partition was not
+    /// positioned again since, and no other leader was asked.
     pub(crate) fn awaits(&self, generation: u64, leader_epoch: i32) -> bool {
         self.asked == Some(leader_epoch) && self.seek_epoch == generation
     }
@@ -188,7 +190,7 @@ mod tests {
         position.mark_asked(2);
         assert!(!position.is_due(now) && position.awaits(4, 2) && !position.awaits(3, 2) && !position.awaits(4, 1));
         position.leader_changed(3);
-        assert!(position.awaits(4, 2), "what a group has committed hangs on no leader");
+        assert!(position.awaits(4, 2), "committed offsets do not depend on a leader");
         let later = now + Duration::from_secs(1);
         position.retry_at(later);
         assert!(!position.is_due(now) && position.is_due(later));

@@ -1,5 +1,5 @@
-//! The partitions that are read: their positions, how positions are found out, and the topics
-//! that are subscribed to.
+//! The partitions that are read: their positions, the requests that find positions, and the
+//! subscribed topics.
 
 pub(super) mod corruption_probe;
 pub(super) mod corruption_skip;

@@ -1,25 +1,26 @@
-//! Requests by which a partition's position is found out.
+//! Requests that find a partition's position.
 
 use crate::{consumer::subscription::fetch_position::ResetTarget, record::TopicPartition};
 
-/// One partition that is asked about.
+/// The request for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetQuery<T> {
     pub(crate) partition: TopicPartition,
-    /// The positioning that asks; an answer to an older one is stale.
+    /// Seek epoch of the positioning that asks; a response to an older one is stale.
     pub(crate) seek_epoch: u64,
-    /// Of the leader that is asked; once another one leads, its answer is stale as well.
+    /// Epoch of the leader that is asked; if another one leads by then, its response is stale as
+    /// well.
     pub(crate) leader_epoch: i32,
     pub(crate) query: T,
 }
 
-/// A request to be made.
+/// A request to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum OffsetRequest {
-    /// What has the group committed?
+    /// OffsetFetch: the group's committed offsets.
     Committed(Vec<OffsetQuery<()>>),
     /// ListOffsets to that broker.
     Offsets(i32, Vec<OffsetQuery<ResetTarget>>),
-    /// OffsetForLeaderEpoch to that broker: where do these (offset, epoch) end?
+    /// OffsetForLeaderEpoch to that broker, for these (offset, epoch).
     Epochs(i32, Vec<OffsetQuery<(i64, i32)>>),
 }

@@ -1,4 +1,4 @@
-//! How positions are found out: the questions that are open, and what their answers mean.
+//! Finds positions: the offset requests that are due, and the handling of their responses.
 //!
 //! Sans-IO.
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl ConsumerState {
-    /// All questions that can be asked now; each is asked once until it is answered.
+    /// Returns all offset requests that can be sent now; each is sent once until it is answered.
     pub(crate) fn due_offset_requests(&mut self, now: Instant) -> Vec<OffsetRequest> {
         let mut committed = Vec::new();
         let mut offsets: BTreeMap<i32, Vec<OffsetQuery<ResetTarget>>> = BTreeMap::new();
@@ -47,7 +47,7 @@ impl ConsumerState {
                         query: what,
                     });
                 }
-                // A new leader makes it due.
+                // A new leader makes the request due.
                 _ => continue,
             }
             state.position.mark_asked(leader_epoch);
@@ -61,7 +61,7 @@ impl ConsumerState {
         questions
     }
 
-    /// When a question that waits becomes due.
+    /// Returns the time at which the next waiting offset request is due.
     pub(crate) fn next_offset_request_at(&self) -> Option<Instant> {
         let open = |state| {
             matches!(state, FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. })
@@ -75,14 +75,14 @@ impl ConsumerState {
         state.is_some_and(|state| state.position.awaits(asked.seek_epoch, asked.leader_epoch))
     }
 
-    /// A leader has said of its log from where to read on.
+    /// Records that a leader confirmed the position in its log.
     fn validated_under(&mut self, asked: &TopicPartition, leader_epoch: i32) {
         if let Some(state) = self.partitions.get_mut(asked) {
             state.validated_under(leader_epoch);
         }
     }
 
-    /// What the group has committed.
+    /// Handles the group's committed offsets.
     pub(crate) fn handle_committed_offsets(
         &mut self,
         asked: &[OffsetQuery<()>],
@@ -130,8 +130,8 @@ impl ConsumerState {
         }
     }
 
-    /// The offset (and the epoch of the record before it, or −1) where a partition is to start.
-    /// Whether a new look at the metadata is needed.
+    /// Handles a listed offset (and the epoch of the record before it, or −1), at which the
+    /// partition starts. Returns true if the metadata has to be refreshed.
     pub(crate) fn handle_listed_offset(
         &mut self,
         asked: &OffsetQuery<ResetTarget>,
@@ -144,12 +144,12 @@ impl ConsumerState {
         let partition = &asked.partition;
         match answer {
             Ok((offset, epoch)) if offset >= 0 => {
-                event!(DEBUG, self.rules.origin, %partition, offset, "the position is found");
+                event!(DEBUG, self.rules.origin, %partition, offset, "found the position");
                 self.validated_under(partition, asked.leader_epoch);
                 self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch });
                 false
             }
-            // Nothing is as young as was asked for: what comes from now on is.
+            // No record is as recent as requested; every record from now on is.
             Ok(_) if asked.query != ResetTarget::Latest => {
                 self.enter_fetch_state(partition, FetchState::AwaitReset(ResetTarget::Latest));
                 false
@@ -159,8 +159,8 @@ impl ConsumerState {
         }
     }
 
-    /// Where the epoch ends under which the record before the position was read. Whether a new look
-    /// at the metadata is needed.
+    /// Handles the end of the epoch of the record before the position. Returns true if the metadata
+    /// has to be refreshed.
     pub(crate) fn handle_epoch_end(
         &mut self,
         asked: &OffsetQuery<(i64, i32)>,
@@ -173,7 +173,7 @@ impl ConsumerState {
         let (partition, (offset, epoch)) = (&asked.partition, asked.query);
         let validity = match answer {
             Ok((end_epoch, end_offset)) => LogValidation::of(offset, end_epoch, end_offset),
-            // Without an answer nothing is known to be lost.
+            // Without a response, nothing shows that records were lost.
             Err(ErrorCode::UNSUPPORTED_VERSION) => LogValidation::Valid,
             Err(code) => return self.handle_offset_error(partition, code, "look-up of a leader epoch", now),
         };
@@ -182,8 +182,8 @@ impl ConsumerState {
         match validity {
             LogValidation::Valid => self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch }),
             LogValidation::Truncated { at, epoch } if can_reset => {
-                // What waits for its reader lies on either side of the break: all of it is read
-                // anew.
+                // Buffered records lie on both sides of the truncation, so all of them are fetched
+                // again.
                 let progress = self.partitions.get(partition).and_then(|state| state.progress.as_ref());
                 let behind = progress
                     .filter(|progress| progress.delivered() < at)
@@ -203,7 +203,7 @@ impl ConsumerState {
         false
     }
 
-    /// A partition's question was answered with an error.
+    /// Handles an error in the response for one partition.
     fn handle_offset_error(&mut self, partition: &TopicPartition, code: ErrorCode, what: &str, now: Instant) -> bool {
         self.retry_offset_request(
             std::slice::from_ref(partition),
@@ -213,19 +213,20 @@ impl ConsumerState {
         code.remedy() == Remedy::RefreshMetadata
     }
 
-    /// A broker could not be asked.
+    /// Handles a broker that could not be asked.
     pub(crate) fn handle_offset_failure<T>(&mut self, asked: &[OffsetQuery<T>], error: Error, now: Instant) {
         let partitions = asked.iter().filter(|asked| self.awaits_offset(asked)).map(|asked| asked.partition.clone());
         let partitions: Vec<_> = partitions.collect();
         self.retry_offset_request(&partitions, error, now);
     }
 
-    /// The same question later: soon if that may help, else seldom, and then the reader is told.
+    /// Sends the request again later: soon if that may help, otherwise seldom, and then the error
+    /// is reported to the reader.
     fn retry_offset_request(&mut self, partitions: &[TopicPartition], error: Error, now: Instant) {
         let retriable = error.is_retriable() || error.kind() == ErrorKind::Protocol;
         event!(
             DEBUG, self.rules.origin, %error, partitions = %several(partitions), count = partitions.len(),
-            "positions are not known yet"
+            "positions could not be found; they are requested again"
         );
         let mut told = false;
         for partition in partitions {
@@ -236,7 +237,7 @@ impl ConsumerState {
             if retriable || std::mem::replace(&mut state.reported, true) {
                 continue;
             }
-            // Of those that are read together, once.
+            // Partitions with a common reader report the error once.
             if state.split.is_some() || !std::mem::replace(&mut told, true) {
                 self.push_partition_error(partition, error.clone());
             }

@@ -2,8 +2,8 @@
 
 use crate::record::TopicPartition;
 
-/// A partition in the group's gift, from when it came to when it goes: who takes one back takes
-/// back no later one.
+/// Identifies one ownership period of a partition that the group assigned, so that a late
+/// revocation cannot revoke a later assignment of the same partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ownership {
     pub(crate) partition: TopicPartition,

@@ -1,4 +1,4 @@
-//! A partition that is read, and all that is known about it.
+//! A partition that is read, and its state.
 //!
 //! Sans-IO.
 
@@ -23,96 +23,97 @@ use crate::consumer::{
     },
 };
 
-/// What cannot be read.
+/// A range of offsets that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Corruption {
-    /// Where reading stopped.
+    /// Offset at which reading stopped.
     pub(crate) at: i64,
-    /// Behind it, where that is known.
+    /// First offset after the damage, if it is known.
     pub(crate) end: Option<i64>,
 }
 
-/// A partition and all that is known about it.
+/// One partition's position, buffered records and errors.
 #[derive(Debug)]
 pub(crate) struct PartitionState {
     pub(crate) position: FetchPosition,
-    /// There once the position is known.
+    /// Present once the position is known.
     pub(crate) progress: Option<Arc<DeliveryProgress>>,
-    /// What was unfinished when the partition had to be positioned anew: not to be committed past.
+    /// First incomplete record when the partition was positioned again; commits must not go beyond
+    /// it.
     pub(crate) incomplete_from: Option<i64>,
     pub(crate) queue: PartitionBuffer,
-    /// Records that readers were given.
+    /// Number of records delivered to readers.
     pub(crate) delivered: Arc<AtomicU64>,
     pub(crate) paused: bool,
-    /// Which of the partitions that ever came it is: one that went and came back is another one.
+    /// Number of the ownership period: a partition that was lost and assigned again has another
+    /// one.
     pub(crate) ownership: u64,
-    /// The group gave it, and may take it back.
+    /// True if the group assigned it, and may revoke it.
     pub(crate) of_group: bool,
-    /// To be given up as soon as the reader is done with what it holds.
+    /// True if it is released as soon as the reader has completed the delivered records.
     pub(crate) revoking: bool,
-    /// Not read before the rebalance listener has said from where.
+    /// Not read until the rebalance listener has returned, which may set its position.
     pub(crate) awaits_listener: bool,
-    /// The rebalance listener was told that it goes.
+    /// True if the rebalance listener was told of the revocation.
     pub(crate) revocation_announced: bool,
-    /// Its reader came to what cannot be read.
+    /// The damage that its reader has arrived at.
     pub(crate) corruption: Option<Corruption>,
-    /// Where it can be read again is being looked for.
+    /// The search for the next readable offset.
     pub(crate) corruption_skip: Option<CorruptionSkip>,
-    /// What brokers last said of it.
+    /// Offsets that brokers last reported.
     pub(crate) offsets: PartitionOffsets,
-    /// Has a reader of its own.
+    /// The reader of a partition with a stream of its own.
     pub(crate) split: Option<SplitReader>,
-    /// What was fetched ahead was dropped: nothing is fetched until its reader asks again.
+    /// True if its buffered records were evicted: nothing is fetched until its reader polls again.
     pub(crate) evicted: bool,
     pub(crate) in_rotation: bool,
-    /// Has its fill, and is fetched again once half of it is read.
+    /// True if it has enough buffered data; it is fetched again once half of that is read.
     pub(crate) full: bool,
     pub(crate) topic_id: Uuid,
     /// The leader and its epoch.
     pub(crate) leader: Option<(i32, i32)>,
-    /// The newest leader epoch under which what lies before the position is known to be in the log;
-    /// −1 where none is.
+    /// Newest leader epoch for which the log is known to have everything before the position; −1 if
+    /// there is none.
     pub(crate) validated_epoch: i32,
-    /// The cluster says that its topic does not exist: one that comes may be another one of the
-    /// same name.
+    /// True if the metadata says that its topic does not exist: one that appears may be another
+    /// topic of the same name.
     pub(crate) topic_missing: bool,
-    /// A replica nearer than the leader (KIP-392).
+    /// Preferred read replica, if the leader named one (KIP-392).
     pub(crate) preferred_replica: PreferredReplica,
     /// The broker that it is fetched from.
     pub(crate) broker: Option<i32>,
-    /// Over which of the connections to it.
+    /// The connection to that broker.
     pub(crate) connection: u8,
-    /// When something of it came last.
+    /// Time at which its last data arrived.
     pub(crate) last_data_at: Option<Instant>,
-    /// Asked for in one fetch; more where batches are larger, and where a long line is to be filled
-    /// (`answer_size`).
+    /// Bytes asked for in one fetch; more if batches are larger, or if a connection with a high
+    /// latency has to be filled (`fetch_size`).
     pub(crate) fetch_bytes: i32,
     pub(crate) committed: Option<i64>,
     pub(crate) commit_certainty: CommitCertainty,
-    /// What the user committed last since it was positioned: what is committed by itself does not
-    /// go back behind that.
+    /// The user's last commit since it was positioned; auto-commits do not go below it.
     pub(crate) committed_by_user: Option<i64>,
     pub(crate) retries: Backoff,
-    /// Resets whose new offset was refused again.
+    /// Resets to an offset that was refused again.
     pub(crate) resets: Resets,
-    /// Without a leader since then.
+    /// Time since which it has no leader.
     pub(crate) leaderless_since: Option<Instant>,
-    /// Its present trouble was told to the reader.
+    /// True if its present error was reported to the reader.
     pub(crate) reported: bool,
 }
 
-/// Whether it is known what the group has.
+/// Certainty of the group's committed offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitCertainty {
     Certain,
-    /// Another offset is on its way.
+    /// A commit of another offset is outstanding.
     InFlight,
-    /// One before had no answer, and may have been committed.
+    /// An earlier commit got no response, and may have succeeded.
     Unknown,
 }
 
 impl PartitionState {
-    /// One that was just assigned, and is not positioned yet.
+    /// Creates the state of a partition that was just assigned and is not positioned yet.
     pub(crate) fn new(rules: &ConsumerRules, generation: u64, now: Instant) -> Self {
         Self {
             position: FetchPosition::new(FetchState::Stopped, generation),
@@ -152,20 +153,19 @@ impl PartitionState {
         }
     }
 
-    /// Where it is fetched from.
+    /// Returns the connection that it is fetched over.
     pub(crate) fn connection_id(&self) -> Option<FetchConnectionId> {
         self.broker.map(|broker| FetchConnectionId { broker, connection: self.connection })
     }
 
-    /// What lies before the position is in the log of the leader of that epoch.
+    /// Records that the log of the leader of that epoch has everything before the position.
     pub(crate) fn validated_under(&mut self, leader_epoch: i32) {
         self.validated_epoch = self.validated_epoch.max(leader_epoch);
     }
 
-    /// The state to enter for this one. Between leaders a log may lose its end (KIP-320), so
-    /// nothing is fetched from a newer leader than the last that is known to have what was read,
-    /// whatever came between the two: nobody who led, or bytes that were dropped to be fetched
-    /// anew.
+    /// Returns the state to enter for this one. Logs can be truncated between leaders (KIP-320), so
+    /// nothing is fetched from a newer leader epoch than the last one validated for this position,
+    /// even if there was no leader in between or buffered data was evicted.
     pub(crate) fn validated_first(&self, state: FetchState) -> FetchState {
         match (state, self.leader) {
             (FetchState::Fetching { offset, epoch }, Some((_, leader_epoch)))
@@ -177,7 +177,7 @@ impl PartitionState {
         }
     }
 
-    /// How much of it waits for its reader at most before it is fetched no further.
+    /// Returns the buffered bytes at which the partition is no longer fetched.
     pub(crate) fn queue_bound(&self) -> usize {
         usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
     }

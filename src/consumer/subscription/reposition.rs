@@ -1,4 +1,4 @@
-//! How partitions are positioned, anew or for the first time, paused and stopped.
+//! Positions partitions for the first time or again, and pauses and stops them.
 //!
 //! Sans-IO.
 
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl ConsumerState {
-    /// Positions a partition anew. `asked_for` by the user: what lies before is then done with,
-    /// whatever it was.
+    /// Positions a partition again. If the user asked for it (`asked_for`), everything before
+    /// counts as completed.
     pub(crate) fn reposition(&mut self, partition: &TopicPartition, state: FetchState, asked_for: bool) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         self.seek_epoch += 1;
@@ -45,8 +45,8 @@ impl ConsumerState {
         self.enter_fetch_state(partition, state);
     }
 
-    /// Goes on to another state of the same positioning; before a fetch to the question whether the
-    /// leader has what was read, where that is not known.
+    /// Enters another state of the same positioning. Before fetching, the position is validated if
+    /// the leader's log is not known to have everything before it.
     pub(crate) fn enter_fetch_state(&mut self, partition: &TopicPartition, state: FetchState) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         let state = found.validated_first(state);
@@ -70,22 +70,22 @@ impl ConsumerState {
         self.mark_changed(partition);
     }
 
-    /// Fetches anew from an offset on, up to which all of it is here or was handed out.
+    /// Fetches again from an offset up to which everything is buffered or was delivered.
     pub(crate) fn refetch_from(&mut self, partition: &TopicPartition, offset: i64) {
         let progress = self.partitions.get(partition).and_then(|state| state.progress.as_ref());
         let epoch = progress.and_then(|progress| progress.to_commit(offset).leader_epoch).unwrap_or(-1);
         self.enter_fetch_state(partition, FetchState::Fetching { offset, epoch });
     }
 
-    /// The user wants to read from there.
+    /// Seeks to an offset for the user.
     pub(crate) fn seek(&mut self, partition: &TopicPartition, offset: Offset) -> Result<()> {
         self.get(partition)?;
         self.reposition(partition, FetchState::at(offset), true);
         Ok(())
     }
 
-    /// Starts anew as `auto.offset.reset` says, or tells the reader why not. `cause` is the same
-    /// for all partitions to which the same happened; `from` is the offset that it happened to.
+    /// Resets the position as `auto.offset.reset` says, or reports the error to the reader. `cause`
+    /// is equal for all partitions with the same reason; `from` is the offset concerned.
     pub(crate) fn reset(
         &mut self,
         partition: &TopicPartition,
@@ -111,7 +111,7 @@ impl ConsumerState {
         }
     }
 
-    /// Reads a partition no further until the user seeks. What was handed out stays handed out.
+    /// Stops reading a partition until the user seeks. Delivered records stay delivered.
     pub(crate) fn stop(&mut self, partition: &TopicPartition) {
         if let Some(state) = self.partitions.get_mut(partition) {
             state.queue.clear();
@@ -120,12 +120,12 @@ impl ConsumerState {
         }
     }
 
-    /// The next offset to be handed out; `None` where it is not known yet.
+    /// Returns the offset of the next record to deliver; `None` if it is not known yet.
     pub(crate) fn position(&self, partition: &TopicPartition) -> Result<Option<i64>> {
         Ok(self.get(partition)?.progress.as_ref().map(|progress| progress.delivered()))
     }
 
-    /// Stops fetching and handing out a partition, or goes on with it.
+    /// Pauses the fetching and delivery of a partition, or resumes it.
     pub(crate) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
         self.get(partition)?;
         if let Some(state) = self.partitions.get_mut(partition) {

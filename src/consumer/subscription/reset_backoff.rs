@@ -1,8 +1,8 @@
-//! Paces resets of a position that the leader refuses again.
+//! Delays resets of a position that the leader refuses again.
 //!
 //! A log that lost its start answers OFFSET_OUT_OF_RANGE once, and the offset that ListOffsets
-//! gives then is in the log. A leader that refuses that offset too would otherwise be asked in a
-//! circle of ListOffsets and Fetch without a wait.
+//! returns then is in the log. A leader that refuses that offset too would otherwise be asked with
+//! ListOffsets and Fetch in a busy loop.
 //!
 //! Sans-IO.
 
@@ -12,10 +12,10 @@ use rand::rngs::StdRng;
 
 use crate::cluster::Backoff;
 
-/// Refused resets after which the reader is told.
+/// Number of refused resets after which the error is reported to the reader.
 const TOLD_AFTER: u32 = 6;
 
-/// The resets of one partition since its last fetch that was answered without an error.
+/// The resets of one partition since its last fetch without an error.
 #[derive(Clone, Debug)]
 pub(crate) struct Resets {
     backoff: Backoff,
@@ -26,11 +26,11 @@ pub(crate) struct Resets {
 /// The wait before a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pause {
-    /// The answer that made the reset necessary.
+    /// Time of the response that made the reset necessary.
     pub(crate) since: Instant,
-    /// From then on.
+    /// Wait, counted from `since`.
     pub(crate) wait: Duration,
-    /// The reader is to be told now.
+    /// True if the error is reported to the reader now.
     pub(crate) tell: bool,
 }
 
@@ -39,12 +39,12 @@ impl Resets {
         Self { backoff: Backoff::new(first, HUMAN), count: 0, refused_at: None }
     }
 
-    /// The leader answered OFFSET_OUT_OF_RANGE.
+    /// Records that the leader answered OFFSET_OUT_OF_RANGE.
     pub(crate) fn refused(&mut self, now: Instant) {
         self.refused_at = Some(now);
     }
 
-    /// A fetch was answered without an error, or the user chose another position.
+    /// Forgets the resets, because a fetch succeeded or the user chose another position.
     pub(crate) fn clear(&mut self) {
         (self.count, self.refused_at) = (0, None);
     }
@@ -59,7 +59,7 @@ impl Resets {
     }
 }
 
-/// How long an error that only a human can mend waits before it is tried again.
+/// Wait before the next attempt after an error that does not pass without an operator.
 pub(crate) const HUMAN: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -72,12 +72,12 @@ mod tests {
     fn repeated_resets_wait_longer_until_a_fetch() {
         let (rng, now) = (&mut StdRng::seed_from_u64(1), Instant::now());
         let mut resets = Resets::new(Duration::from_millis(100));
-        assert_eq!(resets.next(rng), None, "nothing was refused");
+        assert_eq!(resets.next(rng), None, "no fetch was refused");
         let mut waits = Vec::new();
         for n in 0..20 {
             resets.refused(now);
             let pause = resets.next(rng);
-            assert_eq!(pause.is_some_and(|pause| pause.tell), n == TOLD_AFTER, "told once");
+            assert_eq!(pause.is_some_and(|pause| pause.tell), n == TOLD_AFTER, "reported once");
             waits.push(pause.map_or(Duration::ZERO, |pause| pause.wait));
         }
         assert!(waits[0].is_zero() && waits[..8].is_sorted(), "{waits:?}");

@@ -7,35 +7,35 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What decides has to know of the settings.
+/// The settings that the consumer's state needs for its decisions.
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerRules {
     pub(crate) reset: OffsetReset,
     pub(crate) isolation: IsolationLevel,
-    /// Whether the reader is told of the end of a partition.
+    /// True if the reader is told of the end of a partition.
     pub(crate) partition_eof: bool,
     pub(crate) min_bytes: i32,
     pub(crate) max_bytes: i32,
     pub(crate) max_wait: Duration,
-    /// Asked for of one partition in one answer, at least.
+    /// Smallest `max_bytes` of one partition in one fetch.
     pub(crate) partition_bytes: i32,
-    /// Whether more is asked for of it where a long line would be half empty: the user has not said
-    /// how much.
+    /// True if a partition's `max_bytes` may grow to fill a connection with a high latency, because
+    /// the user has not set it.
     pub(crate) partition_grows: bool,
     pub(crate) queued_bytes: usize,
-    /// Connections to a broker that are fetched over, at most.
+    /// Largest number of connections to a broker for fetches.
     pub(crate) connections: u8,
     pub(crate) rack: Option<String>,
     pub(crate) backoff: Backoff,
-    /// How long a preferred replica is believed in (`metadata.max.age.ms`).
+    /// Time for which a preferred read replica is used (`metadata.max.age.ms`).
     pub(crate) replica_age: Duration,
-    /// After how long without a leader the reader is told.
+    /// Time without a leader after which the reader is told.
     pub(crate) grace_period: Duration,
-    /// Batches that are opened ahead at a time.
+    /// Largest number of batches that are decompressed ahead at a time.
     pub(crate) max_decompressions: usize,
-    /// How long a topic may be missing before the reader is told
+    /// Time for which a topic may be missing before the reader is told
     /// (`topic.metadata.propagation.max.ms`).
     pub(crate) topic_propagation: Duration,
-    /// The consumer, as log lines name it.
+    /// The consumer's name in log lines.
     pub(crate) origin: Origin,
 }

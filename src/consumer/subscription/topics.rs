@@ -1,4 +1,4 @@
-//! What a consumer asks to read: names of topics, and regular expressions over them.
+//! The topics that a consumer subscribes to: names, and regular expressions over them.
 //!
 //! Sans-IO.
 
@@ -12,12 +12,11 @@ use crate::{
     record::check_topic_name,
 };
 
-/// Topics that brokers keep for themselves. Kafka knows them by these names, and users cannot add
-/// to them.
+/// Internal topics of brokers. Kafka knows them by these names, and users cannot add to them.
 const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 
-/// What RE2 reads otherwise than we do, or not at all: operators between classes of characters,
-/// comments, word boundaries of newer kinds, groups that are named as elsewhere.
+/// Syntax that RE2 reads differently or not at all: set operators in character classes, comments,
+/// newer word boundaries, the other syntax of named groups.
 const NOT_IN_RE2: [&str; 9] = ["&&", "--", "~~", "[[", "(?<", "(?x", "\\b{", "\\<", "\\>"];
 
 /// Topics by name and by regular expression.
@@ -32,7 +31,7 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// Reads the elements. A name that Kafka forbids, or an expression that cannot be read, is an
+    /// Parses the elements. A name that Kafka forbids, or an invalid expression, is an
     /// `InvalidArgument` error that shows it.
     pub(crate) fn parse<S: AsRef<str>>(elements: impl IntoIterator<Item = S>) -> Result<Self> {
         let mut subscription = Self::default();
@@ -55,23 +54,23 @@ impl Subscription {
         Ok(subscription)
     }
 
-    /// Whether it asks for nothing at all.
+    /// Returns true if it has neither names nor expressions.
     pub(crate) fn is_empty(&self) -> bool {
         self.names.is_empty() && self.patterns.is_empty()
     }
 
-    /// The topics asked for by name, whether they exist or not.
+    /// Returns the topics subscribed to by name, which may not exist.
     pub(crate) fn names(&self) -> &BTreeSet<Arc<str>> {
         &self.names
     }
 
-    /// Whether all topics of the cluster have to be known to say what is meant.
+    /// Returns true if the topics of the whole cluster are needed to evaluate it.
     pub(crate) fn has_patterns(&self) -> bool {
         !self.patterns.is_empty()
     }
 
-    /// The expressions as one, for brokers that match them (KIP-848): they match whole names, where
-    /// ours are searched for.
+    /// Joins the expressions to one for brokers (KIP-848). Brokers match whole names, whereas the
+    /// expressions here match anywhere in a name.
     pub(crate) fn broker_regex(&self) -> Option<String> {
         let expressions: Vec<&str> = self.patterns.iter().map(Regex::as_str).collect();
         match &*expressions {
@@ -81,10 +80,11 @@ impl Subscription {
         }
     }
 
-    /// Whether [`broker_regex`](Self::broker_regex) finds the topics that [`topics`](Self::topics)
-    /// does. Brokers hold it against the names of all topics, their own as well, which no
-    /// expression of theirs can leave out; and what can be read piece by piece need not be readable
-    /// as one, where two groups have the same name for example.
+    /// Returns true if [`broker_regex`](Self::broker_regex) finds the topics that
+    /// [`topics`](Self::topics) does. Brokers match it against the names of all topics, including
+    /// internal ones, and RE2 has no expression that could exclude these. Expressions that are
+    /// valid one by one may also be invalid when joined, for example if two groups have the same
+    /// name.
     pub(crate) fn means_the_same_to_brokers(&self, exclude_internal: bool) -> bool {
         if exclude_internal && INTERNAL_TOPICS.iter().any(|topic| self.matches(topic)) {
             return false;
@@ -93,9 +93,8 @@ impl Subscription {
         self.patterns.iter().all(in_re2) && self.broker_regex().is_none_or(|regex| Regex::new(&regex).is_ok())
     }
 
-    /// The topics that are meant in this picture of the cluster: every name, and every topic there
-    /// that an expression matches. Topics that the broker keeps for itself are matched only where
-    /// `exclude_internal` is false.
+    /// Returns the topics that this metadata yields: every name, and every existing topic that an
+    /// expression matches. Internal topics are matched only if `exclude_internal` is false.
     pub(crate) fn topics(&self, metadata: &Metadata, exclude_internal: bool) -> BTreeSet<Arc<str>> {
         let mut topics = self.names.clone();
         if self.has_patterns() {
@@ -106,12 +105,12 @@ impl Subscription {
         topics
     }
 
-    /// The expressions, as they were given.
+    /// Returns the expressions, as the user wrote them.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &str> {
         self.patterns.iter().map(Regex::as_str)
     }
 
-    /// The expressions that match no topic of this picture; internal topics count where
+    /// Returns the expressions that match no topic of this metadata; internal topics count if
     /// `exclude_internal` is false.
     pub(crate) fn unmatched(&self, metadata: &Metadata, exclude_internal: bool) -> Vec<&str> {
         let visible = |pattern: &&Regex| {
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(regex(&["plain"]), None);
         assert_eq!(regex(&["^a"]).unwrap(), ".*(?:^a).*");
         assert_eq!(regex(&["^a|b", "^c$"]).unwrap(), ".*(?:(?:^a|b)|(?:^c$)).*");
-        // It means the same as a full match.
+        // The joined expression is equivalent to a full match.
         let whole = Regex::new(&format!("^(?:{})$", regex(&["^a|b", "^c$"]).unwrap())).unwrap();
         let search = Subscription::parse(["^a|b", "^c$"]).unwrap();
         for topic in ["a", "a1", "xb", "c", "c1", "xc", "x"] {
@@ -182,7 +181,7 @@ mod tests {
 
     #[test]
     fn alternatives_keep_their_own_anchor() {
-        // `^a|b` looks for an `a` at the start or a `b` anywhere, as every regular expression does.
+        // `^a|b` matches an `a` at the start or a `b` anywhere, as every regular expression does.
         let subscription = Subscription::parse(["^a|b"]).unwrap();
         let metadata = metadata_with(&[("a1", false, ErrorCode::NONE), ("xb", false, ErrorCode::NONE)]);
         assert_eq!(names(subscription.topics(&metadata, true)), ["a1", "xb"]);
@@ -205,7 +204,7 @@ mod tests {
     fn detects_patterns_that_brokers_match_differently() {
         let same =
             |elements: &[&str], exclude| Subscription::parse(elements).unwrap().means_the_same_to_brokers(exclude);
-        assert!(same(&["plain", "__consumer_offsets"], true), "a name is a name");
+        assert!(same(&["plain", "__consumer_offsets"], true), "names do not count");
         assert!(same(&["^audit", "^a.*[Tt]opic$", "^(?P<one>x)|y", "^(?i)orders"], true));
         for finds_internal in ["^.*", "^_", "^__transaction_state$", "^a|state"] {
             assert!(!same(&[finds_internal], true) && same(&[finds_internal], false), "{finds_internal}");

@@ -1,5 +1,4 @@
-//! The topics that a consumer asks for, and whether they are there: for its status, its reader and
-//! its log.
+//! The topics that a consumer asks for, and their states: for its status, its reader and its log.
 //!
 //! Sans-IO.
 
@@ -16,11 +15,11 @@ use crate::{
     log::{Origin, event, several},
 };
 
-/// Whether a topic that a consumer asks for is there, from [`TopicStatus`].
+/// State of a topic that a consumer asks for, from [`TopicStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TopicState {
-    /// No broker has answered about the topic yet.
+    /// Not known yet, because no broker has answered about the topic.
     Unknown,
     /// The topic exists, and the consumer may see it.
     Present,
@@ -36,7 +35,7 @@ pub enum TopicState {
 }
 
 impl TopicState {
-    /// A word for the state, for logs and labels.
+    /// Returns the name of the state, for logs and labels.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -51,12 +50,13 @@ impl TopicState {
         matches!(self, Self::Missing | Self::Forbidden)
     }
 
-    /// Whether nothing can be consumed of the topic, which the reader is told if it lasts.
+    /// Returns true if nothing can be consumed of the topic, which is reported to the reader if it
+    /// lasts.
     fn is_in_the_way(self) -> bool {
         self.is_absent() || matches!(self, Self::Unavailable(_))
     }
 
-    /// The state that metadata gives a topic; `None` where it does not have the topic.
+    /// Returns the state that metadata gives a topic; `None` if it does not have the topic.
     fn of(metadata: &Metadata, topic: &str) -> Option<Self> {
         Some(match metadata.topic(topic)?.error {
             ErrorCode::NONE => Self::Present,
@@ -72,13 +72,13 @@ impl TopicState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TopicStatus {
-    /// Whether the topic is there.
+    /// State of the topic.
     pub state: TopicState,
-    /// For how long the state has lasted.
+    /// Time for which the state has lasted.
     pub for_how_long: Duration,
 }
 
-/// What is known of a topic or a regular expression, and whether it was told.
+/// State of a topic or a regular expression, and if it was reported.
 #[derive(Debug)]
 struct Tracked<T> {
     state: T,
@@ -91,7 +91,7 @@ impl<T: PartialEq> Tracked<T> {
         Self { state, since, told: false }
     }
 
-    /// Takes a new state; returns the one before and how long it lasted, if that was another.
+    /// Sets a new state; if it differs, returns the one before and how long it lasted.
     fn change(&mut self, state: T, now: Instant) -> Option<(T, Duration)> {
         if self.state == state {
             return None;
@@ -103,8 +103,8 @@ impl<T: PartialEq> Tracked<T> {
 
 /// The topics that are asked for.
 ///
-/// A topic that is missing or forbidden is told to the reader once, when that has lasted for
-/// `topic.metadata.propagation.max.ms`, and anew after every change of its state.
+/// A topic that is missing, forbidden or unavailable is reported to the reader once that has lasted
+/// for `topic.metadata.propagation.max.ms`, and again after every change of its state.
 #[derive(Debug)]
 pub(crate) struct WantedTopics {
     propagation: Duration,
@@ -112,18 +112,18 @@ pub(crate) struct WantedTopics {
     subscription: Subscription,
     exclude_internal: bool,
     topics: BTreeMap<Arc<str>, Tracked<TopicState>>,
-    /// Whether a regular expression matches a topic.
+    /// True for each regular expression that matches a topic.
     patterns: BTreeMap<String, Tracked<bool>>,
 }
 
-/// What subscribed topics mean for a member without partitions.
+/// State of the subscribed topics, for a member without partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// A topic is there, so that other members have its partitions.
+    /// A topic exists, so other members have its partitions.
     Some,
-    /// None is there.
+    /// None of the topics exists.
     None,
-    /// No broker has answered about all of them yet.
+    /// Not known yet, because no broker has answered about all of them.
     Unknown,
 }
 
@@ -139,22 +139,22 @@ impl WantedTopics {
         }
     }
 
-    /// This is subscribed to from now on; an empty subscription is none.
+    /// Sets the subscription; an empty one means that nothing is subscribed to.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, exclude_internal: bool) {
         self.subscription = subscription;
         self.exclude_internal = exclude_internal;
     }
 
-    /// Takes what a picture of the cluster says of what is subscribed to, and of these topics,
-    /// whose partitions are assigned.
+    /// Updates the states of the subscribed topics, and of the topics with assigned partitions,
+    /// from the metadata.
     pub(crate) fn update(&mut self, metadata: &Metadata, assigned: BTreeSet<Arc<str>>, now: Instant) {
         self.topics.retain(|name, _| self.subscription.names().contains(name) || assigned.contains(name));
         let mut appeared = Vec::new();
         for name in self.subscription.names().iter().chain(&assigned) {
             let known = self.topics.entry(name.clone()).or_insert_with(|| Tracked::new(TopicState::Unknown, now));
             let Some(state) = TopicState::of(metadata, name) else { continue };
-            // A topic that is being created has no leader for a moment: until it has one, it is
-            // missing.
+            // A topic that is being created has no leader for a moment; until it has one, it counts
+            // as missing.
             if known.state.is_absent() && matches!(state, TopicState::Unavailable(_)) {
                 continue;
             }
@@ -170,7 +170,7 @@ impl WantedTopics {
             let absent_s = absent.as_secs();
             event!(
                 INFO, self.origin, topics = %several(&topics), count = topics.len(), absent_s,
-                "topics exist now, or may be seen now: they are consumed from here on"
+                "topics exist or are visible now; they are consumed from now on"
             );
         }
         self.update_patterns(metadata, now);
@@ -195,8 +195,8 @@ impl WantedTopics {
         }
     }
 
-    /// Tells the log of what has been missing for long enough, once, and returns what the reader is
-    /// to be told, each with the topics that it is about.
+    /// Logs conditions that have lasted for long enough, once, and returns the errors for the
+    /// reader, each with its topics.
     pub(crate) fn report_missing(&mut self, now: Instant) -> Vec<(Error, Vec<Arc<str>>)> {
         let propagation = self.propagation;
         let due = |since: Instant| now.saturating_duration_since(since) >= propagation;
@@ -216,7 +216,7 @@ impl WantedTopics {
             let error = absence(state, &topics, propagation);
             event!(
                 WARN, self.origin, topics = %several(&topics), count = topics.len(), %error,
-                "nothing is consumed of topics that are asked for"
+                "topics cannot be consumed; they are consumed as soon as they are available"
             );
             errors.push((error, topics));
         }
@@ -236,7 +236,8 @@ impl WantedTopics {
         errors
     }
 
-    /// When [`tell`](Self::tell) has something to tell, if nothing changes before.
+    /// Returns the time at which [`report_missing`](Self::report_missing) has something to report,
+    /// if nothing changes before.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let topics = self.topics.values().filter(|known| known.state.is_in_the_way() && !known.told);
         let patterns = self.patterns.values().filter(|known| !known.state && !known.told);
@@ -244,17 +245,17 @@ impl WantedTopics {
         since.min().and_then(|since| since.checked_add(self.propagation))
     }
 
-    /// Whether a topic is known to be missing or forbidden.
+    /// Returns true if a topic is known to be missing or forbidden.
     pub(crate) fn is_absent(&self, topic: &str) -> bool {
         self.topics.get(topic).is_some_and(|known| known.state.is_absent())
     }
 
-    /// Whether any topic is known to be missing or forbidden.
+    /// Returns true if any topic is known to be missing or forbidden.
     pub(crate) fn any_absent(&self) -> bool {
         self.topics.values().any(|known| known.state.is_absent())
     }
 
-    /// Whether what is subscribed to is there.
+    /// Returns the state of the subscribed topics taken together.
     pub(crate) fn presence(&self) -> Presence {
         let names = self.subscription.names().iter();
         let mut names = names.map(|name| self.topics.get(name).map_or(TopicState::Unknown, |known| known.state));
@@ -276,7 +277,7 @@ impl WantedTopics {
         self.topics.iter().map(status).collect()
     }
 
-    /// The regular expressions that match no topic.
+    /// Returns the regular expressions that match no topic.
     pub(crate) fn unmatched(&self) -> Vec<String> {
         let unmatched = self.patterns.iter().filter(|(_, known)| !known.state);
         unmatched.map(|(pattern, _)| pattern.clone()).collect()
@@ -287,14 +288,14 @@ fn absence(state: TopicState, topics: &[Arc<str>], propagation: Duration) -> Err
     let (topics, ms) = (several(topics), propagation.as_millis());
     if state == TopicState::Forbidden {
         let what = format_args!(
-            "topics that the consumer asks for and has had no right to for {ms} ms (topic.metadata.propagation.max.ms), \
-             and that are read as soon as it may Describe and Read them: {topics}"
+            "the consumer has lacked rights to topics for {ms} ms (topic.metadata.propagation.max.ms), \
+             which are read as soon as it may Describe and Read them: {topics}"
         );
         return Error::broker(ErrorCode::TOPIC_AUTHORIZATION_FAILED, what);
     }
     if let TopicState::Unavailable(code) = state {
         let what = format_args!(
-            "topics that the consumer asks for have been refused for {ms} ms (topic.metadata.propagation.max.ms), and are \
+            "metadata requests for topics have failed for {ms} ms (topic.metadata.propagation.max.ms); the topics are \
              read as soon as the brokers name their partitions: {topics}"
         );
         return Error::broker(code, what);
@@ -302,7 +303,7 @@ fn absence(state: TopicState, topics: &[Arc<str>], propagation: Duration) -> Err
     Error::new(
         ErrorKind::UnknownTopicOrPartition,
         format!(
-            "topics that the consumer asks for have been missing for {ms} ms (topic.metadata.propagation.max.ms), and are \
+            "topics have been missing for {ms} ms (topic.metadata.propagation.max.ms), and are \
              read as soon as they are created: {topics}: {}",
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
         ),
@@ -345,7 +346,7 @@ mod tests {
         assert!(wanted.report_missing(start + 29 * SECOND).is_empty());
         wanted.update(&both, BTreeSet::new(), start + 29 * SECOND);
         let told = wanted.report_missing(start + 30 * SECOND);
-        assert_eq!(told.len(), 1, "one error for both");
+        assert_eq!(told.len(), 1, "one error for both topics");
         assert_eq!((told[0].0.kind(), told[0].1.len()), (ErrorKind::UnknownTopicOrPartition, 2));
         assert!(wanted.report_missing(start + 999 * SECOND).is_empty() && wanted.next_due().is_none());
     }
@@ -356,7 +357,7 @@ mod tests {
         let code = ErrorCode::LEADER_NOT_AVAILABLE;
         wanted.update(&metadata_with(&[("a", code), ("b", ErrorCode::NONE)]), BTreeSet::new(), start);
         assert_eq!((wanted.presence(), wanted.next_due()), (Presence::Some, Some(start + 30 * SECOND)));
-        assert!(!wanted.is_absent("a"), "it may be there in a moment");
+        assert!(!wanted.is_absent("a"), "the topic may be available in a moment");
         let told = wanted.report_missing(start + 30 * SECOND);
         assert_eq!((told.len(), told[0].0.code(), told[0].1.len()), (1, Some(code), 1));
         assert!(wanted.report_missing(start + 99 * SECOND).is_empty());
@@ -380,7 +381,7 @@ mod tests {
         for (at, code) in (0..).step_by(100).zip(states) {
             let now = start + at * SECOND;
             wanted.update(&metadata_with(&[("a", code)]), BTreeSet::new(), now);
-            assert!(wanted.report_missing(now).is_empty(), "the grace begins anew");
+            assert!(wanted.report_missing(now).is_empty(), "the grace period begins again");
             told.extend(wanted.report_missing(now + 50 * SECOND).into_iter().map(|(error, _)| error.kind()));
         }
         let (missing, forbidden) = (ErrorKind::UnknownTopicOrPartition, ErrorKind::Authorization);

@@ -163,7 +163,7 @@ async fn commit_to_recreated_topic_is_refused() {
     cluster.create_topic("t", 1).unwrap();
     let error = consumer.commit_offsets([(tp("t", 0), 15)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotAssigned, "{error}");
-    assert!(error.to_string().contains("made anew"), "{error}");
+    assert!(error.to_string().contains("created again"), "{error}");
     assert_eq!(cluster.committed("g", "t", 0), None);
 }
 

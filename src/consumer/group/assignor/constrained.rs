@@ -1,5 +1,5 @@
-//! The sticky strategy where all members want the same topics: each gets `least` partitions, or one
-//! more.
+//! The sticky strategy if all members are subscribed to the same topics: each gets `least`
+//! partitions, or one more.
 //!
 //! Sans-IO.
 
@@ -15,12 +15,12 @@ struct Dealing<'a> {
     racks: &'a Racks<'a>,
     least: usize,
     most: usize,
-    /// Members that are to get more than `least`, and those that have.
+    /// Number of members that get more than `least`, and of those that already have more.
     to_exceed: usize,
     exceeding: usize,
-    /// Members that have less than `least`, in order.
+    /// Members with fewer than `least` partitions, in order.
     short: Vec<usize>,
-    /// Members that have `least` and may get one more.
+    /// Members with `least` partitions that may get one more.
     level: VecDeque<usize>,
     shares: Vec<BTreeSet<TopicPartition>>,
 }
@@ -47,7 +47,7 @@ pub(super) fn assign(
     let kept: BTreeSet<TopicPartition> = dealing.shares.iter().flatten().cloned().collect();
     let mut left: Vec<TopicPartition> = all.into_iter().filter(|partition| !kept.contains(partition)).collect();
     if racks.matter() {
-        // Those first that fewest can take.
+        // Partitions that few members are near come first.
         let takers: BTreeMap<TopicPartition, usize> =
             left.iter().map(|partition| (partition.clone(), racks.takers(partition))).collect();
         left.sort_by_key(|partition| takers.get(partition).copied().unwrap_or(0));
@@ -58,7 +58,8 @@ pub(super) fn assign(
 }
 
 impl Dealing<'_> {
-    /// Leaves members what they had, as far as it is not too much and not far away.
+    /// Leaves members the partitions that they had, up to their share, unless their rack has no
+    /// replica.
     fn keep(&mut self, previous: &Previous) {
         for (member, owned) in previous.owned.iter().enumerate() {
             let racks = self.racks;
@@ -85,7 +86,8 @@ impl Dealing<'_> {
         self.level.make_contiguous().sort_unstable();
     }
 
-    /// One more member has more than `least`; when enough have, all others are done at `least`.
+    /// Counts a member with more than `least`; once there are enough, all others are complete at
+    /// `least`.
     fn exceed(&mut self) {
         self.exceeding += 1;
         if self.exceeding == self.to_exceed {
@@ -103,8 +105,8 @@ impl Dealing<'_> {
         self.shares.get(member).map_or(0, BTreeSet::len)
     }
 
-    /// Gives, in turn, to members that have a replica in their rack, and takes what was given out
-    /// of the list.
+    /// Deals partitions in turn to members with a replica in their rack, and removes these
+    /// partitions from the list.
     fn deal_nearby(&mut self, left: &mut Vec<TopicPartition>) {
         let mut next = 0;
         left.retain(|partition| {
@@ -138,7 +140,7 @@ impl Dealing<'_> {
         });
     }
 
-    /// Gives to those that are short in turn, then one more each to those that are level.
+    /// Deals to the members below `least` in turn, then one more each to the level ones.
     fn deal(&mut self, left: Vec<TopicPartition>) {
         let mut next = 0;
         for partition in left {
@@ -152,7 +154,7 @@ impl Dealing<'_> {
                 }
                 Some(_) => next += 1,
                 None => {
-                    // There is one for each partition that is left, by the numbers above.
+                    // By the numbers above there is one for each remaining partition.
                     if let Some(member) = self.level.pop_front() {
                         self.give(member, partition);
                     }

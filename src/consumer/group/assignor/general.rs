@@ -1,6 +1,6 @@
-//! The sticky strategy where members want different topics: leaves everything where it is as far as
-//! it may stay, deals the rest, then moves partitions from who has more to who has less until that
-//! makes nothing more even.
+//! The sticky strategy if members are subscribed to different topics: leaves every partition with
+//! its owner if it may stay, deals the rest, then moves partitions from members with more to
+//! members with fewer until no move makes the shares more even.
 //!
 //! Sans-IO.
 
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::record::TopicPartition;
 
-/// From which member to which.
+/// The member that gives and the member that gets.
 type Move = (usize, usize);
 
 struct Balance<'a> {
     group: &'a GroupSubscription,
     racks: &'a Racks<'a>,
-    /// Who wants each topic that exists.
+    /// The members that are subscribed to each existing topic.
     wanted_by: BTreeMap<&'a str, Vec<usize>>,
     shares: Vec<BTreeSet<TopicPartition>>,
     owner: BTreeMap<TopicPartition, usize>,
-    /// The members that take part, by how much they have.
+    /// The members that take part, by the size of their shares.
     order: BTreeSet<(usize, usize)>,
-    /// Who had a partition in a generation that is over.
+    /// Owner of each partition in an earlier generation.
     before: BTreeMap<TopicPartition, usize>,
     moved: Movements,
 }
@@ -58,7 +58,7 @@ pub(super) fn assign(
 
 impl Balance<'_> {
     fn run(&mut self) {
-        // Those first that fewest want.
+        // Topics with few subscribers come first.
         let mut topics: Vec<&Arc<str>> = self.group.topics.keys().collect();
         topics.sort_by_key(|topic| (self.takers(topic).len(), *topic));
         let all = self.group.partitions(topics);
@@ -69,8 +69,8 @@ impl Balance<'_> {
             all.iter().filter(|partition| !self.owner.contains_key(*partition)).cloned().collect();
         self.deal(&new);
 
-        // What can have only one owner takes no part in what follows, nor do members that have
-        // nothing else.
+        // Partitions with only one possible owner take no part from here on, nor do members that
+        // have nothing else.
         let mut movable = all;
         movable.retain(|partition| self.takers(&partition.topic).len() >= 2);
         new.retain(|partition| self.takers(&partition.topic).len() >= 2);
@@ -114,7 +114,7 @@ impl Balance<'_> {
         topics.filter_map(|topic| self.group.topics.get(topic)).map(Vec::len).sum()
     }
 
-    /// Takes away what members had and may not keep. Whether there was any of it.
+    /// Takes away partitions that members may not keep. Returns true if there were any.
     fn keep(&mut self) -> bool {
         let (group, racks) = (self.group, self.racks);
         let mut taken_away = false;
@@ -130,7 +130,8 @@ impl Balance<'_> {
         taken_away
     }
 
-    /// Gives each to whoever has least of those that want it; first those that have it nearby.
+    /// Gives each partition to the subscribed member with the smallest share; members with a
+    /// replica in their rack come first.
     fn deal(&mut self, new: &[TopicPartition]) {
         let far: Vec<&TopicPartition> = if self.racks.matter() {
             new.iter().filter(|partition| !self.deal_one(partition, true)).collect()
@@ -163,7 +164,7 @@ impl Balance<'_> {
         self.order.insert((self.has(member), member));
     }
 
-    /// Whether nobody could have a partition of somebody who has at least two more.
+    /// Returns true if no member could take a partition from a member that has at least two more.
     fn is_even(&self) -> bool {
         let (Some((least, _)), Some((most, _))) = (self.order.first(), self.order.last()) else { return true };
         if least + 1 >= *most {
@@ -182,7 +183,7 @@ impl Balance<'_> {
         })
     }
 
-    /// Moves these partitions until nothing can be made more even by it. Whether any moved.
+    /// Moves these partitions until no move makes the shares more even. Returns true if any moved.
     fn even_out(&mut self, partitions: &[TopicPartition]) -> bool {
         let mut any = false;
         loop {
@@ -215,8 +216,8 @@ impl Balance<'_> {
         }
     }
 
-    /// Gives a partition to another member; or in its place one that had come the other way, so
-    /// that it goes back.
+    /// Gives a partition to another member; or in its place one that was moved the other way, so
+    /// that it returns.
     fn give(&mut self, partition: &TopicPartition, from: usize, to: usize) -> bool {
         let partition = self.moved.instead_of(partition, from, to);
         let Some(&from) = self.owner.get(&partition) else { return false };
@@ -231,14 +232,14 @@ impl Balance<'_> {
     }
 }
 
-/// The sum of the differences between all pairs.
+/// Returns the sum of the differences between all pairs.
 fn unevenness(sizes: Vec<usize>) -> usize {
     let pairs =
         sizes.iter().enumerate().flat_map(|(at, one)| sizes.iter().skip(at + 1).map(|other| one.abs_diff(*other)));
     pairs.sum()
 }
 
-/// What was moved so far, so that no two members swap partitions of a topic in vain.
+/// The moves so far, so that no two members swap partitions of a topic needlessly.
 #[derive(Default)]
 struct Movements {
     by_partition: BTreeMap<TopicPartition, Move>,

@@ -1,4 +1,4 @@
-//! Ottla's assignors held against Kafka's own, in groups that come and go at random.
+//! Compares Ottla's assignors with Kafka's, in groups with members that join and leave at random.
 //!
 //! `assignors.golden` was printed by `protocol-tests/java/Assignors.java`.
 

@@ -1,5 +1,4 @@
-//! Who gets which partition: decided by the group's leader, with one of the strategies that all
-//! members know.
+//! Partition assignment by the group's leader, with one of the strategies that all members support.
 //!
 //! Sans-IO.
 
@@ -30,68 +29,70 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How members behave when their group rebalances.
+/// Behavior of members when their group rebalances.
 ///
 /// The list is complete: the classic protocol knows these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RebalanceProtocol {
-    /// Everything is given up before a member joins anew.
+    /// A member gives up all partitions before it joins again.
     Eager,
-    /// Members keep what they own and give up only what goes to others, which takes two rounds
-    /// (KIP-429).
+    /// Members keep what they own and give up only partitions that move to other members, which
+    /// takes two rounds (KIP-429).
     Cooperative,
 }
 
-/// A strategy of `partition.assignment.strategy`: decides in the group's leader who reads which
-/// partition.
+/// A strategy of `partition.assignment.strategy`: in the group's leader, assigns the partitions to
+/// the members.
 ///
-/// All members of a group need one in common. Beside your own there are [`RangeAssignor`],
-/// [`RoundRobinAssignor`], [`StickyAssignor`] and [`CooperativeStickyAssignor`].
+/// All members of a group need one strategy in common. Besides your own there are
+/// [`RangeAssignor`], [`RoundRobinAssignor`], [`StickyAssignor`] and [`CooperativeStickyAssignor`].
 ///
-/// A member rebalances cooperatively where all of its assignors do, else eagerly. So a group is
+/// A member rebalances cooperatively if all of its assignors do, otherwise eagerly. So a group is
 /// moved from an eager to a cooperative assignor by restarting its members twice: first with both
 /// of them, then with the cooperative one alone.
 pub trait Assignor: fmt::Debug + Send + Sync + 'static {
-    /// Its name in the group protocol, the same in all members.
+    /// Returns the assignor's name in the group protocol, which is equal in all members.
     fn name(&self) -> &str;
 
-    /// The best protocol that it can do. Default: [`Eager`](RebalanceProtocol::Eager).
+    /// Returns the best protocol that the assignor supports. Default:
+    /// [`Eager`](RebalanceProtocol::Eager).
     fn protocol(&self) -> RebalanceProtocol {
         RebalanceProtocol::Eager
     }
 
-    /// What this member tells the leader's assignor beside its subscription. Default: nothing.
+    /// Returns data for the leader's assignor, sent beside the member's subscription. Default:
+    /// none.
     fn user_data(&self, topics: &BTreeSet<Arc<str>>, last: &LastAssignment) -> Option<Bytes> {
         let _ = (topics, last);
         None
     }
 
-    /// Shares out the partitions among the members. Members that get nothing may be missing from
-    /// the answer. The same input has to give the same answer.
+    /// Assigns the partitions to the members. Members without partitions may be missing from the
+    /// result. Equal input must give equal results.
     ///
-    /// Where the protocol is cooperative, partitions that another member still owns are withheld by
-    /// the library until it has given them up.
+    /// If the protocol is cooperative, the library withholds partitions that another member still
+    /// owns until that member has given them up.
     ///
     /// # Errors
-    /// The group's leader is told of them, and leads no generation before its reader asks for
-    /// records again. So is it of a panic, and of an answer that gives away what does not exist,
-    /// what its member is not subscribed to, or the same partition twice.
+    /// An error is reported to the reader of the group's leader, which leads no generation before
+    /// its reader polls again. Panics are handled alike, and so are results that assign a partition
+    /// that does not exist, one that its member is not subscribed to, or one partition twice.
     fn assign(&self, group: &GroupSubscription) -> Result<Assignments, BoxError>;
 }
 
-/// What each member gets, by member id.
+/// The partitions of each member, by member id.
 pub type Assignments = BTreeMap<Arc<str>, Vec<TopicPartition>>;
 
-/// The racks of the brokers that have a partition's replicas, as far as they are known.
+/// The racks of the brokers with a partition's replicas, as far as they are known.
 pub type PartitionRacks = BTreeSet<Arc<str>>;
 
-/// The last assignment that a member took.
+/// The last assignment that a member accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastAssignment {
-    /// What it was given, sorted.
+    /// The assigned partitions, sorted.
     pub partitions: Vec<TopicPartition>,
-    /// The generation; −1 where there was none yet.
+    /// The generation; −1 if there was none yet.
     pub generation: i32,
 }
 
@@ -101,14 +102,14 @@ impl Default for LastAssignment {
     }
 }
 
-/// What an assignor decides about.
+/// The input of an assignor.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct GroupSubscription {
-    /// The group's members, in the order of their ids.
+    /// The group's members, ordered by id.
     pub members: Vec<GroupMember>,
-    /// The topics that they are subscribed to and that exist, with the racks of each partition: the
-    /// length of the list is how many there are.
+    /// The existing topics that they are subscribed to, with the racks of each partition: the
+    /// length of the list is the number of partitions.
     pub topics: BTreeMap<Arc<str>, Vec<PartitionRacks>>,
 }
 
@@ -116,26 +117,26 @@ pub struct GroupSubscription {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupMember {
-    /// Its id, given by the coordinator.
+    /// The member's id, given by the coordinator.
     pub member_id: Arc<str>,
     /// `group.instance.id` of a static member.
     pub instance_id: Option<Arc<str>>,
-    /// What it is subscribed to.
+    /// The topics that it is subscribed to.
     pub topics: Vec<Arc<str>>,
-    /// What it still owned when it joined; nothing under the eager protocol.
+    /// The partitions that it still owned when it joined; empty under the eager protocol.
     pub owned: Vec<TopicPartition>,
-    /// The generation in which it owned that (KIP-792), where it says.
+    /// The generation in which it owned them (KIP-792), if it is known.
     pub generation: Option<i32>,
     /// `client.rack` (KIP-881).
     pub rack: Option<Arc<str>>,
-    /// What its assignor added.
+    /// Data added by its assignor.
     pub user_data: Option<Bytes>,
 }
 
 impl GroupMember {
-    /// The order in which every leader must arrive at the same assignment: static members first, by
-    /// their instance ids, so that they keep their place when they come back with another member id
-    /// (KIP-345).
+    /// Returns the key of the order in which every leader arrives at one assignment: static members
+    /// first, by their instance ids, so that they keep their place when they return with another
+    /// member id (KIP-345).
     fn order(&self) -> (bool, &str) {
         match &self.instance_id {
             Some(instance_id) => (false, instance_id),
@@ -152,14 +153,14 @@ impl GroupSubscription {
     pub(crate) fn new(mut members: Vec<GroupMember>, topics: BTreeMap<Arc<str>, Vec<PartitionRacks>>) -> Self {
         members.sort_by(|one, other| one.member_id.cmp(&other.member_id));
         for member in &mut members {
-            // A member that names a topic twice wants it once.
+            // A topic that a member names twice counts once.
             let mut seen = BTreeSet::new();
             member.topics.retain(|topic| seen.insert(topic.clone()));
         }
         Self { members, topics }
     }
 
-    /// Every partition of these topics, in order.
+    /// Returns every partition of these topics, in order.
     fn partitions<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<TopicPartition> {
         let of = |topic: &'a Arc<str>| {
             let count = self.topics.get(topic).map_or(0, Vec::len);
@@ -174,8 +175,8 @@ impl GroupSubscription {
     }
 }
 
-/// Whether it helps to look at racks: members and replicas have some in common, and not every
-/// partition is everywhere.
+/// Returns true if racks can improve the assignment: members and replicas have some in common, and
+/// not every partition has replicas in all of them.
 fn racks_matter<'a>(
     members: impl IntoIterator<Item = &'a Arc<str>>,
     partitions: impl IntoIterator<Item = &'a PartitionRacks> + Clone,
@@ -184,8 +185,8 @@ fn racks_matter<'a>(
     members.into_iter().any(|rack| all.contains(rack)) && partitions.into_iter().any(|racks| racks.len() != all.len())
 }
 
-/// Lets the strategy decide and writes down each member's part. Every member is named, with nothing
-/// where it gets nothing.
+/// Runs the strategy and encodes each member's part. Every member has an entry, which is empty if
+/// it gets no partitions.
 pub(crate) fn share_out(
     assignor: &dyn Assignor,
     members: Vec<GroupMember>,
@@ -196,7 +197,7 @@ pub(crate) fn share_out(
     let failed = |what: String| Error::new(ErrorKind::Callback, format!("assignor {name}: {what}"));
     let mut shares = match catch_unwind(AssertUnwindSafe(|| assignor.assign(&group))) {
         Ok(Ok(shares)) => shares,
-        Ok(Err(cause)) => return Err(failed(format!("it failed: {cause}")).with_source(cause)),
+        Ok(Err(cause)) => return Err(failed(format!("{cause}")).with_source(cause)),
         Err(_) => return Err(failed("it panicked".to_owned())),
     };
     check(&group, &shares).map_err(failed)?;
@@ -210,31 +211,31 @@ pub(crate) fn share_out(
     encoded.collect()
 }
 
-/// Refuses an answer that would leave the group's members at odds.
+/// Rejects a result that the members could not carry out.
 fn check(group: &GroupSubscription, shares: &Assignments) -> Result<(), String> {
     let refuse = |what: fmt::Arguments<'_>| Err(what.to_string());
     let mut given: BTreeSet<&TopicPartition> = BTreeSet::new();
     for (id, share) in shares {
         let Some(member) = group.members.iter().find(|member| member.member_id == *id) else {
-            return refuse(format_args!("it gave partitions to {id}, which is no member"));
+            return refuse(format_args!("it assigned partitions to {id}, which is no member"));
         };
         for partition in share {
             if group.racks(partition).is_none() {
-                return refuse(format_args!("it gave {partition} away, which does not exist"));
+                return refuse(format_args!("it assigned {partition}, which does not exist"));
             }
             if !member.wants(&partition.topic) {
-                return refuse(format_args!("it gave {partition} to {id}, which is not subscribed to it"));
+                return refuse(format_args!("it assigned {partition} to {id}, which is not subscribed to the topic"));
             }
             if !given.insert(partition) {
-                return refuse(format_args!("it gave {partition} away twice"));
+                return refuse(format_args!("it assigned {partition} twice"));
             }
         }
     }
     Ok(())
 }
 
-/// Keeps from its new owner what another member still owns: that one has to give it up first. A
-/// claim from an older generation than another member's claim counts for nothing.
+/// Withholds from its new owner a partition that another member still owns, because that member has
+/// to give it up first. A claim counts only if no member has one from a newer generation.
 fn withhold(group: &GroupSubscription, shares: &mut Assignments) {
     let mut owners: BTreeMap<&TopicPartition, (i32, Vec<&Arc<str>>)> = BTreeMap::new();
     for member in &group.members {
@@ -254,7 +255,7 @@ fn withhold(group: &GroupSubscription, shares: &mut Assignments) {
     }
 }
 
-/// The assignor of that name: as in the group protocol, or the name of its class in Java.
+/// Returns the assignor of that name: as in the group protocol, or the name of its class in Java.
 pub(crate) fn named(name: &str) -> Option<Arc<dyn Assignor>> {
     let short = name.strip_prefix("org.apache.kafka.clients.consumer.").unwrap_or(name);
     match short {
@@ -266,7 +267,7 @@ pub(crate) fn named(name: &str) -> Option<Arc<dyn Assignor>> {
     }
 }
 
-/// Java's default: range, and ready for cooperative-sticky.
+/// Returns Java's default: range, with support for cooperative-sticky.
 pub(crate) fn defaults() -> Vec<Arc<dyn Assignor>> {
     vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)]
 }
@@ -342,11 +343,11 @@ mod tests {
         let claims = |a, b| vec![member("a", Some(5), a), member("b", b, &[0, 1])];
         let expected = |given: &[i32]| vec![("a".to_owned(), given.to_vec()), ("b".to_owned(), vec![])];
         assert_eq!(shared(to_a(), claims(&[2], Some(5))).unwrap(), expected(&[2]));
-        // A claim from a generation that is over stands as long as nobody has a newer one.
+        // A claim from an earlier generation counts as long as no member has a newer one.
         assert_eq!(shared(to_a(), claims(&[1, 2], Some(4))).unwrap(), expected(&[1, 2]));
         assert_eq!(shared(to_a(), claims(&[1], None)).unwrap(), expected(&[1, 2]));
-        // Two that claim the same of the same generation: neither gets it before both have given it
-        // up.
+        // Two members with equal claims from one generation: neither gets the partition before both
+        // have given it up.
         assert_eq!(shared(to_a(), claims(&[0, 1], Some(5))).unwrap(), expected(&[2]));
     }
 

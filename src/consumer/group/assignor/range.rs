@@ -1,5 +1,5 @@
-//! The range strategy: topic by topic, each member that wants it gets a run of neighbouring
-//! partitions; where racks differ, as many of them as possible in the member's own rack (KIP-881).
+//! The range strategy: for each topic, each subscribed member gets a run of neighbouring
+//! partitions; if racks differ, as many of them as possible in the member's own rack (KIP-881).
 //!
 //! Sans-IO.
 
@@ -11,12 +11,12 @@ use std::{
 use super::{Assignments, Assignor, GroupMember, GroupSubscription, PartitionRacks, racks_matter};
 use crate::{error::BoxError, record::TopicPartition};
 
-/// `range`: topic by topic, the members that want it get runs of neighbouring partitions, as many
-/// each, the first ones one more where it does not come out even. Where it helps, members get
-/// partitions with a replica in their own rack (`client.rack`).
+/// `range`: for each topic, the subscribed members get runs of neighbouring partitions of equal
+/// length; if the number does not divide evenly, the first members get one more. If it helps,
+/// members get partitions with a replica in their own rack (`client.rack`).
 ///
-/// Topics with as many partitions and the same members are shared out alike, so one member gets the
-/// same numbers of all of them, which is what joins of topics that are partitioned alike need.
+/// Topics with an equal number of partitions and equal members are assigned alike, so one member
+/// gets equal partition numbers of all of them, which joins of co-partitioned topics need.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RangeAssignor;
 
@@ -45,15 +45,15 @@ impl Assignor for RangeAssignor {
     }
 }
 
-/// One topic on its way to its members.
+/// The assignment of one topic.
 struct Share<'a> {
     topic: &'a Arc<str>,
     racks: &'a [PartitionRacks],
-    /// Those that want it, each with how much it has of it.
+    /// The subscribed members, each with the number of its partitions of this topic.
     members: Vec<(&'a GroupMember, usize)>,
     left: BTreeSet<usize>,
     each: usize,
-    /// Members that may still get one more.
+    /// Number of members that may still get one more.
     extra: usize,
     by_rack: bool,
 }
@@ -69,14 +69,13 @@ impl<'a> Share<'a> {
         Some(Self { topic, racks, left: (0..racks.len()).collect(), each, extra, by_rack, members })
     }
 
-    /// How many more the member at that place may get.
+    /// Returns the number of partitions that the member at that place may still get.
     fn room(&self, place: usize) -> usize {
         let has = self.members.get(place).map_or(usize::MAX, |(_, has)| *has);
         (self.each + usize::from(self.extra > 0)).saturating_sub(has)
     }
 
-    /// Whether a replica is in the member's rack; a member that does not say where it is has no
-    /// wishes.
+    /// Returns true if a replica is in the member's rack, or if the member's rack is not known.
     fn is_near(&self, place: usize, partition: usize) -> bool {
         let rack = self.members.get(place).and_then(|(member, _)| member.rack.as_ref());
         rack.is_none_or(|rack| self.racks.get(partition).is_some_and(|racks| racks.contains(rack)))
@@ -96,7 +95,7 @@ impl<'a> Share<'a> {
         }
     }
 
-    /// Gives each member in turn as many as it may have of those that suit it.
+    /// Gives each member in turn as many suitable partitions as it may have.
     fn hand_out(&mut self, suits: impl Fn(&Self, usize, usize) -> bool, assignments: &mut Assignments) {
         for place in 0..self.members.len() {
             let suitable = self.left.iter().copied().filter(|partition| suits(self, place, *partition));
@@ -108,8 +107,8 @@ impl<'a> Share<'a> {
     }
 }
 
-/// Gives out what lies in its taker's own rack. Topics with as many partitions and the same members
-/// stay alike.
+/// Assigns partitions with a replica in the member's own rack. Topics with an equal number of
+/// partitions and equal members stay alike.
 fn match_racks(shares: &mut [Share<'_>], assignments: &mut Assignments) {
     let mut groups: BTreeMap<(Vec<&Arc<str>>, usize), Vec<usize>> = BTreeMap::new();
     for (at, share) in shares.iter().enumerate() {
@@ -181,7 +180,7 @@ mod tests {
     fn orders_members_by_id_static_first() {
         let members = [member("b", None, &["t"]), member("a", None, &["t"]), member("z", Some("i1"), &["t"])];
         assert_eq!(shown(&members, &[("t", 4)]), "t-3 | t-2 | t-0,t-1");
-        // The same static member under a new id keeps its place.
+        // A static member keeps its place under a new id.
         let members = [member("b", None, &["t"]), member("a", None, &["t"]), member("0", Some("i1"), &["t"])];
         assert_eq!(shown(&members, &[("t", 4)]), "t-3 | t-2 | t-0,t-1");
     }
@@ -194,8 +193,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Each partition of each wanted topic goes to exactly one member that wants it, and shares
-        /// differ by one at most.
+        /// Each partition of each topic goes to exactly one subscribed member, and shares differ by
+        /// one at most.
         #[test]
         fn balances_partitions_with_one_owner_each(
             wants in proptest::collection::vec(proptest::collection::btree_set(0..4usize, 0..4), 1..7),

@@ -1,4 +1,4 @@
-//! The round-robin strategy: all partitions in a row go to the members in turn.
+//! The round-robin strategy: deals all partitions to the members in turn.
 //!
 //! Sans-IO.
 
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::{Assignments, Assignor, GroupMember, GroupSubscription};
 use crate::error::BoxError;
 
-/// `roundrobin`: deals all partitions of all topics to the members in turn, passing over members
-/// that are not subscribed to the topic. Even where all are subscribed to the same; much may move
-/// when a member comes or goes.
+/// `roundrobin`: deals all partitions of all topics to the members in turn, skipping members that
+/// are not subscribed to the topic. The result is even if all have equal subscriptions; many
+/// partitions may move when a member joins or leaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobinAssignor;
 

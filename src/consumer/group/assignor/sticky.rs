@@ -1,9 +1,9 @@
-//! The sticky strategies: as even as can be, and among the even assignments the one that moves
-//! least.
+//! The sticky strategies: an assignment that is as even as possible, and among the even ones the
+//! one that moves fewest partitions.
 //!
-//! Both decide alike, by `constrained` where all members want the same topics and by `general`
-//! else. They differ in where they learn what members had: from what the eager member's assignor
-//! remembered, or from what the cooperative member still owns.
+//! Both use `constrained` if all members are subscribed to the same topics, and `general`
+//! otherwise. They differ in the source of the previous assignment: data remembered by the eager
+//! member's assignor, or the partitions that the cooperative member still owns.
 //!
 //! Sans-IO.
 
@@ -20,13 +20,13 @@ use super::{
 };
 use crate::{consumer::group::classic::member_metadata, error::BoxError, record::TopicPartition};
 
-/// `sticky`: shares out as evenly as can be, and moves as little as that allows. Members give up
-/// everything before they join, as with every eager assignor, and most of it comes back.
+/// `sticky`: assigns partitions as evenly as possible, and moves as few as that allows. Members
+/// give up all partitions before they join, as with every eager assignor, and most of them return.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StickyAssignor;
 
-/// `cooperative-sticky`: as [`StickyAssignor`], but members keep what does not move, and go on
-/// reading it (KIP-429).
+/// `cooperative-sticky`: like [`StickyAssignor`], but members keep partitions that do not move, and
+/// continue to read them (KIP-429).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CooperativeStickyAssignor;
 
@@ -36,7 +36,7 @@ impl Assignor for StickyAssignor {
     }
 
     fn user_data(&self, _: &BTreeSet<Arc<str>>, last: &LastAssignment) -> Option<Bytes> {
-        // What is too long to be said is not said; then it may move.
+        // An assignment that is too long to encode is left out; its partitions may then move.
         (last.generation >= 0).then(|| member_metadata::encode_previous(&last.partitions, last.generation).ok())?
     }
 
@@ -58,7 +58,7 @@ impl Assignor for CooperativeStickyAssignor {
         RebalanceProtocol::Cooperative
     }
 
-    /// The generation, for leaders that do not know that the subscription has it (KIP-792).
+    /// The generation, for leaders that do not read it from the subscription (KIP-792).
     fn user_data(&self, _: &BTreeSet<Arc<str>>, last: &LastAssignment) -> Option<Bytes> {
         Some(Bytes::copy_from_slice(&last.generation.to_be_bytes()))
     }
@@ -72,14 +72,14 @@ impl Assignor for CooperativeStickyAssignor {
     }
 }
 
-/// What members had before, as far as it still counts. Members are known by their place in the
-/// group's list.
+/// The previous assignments, as far as they still count. Members are identified by their place in
+/// the group's list.
 pub(super) struct Previous {
-    /// Of each member, what it had in the newest generation in which anyone had it.
+    /// Each member's partitions, from the newest generation in which any member owned them.
     pub(super) owned: Vec<BTreeSet<TopicPartition>>,
-    /// What several members claim to have had in the same generation: nobody has it.
+    /// Partitions that several members claim from one generation: they have no owner.
     pub(super) contested: BTreeSet<TopicPartition>,
-    /// Who had a partition in a generation that is over.
+    /// Owner of each partition in an earlier generation.
     pub(super) before: BTreeMap<TopicPartition, usize>,
 }
 
@@ -153,7 +153,7 @@ fn previous(claims: &[(Vec<TopicPartition>, i32)]) -> Previous {
     Previous { owned, contested, before }
 }
 
-/// Where members and replicas are, if that matters.
+/// The racks of members and replicas, if they matter.
 pub(super) struct Racks<'a> {
     group: &'a GroupSubscription,
     matter: bool,
@@ -174,18 +174,18 @@ impl<'a> Racks<'a> {
         self.group.members.get(member).and_then(|member| member.rack.as_ref()).filter(|_| self.matter)
     }
 
-    /// Whether the member says where it is, and no replica is there.
+    /// Returns true if the member's rack is known, and no replica is in it.
     pub(super) fn mismatch(&self, member: usize, partition: &TopicPartition) -> bool {
         self.rack(member).is_some() && !self.is_near(member, partition)
     }
 
-    /// Whether the member says where it is, and a replica is there.
+    /// Returns true if the member's rack is known, and a replica is in it.
     pub(super) fn is_near(&self, member: usize, partition: &TopicPartition) -> bool {
         let racks = self.group.racks(partition);
         self.rack(member).is_some_and(|rack| racks.is_some_and(|racks| racks.contains(rack)))
     }
 
-    /// How many members are near a partition, once for each rack.
+    /// Returns the number of members with a replica of the partition in their rack.
     pub(super) fn takers(&self, partition: &TopicPartition) -> usize {
         (0..self.group.members.len()).filter(|member| self.is_near(*member, partition)).count()
     }

@@ -1,4 +1,4 @@
-//! What the membership asks its task to do, and what it is told back.
+//! The membership's actions for its task, and the results that the task returns.
 //!
 //! Sans-IO.
 
@@ -11,51 +11,50 @@ use bytes::Bytes;
 
 use crate::{error::Error, record::TopicPartition};
 
-/// Which attempt an answer belongs to: an answer to any other than the awaited one is stale.
+/// Identifies an attempt: a response to any other than the awaited one is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptId(pub(super) u64);
 
-/// Who we are to the coordinator in one generation of the group.
+/// A member's id and generation, as the coordinator knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The generation; under the protocol of KIP-848, the member epoch.
+    /// The generation; in the consumer protocol (KIP-848), the member epoch.
     pub(crate) generation: i32,
     pub(crate) member_id: Arc<str>,
 }
 
-/// What the task is to do next, in this order.
+/// Actions of the task, in this order.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// JoinGroup, answered by `joined`. The group's other members may take the rebalance timeout to
-    /// come.
+    /// JoinGroup, answered by `joined`. It may take as long as the rebalance timeout, until the
+    /// group's other members have joined.
     Join { ticket: AttemptId, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
-    /// We lead: look up which partitions these topics have, answered by `counted`.
+    /// Look up the partitions of these topics as the leader, answered by `partitions_counted`.
     Count { ticket: AttemptId, topics: BTreeSet<Arc<str>> },
     /// SyncGroup, answered by `synced`.
     Sync { ticket: AttemptId, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
     /// Heartbeat, answered by `heartbeat_answered`.
     Heartbeat { ticket: AttemptId, identity: Identity },
-    /// LeaveGroup; nobody waits for its answer.
+    /// LeaveGroup; the membership does not wait for the response.
     Leave { member_id: Arc<str>, reason: &'static str },
-    /// Nothing goes on before the reader asks for records again, which `polled` tells.
+    /// Do nothing until the reader polls again, which `polled` reports.
     AwaitPoll,
-    /// Tell the consumer that these partitions are its own now, beside those that it keeps. Then
-    /// call `metadata_changed`: the picture of the cluster may have changed while the group was
-    /// joining.
+    /// Tell the consumer that it owns these partitions now, besides those that it keeps. Then call
+    /// `metadata_changed`, because the metadata may have changed while the group was joining.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
     Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
-    /// Tell the consumer that these are gone.
+    /// Tell the consumer that these are lost.
     Lost { partitions: Vec<TopicPartition> },
-    /// Tell the reader.
+    /// Report an error to the reader.
     Error { error: Error, fatal: bool },
 }
 
-/// How a JoinGroup came out.
+/// Result of a JoinGroup.
 #[derive(Debug)]
 pub(crate) enum JoinOutcome {
     Member(JoinAnswer),
-    /// The coordinator wants us to come again under this name (KIP-394).
+    /// The coordinator asks the member to join again with this id (KIP-394).
     MemberIdRequired(String),
     Failed(Error),
 }
@@ -64,13 +63,13 @@ pub(crate) enum JoinOutcome {
 pub(crate) struct JoinAnswer {
     pub(crate) generation: i32,
     pub(crate) member_id: String,
-    /// Not said before version 7.
+    /// Not sent before version 7.
     pub(crate) protocol_type: Option<String>,
     pub(crate) protocol: Option<String>,
     pub(crate) leads: bool,
     /// The group keeps its assignment; the leader only watches the topics from now on (KIP-814).
     pub(crate) skip_assignment: bool,
-    /// For the leader: everyone's id, instance id and subscription.
+    /// For the leader: id, instance id and subscription of all members.
     pub(crate) members: Vec<JoinedMember>,
 }
 
@@ -83,25 +82,24 @@ pub(crate) struct JoinedMember {
 
 #[derive(Clone, Debug)]
 pub(crate) struct SyncAnswer {
-    /// Not said before version 5.
+    /// Not sent before version 5.
     pub(crate) protocol_type: Option<String>,
     pub(crate) protocol: Option<String>,
     pub(crate) assignment: Bytes,
 }
 
-/// The partitions that are owned, each with the number of the assignment in which it came. A
-/// partition that was away in between comes with another number; what was read of it before must
-/// not be committed then.
+/// The owned partitions, each with the number of the assignment in which it came. A partition that
+/// was lost in between comes with another number; records read before must not be committed then.
 pub(crate) type Owned = BTreeMap<TopicPartition, u64>;
 
-/// What the consumer may commit for, as of now.
+/// The membership, as commits and other requests are checked against it.
 #[derive(Clone, Debug)]
 pub(crate) enum MemberSnapshot {
     /// Not subscribed: commits go without a generation, for any partition.
     NoGroup,
-    /// Subscribed, and the group is rebalancing. What is kept over it (incremental rebalances only)
-    /// is owned all the while, and can be committed in the old name until the next generation
-    /// begins.
+    /// Subscribed, and the group is rebalancing. Partitions that are kept over it (incremental
+    /// rebalances only) are owned all the time, and can be committed in the old generation until
+    /// the next one begins.
     Rebalancing { identity: Identity, owned: Arc<Owned> },
     /// Subscribed, and out of the group until the reader polls again.
     Fenced,
@@ -112,7 +110,7 @@ pub(crate) enum MemberSnapshot {
 }
 
 impl MemberSnapshot {
-    /// The member that requests go in the name of; `None` outside of the group, and while the
+    /// Returns the member that requests are sent for; `None` outside of the group, and while the
     /// member has no generation.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         match self {
@@ -123,7 +121,7 @@ impl MemberSnapshot {
         }
     }
 
-    /// Whether it allows the same.
+    /// Returns true if both allow the same commits.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::NoGroup, Self::NoGroup) | (Self::Fenced, Self::Fenced) | (Self::Ended(_), Self::Ended(_)) => true,

@@ -1,4 +1,4 @@
-//! What each error means to a member, by the rules of Kafka's Java client.
+//! The meaning of each error for a member, by the rules of Kafka's Java client.
 //!
 //! Sans-IO.
 
@@ -11,15 +11,15 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How long joining may fail before the reader is told: longer than a coordinator that moves is
-/// away.
+/// Time for which joins fail before the error is reported to the reader: longer than a coordinator
+/// takes to move.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Membership {
-    /// JoinGroup or SyncGroup failed.
+    /// Handles a failed JoinGroup or SyncGroup.
     pub(super) fn join_failed(&mut self, now: Instant, error: Error) {
         if error.code() == Some(ErrorCode::GROUP_MAX_SIZE_REACHED) {
-            // As in Java's client: another attempt would only find the group as full.
+            // Like Java's client: another attempt would find the group full as well.
             let group = &self.settings.group_id;
             let what = format_args!("group {group} has as many members as the brokers allow (group.max.size)");
             return self.end(error.context(what));
@@ -52,8 +52,8 @@ impl Membership {
         }
     }
 
-    /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
-    /// once.
+    /// Reports a temporary error to the reader once if it lasts, because it is retried without end
+    /// and the reader receives nothing.
     pub(super) fn report_retriable(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
@@ -66,13 +66,15 @@ impl Membership {
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
-            let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            let error = error
+                .context(format_args!("group {group} could not be joined for {secs} s; the consumer keeps trying"));
             self.actions.push_back(Action::Error { error, fatal: false });
         }
     }
 
-    /// The coordinator ended a generation of the member. One that ends all of them before it has
-    /// answered a heartbeat is joined less and less often, and the reader is told once.
+    /// Counts a generation that the coordinator ended. If it ends all of them before it has
+    /// answered a heartbeat, joins are delayed longer each time, and the error is reported to the
+    /// reader once.
     pub(super) fn count_failed_membership(&mut self, now: Instant, error: &Error) {
         if self.setbacks.record(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
@@ -85,12 +87,12 @@ impl Membership {
         self.retry_soon(now);
     }
 
-    /// Takes the answer that says that we are no longer in the generation; false if it says
-    /// something else.
+    /// Handles an error that says that the member is no longer in the generation; returns false for
+    /// other errors.
     pub(super) fn expelled(&mut self, now: Instant, error: &Error) -> bool {
         match error.code() {
             _ if error.is_fatal() => self.end(error.clone()),
-            // From OffsetCommit v9 on it says so where it knows nothing of the group.
+            // From OffsetCommit v9 on the second code is returned if the group is unknown.
             Some(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::GROUP_ID_NOT_FOUND) => {
                 self.count_failed_membership(now, error);
                 let cause = self.unknown_member_message(error);
@@ -110,11 +112,11 @@ impl Membership {
         true
     }
 
-    /// The partitions may be others' already: gives them up without asking, and joins anew. The
-    /// member keeps its name unless the coordinator has forgotten it, so that no ghost of it stays
-    /// behind.
+    /// Gives up the partitions without waiting for the consumer, because other members may own them
+    /// already, and joins again. The member keeps its id unless the coordinator has forgotten it,
+    /// so that no dead member of that id stays in the group.
     ///
-    /// `reason` is what the coordinator is told with the next join, `cause` what the log is told.
+    /// `reason` is sent with the next join, `cause` is logged.
     pub(super) fn lose_partitions(&mut self, now: Instant, forgotten: bool, reason: &str, cause: &str) {
         event!(
             DEBUG,
@@ -122,7 +124,7 @@ impl Membership {
             member = &*clean(&self.member_id),
             generation = self.generation,
             cause,
-            "out of the generation"
+            "the member is no longer in the generation"
         );
         let leaving = matches!(
             self.state,
@@ -152,22 +154,21 @@ impl Membership {
             return;
         }
         let message = format!(
-            "group {}: the reader did not ask for records for {interval:?} (max.poll.interval.ms), so the consumer left \
-             the group; it joins again when the reader asks next. Handle records faster, ask for fewer at a time \
+            "group {}: the reader did not poll for {interval:?} (max.poll.interval.ms), so the consumer left \
+             the group; it joins again on the reader's next poll. Handle records faster, ask for fewer at a time \
              (max.poll.records), or raise max.poll.interval.ms",
             self.settings.group_id
         );
-        "the reader asks for records again".clone_into(&mut self.reason);
+        "the reader polls again".clone_into(&mut self.reason);
         self.await_poll(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
-    /// An error that trying again does not mend: the reader has it, and nothing is tried before the
-    /// reader comes again.
+    /// Reports an error that a retry does not fix, and stops until the reader polls again.
     pub(super) fn raise_error(&mut self, now: Instant, error: Error) {
         if let Some(suppressed) = self.raised_errors.admit(error.code(), now) {
             event!(
                 WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
-                "the consumer is out of its group; it tries to join when its reader asks for records again"
+                "the consumer is out of its group; it tries to join on its reader's next poll"
             );
         }
         self.report_lost(&error.to_string());
@@ -179,13 +180,13 @@ impl Membership {
     fn await_poll(&mut self, not_before: Instant, error: Error) {
         self.state = MemberState::AwaitPoll { not_before };
         self.heartbeat.in_flight = None;
-        // In this order: the reader may ask again as soon as it has the error.
+        // In this order, because the reader may poll again as soon as it has the error.
         self.actions.push_back(Action::AwaitPoll);
         self.actions.push_back(Action::Error { error, fatal: false });
     }
 
-    /// A heartbeat failed otherwise: the reader has to know where nothing but it can help, but not
-    /// at every heartbeat.
+    /// Reports any other error of a heartbeat to the reader if a retry may not help, but not at
+    /// every heartbeat.
     pub(super) fn report_heartbeat_error(&mut self, now: Instant, error: Error) {
         match self.heartbeat_outage.failed(now) {
             Some(Lasting { duration, attempts }) => {
@@ -207,7 +208,7 @@ impl Membership {
         }
     }
 
-    /// Heartbeats are answered, perhaps again.
+    /// Logs that heartbeats are answered again after a failure.
     pub(super) fn log_heartbeats_recovered(&mut self, now: Instant) {
         if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.ended(now) {
             let outage_s = duration.as_secs();
@@ -218,7 +219,7 @@ impl Membership {
     fn end(&mut self, error: Error) {
         event!(
             ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, %error,
-            "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
+            "the consumer is out of its group for good and has ended: close it, and create a new one when the cause is fixed"
         );
         self.report_lost(&error.to_string());
         self.reset();
@@ -226,25 +227,25 @@ impl Membership {
         self.actions.push_back(Action::Error { error, fatal: true });
     }
 
-    /// Why a member is lost that the coordinator says it does not know.
+    /// Returns the cause of the loss of a member that the coordinator does not know.
     fn unknown_member_message(&self, error: &Error) -> String {
         format!(
-            "the coordinator does not know the member ({error}): it heard no heartbeat for session.timeout.ms ({} ms), or \
+            "the coordinator does not know the member ({error}): it received no heartbeat for session.timeout.ms ({} ms), or \
              the group was deleted",
             self.settings.session_timeout.as_millis()
         )
     }
 
-    /// Why a member gives partitions up whose reader does not come.
+    /// Returns the cause of the loss of partitions after the reader did not poll.
     pub(super) fn poll_interval_message(&self) -> String {
         format!(
-            "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
+            "the reader did not complete its records and poll within max.poll.interval.ms ({} ms): handle records \
              faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
             self.settings.max_poll_interval.as_millis()
         )
     }
 
-    /// A member that has nothing to lose leaves all the same.
+    /// Logs the leave of a member without partitions, which reports no lost partitions.
     fn warn_of_leaving(&self, cause: &str) {
         if self.owned.is_empty() {
             event!(
@@ -253,7 +254,7 @@ impl Membership {
                 member = &*clean(&self.member_id),
                 generation = self.generation,
                 cause,
-                "the member left its group; it joins again when its reader asks for records"
+                "the member left its group; it joins again on its reader's next poll"
             );
         }
     }
@@ -262,7 +263,7 @@ impl Membership {
         event!(
             WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, cause,
             partitions = %several(partitions), count = partitions.len(),
-            "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
+            "partitions are lost, perhaps to other members: records read but not committed are read again"
         );
     }
 

@@ -1,4 +1,4 @@
-//! The loop that turns the membership's actions into requests and events, and their answers into
+//! The loop that turns the membership's actions into requests and events, and their responses into
 //! its inputs.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -25,15 +25,16 @@ use crate::{
     log::event,
 };
 
-/// A rebalance takes as long as its slowest member may; the coordinator gets this much longer to
-/// say how it went.
+/// Time in addition to the rebalance timeout for the response to a JoinGroup, because the rebalance
+/// itself may take the whole timeout.
 const JOIN_MARGIN: Duration = Duration::from_secs(5);
-/// How long a leader looks for topics that its picture of the cluster does not have yet.
+/// Time for which a leader looks up topics that its metadata does not have yet.
 const COUNT_WAIT: Duration = Duration::from_secs(5);
-/// How many new pictures it looks at: a topic that is in none of them does not exist.
+/// Number of newer metadata versions that it checks: a topic that is in none of them does not
+/// exist.
 const COUNT_PICTURES: u32 = 3;
 
-/// What comes back from the requests on their way.
+/// A response to an outstanding request.
 #[derive(Debug)]
 enum RequestOutcome {
     Joined(AttemptId, JoinOutcome),
@@ -49,15 +50,15 @@ pub(crate) struct GroupTask {
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<GroupEvent>,
     membership: Membership,
-    /// Everything on its way; dropped with the task.
+    /// Outstanding requests; aborted when the task is dropped.
     answers: JoinSet<RequestOutcome>,
-    /// Closing waits for them.
+    /// Outstanding leaves; a close waits for them.
     leaves: PendingLeaves,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
-    /// Pictures up to this version may lack topics that the expressions look for.
+    /// Metadata up to this version may lack topics that the expressions match.
     blind_until: u64,
-    /// As the leader: what the group's other members want.
+    /// As the leader: the topics of the group's other members.
     group_topics: BTreeSet<Arc<str>>,
 }
 
@@ -91,7 +92,8 @@ impl GroupTask {
     }
 
     pub(crate) async fn run(mut self) {
-        // Topics that nobody asks for are dropped from the picture; a member's must not be.
+        // Topics that are not requested for a while are dropped from the metadata; those of a
+        // member must stay.
         let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
         let mut renew_at = Instant::now() + renewal;
         loop {
@@ -109,7 +111,7 @@ impl GroupTask {
                         let _ = done.send(result);
                         return;
                     }
-                    // The last handle is gone: nobody reads any more.
+                    // The last handle was dropped, so there is no reader any more.
                     None => return,
                 },
                 Some(answer) = self.answers.join_next() => match answer {
@@ -140,8 +142,8 @@ impl GroupTask {
         }
     }
 
-    /// Carries out what the membership asks for. Who we are is known to the handles before the
-    /// consumer hears of it.
+    /// Carries out the membership's actions. The handles learn of the member before the consumer
+    /// receives an event.
     fn carry_out_actions(&mut self) {
         self.publish();
         while let Some(action) = self.membership.next_action() {
@@ -155,7 +157,7 @@ impl GroupTask {
                 Action::AwaitPoll => self.shared.poll_activity.await_poll(),
                 Action::Assigned { partitions } => {
                     self.send_event(GroupEvent::Assigned { partitions });
-                    // The picture may have changed while the group was joining.
+                    // The metadata may have changed while the group was joining.
                     self.check_partition_counts();
                     self.publish();
                 }
@@ -221,7 +223,7 @@ impl GroupTask {
                 });
             }
             Action::Heartbeat { ticket, identity } => {
-                // An attempt that is not answered must leave time for another within the session.
+                // An attempt without a response must leave time for another within the session.
                 let timeout = request_timeout.min(shared.settings.session_timeout / 2);
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
@@ -275,7 +277,7 @@ impl GroupTask {
         self.check_partition_counts();
     }
 
-    /// Tells the membership which topics are meant now. Expressions wait for a picture with all
+    /// Tells the membership the topics of the subscription. Expressions wait for metadata with all
     /// topics.
     fn match_topics(&mut self) {
         let metadata = self.client.metadata();
@@ -308,7 +310,7 @@ impl GroupTask {
         self.leaves.all(deadline).await
     }
 
-    /// The ground is gone under the task: its client is closed, or its runtime ends.
+    /// Ends the membership because its client is closed, or its runtime ends.
     fn abandon(&mut self, reason: &dyn std::fmt::Display) {
         self.membership.close();
         self.publish();
@@ -317,12 +319,12 @@ impl GroupTask {
     }
 }
 
-/// A member left, and its coordinator may not know.
+/// Logs that a member left without the coordinator's confirmation.
 pub(crate) fn warn_unconfirmed_leave(shared: &MembershipShared, error: &Error) {
     let Some(suppressed) = shared.admit_leave_warning(now()) else { return };
     event!(
         WARN, shared.settings.origin, %error, suppressed,
-        "the coordinator was not told that the member has left: others get its partitions when its session has timed out"
+        "the coordinator did not confirm that the member left: others get its partitions when its session has timed out"
     );
 }
 
@@ -330,7 +332,7 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Which partitions the topics have, as the newest picture says; waits a little for topics that it
+/// Returns the partitions of the topics, by the newest metadata; waits a little for topics that it
 /// does not have.
 async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicPartitions {
     client.want_topics(topics.iter().map(|topic| &**topic));
@@ -343,7 +345,7 @@ async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicP
         match client.newer_metadata(metadata.version, deadline).await {
             Ok(newer) => metadata = newer,
             Err(error) => {
-                event!(DEBUG, client.origin(), %error, "the leader assigns without the topics that it does not know");
+                event!(DEBUG, client.origin(), %error, "newer metadata did not arrive in time; the leader assigns without the topics that are missing in its metadata");
                 break;
             }
         }
@@ -355,8 +357,8 @@ async fn partition_counts(client: &Client, topics: BTreeSet<Arc<str>>) -> TopicP
     known.collect()
 }
 
-/// The partitions of a topic, each with the racks of its replicas; `None` where there is no such
-/// topic.
+/// Returns the partitions of a topic, each with the racks of its replicas; `None` if the topic does
+/// not exist.
 fn racks(metadata: &Metadata, topic: &str) -> Option<Vec<PartitionRacks>> {
     let topic = metadata.topic(topic).filter(|topic| topic.error.is_ok())?;
     let rack = |replica: &i32| metadata.brokers.get(replica)?.rack.clone();

@@ -1,4 +1,4 @@
-//! The way into a generation: JoinGroup, for the leader the sharing out, SyncGroup.
+//! Joining a generation: JoinGroup, the assignment by the leader, SyncGroup.
 //!
 //! Sans-IO.
 
@@ -20,7 +20,8 @@ use crate::{
     record::TopicPartition,
 };
 
-/// Retries that are not paced: each of these answers asks to come again at once, but not for ever.
+/// Number of retries without a wait: these errors ask for a new join at once, but it must not go on
+/// forever.
 const QUICK_RETRIES: u32 = 3;
 
 impl Membership {
@@ -55,14 +56,14 @@ impl Membership {
         });
     }
 
-    /// What the members are told of us, once for each assignor that may be chosen.
+    /// Returns the member's subscription, encoded once for each assignor that may be chosen.
     fn protocols(&self) -> Result<Vec<(Arc<str>, Bytes)>> {
         let subscription = MemberSubscription {
             topics: self.joined_topics.iter().cloned().collect(),
             user_data: None,
             owned: self.owned.keys().cloned().collect(),
-            // Of what is owned, or (eager) was; so that a claim from before a rebalance that we
-            // missed does not count.
+            // The generation of the owned partitions (or, eager, of the last ones), so that a claim
+            // from before a missed rebalance does not count.
             generation: self.last.generation,
             rack: self.settings.client_rack.clone(),
         };
@@ -76,7 +77,7 @@ impl Membership {
 
     fn send_sync(&mut self, now: Instant, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)>) {
         if self.owned.is_empty() {
-            // Whatever it gives us, it gives after now.
+            // All partitions that it assigns are assigned after this time.
             self.heartbeat.alive = now;
         }
         let ticket = self.ticket();
@@ -91,8 +92,8 @@ impl Membership {
         };
         match joined {
             JoinOutcome::Member(answer) => {
-                // The generation began after the coordinator had the request, and any other
-                // rebalance after that.
+                // The generation, and any later rebalance, began after the coordinator had received
+                // the request.
                 self.heartbeat.settled = self.heartbeat.settled.max(sent);
                 self.join_unconfirmed = false;
                 self.enter(now, answer);
@@ -111,8 +112,8 @@ impl Membership {
         }
     }
 
-    /// An answer that came after we had turned away: the name that it gave us would hold the group
-    /// up until its session lapses.
+    /// Leaves with a member id from a response that is no longer awaited, because the group would
+    /// wait for that member until its session times out.
     fn leave_unwanted_member(&mut self, joined: JoinOutcome) {
         let member_id: Arc<str> = match joined {
             JoinOutcome::Member(answer) => answer.member_id.into(),
@@ -120,8 +121,7 @@ impl Membership {
             JoinOutcome::Failed(_) => return,
         };
         if member_id != self.member_id && self.settings.group_instance_id.is_none() {
-            self.actions
-                .push_back(Action::Leave { member_id, reason: "the consumer turned away while it was joining" });
+            self.actions.push_back(Action::Leave { member_id, reason: "the consumer stopped joining" });
         }
     }
 
@@ -137,7 +137,7 @@ impl Membership {
         };
         self.heartbeat.in_flight = None;
         if self.owned.is_empty() {
-            // How long the answer was on its way does not matter as long as nothing hangs on it.
+            // Without owned partitions, the time that the response took does not matter.
             self.heartbeat.alive = now;
             self.heartbeat.due = now + self.settings.heartbeat_interval;
         }
@@ -153,14 +153,14 @@ impl Membership {
             MemberState::CountingPartitions { ticket, assignor, members, keep: answer.skip_assignment, topics };
     }
 
-    /// A member whose subscription is damaged takes part with what can be read of it: the others
-    /// must not suffer for it.
+    /// Reads a member's subscription. If it is damaged, the member takes part with the readable
+    /// fields, so that the others are not affected.
     fn read_member(&self, member: JoinedMember) -> GroupMember {
         let (subscription, trouble) = MemberSubscription::read(&member.metadata);
         if let Some(error) = trouble {
             event!(
                 WARN, self.settings.origin, member = &*clean(&member.id), topics = subscription.topics.len(), %error,
-                "the subscription of a group member is damaged: the member gets partitions of the topics that can be read"
+                "the subscription of a group member is damaged: the member gets partitions of the topics that could be read"
             );
         }
         GroupMember {
@@ -174,7 +174,7 @@ impl Membership {
         }
     }
 
-    /// Which partitions the topics have that the leader asked for; topics that do not exist are
+    /// Handles the partitions of the topics that the leader looked up; topics that do not exist are
     /// missing.
     pub(crate) fn partitions_counted(&mut self, now: Instant, ticket: AttemptId, counts: TopicPartitions) {
         if !matches!(&self.state, MemberState::CountingPartitions { ticket: awaited, .. } if *awaited == ticket) {
@@ -237,7 +237,7 @@ impl Membership {
                 event!(
                     WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation,
                     topics = %several(&foreign), count = foreign.len(), suppressed,
-                    "the group's leader assigned topics that are not subscribed to: the assignment is not taken, and the \
+                    "the group's leader assigned topics that are not subscribed to: the assignment is rejected, and the \
                      member joins again"
                 );
             }
@@ -275,8 +275,8 @@ impl Membership {
         let since = self.assignments;
         Arc::make_mut(&mut self.owned).extend(added.iter().map(|partition| (partition.clone(), since)));
         if !taken.is_empty() {
-            // Only when we have joined without them can others have them.
-            "partitions were given up that others are to have".clone_into(&mut self.reason);
+            // Other members can own these partitions only after the member has joined without them.
+            "gave up partitions that move to other members".clone_into(&mut self.reason);
             self.revoke(now, taken, AfterRevocation::Join);
         }
         if !added.is_empty() {

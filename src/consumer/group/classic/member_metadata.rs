@@ -1,10 +1,10 @@
-//! The bytes that members of a classic consumer group leave with the coordinator for each other:
-//! what each is subscribed to, and what the leader gave it (ConsumerProtocol, versions 0 to 3).
+//! The bytes that members of a classic consumer group exchange through the coordinator: each
+//! member's subscription, and its assignment by the leader (ConsumerProtocol, versions 0 to 3).
 //!
-//! The fields of newer versions are only ever added at the end, so a version that is not known is
-//! read as far as the known fields go, as Kafka's own clients do. Some clients name a version and
-//! leave its last fields out (sarama-cluster and kafka-go write version 1 without owned
-//! partitions): a field that is missing at the end is absent.
+//! Newer versions only ever add fields at the end, so an unknown version is read up to the last
+//! known field, as Kafka's own clients do. Some clients name a version and leave its last fields
+//! out (sarama-cluster and kafka-go write version 1 without owned partitions): a field that is
+//! missing at the end is absent.
 //!
 //! Sans-IO.
 
@@ -17,25 +17,24 @@ use crate::{
     record::{TopicPartition, check_topic_name},
 };
 
-/// The version that is written: 0 names topics, 1 adds owned partitions, 2 the generation, 3 the
-/// rack.
+/// Version that is written: 0 names topics, 1 adds owned partitions, 2 the generation, 3 the rack.
 const VERSION: i16 = 3;
 
-/// What one member tells the leader.
+/// A member's subscription, for the leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberSubscription {
     pub(crate) topics: Vec<Arc<str>>,
     pub(crate) user_data: Option<Bytes>,
-    /// What the member still owned when it joined; empty under the eager protocol.
+    /// The partitions that the member still owned when it joined; empty under the eager protocol.
     pub(crate) owned: Vec<TopicPartition>,
-    /// The generation in which it owned that (KIP-792); −1 where it has none or does not say.
+    /// The generation in which it owned them (KIP-792); −1 if there is none or it is not given.
     pub(crate) generation: i32,
-    /// Where the member runs (KIP-881).
+    /// The member's `client.rack` (KIP-881).
     pub(crate) rack: Option<String>,
 }
 
 impl MemberSubscription {
-    /// Writes it. Fails only where there is more than the format can hold.
+    /// Encodes the subscription. Fails only if it has more than the format can hold.
     pub(crate) fn encode(&self) -> Result<Bytes> {
         let mut out = BytesMut::new();
         out.put_i16(VERSION);
@@ -53,8 +52,8 @@ impl MemberSubscription {
         Ok(out.freeze())
     }
 
-    /// Reads the subscription of any member as far as it can be read. The error says why it cannot
-    /// be read to its end: the member takes part with the fields, and the elements, before that.
+    /// Reads any member's subscription as far as possible. The error says why it could not be read
+    /// to its end: the fields and elements before that are used.
     pub(crate) fn read(bytes: &[u8]) -> (Self, Option<Error>) {
         let mut read = Self { generation: -1, ..Self::default() };
         let trouble = read.fill(&mut FieldReader { bytes, what: "subscription" }).err();
@@ -80,7 +79,7 @@ impl MemberSubscription {
     }
 }
 
-/// Writes what the leader gives to one member.
+/// Encodes one member's assignment.
 pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> {
     let mut out = BytesMut::new();
     out.put_i16(VERSION);
@@ -89,13 +88,12 @@ pub(crate) fn encode_assignment(partitions: &[TopicPartition]) -> Result<Bytes> 
     Ok(out.freeze())
 }
 
-/// Reads what the leader gave. A leader that has nothing for a member may leave the bytes out
-/// altogether. Behind the partitions stands user data of the leader's assignor, which no assignor
-/// here reads.
+/// Reads an assignment. A leader that assigns nothing to a member may leave the bytes out. The
+/// partitions are followed by user data of the leader's assignor, which no assignor here reads.
 ///
 /// # Errors
-/// Kind `Protocol` where the partitions cannot all be read: with a part of them the others would be
-/// consumed by no member.
+/// Kind `Protocol` if the partitions cannot all be read, because after a partial read no member
+/// would consume the others.
 pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     let mut partitions = Vec::new();
     if !bytes.is_empty() {
@@ -106,7 +104,7 @@ pub(crate) fn decode_assignment(bytes: &[u8]) -> Result<Vec<TopicPartition>> {
     Ok(partitions)
 }
 
-/// Writes what the sticky strategy remembers: what a member was given, and in which generation.
+/// Encodes what the sticky strategy remembers: a member's partitions and their generation.
 pub(crate) fn encode_previous(partitions: &[TopicPartition], generation: i32) -> Result<Bytes> {
     let mut out = BytesMut::new();
     put_partitions(&mut out, partitions)?;
@@ -114,7 +112,7 @@ pub(crate) fn encode_previous(partitions: &[TopicPartition], generation: i32) ->
     Ok(out.freeze())
 }
 
-/// Reads that; `None` if it cannot be read. An older version has no generation.
+/// Reads a remembered assignment; `None` if it cannot be read. An older version has no generation.
 pub(crate) fn decode_previous(bytes: &[u8]) -> Option<(Vec<TopicPartition>, Option<i32>)> {
     let mut reader = FieldReader { bytes, what: "remembered assignment" };
     let mut partitions = Vec::new();
@@ -144,7 +142,7 @@ fn put_bytes(out: &mut BytesMut, bytes: Option<&[u8]>) -> Result<()> {
     Ok(())
 }
 
-/// Partitions by topic, topics and numbers in order, so that the same set gives the same bytes.
+/// Encodes partitions by topic, topics and numbers in order, so that equal sets give equal bytes.
 fn put_partitions(out: &mut BytesMut, partitions: &[TopicPartition]) -> Result<()> {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
@@ -163,11 +161,11 @@ fn put_partitions(out: &mut BytesMut, partitions: &[TopicPartition]) -> Result<(
 }
 
 fn too_long(length: usize) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("a length of {length} is more than the group protocol can hold"))
+    Error::new(ErrorKind::InvalidArgument, format!("a length of {length} exceeds the limit of the group protocol"))
 }
 
-/// Reads fields off the front; every length is held against what is left before anything is
-/// reserved for it.
+/// Reads fields from the front; every length is checked against the remaining bytes before memory
+/// is reserved for it.
 struct FieldReader<'a> {
     bytes: &'a [u8],
     what: &'static str,
@@ -197,8 +195,8 @@ impl<'a> FieldReader<'a> {
         self.bytes.is_empty()
     }
 
-    /// The count of an array, 0 for one that is absent or null. Nothing may be reserved for it: it
-    /// can be any number.
+    /// Reads the count of an array, 0 if it is absent or null. It can be any number, so no memory
+    /// may be reserved for it.
     fn count(&mut self) -> Result<i32> {
         if self.is_at_end() {
             return Ok(0);
@@ -224,8 +222,8 @@ impl<'a> FieldReader<'a> {
         self.nullable_string()?.ok_or_else(|| self.malformed(format_args!("a missing name")))
     }
 
-    /// Adds topics to those that were read. Names that no topic can have are left out; gives the
-    /// last of them as an error.
+    /// Reads topics. Names that no topic can have are left out, and the last of them is returned as
+    /// an error.
     fn topics(&mut self, topics: &mut Vec<Arc<str>>) -> Result<Option<Error>> {
         let mut refused = None;
         for _ in 0..self.count()? {
@@ -247,11 +245,11 @@ impl<'a> FieldReader<'a> {
         self.take(length).map(|bytes| Some(Bytes::copy_from_slice(bytes)))
     }
 
-    /// Adds partitions to those that were read.
+    /// Reads partitions and appends them.
     fn partitions(&mut self, partitions: &mut Vec<TopicPartition>) -> Result<()> {
         for _ in 0..self.count()? {
             let topic: Arc<str> = self.string()?.into();
-            // Absent within an element is cut off.
+            // A count that is missing within an element means truncated bytes.
             let count = if self.is_at_end() { Err(self.truncated()) } else { self.count() };
             for _ in 0..count? {
                 let partition = self.i32()?;
@@ -281,7 +279,7 @@ mod tests {
         (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
     }
 
-    /// What can be read to its end.
+    /// Reads a subscription that is complete.
     #[track_caller]
     fn read(bytes: &[u8]) -> MemberSubscription {
         let (read, trouble) = MemberSubscription::read(bytes);
@@ -345,14 +343,14 @@ mod tests {
 
     #[test]
     fn subscription_without_its_last_fields_is_read() {
-        // As sarama-cluster and kafka-go write it: version 1 without owned partitions.
+        // Written by sarama-cluster and kafka-go: version 1 without owned partitions.
         for version in 0..=9 {
             let mut bytes = hex("0000000000020002743100027432");
             bytes[1] = version;
             let expected = MemberSubscription { topics: golden().topics, generation: -1, ..Default::default() };
-            assert_eq!(read(&bytes), expected, "version {version} ends behind the topics");
+            assert_eq!(read(&bytes), expected, "version {version} ends after the topics");
             bytes.extend(hex("ffffffff"));
-            assert_eq!(read(&bytes), expected, "version {version} ends behind null user data");
+            assert_eq!(read(&bytes), expected, "version {version} ends after null user data");
         }
         let whole = hex(GOLDEN);
         let owned = read(&whole[..whole.len() - 8]);
@@ -373,7 +371,7 @@ mod tests {
             ("000000000001ffff", 0, 0),
             ("0000000000010002ffff", 0, 0),
             ("00000000000200027431000474", 1, 0),
-            // A name that no topic can have, and one that may be.
+            // A name that no topic can have, and one that is valid.
             ("00000000000200020a1b00027431ffffffff", 1, 0),
             ("0001000000010002743100000009", 1, 0),
             ("00010000000100027431ffffffff0000000200027431000000010000000500027432", 1, 1),
@@ -452,7 +450,7 @@ mod tests {
                 proptest::prop_assert!(cut.owned.is_empty() || cut.topics == whole.topics);
                 proptest::prop_assert!(cut.user_data.is_none() || cut.user_data == whole.user_data);
                 proptest::prop_assert!(cut.generation == -1 || (cut.generation == 7 && cut.owned == whole.owned));
-                proptest::prop_assert!(cut.rack.is_none(), "the last field is whole only at the end");
+                proptest::prop_assert!(cut.rack.is_none(), "the last field is complete only at the end");
                 let _ = decode_assignment(&bytes[..end]);
                 let _ = decode_previous(&bytes[..end]);
             }

@@ -1,34 +1,35 @@
-//! A member of a classic group, as a state machine without IO: it takes answers and the time, and
-//! gives actions.
+//! A member of a classic group, as a state machine: its inputs are responses and the time, its
+//! outputs are actions.
 //!
-//! Under the eager protocol a member gives up everything before it joins. Under the cooperative one
-//! (KIP-429) it keeps what it owns while it joins, gives up only what the new assignment takes
-//! away, and then joins once more, so that others can have it.
+//! Under the eager protocol a member gives up all partitions before it joins. Under the cooperative
+//! one (KIP-429) it keeps its partitions while it joins, gives up only those that the new
+//! assignment takes away, and then joins once more, so that other members can have them.
 //!
 //! ```text
-//!           subscribe            answered, leads            counted
-//!  Outside ──────────► Joining ─────────────────► Counting ─────────► Syncing ─────► Stable
-//!     ▲                 ▲   ▲ │   answered, follows                      ▲             │ the group rebalances,
-//!     │                 │   │ └──────────────────────────────────────────┘             │ or what we want changed
-//!     │        Waiting ─┘   └──────────────── given up, or too late ──── Revoking ◄────┘
-//!     │ unsubscribed  ▲ backoff, after any error that may pass
+//!             subscribe      leads                     counted
+//!  Unsubscribed ────► Joining ─────► CountingPartitions ─────► Syncing ─────► Stable
+//!     ▲                ▲   ▲ │ follows                            ▲             │ rebalance, or a
+//!     │                │   │ └────────────────────────────────────┘             │ new subscription
+//!     │        Backoff ┘   └────────── given up, or too late ──── Revoking ◄────┘
+//!     │ unsubscribed  ▲ Backoff: after any temporary error
 //!     │               │ polled
-//!     └── Parked ─────┘ ◄──── the poll interval passed, or an error that only the user can mend
+//!     └── AwaitPoll ──┘ ◄──── the poll interval passed, or an error that only the user can correct
 //! ```
 //!
 //! Rules that are easy to break:
-//! * Eager: partitions are owned in `Stable` and `Revoking` only. Nothing is joined while something
-//!   is owned, so that no partition ever has two owners.
-//! * Cooperative: what is owned stays owned in every state but `Outside`, `Parked` and `Ended`.
-//!   JoinGroup says what it is and in which generation it came (KIP-792); the leader gives none of
-//!   it to others before its owner has joined without it. As the coordinator may forget us while we
-//!   join, heartbeats go on then too, and the session runs.
-//! * Every request carries a ticket, and only the answer to the awaited ticket counts. An answer to
-//!   an earlier generation's heartbeat therefore cannot end the generation that followed.
-//! * Heartbeats go on through `Revoking`, whatever the reader does. Where nothing is owned none are
-//!   sent during a JoinGroup: the coordinator keeps a member that waits there.
-//! * The session is counted from when an answered SyncGroup or heartbeat was *sent*: the
-//!   coordinator cannot have seen it earlier, so it never thinks us gone before we do.
+//! * Eager: partitions are owned in `Stable` and `Revoking` only. A member never joins while it
+//!   owns partitions, so that no partition ever has two owners.
+//! * Cooperative: partitions stay owned in every state but `Unsubscribed`, `AwaitPoll` and `Ended`.
+//!   JoinGroup names them and the generation in which they came (KIP-792); the leader assigns none
+//!   of them to other members before their owner has joined without them. The coordinator may
+//!   forget the member while it joins, so heartbeats continue then too, and the session runs.
+//! * Every request carries a ticket, and only the response to the awaited ticket counts. So a
+//!   response to an earlier generation's heartbeat cannot end the generation that followed.
+//! * Heartbeats continue through `Revoking`, whatever the reader does. A member without partitions
+//!   sends none during a JoinGroup, because the coordinator keeps a member that waits there.
+//! * The session is counted from the time at which an answered SyncGroup or heartbeat was *sent*.
+//!   The coordinator cannot have seen it earlier, so it never ends the session before the member
+//!   does.
 //!
 //! Sans-IO.
 
@@ -71,7 +72,7 @@ use crate::{
     record::TopicPartition,
 };
 
-/// What classic consumer groups call their protocol in JoinGroup and SyncGroup.
+/// Protocol type of classic consumer groups in JoinGroup and SyncGroup.
 pub(crate) const PROTOCOL_TYPE: &str = "consumer";
 
 /// The partitions of each topic.
@@ -79,44 +80,45 @@ pub(crate) type TopicPartitions = BTreeMap<Arc<str>, Vec<PartitionRacks>>;
 
 pub(crate) struct Membership {
     settings: GroupSettings,
-    /// What is owned is kept over rebalances: all of the assignors know how.
+    /// True if owned partitions are kept over rebalances, because all assignors support it.
     cooperative: bool,
     backoff: Backoff,
     heartbeat_backoff: Backoff,
     rng: StdRng,
     state: MemberState,
-    /// What is wanted now; `None` while not subscribed.
+    /// Topics of the current subscription; `None` while not subscribed.
     topics: Option<BTreeSet<Arc<str>>>,
-    /// What the last JoinGroup said that we want.
+    /// Topics sent with the last JoinGroup.
     joined_topics: BTreeSet<Arc<str>>,
-    /// Empty where the coordinator does not know us.
+    /// Empty if the coordinator does not know the member.
     member_id: Arc<str>,
-    /// −1 where there is none.
+    /// −1 if there is none.
     generation: i32,
     owned: Arc<Owned>,
-    /// How many assignments were taken.
+    /// Number of accepted assignments.
     assignments: u64,
-    /// The last one, for assignors that remember, and the generation in which what is owned was
-    /// confirmed.
+    /// The last assignment, for assignors that remember it, and the generation in which the owned
+    /// partitions were confirmed.
     last: LastAssignment,
     /// As the leader: the partitions that the assignment was made from.
     counts: Option<TopicPartitions>,
-    /// Why the next JoinGroup is sent (KIP-800).
+    /// Reason of the next JoinGroup (KIP-800).
     reason: String,
-    /// The consumer unsubscribed, and may have let go of anything that is owned: whatever it wants
-    /// since, all of it is given up first.
+    /// The consumer unsubscribed, and may have dropped any of the owned partitions: all of them are
+    /// given up first, even if it has subscribed again since.
     revokes_all: bool,
     quick_retries: u32,
-    /// The coordinator may not have our JoinGroup, and then begins the next generation without us
-    /// when the rebalance times out. What we keep while joining is kept until then at the longest.
+    /// The coordinator may not have received the JoinGroup, and then begins the next generation
+    /// without the member when the rebalance times out. Partitions that are kept while joining are
+    /// kept until then at most.
     join_unconfirmed: bool,
-    /// Since when joining has failed for reasons that may pass, and whether the reader was told.
+    /// Time since which joins have failed with temporary errors, and true if the reader was told.
     failing_since: Option<(Instant, bool)>,
     setbacks: FailedMemberships,
-    /// Joins that fail, and heartbeats, as the log is told of them.
+    /// Failed joins and heartbeats, for the log.
     join_outage: Outage,
     heartbeat_outage: Outage,
-    /// Errors that only the user can mend, by code.
+    /// Errors that only the user can correct, by code.
     raised_errors: Limiter<Option<ErrorCode>>,
     last_ticket: u64,
     heartbeat: Heartbeat,
@@ -169,11 +171,12 @@ enum AfterRevocation {
 struct Heartbeat {
     due: Instant,
     in_flight: Option<(AttemptId, Instant)>,
-    /// When the coordinator last heard of us, at the latest.
+    /// Earliest time at which the coordinator can have last heard from the member: the time at
+    /// which the last answered request was sent.
     alive: Instant,
-    /// When it had not begun another rebalance yet, as far as is known.
+    /// Latest time at which the coordinator is known not to have begun another rebalance.
     settled: Instant,
-    /// Whether the reader was told of an error since the last success.
+    /// True if the reader was told of an error since the last success.
     complained: bool,
 }
 
@@ -212,12 +215,13 @@ impl Membership {
         }
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action, or `None` if there is none.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When [`tick`](Self::tick) has something to do, if nothing else happens before.
+    /// Returns the time at which [`tick`](Self::tick) has something to do, if nothing else happens
+    /// before.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let session = self.heartbeat.alive + self.settings.session_timeout;
         let heartbeat = if self.heartbeat.in_flight.is_none() { self.heartbeat.due.min(session) } else { session };
@@ -256,9 +260,9 @@ impl Membership {
         }
     }
 
-    // ---- what the consumer does
+    // ---- inputs of the consumer
 
-    /// These topics are wanted from now on; `None` for nothing, which leaves the group.
+    /// Changes the subscribed topics; `None` leaves the group.
     pub(crate) fn subscribe(&mut self, now: Instant, topics: Option<BTreeSet<Arc<str>>>) {
         if topics == self.topics || matches!(self.state, MemberState::Ended(_)) {
             return;
@@ -279,13 +283,13 @@ impl Membership {
                 if wanted { AfterRevocation::Join } else { AfterRevocation::Leave },
                 "subscription changed",
             ),
-            // What was joined with is compared with what is wanted when the join is through.
+            // The topics of the join are compared with the subscription when the join is complete.
             _ if wanted => {}
             _ => self.give_up(now, AfterRevocation::Leave, "the consumer unsubscribed"),
         }
     }
 
-    /// The reader asked for records, by `now` at the latest.
+    /// Records that the reader polled, by `now` at the latest.
     pub(crate) fn polled(&mut self, now: Instant) {
         self.last_poll = now;
         if let MemberState::AwaitPoll { not_before } = self.state {
@@ -294,7 +298,7 @@ impl Membership {
         }
     }
 
-    /// The consumer has given up what it was asked to.
+    /// Records that the consumer has given up the revoked partitions.
     pub(crate) fn revoked(&mut self, now: Instant, ticket: AttemptId) {
         match &self.state {
             MemberState::Revoking { ticket: awaited, .. } if *awaited == ticket => self.given_up(now, false),
@@ -302,8 +306,8 @@ impl Membership {
         }
     }
 
-    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing
-    /// more.
+    /// Closes the membership: leaves the group if it is a member, and sends the consumer no more
+    /// events.
     pub(crate) fn close(&mut self) {
         if !matches!(self.state, MemberState::Ended(_)) {
             self.actions.clear();
@@ -312,7 +316,7 @@ impl Membership {
         }
     }
 
-    // ---- what time does
+    // ---- inputs of the clock
 
     pub(crate) fn tick(&mut self, now: Instant) {
         if let MemberState::Backoff { until } = self.state
@@ -326,7 +330,7 @@ impl Membership {
         if now >= self.heartbeat.alive + self.settings.session_timeout {
             let ms = self.settings.session_timeout.as_millis();
             let cause = format!(
-                "no heartbeat was answered for session.timeout.ms ({ms} ms), after which the coordinator gives a member up"
+                "no heartbeat was answered for session.timeout.ms ({ms} ms), after which the coordinator removes a member"
             );
             self.lose_partitions(now, false, "the session timed out", &cause);
             return;
@@ -337,7 +341,7 @@ impl Membership {
                 "no JoinGroup was answered for max.poll.interval.ms ({ms} ms), after which the group rebalances without a \
                  member"
             );
-            self.lose_partitions(now, false, "the rebalance may be over without us", &cause);
+            self.lose_partitions(now, false, "the rebalance may have ended without the member", &cause);
             return;
         }
         let reads = matches!(self.state, MemberState::Stable | MemberState::Revoking { .. }) || !self.owned.is_empty();
@@ -359,10 +363,10 @@ impl Membership {
         }
     }
 
-    /// The cluster looks different; `look` says which partitions a topic has now.
+    /// Handles new metadata; `look` returns a topic's current partitions.
     pub(crate) fn metadata_changed(&mut self, now: Instant, look: impl Fn(&str) -> Option<Vec<PartitionRacks>>) {
         let Some(counts) = &self.counts else { return };
-        // Where replicas are matters to those who want to read nearby (KIP-881).
+        // The places of replicas matter to members with a rack (KIP-881).
         let near = self.settings.client_rack.is_some();
         let differ = |before: &Vec<PartitionRacks>, now: Vec<PartitionRacks>| {
             before.len() != now.len() || (near && *before != now)
@@ -373,7 +377,7 @@ impl Membership {
         }
     }
 
-    // ---- what the coordinator says
+    // ---- inputs of the coordinator
 
     pub(crate) fn heartbeat_answered(&mut self, now: Instant, ticket: AttemptId, answer: Result<(), Error>) {
         let sent = match self.heartbeat.in_flight {
@@ -397,14 +401,14 @@ impl Membership {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
                 self.rebalance_found(now, &error);
             }
-            // The coordinator knows us: it has begun the generation that we are on the way into.
-            // Where the answer that says so does not come, it is asked for again.
+            // The coordinator knows the member: it has begun the generation that the member is
+            // joining. If the response to the join does not arrive, the member joins again.
             Err(error) if error.code() == Some(ErrorCode::ILLEGAL_GENERATION) && !self.in_generation() => {
                 self.heartbeat.alive = self.heartbeat.alive.max(sent);
                 if std::mem::replace(&mut self.join_unconfirmed, true)
                     && matches!(self.state, MemberState::Joining { .. })
                 {
-                    self.join(now, "the answer to the last join did not come");
+                    self.join(now, "the response to the last join did not arrive");
                 }
             }
             Err(error) => {
@@ -418,14 +422,14 @@ impl Membership {
         self.tick(now);
     }
 
-    /// A commit of that identity was refused.
+    /// Handles a refused commit of that member and generation.
     pub(crate) fn commit_refused(&mut self, now: Instant, identity: &Identity, error: &Error) {
         if !self.is_counted_on() || *identity != self.identity() {
             return;
         }
         match error.code() {
             Some(ErrorCode::REBALANCE_IN_PROGRESS) => self.rebalance_found(now, error),
-            // Of course: the next generation has begun, and we are on the way into it.
+            // Expected: the next generation has begun, and the member is joining it.
             Some(ErrorCode::ILLEGAL_GENERATION) if !self.in_generation() => {}
             _ => _ = self.expelled(now, error),
         }
@@ -437,7 +441,8 @@ impl Membership {
         Identity { generation: self.generation, member_id: self.member_id.clone() }
     }
 
-    /// Whether the coordinator counts us into a generation, so that heartbeats are due.
+    /// Returns true if the coordinator counts the member in a generation, so that heartbeats are
+    /// due.
     fn in_generation(&self) -> bool {
         matches!(
             self.state,
@@ -448,14 +453,14 @@ impl Membership {
         )
     }
 
-    /// Whether something depends on the coordinator's knowing that we live: our place in a
-    /// generation, or what we keep while we join the next.
+    /// Returns true if the coordinator has to know that the member is alive, because of its place
+    /// in a generation or of partitions that it keeps while it joins the next one.
     fn is_counted_on(&self) -> bool {
         self.in_generation() || !self.owned.is_empty()
     }
 
-    /// When a rebalance may end without us: one may have begun at any time since the last answer
-    /// that found none, even where we do not know of one.
+    /// Returns the time at which a rebalance may end without the member: one that is not known here
+    /// may have begun at any time since the last response that reported none.
     fn rebalance_ends(&self) -> Instant {
         self.heartbeat.settled + self.settings.max_poll_interval
     }
@@ -477,7 +482,7 @@ impl Membership {
         }
     }
 
-    /// Asks the consumer for what has to be given up before going on, if it has anything of it.
+    /// Revokes the partitions that have to be given up before the next step.
     fn give_up(&mut self, now: Instant, then: AfterRevocation, reason: &str) {
         reason.clone_into(&mut self.reason);
         let parts_from_all = std::mem::take(&mut self.revokes_all);
@@ -491,7 +496,7 @@ impl Membership {
         self.revoke(now, partitions, then);
     }
 
-    /// Asks the consumer for these, and goes on when it has given them up.
+    /// Revokes these partitions, and continues when the consumer has given them up.
     fn revoke(&mut self, now: Instant, partitions: BTreeSet<TopicPartition>, then: AfterRevocation) {
         if partitions.is_empty() {
             return match then {
@@ -499,20 +504,20 @@ impl Membership {
                 AfterRevocation::Leave => self.leave("the consumer unsubscribed"),
             };
         }
-        // Never so short that a reader has no chance, whatever the settings.
+        // Leaves the reader half of `max.poll.interval.ms` at least, whatever the settings.
         let deadline = self.rebalance_ends().max(now + self.settings.max_poll_interval / 2);
         let ticket = self.ticket();
         let revoked: Vec<TopicPartition> = partitions.iter().cloned().collect();
         event!(
             INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, reason = self.reason,
             partitions = %several(&revoked), count = revoked.len(),
-            "partitions are revoked: the reader is asked to finish with them"
+            "partitions are revoked: the consumer waits until the reader has completed their records"
         );
         self.actions.push_back(Action::Revoke { ticket, partitions: revoked });
         self.state = MemberState::Revoking { ticket, partitions, deadline, then };
     }
 
-    /// What was asked for is ours no longer; `too_late` if the consumer did not answer in time.
+    /// Removes the revoked partitions; `too_late` if the consumer did not answer in time.
     fn given_up(&mut self, now: Instant, too_late: bool) {
         let MemberState::Revoking { partitions, then, .. } = std::mem::replace(&mut self.state, MemberState::Stable)
         else {
@@ -535,8 +540,8 @@ impl Membership {
         self.state = MemberState::Unsubscribed;
     }
 
-    /// A static member does not leave: it may come back under its instance id and have its
-    /// partitions again (KIP-345).
+    /// Leaves the group. A static member does not: it may return with its instance id and get its
+    /// partitions back (KIP-345).
     fn say_goodbye(&mut self, reason: &'static str) {
         if self.settings.group_instance_id.is_none() && !self.member_id.is_empty() {
             self.actions.push_back(Action::Leave { member_id: self.member_id.clone(), reason });

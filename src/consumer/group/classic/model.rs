@@ -1,9 +1,9 @@
-//! A small group coordinator to hold the membership against: Kafka's rules for one classic group,
-//! nothing else.
+//! A small group coordinator for model tests of the membership: Kafka's rules for one classic
+//! group, nothing else.
 
 use crate::consumer::group::classic::{tests::error, *};
 
-/// Whom an answer goes to: which of the test's members, and which of its attempts.
+/// Destination of a response: the test's member, and its attempt.
 pub(super) type Address = (usize, AttemptId);
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Coordinator {
     phase: Phase,
     pub(super) generation: i32,
     members: BTreeMap<String, Known>,
-    /// Names that were given and not used yet.
+    /// Member ids that were given out and not used yet.
     pending: BTreeMap<String, Instant>,
     leader: String,
     protocol: &'static str,
@@ -64,7 +64,7 @@ impl Coordinator {
         self.phase == Phase::Stable
     }
 
-    /// When [`expire`](Self::expire) has something to do.
+    /// Returns the time at which [`expire`](Self::expire) has something to do.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         let sessions = self.members.values().filter(|member| member.joining.is_none()).map(|member| member.seen);
         let lapse = sessions.chain(self.pending.values().copied()).map(|seen| seen + self.session).min();
@@ -179,7 +179,8 @@ impl Coordinator {
         self.begin_when_complete(now);
     }
 
-    /// Another broker has taken over: it knows the group, and gives every session its time anew.
+    /// Moves the group to another broker: it knows the group, and restarts the time of every
+    /// session.
     pub(super) fn moved(&mut self, now: Instant) {
         for member in self.members.values_mut() {
             member.seen = now;

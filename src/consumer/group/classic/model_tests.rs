@@ -1,10 +1,9 @@
-//! Several members and a coordinator on one clock, with everything going wrong at random; the same
-//! seed, the same story.
+//! Several members and a coordinator on one clock, with random faults; equal seeds give equal runs.
 //!
-//! Held all the time: no partition has two owners; eager members give up everything before anything
-//! is assigned, cooperative ones are assigned only what they do not have; what is revoked or lost
-//! was owned; heartbeats of a settled member are never later than their interval. And once nothing
-//! goes wrong any more, the group settles, with every partition in one hand.
+//! Checked all the time: no partition has two owners; eager members give up all partitions before
+//! any is assigned, cooperative ones are assigned only partitions that they do not have; revoked or
+//! lost partitions were owned; heartbeats of a stable member are never later than their interval.
+//! Once the faults stop, the group becomes stable, and every partition has an owner.
 
 use rand::RngExt;
 
@@ -43,13 +42,13 @@ struct Peer {
     fatal: bool,
 }
 
-/// How the members of a group rebalance.
+/// The way in which the members of a group rebalance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Eager,
     Cooperative,
-    /// In the midst of the move from one to the other: half of the members still have both
-    /// assignors, and are eager.
+    /// During the move from one to the other: half of the members still have both assignors, and
+    /// are eager.
     Mixed,
 }
 
@@ -136,13 +135,13 @@ impl World {
 
     fn send(&mut self, from: usize, ticket: AttemptId, request: Request) {
         let latency = self.latency();
-        // Whatever is not answered is given up, as the task does.
+        // Requests without a response time out, as in the task.
         let timeout = if matches!(request, Request::Heartbeat { .. }) { 22_500 } else { 305_000 };
         if let Some(reply) = Self::failure(&request, Error::new(ErrorKind::Timeout, "no answer")) {
             self.later(timeout, Happening::Answered { to: from, ticket, reply });
         }
         if self.chance(8) {
-            // Lost on the way there, or on the way back.
+            // Lost on the way to the broker, or on the way back.
             let pause = self.rng.random_range(1..20_000);
             let reply = Self::failure(&request, Error::new(ErrorKind::Network, "lost"));
             if self.chance(50) {
@@ -181,7 +180,7 @@ impl World {
         }
     }
 
-    /// Carries out what a member wants, and holds it against the rules.
+    /// Carries out a member's actions, and checks them against the rules.
     fn drain(&mut self, i: usize) {
         loop {
             let Some(peer) = &mut self.peers[i] else { return };
@@ -190,7 +189,7 @@ impl World {
                 Action::Join { ticket, member_id, protocols, .. } => {
                     assert!(
                         peer.member.cooperative || peer.owned.is_empty(),
-                        "seed {}: joins while it owns something",
+                        "seed {}: joins while it owns partitions",
                         self.seed
                     );
                     peer.heartbeat_in_flight = None;
@@ -234,7 +233,7 @@ impl World {
                 }
                 Action::Lost { partitions } => {
                     let lost: BTreeSet<_> = partitions.into_iter().collect();
-                    assert!(lost.is_subset(&peer.owned), "seed {}: lost something else", self.seed);
+                    assert!(lost.is_subset(&peer.owned), "seed {}: lost partitions that it did not own", self.seed);
                     peer.owned.retain(|partition| !lost.contains(partition));
                 }
                 Action::Error { fatal, .. } => peer.fatal |= fatal,
@@ -281,8 +280,8 @@ impl World {
                     if peer.heartbeat_in_flight == Some(ticket) {
                         peer.heartbeat_in_flight = None;
                         if answer.is_err() {
-                            // It is repeated after a backoff from now, however long it took to
-                            // fail.
+                            // It is repeated after a backoff that starts now, whatever time the
+                            // failure took.
                             peer.last_heartbeat = now;
                         }
                     }
@@ -297,7 +296,7 @@ impl World {
                 self.with(to, |peer, now| peer.member.partitions_counted(now, ticket, known));
             }
             Happening::Revoked { by, ticket } => self.with(by, |peer, now| {
-                // The consumer answers only for what it was not told to be lost.
+                // The consumer answers only for partitions that it was not told to be lost.
                 if let MemberState::Revoking { ticket: awaited, partitions, .. } = &peer.member.state
                     && *awaited == ticket
                 {
@@ -346,12 +345,12 @@ impl World {
         });
     }
 
-    /// Runs on to that time.
+    /// Runs until that time.
     fn run_to(&mut self, end: Instant) {
         let mut steps = 0_u32;
         loop {
             steps += 1;
-            assert!(steps < 1_000_000, "seed {}: it runs hot", self.seed);
+            assert!(steps < 1_000_000, "seed {}: the run does not end", self.seed);
             let agenda = self.agenda.first_key_value().map(|(&(at, _), _)| at);
             let members = self.peers.iter().flatten().filter_map(|peer| peer.member.next_wake()).min();
             let next = [agenda, members, self.coordinator.next_wake()].into_iter().flatten().min();
@@ -390,7 +389,7 @@ impl World {
         }
     }
 
-    /// Everyone who wants something is in, in the same generation, and everything has its owner.
+    /// All subscribed members are in one generation, and every partition has its owner.
     fn settled(&mut self) {
         assert!(self.coordinator.is_stable(), "seed {}", self.seed);
         let mut wanted = BTreeSet::new();
@@ -434,13 +433,13 @@ fn goes_wrong_and_settles(kind: Kind) {
         let start = world.now;
         world.run_to(start + Duration::from_secs(1_800));
         world.calm = true;
-        // A reader may be in the middle of its longest pause and a join in its longest wait, and
-        // then all come again.
+        // A reader may be in its longest pause and a join in its longest wait, and then all members
+        // join again.
         world.run_to(start + Duration::from_secs(1_800 + 1_500));
         world.settled();
         assignments += world.assignments;
     }
-    assert!(assignments > 2_000, "the members did take part: {assignments}");
+    assert!(assignments > 2_000, "too few assignments: {assignments}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The requests of the classic group protocol, and their answers as the membership takes them.
+//! The requests of the classic group protocol, and their responses in the membership's types.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ pub(crate) fn text(text: &str) -> ByteString {
     ByteString::from(text)
 }
 
-/// Brokers before 2.3 know no static members; there the member is a dynamic one.
+/// Brokers before 2.3 do not know static members; for them the member is a dynamic one.
 fn instance_id(settings: &GroupSettings, known: bool) -> Option<ByteString> {
     settings.group_instance_id.as_deref().filter(|_| known).map(text)
 }
@@ -131,7 +131,7 @@ pub(crate) fn read_heartbeat(response: &HeartbeatResponse, settings: &GroupSetti
         .map_err(|code| Error::broker(code, format_args!("heartbeat of group {}", settings.group_id)))
 }
 
-/// Only dynamic members leave, so no instance id goes with it.
+/// Builds a LeaveGroup. Only dynamic members leave, so it has no instance id.
 pub(crate) fn leave(
     version: i16,
     settings: &GroupSettings,
@@ -150,7 +150,8 @@ pub(crate) fn leave(
     LeaveGroupRequest { members: vec![member], ..request }
 }
 
-/// A member that the coordinator does not know (any more) has left.
+/// Reads the response to a LeaveGroup. A member that the coordinator does not know (any more) has
+/// left.
 pub(crate) fn read_leave(response: &LeaveGroupResponse, settings: &GroupSettings) -> Result<()> {
     let mut codes = std::iter::once(response.error_code).chain(response.members.iter().map(|member| member.error_code));
     match codes.by_ref().map(ErrorCode::from).find(|&code| !code.is_ok() && code != ErrorCode::UNKNOWN_MEMBER_ID) {

@@ -1,4 +1,4 @@
-//! What the membership asks its task to do, and what it is told back.
+//! The membership's actions for its task, and the results that the task returns.
 //!
 //! Sans-IO.
 
@@ -12,74 +12,74 @@ use uuid::Uuid;
 
 use crate::{error::Error, record::TopicPartition};
 
-/// Which heartbeat or revocation an answer belongs to: an answer to any other than the awaited one
-/// is stale.
+/// Identifies a heartbeat or revocation: a response to any other than the awaited one is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AttemptId(pub(super) u64);
 
-/// Partitions as the protocol names them.
+/// Partitions by topic id, as the protocol names them.
 pub(crate) type PartitionsByTopicId = BTreeMap<Uuid, BTreeSet<i32>>;
 
-/// What is subscribed to.
+/// The subscribed topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicsToSubscribe {
     pub(crate) names: BTreeSet<Arc<str>>,
-    /// As the coordinator takes it: it has to match a topic's whole name.
+    /// Regular expression for the coordinator: it has to match a topic's whole name.
     pub(crate) regex: Option<Arc<str>>,
 }
 
-/// A partition that is ours.
+/// An owned partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OwnedPartition {
     pub(crate) topic_id: Uuid,
-    /// Grows each time that a partition becomes ours: what was read under an earlier ownership is
-    /// not committed under this one.
+    /// Grows each time that a partition becomes owned: records read in an earlier ownership period
+    /// are not committed in this one.
     pub(crate) since: u64,
 }
 
-/// One heartbeat. What is `None` is as it was in the one before.
+/// One heartbeat. Fields that are `None` have not changed since the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeartbeatFields {
     pub(crate) member_id: Arc<str>,
-    /// 0 joins.
+    /// 0 joins the group.
     pub(crate) epoch: i32,
-    /// Says everything, also what never changes: the rebalance timeout, the rack, the assignor.
+    /// True if all fields are sent, including those that never change: the rebalance timeout, the
+    /// rack, the assignor.
     pub(crate) full: bool,
     pub(crate) names: Option<BTreeSet<Arc<str>>>,
-    /// Empty where there is none any more.
+    /// Empty if there is none any more.
     pub(crate) regex: Option<Arc<str>>,
     pub(crate) owned: Option<PartitionsByTopicId>,
 }
 
-/// What the coordinator answers to a heartbeat.
+/// The coordinator's response to a heartbeat.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeartbeatResponse {
     /// The broker that answered.
     pub(crate) node: i32,
     pub(crate) member_id: Option<String>,
     pub(crate) epoch: i32,
-    /// When the next heartbeat is due; `None` where the broker said nothing that can be used.
+    /// Interval until the next heartbeat; `None` if the broker sent no valid one.
     pub(crate) interval: Option<Duration>,
-    /// All that the member may own, where that changed or everything was said.
+    /// All partitions that the member may own, if they changed or all fields were sent.
     pub(crate) assignment: Option<PartitionsByTopicId>,
 }
 
-/// What the task is to do next, in this order.
+/// Actions of the task, in this order.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// ConsumerGroupHeartbeat, answered by `answered`.
+    /// ConsumerGroupHeartbeat, answered by `handle_response`.
     Heartbeat { ticket: AttemptId, beat: HeartbeatFields },
     /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation
-    /// (−2); `said_goodbye` tells when it has been answered, or will not be tried again.
+    /// (−2); `leave_ended` reports that it was answered, or will not be retried.
     Leave { member_id: Arc<str>, epoch: i32 },
-    /// Nothing goes on before the reader asks for records again, which `polled` tells.
+    /// Do nothing until the reader polls again, which `polled` reports.
     AwaitPoll,
-    /// Tell the consumer that these partitions are its own now.
+    /// Tell the consumer that it owns these partitions now.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
     Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
-    /// Tell the consumer that these are gone.
+    /// Tell the consumer that these are lost.
     Lost { partitions: Vec<TopicPartition> },
-    /// Tell the reader.
+    /// Report an error to the reader.
     Error { error: Error, fatal: bool },
 }

@@ -1,4 +1,4 @@
-//! The loop that turns the membership's actions into requests and events, and their answers into
+//! The loop that turns the membership's actions into requests and events, and their responses into
 //! its inputs.
 
 use std::{sync::Arc, time::Duration};
@@ -27,16 +27,16 @@ use crate::{
     log::event,
 };
 
-/// An attempt that is not answered must leave time for another within the session. As long may a
-/// goodbye take while the next membership waits for it.
+/// Timeout of a heartbeat, so that an attempt without a response leaves time for another within the
+/// session. A leave that the next membership waits for has the same limit.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What comes back from the requests on their way.
+/// A response to an outstanding request.
 #[derive(Debug)]
 enum RequestOutcome {
     Answer {
         ticket: AttemptId,
-        /// False where the broker could not be told the expressions.
+        /// False if the request's version could not carry the regular expression.
         says_all: bool,
         answer: Result<HeartbeatResponse>,
     },
@@ -50,17 +50,17 @@ pub(crate) struct ConsumerProtocolTask {
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<GroupEvent>,
     membership: ConsumerMembership,
-    /// Everything on its way; dropped with the task.
+    /// Outstanding requests; aborted when the task is dropped.
     under_way: JoinSet<RequestOutcome>,
-    /// Closing waits for them.
+    /// Outstanding leaves; a close waits for them.
     leaves: PendingLeaves,
     pictures: watch::Receiver<u64>,
     subscription: Option<Subscription>,
-    /// All topics of the cluster are asked for.
+    /// True if all topics of the cluster are requested.
     sees_all: bool,
-    /// The brokers (of before Kafka 4.0) match no expressions.
+    /// False if the brokers (before Kafka 4.0) match no regular expressions.
     brokers_match: bool,
-    /// Pictures up to this version may lack topics that the expressions look for.
+    /// Metadata up to this version may lack topics that the expressions match.
     blind_until: u64,
 }
 
@@ -99,7 +99,8 @@ impl ConsumerProtocolTask {
     }
 
     pub(crate) async fn run(mut self) {
-        // Topics that nobody asks for are dropped from the picture; a member's must not be.
+        // Topics that are not requested for a while are dropped from the metadata; those of a
+        // member must stay.
         let renewal = bounded(self.client.settings().metadata_max_idle / 3).max(Duration::from_secs(1));
         let mut renew_at = Instant::now() + renewal;
         loop {
@@ -117,7 +118,7 @@ impl ConsumerProtocolTask {
                         let _ = done.send(result);
                         return;
                     }
-                    // The last handle is gone: nobody reads any more.
+                    // The last handle was dropped, so there is no reader any more.
                     None => return,
                 },
                 Some(heard) = self.under_way.join_next() => match heard {
@@ -148,8 +149,8 @@ impl ConsumerProtocolTask {
         }
     }
 
-    /// Carries out what the membership asks for. Who we are is known to the handles before the
-    /// consumer hears of it.
+    /// Carries out the membership's actions. The handles learn of the member before the consumer
+    /// receives an event.
     fn carry_out_actions(&mut self) {
         self.publish();
         while let Some(action) = self.membership.next_action() {
@@ -177,12 +178,12 @@ impl ConsumerProtocolTask {
         self.resolve_topic_names();
     }
 
-    /// Finds out the names of topics that we may read and that no picture had yet.
+    /// Requests metadata of assigned topics without a known name.
     fn resolve_topic_names(&mut self) {
         let unresolved: Vec<_> = self.membership.unresolved().collect();
         self.client.want_topic_ids(&unresolved);
         if !unresolved.is_empty() {
-            event!(DEBUG, self.shared.settings.origin, ?unresolved, "topics whose names are not known yet");
+            event!(DEBUG, self.shared.settings.origin, ?unresolved, "names of assigned topics are not known yet");
         }
     }
 
@@ -245,15 +246,15 @@ impl ConsumerProtocolTask {
         self.match_topics();
     }
 
-    /// Whether there are expressions that are matched by us: then the coordinator is told the
-    /// topics.
+    /// Returns true if there are expressions that are matched locally: the coordinator then
+    /// receives topic names.
     fn matches_locally(&self, subscription: &Subscription) -> bool {
         let same = subscription.means_the_same_to_brokers(self.shared.settings.exclude_internal_topics);
         subscription.has_patterns() && !(self.brokers_match && same)
     }
 
-    /// Asks for all topics where expressions are matched here; and where one that brokers match
-    /// finds nothing among those that are known, so that the consumer can say that there are none.
+    /// Requests all topics if expressions are matched locally; and if an expression that brokers
+    /// match finds none of the known topics, so that the consumer can report that there are none.
     fn want_all_topics_if_needed(&mut self) {
         let exclude_internal = self.shared.settings.exclude_internal_topics;
         let needed = self.subscription.as_ref().is_some_and(|subscription| {
@@ -276,8 +277,8 @@ impl ConsumerProtocolTask {
         self.membership.names_known(now(), |id| metadata.names.get(&id).cloned());
     }
 
-    /// Tells the membership what is meant now. Expressions that are matched here wait for a picture
-    /// with all topics.
+    /// Tells the membership the subscription. Expressions that are matched locally wait for
+    /// metadata with all topics.
     fn match_topics(&mut self) {
         let metadata = self.client.metadata();
         let wanted = match &self.subscription {
@@ -311,7 +312,7 @@ impl ConsumerProtocolTask {
         self.leaves.all(deadline).await
     }
 
-    /// The ground is gone under the task: its client is closed, or its runtime ends.
+    /// Ends the membership because its client is closed, or its runtime ends.
     fn abandon(&mut self, reason: &dyn std::fmt::Display) {
         self.membership.close();
         self.publish();

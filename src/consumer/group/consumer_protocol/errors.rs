@@ -1,7 +1,8 @@
-//! What each error means to a member.
+//! The meaning of each error for a member.
 //!
-//! Kafka's Java client ends for good at what its user has to mend; here the reader is told, and the
-//! member tries again when the reader asks next, as it does in the classic protocol.
+//! Kafka's Java client ends for good at errors that its user has to correct; here the error is
+//! reported to the reader, and the member tries again on the reader's next poll, as in the classic
+//! protocol.
 //!
 //! Sans-IO.
 
@@ -15,13 +16,14 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How long joining may fail before the reader is told: longer than a coordinator that moves is
-/// away.
+/// Time for which joins fail before the error is reported to the reader: longer than a coordinator
+/// takes to move.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Joins that are not paced: each of these answers asks to come again at once, but not for ever.
+/// Number of joins without a wait: these errors ask for a new join at once, but it must not go on
+/// forever.
 const QUICK_RETRIES: u32 = 3;
 
-/// What the coordinator says to a member that is none any more.
+/// Returns true if the coordinator says that the member is no longer one.
 fn is_fenced(error: &Error) -> bool {
     let code = error.code();
     code.is_some_and(|code| {
@@ -30,19 +32,19 @@ fn is_fenced(error: &Error) -> bool {
             ErrorCode::FENCED_MEMBER_EPOCH
                 | ErrorCode::UNKNOWN_MEMBER_ID
                 | ErrorCode::STALE_MEMBER_EPOCH
-                // The group is gone, and we with it.
+                // The group was deleted, and its members with it.
                 | ErrorCode::GROUP_ID_NOT_FOUND
         )
     })
 }
 
 impl ConsumerMembership {
-    /// A heartbeat failed, whether or not it was carried out.
+    /// Handles a failed heartbeat, which the coordinator may have processed or not.
     pub(super) fn heartbeat_failed(&mut self, now: Instant, error: Error) {
         self.resend_all_fields();
         event!(DEBUG, self.settings.origin, generation = self.epoch, %error, "heartbeat failed");
         if error.code() == Some(ErrorCode::GROUP_MAX_SIZE_REACHED) {
-            // As in Java's client: another attempt would only find the group as full.
+            // Like Java's client: another attempt would find the group full as well.
             let group = &self.settings.group_id;
             let what = format_args!("group {group} has as many members as the brokers allow (group.consumer.max.size)");
             return self.end(error.context(what));
@@ -55,7 +57,7 @@ impl ConsumerMembership {
             _ if is_fenced(&error) => {
                 self.count_failed_membership(now, &error);
                 let cause = format!(
-                    "the coordinator does not count the member in ({error}): it heard no heartbeat for the session timeout \
+                    "the coordinator has removed the member ({error}): it received no heartbeat for the session timeout \
                      (group.consumer.session.timeout.ms of the brokers, session.timeout.ms of the group), waited longer \
                      than max.poll.interval.ms ({} ms) for partitions, or the group was deleted",
                     self.settings.max_poll_interval.as_millis()
@@ -77,8 +79,9 @@ impl ConsumerMembership {
                 self.report_retriable(now, error);
             }
             Some(ErrorCode::UNRELEASED_INSTANCE_ID) => {
-                // Held by another, whose session may lapse; or by ourselves, who were fenced, or
-                // whose join was carried out though its answer was lost: then this hands it back.
+                // The instance id belongs to another member, which may time out; or to this one,
+                // which was fenced, or which joined without receiving the response: then this
+                // releases it.
                 self.leave_group();
                 self.retry_later(now);
                 self.report_retriable(now, error);
@@ -99,17 +102,17 @@ impl ConsumerMembership {
         match error.kind() {
             ErrorKind::UnsupportedVersion => error.context(format_args!(
                 "group {group} cannot be joined by the consumer protocol, which the cluster does not have or has switched \
-                 off; group.protocol=classic does without"
+                 off; use group.protocol=classic"
             )),
             _ if error.code() == Some(ErrorCode::GROUP_ID_NOT_FOUND) => error.context(format_args!(
-                "group {group} is of another kind, and cannot be moved to the consumer protocol while it has members"
+                "group {group} is of another type, and cannot be moved to the consumer protocol while it has members"
             )),
             _ => error,
         }
     }
 
-    /// What may pass is tried again without end; but a reader that gets nothing has to learn why,
-    /// once.
+    /// Reports a temporary error to the reader once if it lasts, because it is retried without end
+    /// and the reader receives nothing.
     fn report_retriable(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.join_outage.failed(now) {
             let outage_s = duration.as_secs();
@@ -122,13 +125,15 @@ impl ConsumerMembership {
         let lasted = now.saturating_duration_since(*since);
         if lasted >= PATIENCE && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
-            let error = error.context(format_args!("group {group} cannot be joined since {secs} s and is still tried"));
+            let error = error
+                .context(format_args!("group {group} could not be joined for {secs} s; the consumer keeps trying"));
             self.actions.push_back(Action::Error { error, fatal: false });
         }
     }
 
-    /// The coordinator put the member out. One that does so before each second heartbeat is joined
-    /// less and less often, and the reader is told once.
+    /// Counts a membership that the coordinator ended. If it ends all of them before it has
+    /// answered a second heartbeat, joins are delayed longer each time, and the error is reported
+    /// to the reader once.
     fn count_failed_membership(&mut self, now: Instant, error: &Error) {
         if self.setbacks.record(now, &mut self.rng) {
             let error = error.clone().context(self.setbacks.describe(&self.settings.group_id));
@@ -153,7 +158,8 @@ impl ConsumerMembership {
         self.state = MemberState::Backoff { until: now + self.backoff.next(&mut self.rng) };
     }
 
-    /// The partitions may be others' already: gives them up without asking, and joins anew.
+    /// Gives up the partitions without waiting for the consumer, because other members may own them
+    /// already, and joins again.
     pub(super) fn lose_partitions(&mut self, now: Instant, cause: &str) {
         event!(
             DEBUG,
@@ -161,7 +167,7 @@ impl ConsumerMembership {
             member = &*clean(&self.member_id),
             generation = self.epoch,
             cause,
-            "out of the group"
+            "the member is no longer in the group"
         );
         self.report_lost(cause);
         self.reset();
@@ -177,7 +183,7 @@ impl ConsumerMembership {
                 member = &*clean(&self.member_id),
                 generation = self.epoch,
                 cause = self.poll_interval_message(),
-                "the member left its group; it joins again when its reader asks for records"
+                "the member left its group; it joins again on its reader's next poll"
             );
         }
         self.report_lost(&self.poll_interval_message());
@@ -186,21 +192,20 @@ impl ConsumerMembership {
             return;
         }
         let message = format!(
-            "group {}: the reader did not ask for records for {interval:?} (max.poll.interval.ms), so the consumer left \
-             the group; it joins again when the reader asks next. Handle records faster, ask for fewer at a time \
+            "group {}: the reader did not poll for {interval:?} (max.poll.interval.ms), so the consumer left \
+             the group; it joins again on the reader's next poll. Handle records faster, ask for fewer at a time \
              (max.poll.records), or raise max.poll.interval.ms",
             self.settings.group_id
         );
         self.await_poll(now, Error::new(ErrorKind::NotAssigned, message));
     }
 
-    /// An error that trying again does not mend: the reader has it, and nothing is tried before the
-    /// reader comes again.
+    /// Reports an error that a retry does not fix, and stops until the reader polls again.
     fn raise_error(&mut self, now: Instant, error: Error) {
         if let Some(suppressed) = self.raised_errors.admit(error.code(), now) {
             event!(
                 WARN, self.settings.origin, member = &*clean(&self.member_id), %error, suppressed,
-                "the consumer is out of its group; it tries to join when its reader asks for records again"
+                "the consumer is out of its group; it tries to join on its reader's next poll"
             );
         }
         self.report_lost(&error.to_string());
@@ -211,12 +216,13 @@ impl ConsumerMembership {
 
     fn await_poll(&mut self, not_before: Instant, error: Error) {
         self.state = MemberState::AwaitPoll { not_before };
-        // In this order: the reader may ask again as soon as it has the error.
+        // In this order, because the reader may poll again as soon as it has the error.
         self.actions.push_back(Action::AwaitPoll);
         self.actions.push_back(Action::Error { error, fatal: false });
     }
 
-    /// The reader has to know where nothing but it can help, but not at every heartbeat.
+    /// Reports an error of a heartbeat to the reader if a retry may not help, but not at every
+    /// heartbeat.
     fn report_heartbeat_error(&mut self, now: Instant, error: Error) {
         if let Some(Lasting { duration, attempts }) = self.heartbeat_outage.failed(now) {
             let outage_s = duration.as_secs();
@@ -231,10 +237,10 @@ impl ConsumerMembership {
         }
     }
 
-    /// Why a member gives partitions up whose reader does not come.
+    /// Returns the cause of the loss of partitions after the reader did not poll.
     pub(super) fn poll_interval_message(&self) -> String {
         format!(
-            "the reader did not finish its records and ask for the next within max.poll.interval.ms ({} ms): handle records \
+            "the reader did not complete its records and poll within max.poll.interval.ms ({} ms): handle records \
              faster, ask for fewer at a time (max.poll.records), or raise max.poll.interval.ms",
             self.settings.max_poll_interval.as_millis()
         )
@@ -244,14 +250,14 @@ impl ConsumerMembership {
         event!(
             WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, cause,
             partitions = %several(partitions), count = partitions.len(),
-            "partitions are lost, perhaps to other members: what was read of them and not committed is read again"
+            "partitions are lost, perhaps to other members: records read but not committed are read again"
         );
     }
 
     fn end(&mut self, error: Error) {
         event!(
             ERROR, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, %error,
-            "the consumer is out of its group for good and has ended: close it, and make a new one when the cause is mended"
+            "the consumer is out of its group for good and has ended: close it, and create a new one when the cause is fixed"
         );
         self.report_lost(&error.to_string());
         self.reset();
@@ -259,7 +265,7 @@ impl ConsumerMembership {
         self.actions.push_back(Action::Error { error, fatal: true });
     }
 
-    /// A commit of that identity was refused.
+    /// Handles a refused commit of that member and epoch.
     pub(crate) fn commit_refused(&mut self, now: Instant, identity: &Identity, error: &Error) {
         if !self.is_current_member(identity) {
             return;
@@ -270,7 +276,7 @@ impl ConsumerMembership {
                 let cause = format!("the coordinator did not know the member when it committed ({error})");
                 self.lose_partitions(now, &cause);
             }
-            // Our epoch is over: the next heartbeat brings the one that follows.
+            // The epoch is over: the next heartbeat brings the new one.
             _ => {
                 self.resend_all_fields();
                 self.heartbeat.due = now;

@@ -1,27 +1,28 @@
-//! A member of a group of the consumer protocol, as a state machine without IO: it takes answers
-//! and the time, and gives actions.
+//! A member of a group of the consumer protocol, as a state machine: its inputs are responses and
+//! the time, its outputs are actions.
 //!
 //! ```text
-//!           subscribe            epoch 1 or more
-//!  Outside ──────────► Joining ─────────────────► In ──┐ heartbeats, reconciliation
-//!     ▲                 ▲   ▲                     │ ▲──┘
-//!     │        Waiting ─┘   └──── fenced, forgotten, or silent for a session: what was owned is lost
-//!     │ unsubscribed  ▲ backoff, after any error that may pass
-//!     │               │ polled
-//!     └── Parked ─────┘ ◄──── the poll interval passed, or an error that only the user can mend
+//!             subscribe          epoch 1 or more
+//!  Unsubscribed ─────► Joining ─────────────────► Member ──┐ heartbeats, reconciliation
+//!     ▲                 ▲   ▲                     │    ▲───┘
+//!     │        Backoff ─┘   └──── fenced, forgotten, or no response for a session: the owned
+//!     │ unsubscribed  ▲           partitions are lost
+//!     │               │ polled    Backoff: after any temporary error
+//!     └── AwaitPoll ──┘ ◄──── the poll interval passed, or an error that only the user can correct
 //! ```
 //!
 //! Rules that are easy to break:
-//! * What the coordinator said last that we may own (`target`) is kept by topic id, whether or not
-//!   the topic's name is known yet: it does not say it again by itself.
-//! * What is given up is told to the coordinator only when the reader is done with it. Until then
-//!   heartbeats say nothing of what is owned, or (when they say everything) that it is owned still.
-//! * One heartbeat is on its way at a time. One that failed may have been carried out, so the next
-//!   one says everything; to that the coordinator answers with everything.
-//! * A member that joins owns nothing: the coordinator refuses a join that says otherwise.
-//! * The member's id is its own, for as long as it lives (KIP-1082): so a join whose answer was
-//!   lost leaves no ghost behind. A goodbye under it that comes late would put the next membership
-//!   out, so nothing is joined before it has ended.
+//! * The coordinator's last assignment (`target`) is kept by topic id, whether or not the topic's
+//!   name is known yet, because the coordinator does not repeat it by itself.
+//! * The coordinator is told of a revocation only when the reader has completed the delivered
+//!   records. Until then heartbeats leave out the owned partitions, or (if they send all fields)
+//!   include the revoked ones.
+//! * One heartbeat is outstanding at a time. One that failed may have been processed, so the next
+//!   one sends all fields; the coordinator answers that with all fields.
+//! * A member that joins owns nothing: the coordinator refuses a join with owned partitions.
+//! * The member generates its id and keeps it for as long as it lives (KIP-1082), so that a join
+//!   with a lost response leaves no dead member behind. A late leave with this id would remove the
+//!   next membership, so the member joins only after its leave has ended.
 //!
 //! Sans-IO.
 
@@ -50,15 +51,14 @@ use crate::{
     record::TopicPartition,
 };
 
-/// The epoch that leaves the group.
+/// Epoch of a heartbeat that leaves the group.
 const LEAVE: i32 = -1;
-/// The epoch by which a static member leaves its place to its next incarnation.
+/// Epoch by which a static member leaves its place to its next incarnation.
 const LEAVE_FOR_A_WHILE: i32 = -2;
-/// How often to heartbeat until the coordinator says (`group.consumer.heartbeat.interval.ms`).
+/// Heartbeat interval until the coordinator sends one (`group.consumer.heartbeat.interval.ms`).
 const USUAL_INTERVAL: Duration = Duration::from_secs(5);
-/// The broker does not say how long a session is. This is its default
-/// (`group.consumer.session.timeout.ms`), and where heartbeats are said to be rarer, so many of
-/// them.
+/// Brokers do not report the session timeout: assume its default of 45 s
+/// (`group.consumer.session.timeout.ms`), or nine heartbeat intervals if longer.
 const USUAL_SESSION: Duration = Duration::from_secs(45);
 const HEARTBEATS_IN_A_SESSION: u32 = 9;
 
@@ -69,40 +69,40 @@ pub(crate) struct ConsumerMembership {
     pub(super) rng: StdRng,
     pub(super) state: MemberState,
     pub(super) subscribed: bool,
-    /// What was last subscribed to.
+    /// The current subscription.
     wanted: TopicsToSubscribe,
     pub(super) member_id: Arc<str>,
     /// The member's epoch; 0 outside of the group.
     pub(super) epoch: i32,
-    /// Whether the coordinator may have a member of our id.
+    /// True if the coordinator may have a member of this id.
     pub(super) may_be_member: bool,
-    /// Goodbyes that may still arrive.
+    /// Number of leaves that may still arrive.
     pending_leaves: u32,
-    /// All that we may own, as the coordinator said last.
+    /// All partitions that the member may own, by the coordinator's last response.
     pub(super) target: PartitionsByTopicId,
     /// The names of topics in `target` and `owned`, as far as they are known.
     pub(super) names: BTreeMap<Uuid, Arc<str>>,
     pub(super) owned: BTreeMap<TopicPartition, OwnedPartition>,
-    /// The same as others see it.
+    /// `owned` in the form that the handles see.
     shown: Arc<classic::Owned>,
     pub(super) ownerships: u64,
     pub(super) revoking: Option<PendingRevocation>,
-    /// Since when the coordinator waits for us to give up, at the earliest: several revocations may
-    /// follow each other before it hears of a moment without any.
+    /// Earliest time since which the coordinator waits for revoked partitions: several revocations
+    /// may follow each other before a heartbeat reports that none is pending.
     pub(super) revoking_since: Option<Instant>,
-    /// The consumer unsubscribed, and may have let go of anything that is owned: everything is
-    /// given up, and then the group is left, unless something is subscribed to again by then.
+    /// The consumer unsubscribed, and may have dropped any of the owned partitions: all of them are
+    /// given up, and then the member leaves the group unless it has subscribed again by then.
     pub(super) leaving: bool,
-    /// The consumer has not heard of this membership's first assignment yet.
+    /// True until the consumer has received this membership's first assignment.
     pub(super) unannounced: bool,
     pub(super) quick_retries: u32,
     pub(super) setbacks: FailedMemberships,
-    /// Since when joining has failed for reasons that may pass, and whether the reader was told.
+    /// Time since which joins have failed with temporary errors, and true if the reader was told.
     pub(super) failing_since: Option<(Instant, bool)>,
-    /// Joins that fail, and heartbeats, as the log is told of them.
+    /// Failed joins and heartbeats, for the log.
     pub(super) join_outage: Outage,
     pub(super) heartbeat_outage: Outage,
-    /// Errors that only the user can mend, by code.
+    /// Errors that only the user can correct, by code.
     pub(super) raised_errors: Limiter<Option<ErrorCode>>,
     last_ticket: u64,
     pub(super) heartbeat: Heartbeat,
@@ -119,13 +119,13 @@ pub(super) enum MemberState {
     AwaitPoll {
         not_before: Instant,
     },
-    /// A heartbeat that joins is due, or on its way.
+    /// A heartbeat that joins is due or outstanding.
     Joining,
     Member,
     Ended(Error),
 }
 
-/// What the reader is asked to be done with.
+/// Partitions that the consumer has to give up.
 #[derive(Debug)]
 pub(super) struct PendingRevocation {
     pub(super) ticket: AttemptId,
@@ -138,21 +138,21 @@ pub(super) struct Heartbeat {
     pub(super) due: Instant,
     in_flight: Option<InFlight>,
     interval: Duration,
-    /// When the coordinator last heard of us, at the latest.
+    /// Earliest time at which the coordinator can have last heard from the member: the time at
+    /// which the last answered heartbeat was sent.
     pub(super) alive: Instant,
-    /// When the first heartbeat was sent that may have been carried out without our having heard of
-    /// it.
+    /// Time at which the first heartbeat was sent that may have been processed without a response.
     unheard_since: Option<Instant>,
-    /// The same as of the last answer: whatever that told us, the coordinator has not decided
-    /// earlier.
+    /// `unheard_since` before the last response: the coordinator cannot have decided that
+    /// response's assignment earlier.
     pub(super) decided: Instant,
-    /// What the coordinator is known to know; nothing after an error.
+    /// The fields that the coordinator is known to have; `None` after an error.
     known: Option<PendingHeartbeat>,
-    /// It may know an expression of ours that is not wanted any more.
+    /// True if the coordinator may have a regular expression that is no longer subscribed to.
     may_know_regex: bool,
     /// The broker that answered last.
     node: Option<i32>,
-    /// Whether the reader was told of an error since the last success.
+    /// True if the reader was told of an error since the last success.
     pub(super) complained: bool,
 }
 
@@ -170,7 +170,7 @@ struct PendingHeartbeat {
 }
 
 impl ConsumerMembership {
-    /// `member_id` is to be like no other member's.
+    /// Creates a membership; `member_id` has to be unique.
     pub(crate) fn new(
         settings: GroupSettings,
         member_id: Arc<str>,
@@ -224,12 +224,13 @@ impl ConsumerMembership {
         }
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action, or `None` if there is none.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When [`tick`](Self::tick) has something to do, if nothing else happens before.
+    /// Returns the time at which [`tick`](Self::tick) has something to do, if nothing else happens
+    /// before.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let heartbeat = self.heartbeat.in_flight.is_none().then_some(self.heartbeat.due);
         match &self.state {
@@ -265,9 +266,9 @@ impl ConsumerMembership {
         }
     }
 
-    // ---- what the consumer does
+    // ---- inputs of the consumer
 
-    /// This is wanted from now on; `None` for nothing, which leaves the group.
+    /// Changes the subscription; `None` leaves the group.
     pub(crate) fn subscribe(&mut self, now: Instant, wanted: Option<TopicsToSubscribe>) {
         if matches!(self.state, MemberState::Ended(_))
             || (self.subscribed, Some(&self.wanted)) == (true, wanted.as_ref())
@@ -297,13 +298,13 @@ impl ConsumerMembership {
                 self.heartbeat.due = now;
                 self.reconcile(now);
             }
-            // It is said when the member joins, or in the next heartbeat.
+            // It is sent when the member joins, or in the next heartbeat.
             _ => {}
         }
         self.tick(now);
     }
 
-    /// The reader asked for records, by `now` at the latest.
+    /// Records that the reader polled, by `now` at the latest.
     pub(crate) fn polled(&mut self, now: Instant) {
         self.last_poll = now;
         if let MemberState::AwaitPoll { not_before } = self.state {
@@ -312,8 +313,8 @@ impl ConsumerMembership {
         }
     }
 
-    /// The consumer closes: leaves if there is something to leave, and tells the consumer nothing
-    /// more.
+    /// Closes the membership: leaves the group if it is a member, and sends the consumer no more
+    /// events.
     pub(crate) fn close(&mut self) {
         if !matches!(self.state, MemberState::Ended(_)) {
             self.actions.clear();
@@ -322,13 +323,13 @@ impl ConsumerMembership {
         }
     }
 
-    /// A goodbye has ended, one way or another: it is not tried again.
+    /// Records that a leave has ended, with or without success: it is not retried.
     pub(crate) fn leave_ended(&mut self, now: Instant) {
         self.pending_leaves = self.pending_leaves.saturating_sub(1);
         self.tick(now);
     }
 
-    // ---- what time does
+    // ---- inputs of the clock
 
     pub(crate) fn tick(&mut self, now: Instant) {
         if let MemberState::Backoff { until } = self.state
@@ -392,7 +393,7 @@ impl ConsumerMembership {
         self.actions.push_back(Action::Heartbeat { ticket, beat });
     }
 
-    // ---- what the coordinator says
+    // ---- inputs of the coordinator
 
     pub(crate) fn handle_response(
         &mut self,
@@ -405,9 +406,11 @@ impl ConsumerMembership {
             return;
         }
         match answer {
-            // Taken over it would be sent, and a heartbeat with such an epoch leaves or joins.
+            // Such an epoch must not be adopted, because a heartbeat with it leaves or joins the
+            // group.
             Ok(answer) if answer.epoch <= 0 => {
-                let message = format!("heartbeat of group {}: an epoch of {}", self.settings.group_id, answer.epoch);
+                let message =
+                    format!("heartbeat of group {}: invalid member epoch {}", self.settings.group_id, answer.epoch);
                 self.heartbeat_failed(now, Error::new(ErrorKind::Protocol, message));
             }
             Ok(answer) => self.apply_response(now, in_flight, answer),
@@ -435,14 +438,14 @@ impl ConsumerMembership {
             );
         }
         heartbeat.may_know_regex = in_flight.says.wanted.regex.is_some();
-        // What a new coordinator knows is said to it once, whole.
+        // A new coordinator receives all fields once.
         let moved = heartbeat.node.replace(answer.node).is_some_and(|node| node != answer.node);
         heartbeat.known = (!moved).then_some(in_flight.says);
         self.heartbeat_backoff.reset();
         self.backoff.reset();
         self.failing_since = None;
         if let Some(id) = answer.member_id.filter(|id| !id.is_empty() && *id != *self.member_id) {
-            // Brokers of the protocol's first version may give the name.
+            // Brokers of the protocol's first version may assign the member id.
             self.member_id = id.into();
         }
         if matches!(self.state, MemberState::Joining) {
@@ -506,12 +509,13 @@ impl ConsumerMembership {
         matches!(self.state, MemberState::Member) && *identity == self.identity()
     }
 
-    /// The coordinator may not know what we said last.
+    /// Makes the next heartbeat send all fields, because the coordinator may not have received the
+    /// last ones.
     pub(super) fn resend_all_fields(&mut self) {
         self.heartbeat.known = None;
     }
 
-    /// What is owned, if the coordinator does not know that yet.
+    /// Returns true if the coordinator does not know the owned partitions yet.
     pub(super) fn must_report_owned(&self) -> bool {
         self.heartbeat.known.as_ref().is_none_or(|known| known.owned != self.owned_by_id())
     }
@@ -535,8 +539,8 @@ impl ConsumerMembership {
         self.state = MemberState::Unsubscribed;
     }
 
-    /// A static member only says that it is away: it may come back under its instance id and have
-    /// its partitions again (KIP-345).
+    /// Leaves the group. A static member only reports that it is away: it may return with its
+    /// instance id and get its partitions back (KIP-345).
     pub(super) fn leave_group(&mut self) {
         if std::mem::take(&mut self.may_be_member) {
             let stays = self.settings.group_instance_id.is_some();
@@ -546,7 +550,7 @@ impl ConsumerMembership {
         }
     }
 
-    /// As before the first heartbeat.
+    /// Returns to the state before the first heartbeat.
     pub(super) fn reset(&mut self) {
         self.epoch = 0;
         self.target.clear();

@@ -1,11 +1,11 @@
 //! Membership by the consumer protocol (KIP-848): the coordinator assigns, and the member carries
-//! out.
+//! out the assignment.
 //!
-//! There is one request, the heartbeat. It says what the member wants and owns; its answer says
-//! which epoch the member is in and, where that changed, which partitions it may own. `membership`
-//! holds the member's life, `reconcile` how it comes from what it owns to what it may own, `errors`
-//! what each error means to it; none of them does IO. `consumer_protocol_task` sends what they
-//! decide.
+//! There is one request, the heartbeat. It carries the member's subscription and owned partitions;
+//! its response carries the member's epoch and, if they changed, the partitions that it may own.
+//! `membership` holds the member's states, `reconcile` the way from the owned partitions to the
+//! assigned ones, `errors` the meaning of each error; none of them does IO.
+//! `consumer_protocol_task` sends what they decide.
 
 mod actions;
 mod consumer_protocol_task;

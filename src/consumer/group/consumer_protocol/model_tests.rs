@@ -1,9 +1,9 @@
-//! Several members and the testkit's coordinator on one clock, with everything going wrong at
-//! random; the same seed, the same story.
+//! Several members and the testkit's coordinator on one clock, with random faults; equal seeds give
+//! equal runs.
 //!
-//! Held all the time: no partition has two owners; what is assigned was not owned, and what is
-//! revoked or lost was; a member is never silent for longer than its interval. And once nothing
-//! goes wrong any more, the group settles, with every partition in one hand.
+//! Checked all the time: no partition has two owners; assigned partitions were not owned, and
+//! revoked or lost ones were; a member is never silent for longer than its interval. Once the
+//! faults stop, the group becomes stable, and every partition has an owner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,19 +43,19 @@ enum Request {
     Leave { member_id: Arc<str>, epoch: i32 },
 }
 
-/// How often a goodbye is tried.
+/// Number of attempts at a leave.
 const ATTEMPTS: u32 = 3;
 
 #[derive(Debug)]
 enum Happening {
-    /// The answer may get lost on its way back.
+    /// The response may get lost on its way back.
     Arrives {
         from: usize,
         ticket: Option<AttemptId>,
         request: Request,
         heard: bool,
     },
-    /// A goodbye that was refused, or whose answer was lost, comes again; at last it has ended.
+    /// A leave that was refused, or that got no response, arrives again; at last it has ended.
     Goodbye {
         by: usize,
         member_id: Arc<str>,
@@ -84,13 +84,13 @@ enum Happening {
 struct Peer {
     member: ConsumerMembership,
     instance: Option<String>,
-    /// By topic id, so that a topic that is made anew is another one.
+    /// With the topic id, so that a topic that is created again is another one.
     owned: BTreeMap<TopicPartition, Uuid>,
     last_beat: Instant,
     in_flight: Option<AttemptId>,
-    /// What it sends arrives in order.
+    /// Requests of one member arrive in order.
     arrives: Instant,
-    /// What it knows of topics.
+    /// The topics in its metadata.
     metadata: Picture,
 }
 
@@ -184,7 +184,7 @@ impl World {
         let arrives = peer.arrives;
         let answered = |ticket, answer| Happening::Answered { to: from, ticket, answer };
         if let Some(ticket) = ticket {
-            // Whatever is not answered is given up, as the task does.
+            // Requests without a response time out, as in the task.
             let error = Error::new(ErrorKind::Timeout, "no answer");
             self.at(self.now + Duration::from_secs(20), answered(ticket, Err(error)));
             if self.chance(8) {
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// Carries out what a member wants, and holds it against the rules.
+    /// Carries out a member's actions, and checks them against the rules.
     fn drain(&mut self, i: usize) {
         let seed = self.seed;
         loop {
@@ -219,20 +219,20 @@ impl World {
             let Some(action) = peer.member.next_action() else { return };
             match action {
                 Action::Heartbeat { ticket, beat } => {
-                    assert!(beat.epoch != 0 || peer.owned.is_empty(), "seed {seed}: joins while it owns something");
+                    assert!(beat.epoch != 0 || peer.owned.is_empty(), "seed {seed}: joins while it owns partitions");
                     peer.last_beat = self.now;
                     peer.in_flight = Some(ticket);
                     self.send(i, Some(ticket), Request::Beat(beat));
                 }
                 Action::Leave { member_id, epoch } => {
                     let left = if self.chance(50) { self.rng.random_range(1..ATTEMPTS) } else { 0 };
-                    // Whether or not the first attempts are carried out.
+                    // Independent of the success of the first attempts.
                     let pause = self.latency();
                     self.later(pause, Happening::Goodbye { by: i, member_id, epoch, left });
                 }
                 Action::Assigned { partitions } => {
                     for partition in partitions {
-                        // It may have been lost in the same breath.
+                        // It may have been lost in the meantime.
                         let id = peer.member.owned.get(&partition).map_or_else(Uuid::nil, |owned| owned.topic_id);
                         let before = peer.owned.insert(partition.clone(), id);
                         assert_eq!(before, None, "seed {seed}: {partition} is assigned twice");
@@ -242,13 +242,16 @@ impl World {
                 }
                 Action::Revoke { ticket, partitions } => {
                     let owns = |partition| peer.owned.contains_key(partition);
-                    assert!(partitions.iter().all(owns), "seed {seed}: revokes what is not owned");
+                    assert!(partitions.iter().all(owns), "seed {seed}: revokes partitions that are not owned");
                     let pause = if self.chance(3) { 400_000 } else { self.rng.random_range(1..20_000) };
                     self.later(pause, Happening::Revoked { by: i, ticket, partitions });
                 }
                 Action::Lost { partitions } => {
                     for partition in partitions {
-                        assert!(peer.owned.remove(&partition).is_some(), "seed {seed}: loses what is not owned");
+                        assert!(
+                            peer.owned.remove(&partition).is_some(),
+                            "seed {seed}: loses partitions that are not owned"
+                        );
                     }
                 }
                 Action::Error { fatal, .. } => assert!(!fatal, "seed {seed}: nothing fatal happened"),
@@ -288,7 +291,8 @@ impl World {
             Happening::Answered { to, ticket, answer } => self.with(to, |peer, now| {
                 if peer.in_flight == Some(ticket) {
                     peer.in_flight = None;
-                    // It is repeated after a backoff from now, however long it took.
+                    // It is repeated after a backoff that starts now, whatever time the failure
+                    // took.
                     peer.last_beat = now;
                     peer.member.handle_response(now, ticket, answer);
                     look(peer, now);
@@ -298,10 +302,10 @@ impl World {
                 let Some(peer) = &self.peers[by] else { return };
                 let joins = peer.in_flight.is_some() && matches!(peer.member.state, MemberState::Joining);
                 let is_in = matches!(peer.member.state, MemberState::Member);
-                assert!(!is_in && !joins, "seed {}: a goodbye puts its successor out", self.seed);
+                assert!(!is_in && !joins, "seed {}: a late leave removes the next membership", self.seed);
                 let arrives = left == 0 || self.chance(50);
                 if arrives {
-                    // It may be said twice.
+                    // It may arrive twice.
                     drop(self.serve(by, Request::Leave { member_id: member_id.clone(), epoch }));
                 }
                 if left > 0 {
@@ -312,7 +316,7 @@ impl World {
                 }
             }
             Happening::Revoked { by, ticket, partitions } => self.with(by, |peer, now| {
-                // The consumer answers only for what it was not told to be lost.
+                // The consumer answers only for partitions that it was not told to be lost.
                 if peer.member.revoking.as_ref().is_some_and(|giving_up| giving_up.ticket == ticket) {
                     partitions.iter().for_each(|partition| _ = peer.owned.remove(partition));
                 }
@@ -404,12 +408,12 @@ impl World {
         self.later(pause, Happening::Mischief);
     }
 
-    /// Runs on to that time.
+    /// Runs until that time.
     fn run_to(&mut self, end: Instant) {
         let mut steps = 0_u32;
         loop {
             steps += 1;
-            assert!(steps < 1_000_000, "seed {}: it runs hot", self.seed);
+            assert!(steps < 1_000_000, "seed {}: the run does not end", self.seed);
             let agenda = self.agenda.first_key_value().map(|(&(at, _), _)| at);
             let members = self.peers.iter().flatten().filter_map(|peer| peer.member.next_wake()).min();
             let next = [agenda, members, self.group.deadline()].into_iter().flatten().min();
@@ -439,7 +443,7 @@ impl World {
         }
     }
 
-    /// Everyone who wants something is in, in the group's epoch, and everything has its owner.
+    /// All subscribed members are in the group's epoch, and every partition has its owner.
     fn settled(&mut self) {
         let seed = self.seed;
         let view = self.group.view(&self.metadata);
@@ -473,7 +477,7 @@ fn wanted(names: &[&str], regex: Option<&str>) -> TopicsToSubscribe {
     TopicsToSubscribe { names: names.iter().map(|&name| name.into()).collect(), regex: regex.map(Arc::from) }
 }
 
-/// Names that the member's own picture has.
+/// Passes topic names in the member's own metadata to it.
 fn look(peer: &mut Peer, now: Instant) {
     let Peer { member, metadata, .. } = peer;
     let name_of = |id| metadata.iter().find(|(_, (known, _))| *known == id).map(|(name, _)| name.clone());
@@ -488,10 +492,10 @@ fn settles_with_one_owner_under_random_faults() {
         let start = world.now;
         world.run_to(start + Duration::from_secs(1_800));
         world.calm = true;
-        // A reader may be in the middle of its longest pause, and then all come again.
+        // A reader may be in its longest pause, and then all members join again.
         world.run_to(start + Duration::from_secs(1_800 + 1_000));
         world.settled();
         assignments += world.assignments;
     }
-    assert!(assignments > 1_000, "the members did take part: {assignments}");
+    assert!(assignments > 1_000, "too few assignments: {assignments}");
 }

@@ -1,5 +1,5 @@
-//! How a member comes from what it owns to what it may own: it gives up first, tells the
-//! coordinator when that is done, and takes what is free for it by then.
+//! Reconciles the owned partitions with the assigned ones: gives up first, reports that to the
+//! coordinator, and then takes the partitions that are free by then.
 //!
 //! Sans-IO.
 
@@ -21,12 +21,12 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How long before the rebalance timeout the reader's time is up.
+/// Margin before the rebalance timeout at which the reader's time ends.
 const MARGIN: Duration = Duration::from_secs(5);
 
 impl ConsumerMembership {
-    /// Goes as far as it can from what is owned to what may be. Whatever it lacks (the reader, a
-    /// topic's name) calls it again when it is there.
+    /// Reconciles as far as possible. It is called again when something that it waits for (the
+    /// reader, a topic's name) is there.
     pub(super) fn reconcile(&mut self, now: Instant) {
         if self.revoking.is_some() || !matches!(self.state, MemberState::Member) {
             return;
@@ -57,7 +57,8 @@ impl ConsumerMembership {
         for (id, partitions) in &self.target {
             let Some(name) = self.names.get(id) else { continue };
             let all = partitions.iter().map(|&number| TopicPartition::new(name.clone(), number));
-            // A topic that was made anew waits here until its former self is given up.
+            // A topic that was created again waits here until the partitions of its predecessor are
+            // given up.
             added.extend(all.filter(|partition| !self.owned.contains_key(partition)).map(|partition| (partition, *id)));
         }
         if added.is_empty() && !(self.unannounced && self.unresolved().next().is_none()) {
@@ -83,24 +84,24 @@ impl ConsumerMembership {
     }
 
     fn revoke(&mut self, partitions: Vec<TopicPartition>) {
-        // The coordinator may have decided so in an answer that was lost. What is given up later
-        // than it waits is with two.
+        // The coordinator may have decided this in a response that was lost. A partition that is
+        // given up after the coordinator's timeout may have two owners.
         let since = *self.revoking_since.get_or_insert(self.heartbeat.decided);
-        // And it has to hear of it in time.
+        // The coordinator also has to be told in time.
         let timeout = self.settings.max_poll_interval;
         let deadline = since + timeout - MARGIN.min(timeout / 8);
         let reason = if self.leaving { "the consumer unsubscribed" } else { "the coordinator assigns them to others" };
         event!(
             INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.epoch, reason,
             partitions = %several(&partitions), count = partitions.len(),
-            "partitions are revoked: the reader is asked to finish with them"
+            "partitions are revoked: the consumer waits until the reader has completed their records"
         );
         let ticket = self.ticket();
         self.actions.push_back(Action::Revoke { ticket, partitions: partitions.clone() });
         self.revoking = Some(PendingRevocation { ticket, partitions, deadline });
     }
 
-    /// The consumer has given up what it was asked to.
+    /// Records that the consumer has given up the revoked partitions.
     pub(crate) fn revoked(&mut self, now: Instant, ticket: AttemptId) {
         if let Some(given_up) = self.revoking.take_if(|giving_up| giving_up.ticket == ticket) {
             self.forget(&given_up.partitions);
@@ -108,8 +109,8 @@ impl ConsumerMembership {
         }
     }
 
-    /// What the reader did not finish in time is lost to it, before the coordinator loses patience
-    /// with the member.
+    /// Drops partitions that the reader has not completed in time, before the coordinator removes
+    /// the member.
     pub(super) fn enforce_revocation_deadline(&mut self, now: Instant) {
         if let Some(late) = self.revoking.take_if(|giving_up| now >= giving_up.deadline) {
             self.warn_of_loss(&late.partitions, &self.poll_interval_message());
@@ -123,14 +124,15 @@ impl ConsumerMembership {
         self.own(|owned| partitions.iter().for_each(|partition| _ = owned.remove(partition)));
     }
 
-    /// Others may wait for what was given up.
+    /// Sends a heartbeat at once, because other members may wait for the partitions that were given
+    /// up.
     fn report_and_reconcile(&mut self, now: Instant) {
         self.heartbeat.due = now;
         self.reconcile(now);
         self.tick(now);
     }
 
-    /// Everything is gone, perhaps to others.
+    /// Reports all partitions as lost, perhaps to other members.
     pub(super) fn report_lost(&mut self, cause: &str) {
         let partitions: Vec<_> = self.owned.keys().cloned().collect();
         if !partitions.is_empty() {
@@ -140,12 +142,12 @@ impl ConsumerMembership {
         }
     }
 
-    /// Topics that we may read, but whose names are not known yet.
+    /// Returns the ids of assigned topics without a known name.
     pub(crate) fn unresolved(&self) -> impl Iterator<Item = Uuid> + '_ {
         self.target.keys().filter(|id| !self.names.contains_key(id)).copied()
     }
 
-    /// The cluster looks different; `name_of` says how a topic is called, if it is known.
+    /// Handles new metadata; `name_of` returns a topic's name, if it is known.
     pub(crate) fn names_known(&mut self, now: Instant, name_of: impl Fn(Uuid) -> Option<Arc<str>>) {
         let state: Vec<_> = self.unresolved().filter_map(|id| Some((id, name_of(id)?))).collect();
         if !state.is_empty() {

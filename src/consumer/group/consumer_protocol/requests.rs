@@ -1,4 +1,4 @@
-//! The one request of the consumer protocol, and its answer as the membership takes it.
+//! The request of the consumer protocol, and its response in the membership's types.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     },
 };
 
-/// The first version whose coordinators match expressions (KIP-848 as of Kafka 4.0).
+/// First version in which coordinators match regular expressions (KIP-848 as of Kafka 4.0).
 const EXPRESSIONS: i16 = 1;
 
-/// Heartbeats are no more frequent, whatever the coordinator asks for.
+/// Shortest heartbeat interval, even if the coordinator asks for a shorter one.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Whether that request can say all that the heartbeat says.
+/// Returns true if the request's version can carry all fields of the heartbeat.
 pub(super) fn supports(version: i16, beat: &HeartbeatFields) -> bool {
     version >= EXPRESSIONS || beat.regex.as_ref().is_none_or(|regex| regex.is_empty())
 }
@@ -35,7 +35,7 @@ pub(super) fn heartbeat(
         group_id: text(&settings.group_id),
         member_id: text(&beat.member_id),
         member_epoch: beat.epoch,
-        // Brokers look for a static member by it in every heartbeat.
+        // Brokers look up a static member by it in every heartbeat.
         instance_id: settings.group_instance_id.as_deref().map(text),
         rack_id: settings.client_rack.as_deref().filter(|rack| beat.full && !rack.is_empty()).map(text),
         rebalance_timeout_ms: if beat.full { rebalance_timeout } else { -1 },
@@ -89,7 +89,7 @@ fn check(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) ->
     })
 }
 
-/// A heartbeat that leaves.
+/// Builds a heartbeat that leaves the group.
 pub(super) fn leave(settings: &GroupSettings, member_id: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
         group_id: text(&settings.group_id),
@@ -101,7 +101,8 @@ pub(super) fn leave(settings: &GroupSettings, member_id: &str, epoch: i32) -> Co
     }
 }
 
-/// A member that the coordinator does not know, or whose place is another's, has left.
+/// Reads the response to a leave. A member that the coordinator does not know, or that another one
+/// has replaced, has left.
 pub(super) fn read_leave(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) -> Result<()> {
     check(response, settings).or_else(|error| match error.code() {
         Some(

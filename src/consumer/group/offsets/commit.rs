@@ -1,4 +1,5 @@
-//! Offsets to the group's coordinator (OffsetCommit): in whose name, and what each answer means.
+//! Commits to the group's coordinator (OffsetCommit): the member that sends them, and the meaning
+//! of each response.
 //!
 //! Sans-IO.
 
@@ -27,17 +28,18 @@ use crate::{
     },
 };
 
-/// The last version of OffsetCommit and OffsetFetch that names topics. Later ones have their ids
-/// (KIP-848), so that an offset of a topic that was deleted and made anew is refused.
+/// Last version of OffsetCommit and OffsetFetch that names topics. Later ones send topic ids
+/// (KIP-848), so that an offset of a topic that was deleted and created again is refused.
 pub(crate) const LAST_BY_NAME: i16 = 9;
 
-/// What the protocol can carry. Brokers take less: `offset.metadata.max.bytes`, 4096 by default.
+/// Longest metadata that the protocol can carry, in bytes. Brokers accept less:
+/// `offset.metadata.max.bytes`, 4096 by default.
 const LONGEST_METADATA: usize = i16::MAX as usize;
 
-/// An offset to be committed, with the id of the topic that it is of (nil where that is not known).
+/// An offset to commit, with its topic's id (nil if it is not known).
 pub(crate) type ToCommit = (TopicPartition, OffsetAndMetadata, Uuid);
 
-/// An offset that was committed, and who had asked for that.
+/// A committed offset and the origin of its commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommittedOffset {
     pub(crate) partition: TopicPartition,
@@ -46,24 +48,25 @@ pub(crate) struct CommittedOffset {
     pub(crate) origin: CommitOrigin,
 }
 
-/// How long a commit goes on.
+/// Time for which a commit is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryPolicy {
-    /// Until the coordinator has answered: what it refuses for now is left to the next commit.
+    /// Until the coordinator has answered: offsets that it refuses for now are left to the next
+    /// commit.
     OneResponse,
-    /// Until it is through. A topic that the coordinator does not know is not waited for: it may be
-    /// gone.
+    /// Until everything is committed. A topic that the coordinator does not know is not waited for,
+    /// because it may have been deleted.
     UntilCommitted,
-    /// The same, and such a topic is waited for too, as Kafka's Java client does where somebody
-    /// waits for a commit.
+    /// Until everything is committed, including topics that the coordinator does not know, like the
+    /// blocking commit of Kafka's Java client.
     UntilTopicsExist,
 }
 
-/// What is wanted of one partition.
+/// The offset to commit for one partition.
 #[derive(Clone, Debug)]
 struct PendingOffset {
     offset: OffsetAndMetadata,
-    /// The number of the assignment that it was asked for in.
+    /// The ownership period in which the commit was requested.
     ownership: u64,
     topic_id: Uuid,
     number: CommitNumber,
@@ -71,8 +74,8 @@ struct PendingOffset {
 }
 
 impl PendingOffset {
-    /// Of two that are wanted of a partition this one counts: it was asked for later, unless what
-    /// is committed by itself would go back behind what the user said.
+    /// Returns true if this offset replaces `other`: it was requested later, unless an auto-commit
+    /// would go below the user's offset.
     fn is_instead_of(&self, other: &Self) -> bool {
         let back = |user: &Self, own: &Self| {
             user.number.by_user && !own.number.by_user && own.offset.offset <= user.offset.offset
@@ -81,63 +84,63 @@ impl PendingOffset {
     }
 }
 
-/// A commit on its way: what is left of it.
+/// A commit under way, with the offsets that are left to commit.
 #[derive(Debug)]
 pub(crate) struct Commit {
     group_id: Arc<str>,
     instance_id: Option<Arc<str>>,
-    /// Goes without a generation, as consumers do that are in no group.
+    /// True if it is sent without a generation, for consumers that are in no group.
     without_group: bool,
     pending: BTreeMap<TopicPartition, PendingOffset>,
-    /// Of these, what is left out of the next attempt: where the topic's id is known, it is waited
-    /// for in the picture of the cluster, because the coordinator would take another topic of the
-    /// same name.
+    /// Partitions that the next attempt leaves out: their topic's id is known but missing in the
+    /// metadata. They wait, because the coordinator could take another topic of the same name for
+    /// it.
     held_back: BTreeSet<TopicPartition>,
-    /// The coordinator did not know some topic when this was the picture.
+    /// Version of the metadata when the coordinator did not know some topic.
     unknown_topic_at: u64,
-    /// What was taken away while the commit was under way.
+    /// Partitions that were revoked during the commit.
     lost: BTreeSet<TopicPartition>,
-    /// The first of the errors for which partitions were given up.
+    /// First error because of which partitions were dropped from the commit.
     refused: Option<Error>,
 }
 
-/// What a commit is held against before each attempt.
+/// State that a commit is checked against before each attempt.
 pub(crate) struct CommitContext<'a> {
     pub(crate) member: &'a MemberSnapshot,
     pub(crate) metadata: &'a Metadata,
     pub(crate) order: &'a CommitOrder,
 }
 
-/// Whether a commit can be sent now.
+/// Next step of a commit.
 #[derive(Clone, Debug)]
 pub(crate) enum AttemptDecision {
-    /// In that name; `None` goes without a generation.
+    /// Send it for that member; `None` sends it without a generation.
     Send(Option<Identity>),
-    /// The partitions are kept over a rebalance that is not through yet, and we have no name before
-    /// it is.
+    /// The partitions are kept over a rebalance that is not complete, and there is no generation to
+    /// commit in before it is.
     AwaitMembership,
-    /// The topics are waited for.
+    /// Wait for the topics.
     AwaitTopic(Error),
-    /// Nothing is left of it.
+    /// All partitions are done: nothing is left to commit.
     Finished,
 }
 
-/// What an answer means for the commit.
+/// Meaning of a response for the commit.
 #[derive(Debug)]
 pub(crate) enum CommitOutcome {
-    /// Nothing is left of it.
+    /// All partitions are done: nothing is left to commit.
     Finished,
-    /// What is left may be sent again; first the coordinator has to be found anew, if so said.
+    /// The rest may be sent again; if `find_coordinator`, the coordinator has to be found first.
     Retry { find_coordinator: bool, error: Error },
-    /// The name under which it was sent is not (or no longer) ours: `said` is what the membership
-    /// has to hear. Where we have another name by then, what is left may be sent again, else
-    /// `error` is what became of it.
+    /// The member or generation that it was sent for is not (or no longer) current: `said` is for
+    /// the membership. If there is another one by then, the rest may be sent again, otherwise
+    /// `error` is the result.
     StaleMember { error: Error, said: Error },
 }
 
 impl Commit {
-    /// Takes a commit of what is ours now. Refuses what is not ours to commit; of what is committed
-    /// by itself it is left out.
+    /// Creates a commit for partitions that are owned now. Fails if the user commits one that is
+    /// not owned; an auto-commit leaves it out.
     pub(crate) fn new(
         group_id: Arc<str>,
         instance_id: Option<Arc<str>>,
@@ -208,8 +211,8 @@ impl Commit {
         }
     }
 
-    /// What is left of several commits in one: of each partition what was asked for last. `None`
-    /// where they cannot go in one name.
+    /// Merges the rests of several commits, with the latest offset of each partition. Returns
+    /// `None` if they cannot be sent for one member.
     pub(crate) fn merge<'a>(commits: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut commits = commits.into_iter();
         let first = commits.next()?;
@@ -233,19 +236,19 @@ impl Commit {
         self.pending.is_empty()
     }
 
-    /// Whether that is still to be committed.
+    /// Returns true if the partition is still to be committed.
     pub(crate) fn wants(&self, partition: &TopicPartition) -> bool {
         self.pending.contains_key(partition)
     }
 
-    /// What goes with the next attempt.
+    /// Returns the partitions of the next attempt.
     pub(crate) fn next_partitions(&self) -> impl Iterator<Item = &TopicPartition> {
         self.pending.keys().filter(|partition| !self.held_back.contains(*partition))
     }
 
-    /// A commit never outlives the assignment that it was made in, nor the topics: looked at before
-    /// each attempt. What was taken away or made anew is left out of it, and so is what was
-    /// committed for somebody who asked later.
+    /// Decides the next attempt. A commit never outlives the assignment in which it was made, nor
+    /// its topics, so both are checked before each attempt. Revoked partitions, those of topics
+    /// created again, and those that a later commit has committed are left out.
     pub(crate) fn next_attempt(&mut self, now: &CommitContext<'_>, policy: RetryPolicy) -> Result<AttemptDecision> {
         self.pending
             .retain(|partition, wanted| !now.order.is_satisfied(partition, wanted.number, wanted.offset.offset));
@@ -261,7 +264,7 @@ impl Commit {
             MemberSnapshot::Rebalancing { identity, owned } if identity.generation < 0 => {
                 (AttemptDecision::AwaitMembership, Some(owned))
             }
-            // The coordinator takes it until all have joined.
+            // The coordinator accepts it until all members have joined.
             MemberSnapshot::Rebalancing { identity, owned } => {
                 (AttemptDecision::Send(Some(identity.clone())), Some(owned))
             }
@@ -295,7 +298,7 @@ impl Commit {
         })
     }
 
-    /// How a commit came out of which nothing is left.
+    /// Returns the result of a commit with nothing left to send.
     pub(crate) fn result(&self) -> Result<()> {
         match &self.refused {
             Some(error) => Err(error.clone()),
@@ -312,16 +315,16 @@ impl Commit {
     fn finished(&self) -> Error {
         let lost: BTreeSet<TopicPartition> = self.lost.iter().chain(self.pending.keys()).cloned().collect();
         let message = format!(
-            "commit {} for group {}: the assignment in which they were owned is over, so they may be others' by now, or \
-             their topic was made anew; their records will be read again from what was committed before",
+            "commit {} for group {}: the assignment in which they were owned is over, so other members may own them, or \
+             their topic was created again; their records will be read again from the last committed offset",
             PartitionList(&lost),
             self.group_id
         );
         Error::new(ErrorKind::NotAssigned, message)
     }
 
-    /// Returns the last version in which the next attempt can go: a topic whose id is not known has
-    /// to be named.
+    /// Returns the last version in which the next attempt can be sent: a topic without a known id
+    /// has to be named.
     pub(crate) fn max_version(&self) -> Option<i16> {
         let mut going = self.pending.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
         going.any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
@@ -334,7 +337,7 @@ impl Commit {
                 continue;
             }
             let epoch = if version >= 6 { offset.leader_epoch.unwrap_or(-1) } else { -1 };
-            // By name, a topic is one topic.
+            // By name, equal names are one topic.
             let topic_id = if version > LAST_BY_NAME { *topic_id } else { Uuid::nil() };
             topics.entry((&partition.topic, topic_id)).or_default().push(OffsetCommitRequestPartition {
                 partition_index: partition.partition,
@@ -360,8 +363,8 @@ impl Commit {
         }
     }
 
-    /// Takes what was committed off what is left, into `committed`, and says how it goes on. What
-    /// was refused of some partitions for good does not end the others.
+    /// Removes the committed partitions from the rest, adds them to `committed`, and returns the
+    /// next step. A permanent error of some partitions does not end the others.
     pub(crate) fn handle_response(
         &mut self,
         response: &OffsetCommitResponse,
@@ -400,7 +403,7 @@ impl Commit {
         });
         if !unanswered.is_empty() {
             let message =
-                format!("commit {} for group {}: the answer leaves it out", PartitionList(&unanswered), self.group_id);
+                format!("commit {} for group {}: missing in the response", PartitionList(&unanswered), self.group_id);
             self.give_up(&unanswered, Error::new(ErrorKind::Protocol, message));
         }
         let goes_on = |code: ErrorCode| self.concerns_membership(code) || is_retriable(code, policy);
@@ -412,7 +415,7 @@ impl Commit {
         }
         let of_membership = passing.iter().find(|(code, _)| self.concerns_membership(**code));
         match of_membership.map(|(&code, partitions)| (code, partitions.clone())) {
-            // The next attempt goes in the name of the epoch that is current then (KIP-848).
+            // The next attempt is sent in the epoch that is current then (KIP-848).
             Some((ErrorCode::STALE_MEMBER_EPOCH, partitions)) if !self.without_group => {
                 let error = self.error(ErrorCode::STALE_MEMBER_EPOCH, &partitions).with_retriable(true);
                 return CommitOutcome::Retry { find_coordinator: false, error };
@@ -425,7 +428,7 @@ impl Commit {
         }
         match passing.first_key_value() {
             None if self.pending.is_empty() => CommitOutcome::Finished,
-            // Only what was held back is left.
+            // Only the partitions that were held back are left.
             None => CommitOutcome::Retry {
                 find_coordinator: false,
                 error: self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back).with_retriable(true),
@@ -437,8 +440,7 @@ impl Commit {
         }
     }
 
-    /// Whether the code says something of the member, or of the name that a commit without
-    /// membership goes in.
+    /// Returns true if the code is about the member, or about a commit without membership.
     fn concerns_membership(&self, code: ErrorCode) -> bool {
         matches!(
             code,
@@ -473,10 +475,10 @@ impl Commit {
     }
 }
 
-/// What the picture of the cluster says of the topic that an offset is of.
+/// Comparison of an offset's topic with the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TopicMatch {
-    /// As far as can be known.
+    /// Not known to differ.
     Same,
     Missing,
     Another,
@@ -490,13 +492,14 @@ fn topic_of(wanted: &PendingOffset, partition: &TopicPartition, metadata: &Metad
         Some(topic) if !topic.id.is_nil() && topic.id != wanted.topic_id => TopicMatch::Another,
         None => TopicMatch::Missing,
         Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => TopicMatch::Missing,
-        // A picture from before the coordinator said that it does not know the topic.
+        // This metadata is older than the coordinator's response that it does not know the topic.
         Some(_) if metadata.version <= doubtful => TopicMatch::Missing,
         Some(_) => TopicMatch::Same,
     }
 }
 
-/// Errors after which the same commit may be sent again, by the rules of Kafka's Java client.
+/// Returns true after errors for which the same commit is sent again, by the rules of Kafka's Java
+/// client.
 fn is_retriable(code: ErrorCode, policy: RetryPolicy) -> bool {
     (is_unknown_topic(code) && policy == RetryPolicy::UntilTopicsExist)
         || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
@@ -504,7 +507,7 @@ fn is_retriable(code: ErrorCode, policy: RetryPolicy) -> bool {
         || is_not_coordinator(code)
 }
 
-/// Whether the coordinator does not know the topic, by its name or by its id.
+/// Returns true if the coordinator does not know the topic, by its name or by its id.
 pub(crate) fn is_unknown_topic(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID)
 }
@@ -514,11 +517,12 @@ fn is_not_coordinator(code: ErrorCode) -> bool {
 }
 
 pub(crate) fn rebalancing(group_id: &str) -> Error {
-    let context = format_args!("commit for group {group_id}: commit what is still owned when the rebalance is through");
+    let context =
+        format_args!("commit for group {group_id}: after the rebalance, commit the partitions that are still owned");
     Error::broker(ErrorCode::REBALANCE_IN_PROGRESS, context).with_retriable(true)
 }
 
-/// The first few partitions of many.
+/// Displays the first few of many partitions.
 struct PartitionList<'a>(&'a BTreeSet<TopicPartition>);
 
 impl std::fmt::Display for PartitionList<'_> {

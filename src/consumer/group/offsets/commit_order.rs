@@ -1,11 +1,11 @@
-//! In which order commits were asked for.
+//! The order in which commits were requested.
 //!
-//! One attempt goes out at a time. Between the attempts of one commit others go, so that none waits
-//! for what is in the way of another one alone. For that no partition goes back: what was committed
-//! of it for somebody who asked later is left out of the next attempt. Between what the user
-//! commits and what is committed by itself the offsets count as well: the latter gives way to what
-//! the user asked for later, or got through with meanwhile for as much, and stands for what the
-//! user asked for earlier where it is as much.
+//! One attempt is sent at a time. Attempts of other commits are sent between the attempts of one
+//! commit, so that an error of one does not block the others. To keep committed offsets monotonic,
+//! each attempt skips partitions for which a later request has already succeeded. User commits and
+//! auto-commits are also compared by offset. An auto-commit is skipped if a later user commit
+//! succeeded, or if one with an equal or higher offset succeeded after the auto-commit was
+//! requested. An auto-commit satisfies an earlier user commit if its offset is at least as high.
 //!
 //! Sans-IO.
 
@@ -13,21 +13,21 @@ use std::collections::HashMap;
 
 use crate::record::TopicPartition;
 
-/// When a commit was asked for, among others.
+/// A commit's place in the order of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CommitNumber {
     pub(crate) at: u64,
-    /// By the user, and not by the consumer itself.
+    /// True if the user requested it, false for an auto-commit.
     pub(crate) by_user: bool,
 }
 
-/// Who asks for a commit.
+/// Origin of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommitOrigin {
-    /// The user, and not the consumer itself.
+    /// True if the user requested it, false for an auto-commit.
     pub(crate) by_user: bool,
-    /// The number of the last positioning of any partition: what is positioned later has nothing to
-    /// do with it.
+    /// The latest seek epoch of any partition at the request: later positionings are not affected
+    /// by it.
     pub(crate) seek_epoch: u64,
 }
 
@@ -35,12 +35,12 @@ pub(crate) struct CommitOrigin {
 pub(crate) struct CommitOrder {
     last: u64,
     in_flight: usize,
-    /// For whom each partition was committed last, as long as there is somebody to compare that
-    /// with.
+    /// The last commits of each partition, as long as a commit is under way that they can be
+    /// compared with.
     committed: HashMap<TopicPartition, LastCommits>,
 }
 
-/// What a partition was committed for last.
+/// The last successful commits of a partition.
 #[derive(Debug, Default)]
 struct LastCommits {
     by_user: Option<CompletedCommit>,
@@ -51,12 +51,12 @@ struct LastCommits {
 struct CompletedCommit {
     number: u64,
     offset: i64,
-    /// The last number that had been asked for when it got through.
+    /// The latest number that had been requested when it succeeded.
     seen: u64,
 }
 
 impl CommitOrder {
-    /// A commit is asked for. [`ended`](Self::ended) says when nothing more comes of it.
+    /// Registers a commit; [`end`](Self::end) unregisters it.
     pub(crate) fn begin(&mut self, by_user: bool) -> CommitNumber {
         self.in_flight += 1;
         self.last += 1;
@@ -74,7 +74,7 @@ impl CommitOrder {
         self.in_flight > 0
     }
 
-    /// That offset of a partition was committed for that number.
+    /// Records a partition's committed offset for that number.
     pub(crate) fn committed(&mut self, partition: &TopicPartition, number: CommitNumber, offset: i64) {
         let done = CompletedCommit { number: number.at, offset, seen: self.last };
         let last = self.committed.entry(partition.clone()).or_default();
@@ -82,7 +82,7 @@ impl CommitOrder {
         *last = Some(last.filter(|last| last.number > done.number).unwrap_or(done));
     }
 
-    /// Whether a commit of that offset with that number has nothing more to do for a partition.
+    /// Returns true if a commit of that offset with that number need not be sent for a partition.
     pub(crate) fn is_satisfied(&self, partition: &TopicPartition, number: CommitNumber, offset: i64) -> bool {
         let Some(LastCommits { by_user, auto: by_itself }) = self.committed.get(partition) else { return false };
         let (own, other) = if number.by_user { (by_user, by_itself) } else { (by_itself, by_user) };
@@ -110,7 +110,7 @@ mod tests {
             assert!(!order.is_satisfied(&t, third, 1) && !order.is_satisfied(&u, first, 1));
             order.end();
             order.end();
-            assert!(order.is_satisfied(&t, first, 9), "one of them may still ask");
+            assert!(order.is_satisfied(&t, first, 9), "a commit is still under way");
             order.end();
             assert!(order.committed.is_empty() && !order.has_any_in_flight());
             assert!(!order.is_satisfied(&t, third, 1));
@@ -123,7 +123,10 @@ mod tests {
         let t = TopicPartition::new("t", 0);
         let (asked, by_itself, later) = (order.begin(true), order.begin(false), order.begin(true));
         order.committed(&t, by_itself, 80);
-        assert!(order.is_satisfied(&t, asked, 60) && order.is_satisfied(&t, asked, 80), "it would go back");
+        assert!(
+            order.is_satisfied(&t, asked, 60) && order.is_satisfied(&t, asked, 80),
+            "the committed offset would go back"
+        );
         assert!(!order.is_satisfied(&t, asked, 81) && !order.is_satisfied(&t, later, 60));
     }
 
@@ -133,11 +136,11 @@ mod tests {
         let t = TopicPartition::new("t", 0);
         let (asked, by_itself, later) = (order.begin(true), order.begin(false), order.begin(true));
         order.committed(&t, asked, 60);
-        assert!(order.is_satisfied(&t, by_itself, 59), "as much was committed since it was asked for");
+        assert!(order.is_satisfied(&t, by_itself, 59), "an equal offset was committed after the request");
         assert!(!order.is_satisfied(&t, by_itself, 80), "the reader went on");
         order.committed(&t, later, 7);
-        assert!(order.is_satisfied(&t, by_itself, 80), "the user's later word");
+        assert!(order.is_satisfied(&t, by_itself, 80), "a later user commit counts");
         let sought = order.begin(false);
-        assert!(!order.is_satisfied(&t, sought, 5), "asked for when that was known");
+        assert!(!order.is_satisfied(&t, sought, 5), "requested after that commit");
     }
 }

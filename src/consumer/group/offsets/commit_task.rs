@@ -1,4 +1,4 @@
-//! Commits on their way to the coordinator: one attempt at a time, however many are under way.
+//! Sends commits to the coordinator: one attempt at a time, for any number of commits under way.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -27,21 +27,21 @@ use crate::{
     wire::messages::OffsetCommitResponse,
 };
 
-/// A commit that was asked for, as of then.
+/// A commit, with the assignment of the time when it was requested.
 #[derive(Debug)]
 pub(crate) struct RequestedCommit {
     commit: Commit,
     _place: CommitSlot,
 }
 
-/// What becomes of a commit.
+/// Progress of a commit.
 #[derive(Debug)]
 pub(crate) enum CommitEvent {
-    /// It goes to the coordinator with these.
+    /// An attempt with these partitions is sent.
     Sent(Vec<TopicPartition>),
     /// The coordinator has refused these for good.
     Refused(Vec<TopicPartition>),
-    /// The group has these.
+    /// These offsets are committed.
     Committed(Vec<CommittedOffset>),
 }
 
@@ -50,13 +50,13 @@ impl RequestedCommit {
         self.commit.is_empty()
     }
 
-    /// How it came out, of which nothing is left.
+    /// Returns the result of a commit with nothing left to send.
     pub(crate) fn end(&self) -> Result<()> {
         self.commit.result()
     }
 }
 
-/// A commit's place in the order of all, for as long as it may still be carried out.
+/// A commit's place in the order of commits, held as long as it may still be sent.
 #[derive(Debug)]
 struct CommitSlot {
     number: CommitNumber,
@@ -76,13 +76,13 @@ impl Drop for CommitSlot {
 }
 
 impl GroupHandle {
-    /// Takes note of a commit, for the assignment that is current now; for a consumer that is not
-    /// subscribed, as no member. It counts as later than all that were taken note of before.
+    /// Registers a commit for the current assignment; for a consumer that is not subscribed,
+    /// without a member. It counts as later than all that were registered before.
     ///
     /// # Errors
-    /// `NotAssigned` where a partition is not owned; `REBALANCE_IN_PROGRESS` (as
-    /// [`Error::code`](crate::Error::code)) where the group is rebalancing. What is committed by
-    /// itself is committed of all others, and says so in the end.
+    /// `NotAssigned` if a partition is not owned; `REBALANCE_IN_PROGRESS` (as
+    /// [`Error::code`](crate::Error::code)) if the group is rebalancing. An auto-commit leaves such
+    /// partitions out, and returns the error at its end.
     pub(crate) fn request_commit(&self, offsets: Vec<ToCommit>, origin: CommitOrigin) -> Result<RequestedCommit> {
         let MembershipShared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
@@ -92,31 +92,30 @@ impl GroupHandle {
         Ok(RequestedCommit { commit, _place: place })
     }
 
-    /// Several commits as one, with what was asked for last of each partition. `None` where they
-    /// cannot go as one.
+    /// Merges several commits, with the latest offset of each partition. Returns `None` if they
+    /// cannot be sent as one.
     pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a RequestedCommit>) -> Option<RequestedCommit> {
         let commit = Commit::merge(asked.into_iter().map(|asked| &asked.commit))?;
         Some(RequestedCommit { commit, _place: CommitSlot::new(&self.shared, true) })
     }
 
-    /// Whether some commit that was asked for is not over yet.
+    /// Returns true if some registered commit has not ended.
     pub(crate) fn is_committing(&self) -> bool {
         self.shared.order().has_any_in_flight()
     }
 
-    /// Carries a commit out, and tells of all that leaves and of what gets through, as it does.
-    /// Partitions that are kept over a rebalance are committed when it is through. Where something
-    /// has to be waited for, other commits go on meanwhile; what was committed of a partition for
-    /// somebody who asked later is left out.
+    /// Sends the commit and retries until it is done; reports each attempt and each success to
+    /// `hear`. Partitions that are kept over a rebalance are committed after it. While this commit
+    /// waits, other commits continue; partitions that a later commit has committed are left out.
     ///
     /// # Errors
-    /// `NotAssigned` where a partition was taken away meanwhile, or its topic made anew (all others
-    /// are committed all the same), and other kinds as the broker answers. `REBALANCE_IN_PROGRESS`
-    /// where the group is rebalancing.
+    /// `NotAssigned` if a partition was revoked meanwhile or its topic was created again (all other
+    /// partitions are committed nevertheless), and other kinds as the broker answers.
+    /// `REBALANCE_IN_PROGRESS` if the group is rebalancing.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up: the offsets may or may not be committed. The commit
-    /// can be carried out again.
+    /// Dropping the future drops the response: the offsets may or may not be committed. The commit
+    /// can be sent again.
     pub(crate) async fn run_commit(
         &self,
         asked: &mut RequestedCommit,
@@ -144,7 +143,7 @@ impl GroupHandle {
                 AttemptDecision::AwaitMembership if once => return Err(rebalancing(&self.shared.settings.group_id)),
                 AttemptDecision::AwaitMembership => {
                     drop(attempt);
-                    // An incremental rebalance keeps the partitions and will be through in a while.
+                    // An incremental rebalance keeps the partitions and will be complete soon.
                     let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
                     continue;
                 }
@@ -183,7 +182,8 @@ impl GroupHandle {
                     }
                     verdict
                 }
-                // Whom it did not reach has not answered.
+                // A coordinator that could not be reached has not answered, so `OneResponse`
+                // retries too.
                 Err(error) if error.is_retriable() && error.kind() != ErrorKind::Resolution => {
                     CommitOutcome::Retry { find_coordinator: true, error }
                 }
@@ -192,7 +192,7 @@ impl GroupHandle {
             drop(attempt);
             match &verdict {
                 CommitOutcome::Finished => self.shared.commit_succeeded(),
-                // The log is told what the coordinator said, with Kafka's code.
+                // The log receives the coordinator's error, with Kafka's code.
                 CommitOutcome::Retry { error, .. } | CommitOutcome::StaleMember { said: error, .. } => {
                     self.shared.commit_refused(error);
                 }
@@ -216,9 +216,9 @@ impl GroupHandle {
                 }
                 CommitOutcome::StaleMember { error, said } => {
                     let Some(identity) = identity else { return Err(error) };
-                    // In the middle of a rebalance it is said of that very one: the membership
-                    // knows, and may be through with it, under the same name, before the answer is
-                    // here.
+                    // During a rebalance the code is about that very rebalance: the membership
+                    // knows of it, and may have completed it with the same member id before this
+                    // response arrives.
                     let midway = matches!(*member, MemberSnapshot::Rebalancing { .. })
                         && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
                     if !midway {
@@ -229,7 +229,7 @@ impl GroupHandle {
                     }
                     match &*self.shared.member() {
                         MemberSnapshot::Member { identity: current, .. } if midway || *current != identity => {}
-                        // It came too late for this generation; the next one will be told soon.
+                        // It came too late for this generation; the next one follows soon.
                         MemberSnapshot::Rebalancing { .. } => {
                             let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
                         }
@@ -256,7 +256,7 @@ impl GroupHandle {
         ask_up_to(&self.client, group_id, ConnectionKind::Group, timeout, commit.max_version(), build).await
     }
 
-    /// Until there is a newer picture of the cluster, in which they may be.
+    /// Waits for newer metadata, which may have the topics.
     async fn wait_for_topics(&self, than: u64, pace: &mut RetryWait, deadline: Instant) {
         pace.wait(deadline).await;
         if let Err(error) = self.client.newer_metadata(than, deadline).await {
@@ -266,15 +266,16 @@ impl GroupHandle {
 
     fn commit_timed_out(&self, last: Option<Error>) -> Error {
         let group_id = &self.shared.settings.group_id;
-        let cause = last.as_ref().map_or_else(|| "it was not its turn yet".to_owned(), Error::to_string);
-        let error = Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: time is up; last: {cause}"));
+        let cause = last.as_ref().map_or_else(|| "it waited for other commits".to_owned(), Error::to_string);
+        let error =
+            Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: timed out; last error: {cause}"));
         match last {
             Some(last) => error.with_source(last),
             None => error,
         }
     }
 
-    /// Commits, for somebody who waits for it.
+    /// Commits as the user, and waits for the result.
     #[cfg(all(test, feature = "testkit"))]
     pub(crate) async fn commit(
         &self,

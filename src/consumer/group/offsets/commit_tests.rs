@@ -52,7 +52,7 @@ fn commit(member: &MemberSnapshot) -> Result<Commit> {
     of(member, 1, [tp(0), tp(1)].map(|partition| (partition, OffsetAndMetadata::new(7), OLD)))
 }
 
-/// A picture with the topic under that id, or without it.
+/// Returns metadata with the topic under that id, or without it.
 fn metadata_with(version: u64, id: Option<Uuid>) -> Metadata {
     let topic = |id| ("t".into(), Arc::new(TopicMetadata { name: "t".into(), id, ..TopicMetadata::default() }));
     Metadata { version, topics: id.map(topic).into_iter().collect(), ..Metadata::default() }
@@ -71,7 +71,7 @@ fn turn(commit: &mut Commit, member: &MemberSnapshot) -> Result<AttemptDecision>
     turn_in(commit, member, &metadata_with(1, Some(OLD)), RetryPolicy::UntilCommitted)
 }
 
-/// The name that it goes in.
+/// Returns the member that the attempt is sent for.
 fn name(turn: Result<AttemptDecision>) -> Option<Identity> {
     match turn.unwrap() {
         AttemptDecision::Send(identity) => identity,
@@ -79,7 +79,7 @@ fn name(turn: Result<AttemptDecision>) -> Option<Identity> {
     }
 }
 
-/// How it came out of which nothing is left.
+/// Returns the result of a commit with nothing left to send.
 fn lost(commit: &mut Commit, turn: Result<AttemptDecision>) -> Error {
     match turn {
         Ok(AttemptDecision::Finished) => commit.result().unwrap_err(),
@@ -113,7 +113,7 @@ fn sent(commit: &Commit) -> Vec<i32> {
 fn automatic_commit_leaves_out_unowned_partitions() {
     let offsets = [0, 1, 2].map(|partition| (tp(partition), OffsetAndMetadata::new(7), OLD));
     let error = of(&member(5), 1, offsets.clone()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotAssigned, "the user has to hear of it before");
+    assert_eq!(error.kind(), ErrorKind::NotAssigned, "a user commit fails at once");
     let mut made = by(CommitNumber { at: 1, by_user: false }, &member(5), offsets.clone()).unwrap();
     assert_eq!(name(turn(&mut made, &member(5))), Some(me(5)));
     assert_eq!(sent(&made), [0, 1]);
@@ -156,7 +156,7 @@ fn rejects_invalid_commit_before_sending() {
     assert_eq!(of(&member(5), 1, at(0, -1)).unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(commit(&nothing_kept()).unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
     assert_eq!(commit(&MemberSnapshot::Fenced).unwrap_err().kind(), ErrorKind::NotAssigned);
-    assert!(of(&MemberSnapshot::Fenced, 1, []).unwrap().is_empty(), "nothing is anybody's to commit");
+    assert!(of(&MemberSnapshot::Fenced, 1, []).unwrap().is_empty(), "an empty commit needs no member");
     let fenced = Error::broker(ErrorCode::FENCED_INSTANCE_ID, "test");
     assert!(commit(&MemberSnapshot::Ended(fenced)).unwrap_err().is_fatal());
 }
@@ -179,7 +179,7 @@ fn commits_kept_partitions_under_new_generation() {
         MemberSnapshot::Rebalancing { identity: me(generation), owned }
     };
     let mut made = commit(&member(5)).unwrap();
-    assert_eq!(name(turn(&mut made, &kept(5))), Some(me(5)), "until the next generation begins");
+    assert_eq!(name(turn(&mut made, &kept(5))), Some(me(5)), "kept until the next generation begins");
     assert!(matches!(turn(&mut made, &kept(-1)), Ok(AttemptDecision::AwaitMembership)));
     assert_eq!(name(turn(&mut made, &member(6))), Some(me(6)));
     let mut made = commit(&kept(-1)).unwrap();
@@ -207,9 +207,9 @@ fn fails_when_topic_id_has_changed() {
     for policy in [RetryPolicy::OneResponse, RetryPolicy::UntilCommitted, RetryPolicy::UntilTopicsExist] {
         let mut made = commit(&member(5)).unwrap();
         let turn = turn_in(&mut made, &member(5), &metadata_with(2, Some(NEW)), policy);
-        assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "its successor is another topic");
+        assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "a topic created again is another topic");
     }
-    // Where the cluster knows no ids, or nobody knew that of the topic, there is nothing to
+    // Without topic ids in the cluster, or without a known id of the topic, there is nothing to
     // compare.
     let mut made = commit(&member(5)).unwrap();
     assert!(
@@ -239,10 +239,10 @@ fn missing_topic_waits_for_metadata_or_fails() {
     assert!(sent(&made).is_empty());
     assert!(
         name(turn_in(&mut made, &member(5), &metadata_with(3, Some(OLD)), patient)).is_some(),
-        "it was there all along"
+        "the topic existed all the time"
     );
     assert_eq!(sent(&made), [0, 1]);
-    // The coordinator does not know it: a picture from before that says nothing.
+    // The coordinator does not know the topic: metadata from before says nothing of it.
     let unknown = both(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     let verdict = made.handle_response(&unknown, patient, 3, &mut CommitOrder::default(), &mut Vec::new());
     assert!(matches!(verdict, CommitOutcome::Retry { find_coordinator: false, .. }), "{verdict:?}");
@@ -293,7 +293,11 @@ fn unknown_topic_id_waits_for_metadata() {
     let unknown = response_by_id(OLD, ErrorCode::UNKNOWN_TOPIC_ID);
     let mut made = commit(&member(5)).unwrap();
     assert!(matches!(answered(&mut made, &unknown, RetryPolicy::UntilCommitted), CommitOutcome::Finished));
-    assert_eq!(made.result().unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "told where it is not waited for");
+    assert_eq!(
+        made.result().unwrap_err().code(),
+        Some(ErrorCode::UNKNOWN_TOPIC_ID),
+        "returned if the commit does not wait for topics"
+    );
 
     let patient = RetryPolicy::UntilTopicsExist;
     let mut made = commit(&member(5)).unwrap();
@@ -303,9 +307,9 @@ fn unknown_topic_id_waits_for_metadata() {
         turn_in(&mut made, &member(5), &metadata_with(3, Some(OLD)), patient),
         Ok(AttemptDecision::AwaitTopic(_))
     ));
-    assert_eq!(made.max_version(), None, "not by name");
+    assert_eq!(made.max_version(), None, "the topic is not named");
     let turn = turn_in(&mut made, &member(5), &metadata_with(4, Some(NEW)), patient);
-    assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "the topic was made anew");
+    assert_eq!(lost(&mut made, turn).kind(), ErrorKind::NotAssigned, "the topic was created again");
 }
 
 #[test]
@@ -356,7 +360,7 @@ fn merges_commits_with_latest_offset_per_partition() {
     assert_eq!(offsets, [(0, 2), (1, 3)]);
     assert!(Commit::merge(&[]).is_none());
     let alone = of(&MemberSnapshot::NoGroup, 4, at(0, 2)).unwrap();
-    assert!(Commit::merge([&commits[0], &alone]).is_none(), "they go in different names");
+    assert!(Commit::merge([&commits[0], &alone]).is_none(), "they are sent for different members");
 }
 
 #[test]
@@ -370,7 +374,7 @@ fn merged_automatic_commit_never_rewinds_user_commit() {
     };
     assert_eq!(offset([at(1, true, 60), at(2, false, 59)]), 60);
     assert_eq!(offset([at(1, true, 60), at(2, false, 80)]), 80, "the reader went on");
-    assert_eq!(offset([at(1, false, 80), at(2, true, 60)]), 60, "the user's later word");
+    assert_eq!(offset([at(1, false, 80), at(2, true, 60)]), 60, "a later user commit counts");
 }
 
 #[test]
@@ -402,7 +406,7 @@ fn reports_membership_errors_despite_topic_errors() {
         (ErrorCode::GROUP_ID_NOT_FOUND, ErrorKind::NotAssigned),
         (ErrorCode::FENCED_INSTANCE_ID, ErrorKind::Fenced),
     ] {
-        // A topic that is gone does not hide it.
+        // An error of a missing topic does not hide it.
         for other in [code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION] {
             let mixed = response(&[(0, other), (1, code)]);
             match answered(&mut commit(&member(5)).unwrap(), &mixed, RetryPolicy::UntilCommitted) {
@@ -431,7 +435,7 @@ fn standalone_commit_fails_on_membership_errors() {
             other => panic!("{code}: {other:?}"),
         }
     }
-    // Without a member it says that the group is of a kind that takes no such commits.
+    // Outside a group this code means that the group's type does not take such commits.
     let (made, verdict) = alone(ErrorCode::GROUP_ID_NOT_FOUND);
     assert!(matches!(verdict, CommitOutcome::Finished), "{verdict:?}");
     assert_eq!(made.result().unwrap_err().code(), Some(ErrorCode::GROUP_ID_NOT_FOUND));

@@ -1,4 +1,4 @@
-//! What a group has committed: the question (OffsetFetch), and its answer in all versions.
+//! A group's committed offsets: OffsetFetch requests and responses in all versions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,20 +25,20 @@ use crate::{
     },
 };
 
-/// What a group has committed for each partition, `None` where it has nothing, or why that is not
-/// known.
+/// A group's committed offset of each partition, `None` if there is none, or the error of this
+/// partition.
 pub(crate) type CommittedOffsets = HashMap<TopicPartition, Result<Option<OffsetAndMetadata>>>;
 
-/// The ids of topics, by their names.
+/// Ids of topics, by their names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicIds(BTreeMap<Arc<str>, Uuid>);
 
 impl TopicIds {
-    /// Returns the ids of the partitions' topics; `None` where one was never known, so that the
-    /// request has to go by name.
+    /// Returns the ids of the partitions' topics; `None` if one was never known, so that the
+    /// request has to name the topics.
     ///
-    /// The id of a topic that the metadata has no more is remembered: by name, its successor would
-    /// be asked for.
+    /// The id of a topic that is no longer in the metadata is remembered, because by name a later
+    /// topic of the same name would be looked up.
     pub(crate) fn learn(&mut self, metadata: &Metadata, partitions: &[TopicPartition]) -> Option<Self> {
         for partition in partitions {
             if let Some(topic) = metadata.topic(&partition.topic).filter(|topic| !topic.id.is_nil()) {
@@ -50,14 +50,14 @@ impl TopicIds {
     }
 }
 
-/// A look-up of what a group has committed.
+/// A look-up of a group's committed offsets.
 #[derive(Debug)]
 pub(crate) struct FetchOffsets<'a> {
     pub(crate) group_id: &'a str,
     pub(crate) partitions: &'a [TopicPartition],
     pub(crate) ids: Option<TopicIds>,
-    /// The member that asks, in a group of the consumer protocol: one that was fenced gets no
-    /// answer (KIP-848).
+    /// The member that asks, in a group of the consumer protocol: a fenced member gets no offsets
+    /// (KIP-848).
     pub(crate) identity: Option<&'a Identity>,
 }
 
@@ -70,7 +70,7 @@ impl FetchOffsets<'_> {
         self.ids.is_none().then_some(LAST_BY_NAME)
     }
 
-    /// Offsets of transactions that are still open count as not there yet (KIP-447).
+    /// Builds the request. Offsets of transactions that are still open count as missing (KIP-447).
     pub(crate) fn request(&self, version: i16) -> OffsetFetchRequest {
         let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
         for partition in self.partitions {
@@ -102,7 +102,7 @@ impl FetchOffsets<'_> {
 
 /// One partition of a response of any version.
 struct Fetched<'a> {
-    /// Empty from version 10 on, which has the id alone.
+    /// Empty from version 10 on, which has only the id.
     topic: &'a str,
     topic_id: Uuid,
     partition: i32,
@@ -140,22 +140,22 @@ fn fetched<'a>(response: &'a OffsetFetchResponse, group_id: &str) -> (ErrorCode,
     }
 }
 
-/// The error for which the whole question is to be asked again, or `NONE`.
+/// Returns the error for which the whole request is sent again, or `NONE`.
 pub(crate) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> ErrorCode {
     let (code, partitions) = fetched(response, group_id);
     if !code.is_ok() {
         return code;
     }
-    // Before version 2 there is no code for the whole: each partition carries it.
+    // Before version 2 there is no code for the whole response: each partition carries it.
     let retriable = |fetched: &&Fetched<'_>| fetched.code.is_retriable() && !is_unknown_topic(fetched.code);
     partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
 }
 
-/// Reads the answer for each partition that was asked for. One that is left out must not be
-/// mistaken for one that has no offset.
+/// Reads the offset of each requested partition. One that the response leaves out must not be
+/// mistaken for one without an offset.
 ///
 /// # Errors
-/// What the coordinator said of the group.
+/// The coordinator's error for the group.
 pub(crate) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<'_>) -> Result<CommittedOffsets> {
     let group_id = asked.group_id;
     let (code, partitions) = fetched(response, group_id);
@@ -171,7 +171,7 @@ pub(crate) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<
         let offset = match by_name.or_else(by_id) {
             Some(fetched) => fetched.offset(partition, group_id),
             None => {
-                let message = format!("offset of {partition} in group {group_id}: the answer leaves it out");
+                let message = format!("offset of {partition} in group {group_id}: missing in the response");
                 Err(Error::new(ErrorKind::Protocol, message))
             }
         };
@@ -209,7 +209,8 @@ mod tests {
         FetchOffsets { group_id, partitions, ids: None, identity: None }
     }
 
-    /// Offset 7 with epoch and text for `t[0]`, nothing for `t[1]`; the code is that of `t[1]`.
+    /// Offset 7 with epoch and metadata for `t[0]`, no offset for `t[1]`; the code is that of
+    /// `t[1]`.
     fn old(code: ErrorCode) -> OffsetFetchResponse {
         let first = OffsetFetchResponsePartition {
             committed_offset: 7,
@@ -268,9 +269,9 @@ mod tests {
             assert_eq!(fetch_check(&response, "g"), ErrorCode::UNSTABLE_OFFSET_COMMIT);
         }
         let unknown = new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        assert!(fetch_check(&unknown, "g").is_ok(), "asking again does not make a topic");
+        assert!(fetch_check(&unknown, "g").is_ok(), "asking again does not create a topic");
         let read = fetch_answer(&unknown, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
-        assert!(read[&tp("t", 0)].is_ok() && read[&tp("t", 1)].is_err(), "one topic does not hold up the other");
+        assert!(read[&tp("t", 0)].is_ok() && read[&tp("t", 1)].is_err(), "one topic does not block the other");
     }
 
     #[test]
@@ -340,13 +341,13 @@ mod tests {
         response.groups[0].topics[0].topic_id = two;
         let read = fetch_answer(&response, &asked).unwrap();
         let error = read[&tp("t", 0)].as_ref().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Protocol, "another topic's offset is not taken");
+        assert_eq!(error.kind(), ErrorKind::Protocol, "another topic's offset is ignored");
     }
 
     #[test]
     fn unknown_topic_id_is_returned_to_caller() {
         let response = new(ErrorCode::UNKNOWN_TOPIC_ID);
-        assert!(fetch_check(&response, "g").is_ok(), "it is looked up in the metadata first");
+        assert!(fetch_check(&response, "g").is_ok(), "the topic is looked up in the metadata first");
         let read = fetch_answer(&response, &by_name("g", &[tp("t", 1)])).unwrap();
         assert_eq!(read[&tp("t", 1)].as_ref().unwrap_err().code(), Some(ErrorCode::UNKNOWN_TOPIC_ID));
     }
@@ -358,7 +359,7 @@ mod tests {
         assert!(known.learn(&metadata_with(&[]), &partitions).is_none());
         known.learn(&metadata_with(&[("t", one)]), &partitions).unwrap();
         for gone in [metadata_with(&[]), metadata_with(&[("t", Uuid::nil())])] {
-            let ids = known.learn(&gone, &partitions).expect("not by name, which may be another topic's");
+            let ids = known.learn(&gone, &partitions).expect("the id is known; by name it may be another topic");
             assert_eq!(ids.0["t"], one);
         }
     }
