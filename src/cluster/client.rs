@@ -33,7 +33,7 @@ impl Drop for ClientOwner {
     }
 }
 
-/// A connection to a broker, for requests whose caller does not wait for each response.
+/// A connection to a broker, on which the caller sends requests without waiting for each response.
 #[derive(Debug)]
 pub(crate) struct Link(Arc<Connection>);
 

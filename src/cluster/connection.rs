@@ -124,7 +124,7 @@ impl Connection {
         answer.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
-    /// Sends a request whose result, response or error, goes to a queue under that id.
+    /// Sends a request. Its result, response or error, goes to a queue under that id.
     pub(super) fn request_into_queue(
         &self,
         key: ApiKey,

@@ -44,7 +44,7 @@ struct Closed {
 /// The consequence of a refused login for the whole client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No login is tried during this wait.
+    /// The gate is closed: logins are not tried during this wait.
     Closed(Duration),
     /// The login was begun before the gate was closed, and changes nothing.
     AlreadyClosed,

@@ -54,7 +54,7 @@ pub(crate) struct TopicMetadata {
     /// The broker's error for the topic as a whole (e.g. TOPIC_AUTHORIZATION_FAILED); such a topic
     /// has no partitions.
     pub(crate) error: ErrorCode,
-    /// Partitions by number; a partition whose first metadata had an error is included, without a
+    /// Partitions by number; a partition with an error in its first metadata is included, without a
     /// leader.
     pub(crate) partitions: Vec<PartitionMetadata>,
 }

@@ -31,7 +31,7 @@ pub(super) struct MetadataPlan {
     attempt_timeouts: Backoff,
     rng: StdRng,
     wanted: HashMap<Arc<str>, WantedTopic>,
-    /// Ids of topics whose names are wanted and not known yet; true once a broker has answered
+    /// Ids of topics with names that are wanted and not known yet; true once a broker has answered
     /// about the id since the wanted topics were last asked for.
     ids: HashMap<Uuid, bool>,
     all: bool,

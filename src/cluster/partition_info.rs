@@ -22,7 +22,7 @@ pub struct PartitionInfo {
     pub leader: Option<i32>,
     /// The ids of the brokers that hold a replica.
     pub replicas: Vec<i32>,
-    /// The ids of the brokers whose replica is in sync.
+    /// The ids of the brokers with a replica that is in sync.
     pub isr: Vec<i32>,
 }
 

@@ -419,7 +419,8 @@ impl Pipeline {
     }
 }
 
-/// Returns the delivery status: a broker can only act on a request whose last byte was handed over.
+/// Returns the delivery status: a broker can only act on a request after its last byte was handed
+/// over.
 fn status(whole: bool) -> DeliveryStatus {
     if whole { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted }
 }

@@ -21,7 +21,7 @@ use crate::error::Error;
 /// clients, because no broker has a negative id.
 const FIRST_BOOTSTRAP: i32 = -1;
 
-/// Most nodes whose counters are kept for ever; above it, the counters of nodes that left the
+/// Most nodes with counters that are kept for ever; above it, the counters of nodes that left the
 /// cluster are dropped.
 const COUNTED: usize = 256;
 
@@ -91,7 +91,7 @@ impl Pool {
     }
 
     /// Returns the open connection with the fewest unanswered requests, among those of one kind
-    /// whose broker answers; prefers brokers of the cluster to bootstrap addresses.
+    /// that are not stalled; prefers brokers of the cluster to bootstrap addresses.
     pub(super) fn least_loaded(&self, kind: ConnectionKind) -> Option<(i32, Arc<Connection>)> {
         let state = self.lock();
         let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {

@@ -63,7 +63,8 @@ impl Reconnect {
         self.last_failure.as_ref()
     }
 
-    /// Returns the refusal during whose backoff no attempt is made: callers get this error at once.
+    /// Returns the refusal that is in backoff: no attempt is made meanwhile, and callers get this
+    /// error at once.
     pub(super) fn refusal(&self, now: Instant) -> Option<&Error> {
         self.last_failure().filter(|error| is_refusal(error) && self.not_before.is_some_and(|until| now < until))
     }

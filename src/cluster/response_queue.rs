@@ -136,8 +136,8 @@ impl Drop for ResponseSlot {
     }
 }
 
-/// Returns the error of a request whose pipeline is gone as a whole; a pipeline itself answers
-/// every request that it holds.
+/// Returns the error of a request that a pipeline was dropped with; a live pipeline answers every
+/// request that it holds.
 pub(super) fn unanswered() -> Error {
     Error::new(ErrorKind::Closed, "the connection's task ended").with_status(DeliveryStatus::PossiblyPersisted)
 }

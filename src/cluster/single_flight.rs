@@ -36,7 +36,7 @@ impl<T> Promise<T> {
     }
 }
 
-/// Returns the error of calls whose client, or the client's runtime, is gone.
+/// Returns the error of calls that outlive the client or its runtime.
 pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "this client was closed, or the runtime that it was made on was shut down")
 }
