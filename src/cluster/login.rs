@@ -160,7 +160,7 @@ impl Login {
                     .map(|name| scrubbed(name, 300, []))
                     .collect::<Vec<_>>()
                     .join(", ");
-                let context = format!("SASL: the listener does not have mechanism {mechanism}, but: {theirs}");
+                let context = format!("SASL: the listener has no mechanism {mechanism}, but: {theirs}");
                 Err(Error::broker(code, context))
             }
             ErrorCode::ILLEGAL_SASL_STATE => {

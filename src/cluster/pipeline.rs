@@ -72,7 +72,7 @@ pub(super) struct Limits {
 ///  push        take            answer
 /// ──────▶ waiting ──────▶ sent ──────▶ reply Ok
 ///            │ deadline,   │ deadline: the connection closes
-///            │ taken back  │
+///            │ withdrawn   │
 ///            ▼             ▼
 ///        NotPersisted   PossiblyPersisted, or NotPersisted if the last byte never left
 /// ```
