@@ -37,7 +37,8 @@ pub(super) struct MetadataPlan {
     all: bool,
     /// True if the metadata is known to be wrong, or there is none yet.
     stale: bool,
-    /// Earliest time at which all wanted topics are asked for again, after an incomplete response.
+    /// Earliest time at which all wanted topics are asked for again: one backoff after the last
+    /// response.
     paced_until: Option<Instant>,
     /// Earliest time of any request, after a failed attempt.
     failed_until: Option<Instant>,
@@ -125,7 +126,8 @@ impl MetadataPlan {
         news
     }
 
-    /// Returns true if every wanted topic in the metadata is settled.
+    /// Returns true if the metadata has every wanted topic that a broker has answered about, and
+    /// these topics are settled.
     pub(super) fn is_satisfied_by(&self, metadata: &Metadata) -> bool {
         let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| metadata.topics.get(name));
         let others = self.all.then(|| metadata.topics.values().map(Some));
