@@ -13,7 +13,8 @@ pub(crate) enum ConnectionKind {
     Main,
     /// Fetch; one connection for each fetch session.
     Fetch(u8),
-    /// JoinGroup and SyncGroup, which wait for other members.
+    /// JoinGroup and SyncGroup, which wait for other members; heartbeats and commits do not wait
+    /// behind them.
     Join,
     /// Heartbeats, commits and other requests to a group's coordinator.
     Group,
