@@ -184,7 +184,7 @@ async fn refusals_of_broker_fail_with_specific_error() {
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
     for (listener, security, part) in
-        [("CLIENT", Security::ssl(trusting()), "without TLS"), ("SASL", Security::plaintext(), "wants SASL")]
+        [("CLIENT", Security::ssl(trusting()), "without TLS"), ("SASL", Security::plaintext(), "require SASL")]
     {
         let bootstrap = if listener == "CLIENT" { kafka.bootstrap() } else { kafka.bootstrap_of(listener).unwrap() };
         let admin = Admin::builder(&bootstrap).security(security).default_api_timeout(Duration::from_secs(5));

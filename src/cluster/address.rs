@@ -1,3 +1,5 @@
+//! Addresses of brokers.
+//!
 //! Sans-IO.
 
 use std::fmt;
@@ -7,7 +9,7 @@ use crate::{
     error::{Error, ErrorKind, Result, clean},
 };
 
-/// A host and a port, as `bootstrap.servers` and the cluster's metadata name them.
+/// A host and a port, from `bootstrap.servers` or the cluster's metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -15,15 +17,15 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `host:port`, `[v6]:port`, or either behind the name of a listener
-    /// (`EXTERNAL://host:port`, as brokers and providers' consoles write it). Java ignores the
-    /// name, too; [`check_listeners`](Self::check_listeners) looks at it.
+    /// Parses `host:port` or `[v6]:port`, with or without a listener's name in front
+    /// (`EXTERNAL://host:port`, as brokers and providers' consoles write it). The name is ignored,
+    /// as in Java; [`check_listeners`](Self::check_listeners) checks it.
     ///
     /// # Errors
     /// Kind `Configuration`, naming the entry.
     pub(super) fn parse(entry: &str) -> Result<Self> {
         if entry.contains('@') {
-            // What stands before it may be a password.
+            // The part before the @ may be a password.
             let message = "bootstrap.servers: an entry (not shown) has an @: write host:port; a user and a password \
                            are set by sasl.username and sasl.password";
             return Err(Error::new(ErrorKind::Configuration, message));
@@ -36,7 +38,7 @@ impl Address {
         };
         let (listener, address) = split_listener(entry);
         if listener.is_some_and(|name| name.contains(|c: char| !c.is_ascii_alphanumeric() && !"-._%".contains(c))) {
-            return Err(wrong("has a listener before :// whose name is none"));
+            return Err(wrong("has an invalid listener name before ://"));
         }
         let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
         let host = match host.strip_prefix('[') {
@@ -53,9 +55,9 @@ impl Address {
         }
     }
 
-    /// Holds the names of listeners against the security protocol in force: by default a listener
-    /// has the name of its protocol, so that one of another protocol cannot be meant. Other names
-    /// say nothing.
+    /// Compares the listeners' names with the configured security protocol: by default a listener
+    /// has the name of its protocol, so a listener named after another protocol is a mistake. Other
+    /// names imply nothing.
     ///
     /// # Errors
     /// Kind `Configuration`, naming both.
@@ -76,7 +78,7 @@ impl Address {
         Ok(())
     }
 
-    /// All entries; at least one is needed.
+    /// Parses all entries; at least one is required.
     pub(super) fn parse_all(entries: &[String]) -> Result<Vec<Self>> {
         let mut addresses = Vec::new();
         for entry in separate(entries) {
@@ -100,7 +102,7 @@ fn separate(entries: &[String]) -> impl Iterator<Item = &str> {
     entries.iter().flat_map(|entry| list(entry))
 }
 
-/// The listener's name, if there is one, and what stands behind it.
+/// Splits an entry into the listener's name, if there is one, and the rest.
 fn split_listener(entry: &str) -> (Option<&str>, &str) {
     let entry = entry.trim();
     match entry.split_once("://") {
@@ -155,7 +157,7 @@ mod tests {
             ("a b:9092", "no usable host"),
             ("::1:9092", "without brackets"),
             ("[::1:9092", "not closed"),
-            ("a b://c:9092", "whose name is none"),
+            ("a b://c:9092", "invalid listener name"),
             ("EXTERNAL://", "no port"),
             ("A://B://c:1", "brackets"),
         ] {

@@ -1,10 +1,12 @@
+//! Exponential backoff.
+//!
 //! Sans-IO.
 
 use std::time::Duration;
 
 use rand::{RngExt, rngs::StdRng};
 
-/// A wait of zero would turn a loop that only backs off into one that spins.
+/// Shortest wait. A wait of zero would turn a loop that backs off into one that spins.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Exponential backoff with jitter (KIP-580): `min(max, U[0.8, 1.2] · initial · 2^n)`.
@@ -20,28 +22,28 @@ impl Backoff {
         Self { initial, max: max.max(initial), attempts: 0 }
     }
 
-    /// The first wait, without its jitter.
+    /// Returns the first wait, without jitter.
     pub(crate) fn first(&self) -> Duration {
         self.initial
     }
 
-    /// The wait before the next attempt; counts it. Never less than a millisecond.
+    /// Returns the wait before the next attempt, at least a millisecond, and counts the attempt.
     pub(crate) fn next(&mut self, rng: &mut StdRng) -> Duration {
         let wait = self.after(self.attempts, rng);
         self.attempts = self.attempts.saturating_add(1);
         wait
     }
 
-    /// The wait after so many attempts that had their wait, for those who count by themselves.
+    /// Returns the wait after `attempts` failures, for callers that keep their own counter.
     pub(crate) fn after(&self, attempts: u32, rng: &mut StdRng) -> Duration {
-        // 2^31 times anything that is not zero is above every limit that makes sense.
+        // 2^31 times any duration above zero exceeds every sensible limit.
         let factor = 1_u32 << attempts.min(31);
         let exponential = self.initial.saturating_mul(factor).min(self.max);
         let jittered = exponential.as_secs_f64() * rng.random_range(0.8..=1.2);
         Duration::try_from_secs_f64(jittered).unwrap_or(self.max).min(self.max).max(SHORTEST)
     }
 
-    /// Starts anew after a success.
+    /// Starts from the first wait again, after a success.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }

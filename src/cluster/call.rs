@@ -1,4 +1,4 @@
-//! Requests that may be repeated word for word.
+//! Requests that may be repeated unchanged.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ pub(super) async fn call<R: Request>(
         let attempt = async {
             let connection = match locate(core, route, deadline).await? {
                 Some(at) => {
-                    // Known before it is connected to: one that cannot be reached has to be found
-                    // anew, too.
+                    // Set before connecting, because a coordinator that cannot be reached has to be
+                    // looked up again, too.
                     node = Some(at);
                     core.connection(at, kind, until).await?
                 }
@@ -71,14 +71,15 @@ pub(super) async fn call<R: Request>(
             }
             Err(error) => return Err(error),
         };
-        event!(DEBUG, core.settings.origin, %key, %error, "trying again");
+        event!(DEBUG, core.settings.origin, %key, %error, "a request failed; it is tried again");
         last = Some(error);
         sleep_until(deadline.min(saturating_tokio_deadline(Instant::now(), core.pause(&mut backoff)))).await;
     }
     Err(closed())
 }
 
-/// What has to be looked up anew before the next attempt.
+/// Invalidates the metadata or the coordinator that has to be looked up again before the next
+/// attempt.
 fn prepare(core: &Core, route: &Route, node: Option<i32>, remedy: Remedy) {
     match (route, node, remedy) {
         (Route::Coordinator(kind, key), Some(node), Remedy::FindCoordinator) => {
@@ -89,7 +90,7 @@ fn prepare(core: &Core, route: &Route, node: Option<i32>, remedy: Remedy) {
     }
 }
 
-/// The node to ask; `None` if it may be any.
+/// Returns the node to ask; `None` if it may be any.
 async fn locate(core: &Arc<Core>, route: &Route, deadline: Instant) -> Result<Option<i32>> {
     match route {
         Route::Broker(node) => Ok(Some(*node)),
@@ -109,12 +110,12 @@ async fn locate(core: &Arc<Core>, route: &Route, deadline: Instant) -> Result<Op
 
 fn gave_up(key: ApiKey, last: Option<Error>) -> Error {
     match last {
-        // The broker's own word stays what it is.
-        Some(last) if last.code().is_some() => last.context("tried again until the deadline"),
+        // The broker's error code is kept.
+        Some(last) if last.code().is_some() => last.context("retried until the deadline"),
         Some(last) => {
             let error = Error::new(ErrorKind::Timeout, format!("{key}: no answer before the deadline: {last}"));
             error.with_source(last)
         }
-        None => Error::new(ErrorKind::Timeout, format!("{key}: the deadline had passed before it began")),
+        None => Error::new(ErrorKind::Timeout, format!("{key}: the deadline had passed before the first attempt")),
     }
 }

@@ -17,13 +17,13 @@ use crate::{
     wire::{ApiKey, fetch::NodeEndpoint, protocol::Request},
 };
 
-/// The one client under a producer, a consumer or an admin. Clones share everything. When the last
-/// clone is dropped, its connections and tasks end.
+/// The client inside a producer, a consumer or an admin. Clones share everything. When the last
+/// clone is dropped, the client's connections and tasks end.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Arc<ClientOwner>);
 
-/// What the clones share. Tasks hold the core itself, so that this one's end is that of the last
-/// clone.
+/// State that the clones share. Tasks hold the `Core` itself, so that this owner is dropped with
+/// the last clone.
 #[derive(Debug)]
 struct ClientOwner(Arc<Core>);
 
@@ -33,23 +33,24 @@ impl Drop for ClientOwner {
     }
 }
 
-/// A connection to a broker, to hand requests over without waiting for their answers.
+/// A connection to a broker, on which the caller sends requests without waiting for each response.
 #[derive(Debug)]
 pub(crate) struct Link(Arc<Connection>);
 
 impl Link {
-    /// The highest version of a request that both sides have and that is at most `max_version`.
+    /// Returns the highest version of a request that both sides support and that is at most
+    /// `max_version`.
     ///
     /// # Errors
-    /// `UnsupportedVersion`, and nothing was sent.
+    /// `UnsupportedVersion`; nothing was sent.
     pub(crate) fn version(&self, key: ApiKey, max_version: Option<i16>) -> Result<i16> {
         let unsent = |error: Error| error.with_status(DeliveryStatus::NotPersisted);
         self.0.versions().pick(key, max_version).map_err(unsent)
     }
 
-    /// Hands over a request whose body `write` writes behind the header. It is written behind what
-    /// was handed over before. Its answer comes into the queue under that id, also when it fails;
-    /// it has to pass through [`Client::heard`].
+    /// Queues a request behind those queued before; `write` appends the body to the header. The
+    /// response, or the error, goes to the queue under the given id; the caller passes it through
+    /// [`Client::refresh_metadata_on_error`].
     pub(crate) fn request_into_queue(
         &self,
         key: ApiKey,
@@ -78,11 +79,11 @@ impl Client {
         Ok(Self(Arc::new(ClientOwner(core))))
     }
 
-    /// [`new`](Self::new), with the files read that secure its connections: an error says what is
-    /// wrong with them.
+    /// Like [`new`](Self::new), but also reads the files that secure the client's connections, so
+    /// that a faulty file is an error here.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Those of [`new`](Self::new); those of the files.
     pub(crate) async fn open(settings: ClientSettings) -> Result<Self> {
         let client = Self::new(settings)?;
         client.origin().scope(client.core().guard.prepare()).await?;
@@ -97,51 +98,53 @@ impl Client {
         &self.core().settings
     }
 
-    /// What log lines say of this client.
+    /// Returns the fields that log lines name this client by.
     pub(crate) fn origin(&self) -> &Origin {
         &self.core().settings.origin
     }
 
     // ---- metadata
 
-    /// The newest picture; costs no lock.
+    /// Returns the newest metadata, without a lock.
     pub(crate) fn metadata(&self) -> Arc<Metadata> {
         self.core().metadata.current()
     }
 
-    /// Changes whenever a new picture is there; the value is its version.
+    /// Returns a channel that changes with each new metadata; the value is the metadata's version.
     pub(crate) fn metadata_changes(&self) -> watch::Receiver<u64> {
         self.core().metadata.changes()
     }
 
-    /// Topics to keep in the picture from now on (asks at once if one of them is not there yet).
-    /// Idle ones are dropped after `metadata.max.idle.ms` unless this is called again.
+    /// Keeps topics in the metadata from now on, and asks for it at once if one of them is new.
+    /// Topics are dropped once they are idle for `metadata.max.idle.ms`, unless this is called
+    /// again.
     pub(crate) fn want_topics<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
         self.core().metadata.want(topics);
     }
 
-    /// Topics whose ids alone are known: asks for them until the picture has their names. Replaces
-    /// what was said before.
+    /// Asks for topics of which only the ids are known, until the metadata has their names.
+    /// Replaces the ids of the last call.
     pub(crate) fn want_topic_ids(&self, ids: &[Uuid]) {
         self.core().metadata.want_ids(ids);
     }
 
-    /// Keeps all topics of the cluster in the picture (for regular expressions), or no longer.
+    /// Keeps all topics of the cluster in the metadata (for regular expressions), or stops doing
+    /// so.
     pub(crate) fn want_all_topics(&self, all: bool) {
         self.core().metadata.want_all(all);
     }
 
-    /// The picture is known to be wrong: asks for a new one soon (paced by `retry.backoff`,
-    /// single-flight).
+    /// Marks the metadata as wrong, so that it is asked for again soon (paced by
+    /// `retry.backoff.ms`, single-flight).
     pub(crate) fn refresh_metadata(&self) {
         self.core().metadata.refresh();
     }
 
-    /// Waits for a picture newer than that version, asking for it.
+    /// Waits for metadata newer than version `than`, and asks for it.
     ///
     /// # Errors
-    /// `Timeout` at the deadline, with the last cause; at once what waiting does not cure
-    /// (`Authentication`).
+    /// `Timeout` at the deadline, with the last cause; at once for a cause that waiting does not
+    /// cure (`Authentication`).
     ///
     /// # Cancel safety
     /// Safe.
@@ -155,12 +158,12 @@ impl Client {
         metadata_wait::wait(core, deadline, newer, late).await
     }
 
-    /// Waits until a topic is there without an error, asking with backoff.
+    /// Waits until the metadata has a topic without an error, asking with backoff.
     ///
     /// # Errors
-    /// At once what waiting does not cure (not allowed, not a topic's name); at the deadline why
-    /// the topic is not there: `UnknownTopicOrPartition`, or `Timeout` with the addresses and the
-    /// cause when no broker could be reached.
+    /// At once for an error that waiting does not cure (not authorized, invalid topic name). At the
+    /// deadline, the reason why the topic is missing: `UnknownTopicOrPartition`, or `Timeout` with
+    /// the addresses and the cause when no broker could be reached.
     ///
     /// # Cancel safety
     /// Safe.
@@ -170,7 +173,7 @@ impl Client {
             let metadata = cache.current_ref();
             let known = metadata.topic(name);
             if known.is_some_and(|topic| topic.is_settled() && !topic.error.is_ok()) {
-                // What was refused a while ago may be allowed by now.
+                // The topic may have been authorized since the broker refused it.
                 cache.refresh();
             }
             metadata.version
@@ -187,16 +190,18 @@ impl Client {
         let gave_up = |metadata: &Metadata| match metadata.topic(name).map(|topic| topic.error) {
             Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Error::new(
                 ErrorKind::UnknownTopicOrPartition,
-                format!("topic \"{name}\" does not exist, or may not be seen, and did not appear before the deadline"),
+                format!(
+                    "topic \"{name}\" does not exist or may not be described, and did not appear before the deadline"
+                ),
             ),
             Some(error) if !error.is_ok() => Error::broker(error, format_args!("topic \"{name}\"")),
-            _ => Error::new(ErrorKind::Timeout, format!("nothing was heard of topic \"{name}\" before the deadline")),
+            _ => Error::new(ErrorKind::Timeout, format!("no broker described topic \"{name}\" before the deadline")),
         };
         metadata_wait::wait(self.core(), deadline, found, gave_up).await
     }
 
-    /// An error response named the new leader (KIP-951): takes it at once if its epoch is newer.
-    /// Also asks for a refresh.
+    /// Stores the new leader that an error response named (KIP-951), if its epoch is newer. Also
+    /// asks for a refresh.
     pub(crate) fn learn_leader(
         &self,
         topic: &str,
@@ -209,32 +214,32 @@ impl Client {
         self.core().metadata.refresh();
     }
 
-    /// Why the last attempt at metadata failed, if it did; for errors and status.
+    /// Returns the error of the last attempt at metadata, if it failed; for errors and status.
     pub(crate) fn metadata_failure(&self) -> Option<Error> {
         self.core().metadata.failure()
     }
 
-    /// How old the newest answer to Metadata is.
+    /// Returns the age of the newest Metadata response.
     pub(crate) fn metadata_age(&self) -> Option<Duration> {
         let answered = self.core().metadata.plan().last_success()?;
         Some(now().saturating_duration_since(answered))
     }
 
-    /// What was counted of each broker.
+    /// Returns the counters of each broker.
     pub(crate) fn metrics(&self) -> BTreeMap<i32, BrokerMetrics> {
         self.core().pool.metrics()
     }
 
     // ---- requests
 
-    /// One attempt at a request, at the highest version that both sides have and that is at most
+    /// Sends a request once, at the highest version that both sides support and that is at most
     /// `attempt.max_version`; `build` makes the request for that version. The error's
-    /// `delivery_status` says whether the broker may have seen the request. Throttling (KIP-219)
-    /// mutes the connection for later requests.
+    /// `delivery_status` says if the broker may have seen the request. Throttling (KIP-219) mutes
+    /// the connection for later requests.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up; the request may have been sent, and the connection
-    /// goes on.
+    /// Dropping the future discards the response; the request may have been sent, and the
+    /// connection stays open.
     pub(crate) async fn send<R: Request>(
         &self,
         attempt: Attempt,
@@ -243,13 +248,12 @@ impl Client {
         self.core().send(attempt, build).await
     }
 
-    /// One attempt at a request that the caller writes and reads itself (Produce, Fetch). `write`
-    /// gets the agreed version and writes the body behind the header. Where the throttle time does
-    /// not stand at the front of the response (Produce), the caller reports it with
-    /// [`throttle`](Self::throttle).
+    /// Sends once a request that the caller writes and reads itself (Produce, Fetch). `write` gets
+    /// the agreed version and appends the body to the header. If the throttle time is not at the
+    /// front of the response (Produce), the caller reports it with [`throttle`](Self::throttle).
     ///
     /// # Cancel safety
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub(crate) async fn send_raw(
         &self,
         attempt: Attempt,
@@ -259,7 +263,7 @@ impl Client {
         self.core().send_raw(attempt, key, write).await
     }
 
-    /// The open connection to a broker. If there is none, one is begun, for which
+    /// Returns the open connection to a broker. If there is none, starts an attempt, for which
     /// [`link_by`](Self::link_by) waits.
     pub(crate) fn link(&self, node: i32, kind: ConnectionKind) -> Option<Link> {
         match connection_life::lookup(self.core(), node, kind) {
@@ -268,40 +272,40 @@ impl Client {
         }
     }
 
-    /// The connection to a broker, as soon as there is one.
+    /// Waits for the connection to a broker.
     ///
     /// # Errors
-    /// Why there is none, at the latest at the deadline; nothing was sent.
+    /// The reason why there is no connection, at the deadline at the latest; nothing was sent.
     ///
     /// # Cancel safety
-    /// Safe: the attempt to connect goes on.
+    /// Safe: the attempt to connect continues.
     pub(crate) async fn link_by(&self, node: i32, kind: ConnectionKind, deadline: Instant) -> Result<Link> {
         self.core().connection(node, kind, deadline.into_std()).await.map(Link)
     }
 
-    /// Takes notice of what an answer that came into a queue says of the cluster.
+    /// Refreshes the metadata if the result taken from a queue is a network error or a timeout.
     ///
     /// # Errors
-    /// The answer's own; `Closed` when the client is closed.
+    /// The result's own error; `Closed` when the client is closed.
     pub(crate) fn refresh_metadata_on_error(&self, answer: Result<Bytes>) -> Result<Bytes> {
         self.core().refresh_metadata_on_error(answer)
     }
 
-    /// Mutes a connection, as `throttle_time_ms` of a response asks (KIP-219).
+    /// Mutes a connection for the `throttle_time_ms` of a response (KIP-219).
     pub(crate) fn throttle(&self, node: i32, kind: ConnectionKind, throttle_time_ms: i32) {
         if throttle_time_ms > 0 {
             self.core().pool.mute(node, kind, throttle_time_ms);
         }
     }
 
-    /// A request that may be sent again word for word: routed, repeated with backoff on lost
-    /// connections and on errors that `check` finds in the answer and that the table calls
-    /// retriable (metadata or coordinator looked up anew where it says so), until the deadline. An
-    /// answer with an error that repeating does not cure is returned as it is. Only for what is
-    /// harmless to repeat.
+    /// Sends a request, and repeats it until the deadline, with backoff, after lost connections and
+    /// after retriable errors that `check` finds in the response (each error code's
+    /// [`Remedy`](crate::error::Remedy) says if metadata or coordinator are looked up again first).
+    /// A response with an error that is not retriable is returned as it is. Only for requests that
+    /// are harmless to repeat.
     ///
     /// # Cancel safety
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub(crate) async fn call<R: Request>(
         &self,
         route: Route,
@@ -313,10 +317,10 @@ impl Client {
         self.call_up_to(None, route, kind, deadline, build, check).await
     }
 
-    /// As [`call`](Self::call), in a version of at most `max_version`.
+    /// Like [`call`](Self::call), but in a version of at most `max_version`.
     ///
     /// # Cancel safety
-    /// As [`send`](Self::send).
+    /// Like [`send`](Self::send).
     pub(crate) async fn call_up_to<R: Request>(
         &self,
         max_version: Option<i16>,
@@ -329,8 +333,8 @@ impl Client {
         call::call(self.core(), &route, kind, deadline, max_version, build, check).await
     }
 
-    /// The coordinator of a group or a transactional id: cached, looked up single-flight (a caller
-    /// that gives up does not cancel the look-up for others).
+    /// Returns the coordinator of a group or a transactional id: cached, or looked up single-flight
+    /// (a caller that gives up does not cancel the look-up for others).
     ///
     /// # Cancel safety
     /// Safe.
@@ -338,19 +342,20 @@ impl Client {
         coordinator_lookup::get(self.core(), kind, key, deadline).await
     }
 
-    /// That node is no longer the coordinator; ignored when another one is known by now.
+    /// Drops `node` from the cache as coordinator; does nothing if another one is known by now.
     pub(crate) fn forget_coordinator(&self, kind: CoordinatorKind, key: &str, node: i32) {
         coordinator_lookup::forget_coordinator(self.core(), kind, key, node);
     }
 
-    /// A finalized feature's level as the last ApiVersions said it (e.g. `transaction.version`).
+    /// Returns a finalized feature's level from the last ApiVersions response (e.g.
+    /// `transaction.version`).
     #[cfg_attr(not(test), expect(dead_code, reason = "transactions choose their version by it"))]
     pub(crate) fn feature(&self, name: &str) -> Option<i16> {
         self.core().features().level(name)
     }
 
-    /// Closes all connections and ends all tasks; calls under way end with `Closed`. Does not wait;
-    /// once is enough.
+    /// Closes all connections and ends all tasks; pending calls end with `Closed`. Does not wait;
+    /// further calls do nothing.
     pub(crate) fn close(&self) {
         self.core().close();
     }

@@ -1,4 +1,4 @@
-//! One connection to one broker, as callers see it.
+//! The callers' side of one connection to one broker.
 
 use std::{
     sync::{
@@ -29,20 +29,20 @@ use crate::{
     wire::ApiKey,
 };
 
-/// A connection on which the versions are agreed. Requests are pipelined; each caller waits for its
-/// own answer only.
+/// A connection on which the versions are agreed. Requests are pipelined; each caller waits only
+/// for its own response.
 #[derive(Debug)]
 pub(super) struct Connection {
     shared: Arc<ConnectionShared>,
     client_id: String,
     versions: Versions,
     next_correlation_id: AtomicI32,
-    /// Where requests are written before they go: what they do not need any more serves the next
-    /// ones.
+    /// Memory that requests are encoded into; the part that a request does not need any more serves
+    /// later ones.
     memory: Mutex<BytesMut>,
 }
 
-/// What callers and the connection's driver have in common.
+/// State that callers and the connection's driver share.
 #[derive(Debug)]
 pub(super) struct ConnectionShared {
     state: Mutex<ConnectionState>,
@@ -51,7 +51,7 @@ pub(super) struct ConnectionShared {
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     pub(super) pipeline: Pipeline,
-    /// The driver's, while it has nothing to do.
+    /// The driver's waker, while the driver has nothing to do.
     waker: Option<Waker>,
 }
 
@@ -82,7 +82,7 @@ impl ConnectionState {
 }
 
 impl Connection {
-    /// A connection over a stream, and the driver that has to be polled for it to live.
+    /// Returns a connection over a stream, and the driver that has to be polled for it to work.
     pub(super) fn new(
         peer: String,
         stream: Box<dyn Stream>,
@@ -106,11 +106,12 @@ impl Connection {
         &self.versions
     }
 
-    /// Sends a request and waits for the body of its answer. `write` appends the body to the head.
+    /// Sends a request and waits for the body of its response. `write` appends the body to the
+    /// head.
     ///
     /// # Cancel safety
-    /// A dropped call's request is not sent if it still waited, and its answer is thrown away if
-    /// not.
+    /// If the future is dropped, a request that still waits is not sent; the response of one that
+    /// was sent is discarded.
     pub(super) async fn request(
         &self,
         key: ApiKey,
@@ -123,7 +124,7 @@ impl Connection {
         answer.await.unwrap_or_else(|_| Err(unanswered()))
     }
 
-    /// Sends a request whose answer comes into a queue under that id, whatever becomes of it.
+    /// Sends a request. Its result, response or error, goes to a queue under that id.
     pub(super) fn request_into_queue(
         &self,
         key: ApiKey,
@@ -172,17 +173,17 @@ impl Connection {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what it does into these from now on.
+    /// Sets the counters that the connection counts into from now on.
     pub(super) fn count_into(&self, counters: Arc<NodeCounters>) {
         self.shared.lock().pipeline.count_into(counters);
     }
 
-    /// Sends nothing more for so long (KIP-219).
+    /// Mutes the connection for `throttle_time_ms` (KIP-219).
     pub(super) fn mute_for(&self, throttle_time_ms: i32) {
         self.shared.change(|pipeline| pipeline.mute_for(throttle_time_ms, now()));
     }
 
-    /// Closes the connection as soon as all that was asked is answered.
+    /// Closes the connection once all requests are answered.
     pub(super) fn retire(&self) {
         self.shared.change(Pipeline::retire);
     }
@@ -192,17 +193,17 @@ impl Connection {
         self.shared.change(|pipeline| pipeline.close(error));
     }
 
-    /// Whether new requests may be sent here.
+    /// Returns true if new requests may be sent here.
     pub(super) fn is_usable(&self) -> bool {
         self.shared.lock().pipeline.is_usable()
     }
 
-    /// Whether the broker has owed an answer for a while without giving any.
+    /// Returns true if the broker has been asked and has been silent for a while.
     pub(super) fn is_stalled(&self) -> bool {
         self.shared.lock().pipeline.is_stalled(now())
     }
 
-    /// Requests that are not answered yet.
+    /// Returns the number of requests that are not answered yet.
     pub(super) fn load(&self) -> usize {
         self.shared.lock().pipeline.load()
     }

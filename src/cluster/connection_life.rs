@@ -1,4 +1,4 @@
-//! The life of one connection: made after its backoff, driven until it closes.
+//! Runs one connection: makes it after its backoff, and drives it until it closes.
 
 use crate::{
     cluster::{
@@ -17,7 +17,7 @@ use crate::{
 use std::sync::Arc;
 use tokio::time::sleep_until;
 
-/// Returns the connection to a node, or an attempt at one, which is begun if there is none.
+/// Returns the connection to a node, or the attempt at one; starts the attempt if there is none.
 pub(crate) fn lookup(core: &Arc<Core>, node: i32, kind: ConnectionKind) -> ConnectionLookup {
     let (lookup, begun) = core.pool.connection(node, kind);
     if let Some(promise) = begun {
@@ -27,14 +27,14 @@ pub(crate) fn lookup(core: &Arc<Core>, node: i32, kind: ConnectionKind) -> Conne
     lookup
 }
 
-/// The life of one connection: made after its backoff, driven until it closes.
+/// Runs one connection: makes it after its backoff, and drives it until it closes.
 async fn live(core: Arc<Core>, node: i32, kind: ConnectionKind, promise: Promise<Arc<Connection>>) {
     let mut closing = core.closing.subscribe();
     let counters = core.pool.counters(node);
     let attempt = attempt(&core, node);
     let made = tokio::select! {
         biased;
-        // The promise is dropped, which tells its callers.
+        // Dropping the promise wakes its callers with `Closed`.
         _ = closing.wait_for(|closing| *closing) => return,
         made = attempt => made,
     };
@@ -56,7 +56,7 @@ async fn live(core: Arc<Core>, node: i32, kind: ConnectionKind, promise: Promise
     }
     let Established { connection, driver, api_versions } = established;
     core.features().learn(&api_versions);
-    // A connection may live for months.
+    // Freed here, because a connection may live for months.
     drop(api_versions);
     counters.connected();
     connection.count_into(Arc::clone(&counters));
@@ -64,7 +64,7 @@ async fn live(core: Arc<Core>, node: i32, kind: ConnectionKind, promise: Promise
     let outage = core.pool.node(&core.settings, node, |known, rng| known.connected(now(), rng));
     if let Some(Lasting { duration, attempts }) = outage {
         let outage_ms = millis(duration);
-        event!(INFO, core.settings.origin, %address, node, outage_ms, attempts, "the broker can be connected to again");
+        event!(INFO, core.settings.origin, %address, node, outage_ms, attempts, "connected to the broker again");
     }
     core.pool.opened(node, kind, &connection, address.clone());
     promise.complete(Ok(Arc::clone(&connection)));
@@ -79,13 +79,14 @@ async fn live(core: Arc<Core>, node: i32, kind: ConnectionKind, promise: Promise
     log_outage(&core, node, due, &reason);
 }
 
-/// A broker that cannot be connected to, or hangs up at once, for longer than a restart takes.
+/// Logs a broker that cannot be connected to, or hangs up at once, for longer than a restart takes.
 fn log_outage(core: &Core, node: i32, due: Option<Lasting>, error: &Error) {
     let Some(Lasting { duration, attempts }) = due.filter(|_| !core.is_closed()) else { return };
     let outage_ms = millis(duration);
     event!(
         WARN, core.settings.origin, node, %error, outage_ms, attempts,
-        "no connection to a broker lasts; it is tried again, after reconnect.backoff.max.ms at the latest"
+        "the client cannot connect to a broker, or its connections break at once; it tries again, after \
+         reconnect.backoff.max.ms at the latest: if this goes on, check the broker and its advertised.listeners"
     );
 }
 
@@ -108,17 +109,17 @@ async fn attempt(core: &Core, node: i32) -> Result<(Established, Address), Conne
     Ok((established.map_err(ConnectFailure::Failed)?, address))
 }
 
-/// What a broker hears of where the connection is meant to go; `None` unless both the cluster and
-/// the node are known.
+/// Returns the cluster and node that the broker is told the connection is meant for (KIP-1242);
+/// `None` unless both are known.
 fn expected(core: &Core, metadata: &Metadata, node: i32) -> Option<Expected> {
     let checks = core.settings.metadata_cluster_check && core.settings.metadata_rebootstrap_trigger.is_some();
     let cluster_id = metadata.cluster_id.clone().filter(|_| checks && node >= 0)?;
     Some(Expected { cluster_id, node })
 }
 
-/// Why there is no connection.
+/// The reason for a missing connection.
 enum ConnectFailure {
     Failed(Error),
-    /// The peer or the client's credentials were refused a short while ago.
+    /// Not tried, because the peer or the client's credentials were refused a short while ago.
     NotTried(Error),
 }

@@ -1,4 +1,4 @@
-//! The task behind a connection: it owns the socket, and moves bytes between it and the pipeline.
+//! The task of one connection: owns the socket, and moves bytes between it and the pipeline.
 
 use std::{
     fmt,
@@ -23,37 +23,37 @@ use crate::{
     net::Stream,
 };
 
-/// Requests are taken while less than this waits for the socket, so that those behind can still be
-/// withdrawn, and what is queued at one time still leaves in one write.
+/// Requests are taken from the pipeline while fewer bytes than this wait for the socket, so that
+/// later requests can still be withdrawn, and requests queued together still leave in one write.
 const WRITE_AHEAD: usize = 256 * 1024;
-/// Frames, or writes, that one poll may handle before other tasks get their turn.
+/// Most frames, or writes, that one poll handles before other tasks run.
 const TURNS: usize = 64;
 
 /// Reads, writes and keeps time for one connection; ends with the reason why the connection closed.
 ///
-/// One future polls both directions: a broker's answers and the next requests are mostly due at the
-/// same wake-up, and a socket that one task owns needs no lock. Dropped (with its runtime), it
-/// closes the connection.
+/// One future polls both directions, because a broker's responses and the next requests are mostly
+/// due at the same wake-up, and a socket that one task owns needs no lock. If the driver is dropped
+/// (with its runtime), the connection closes.
 pub(super) struct ConnectionDriver {
     shared: Arc<ConnectionShared>,
     stream: StreamState,
     reader: FrameReader,
     writer: FrameWriter,
     timer: Pin<Box<Sleep>>,
-    /// What the timer is set to. It may fire early, when what it was set for is over; that costs
-    /// less than setting it anew for each request.
+    /// Time for which the timer is set. It may fire early, when the event it was set for is over,
+    /// because that costs less than resetting it for each request.
     armed: Instant,
-    /// Where the connection is authenticated by SASL.
+    /// Set if the connection is authenticated by SASL.
     login: Option<Arc<Login>>,
 }
 
-/// Who has the stream.
+/// The owner of the stream.
 enum StreamState {
     Idle(Box<dyn Stream>),
-    /// The connection is being authenticated again; what comes out is the stream, and when to do so
-    /// the next time.
+    /// The connection is being re-authenticated; the future returns the stream and the time until
+    /// the next re-authentication.
     Reauthenticating(Reauthentication),
-    /// Only while it changes hands.
+    /// Only between the two other states.
     Taken,
 }
 
@@ -74,7 +74,8 @@ impl ConnectionDriver {
         }
     }
 
-    /// The connection was authenticated, and has to be again after that time, if at all.
+    /// Enables re-authentication: the connection was authenticated, and has to be again after
+    /// `again_after`, if that is set.
     pub(super) fn authenticated(&mut self, login: Login, again_after: Option<Duration>) {
         self.login = Some(Arc::new(login));
         self.shared.lock().pipeline.authenticated(again_after, now());
@@ -89,25 +90,25 @@ impl ConnectionDriver {
             }
         }
         self.continue_reauthentication(cx)?;
-        // What has arrived counts as in time, however late this task got its turn.
+        // Responses that have arrived count as in time, even if this task was polled late.
         self.read(cx)?;
         self.shared.lock().pipeline.tick(now())?;
         self.write(cx)?;
-        // All answers may be in now that were waited for.
+        // All outstanding responses may have arrived by now.
         self.begin_reauthentication(cx)?;
         self.keep_time(cx);
         Ok(())
     }
 
-    /// Begins to authenticate again if it is time: what was sent is answered, and nothing is sent
-    /// before it is done.
+    /// Starts re-authentication if it is due and all sent requests are answered; requests are sent
+    /// again once it is done.
     fn begin_reauthentication(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let Some(login) = &self.login else { return Ok(()) };
         if !self.shared.lock().pipeline.is_ready_to_reauthenticate(now()) || !self.writer.is_empty() {
             return Ok(());
         }
         if !self.reader.is_empty() {
-            let error = Error::new(ErrorKind::Protocol, "a response came in that nobody had asked for");
+            let error = Error::new(ErrorKind::Protocol, "received a response without a request");
             return Err(self.named(error));
         }
         match std::mem::replace(&mut self.stream, StreamState::Taken) {
@@ -126,18 +127,18 @@ impl ConnectionDriver {
         }
     }
 
-    /// Goes on with the authentication that is under way, if one is.
+    /// Polls the re-authentication, if one is under way.
     fn continue_reauthentication(&mut self, cx: &mut Context<'_>) -> Result<()> {
         let StreamState::Reauthenticating(login) = &mut self.stream else { return Ok(()) };
         let Poll::Ready((stream, done)) = login.as_mut().poll(cx) else { return Ok(()) };
         self.stream = StreamState::Idle(stream);
         let again_after = done.map_err(|error| self.named(error))?;
         let mut state = self.shared.lock();
-        event!(DEBUG, Origin::current(), peer = state.pipeline.peer(), "authenticated again");
+        event!(DEBUG, Origin::current(), peer = state.pipeline.peer(), "re-authenticated the connection");
         state.pipeline.authenticated(again_after, now());
         drop(state);
-        // Requests that waited are written in this turn or, when it began behind the writing, in
-        // the next.
+        // Waiting requests are written in this poll or, if re-authentication began after the write,
+        // in the next one.
         cx.waker().wake_by_ref();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Looks up coordinators, and forgets those that have moved.
+//! Looks up coordinators, and drops those that have moved.
 
 use crate::{
     cluster::{
@@ -26,8 +26,8 @@ pub(crate) fn forget_coordinator(core: &Core, kind: CoordinatorKind, key: &str, 
     core.coordinators.forget(&(kind, Arc::from(key)), node, now(), settled, |backoff| core.pause(backoff));
 }
 
-/// The coordinator's node, looked up again with backoff until the deadline while errors are of
-/// the kind that passes.
+/// Returns the coordinator's node; repeats the look-up with backoff until the deadline while its
+/// errors are retriable.
 pub(crate) async fn get(
     core: &Arc<Core>,
     kind: CoordinatorKind,
@@ -76,7 +76,8 @@ pub(crate) fn describe((kind, key): &Key) -> String {
     }
 }
 
-/// One look-up, in a task of its own so that no caller's end is another's.
+/// Looks up a coordinator once, in a task of its own, so that the end of one caller does not cancel
+/// the look-up of another.
 pub(crate) async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>, landing: Promise<i32>) {
     let mut closing = core.closing.subscribe();
     let attempt = async {
@@ -87,7 +88,7 @@ pub(crate) async fn find(core: Arc<Core>, key: Key, not_before: Option<Instant>,
     };
     let result = tokio::select! {
         biased;
-        // The landing is dropped, which tells its callers.
+        // Dropping the promise wakes its callers with `Closed`.
         _ = closing.wait_for(|closing| *closing) => return,
         result = attempt => result,
     };
@@ -128,8 +129,8 @@ pub(crate) fn request((kind, key): &Key, version: i16) -> FindCoordinatorRequest
     }
 }
 
-/// The answer of either form: one coordinator, or (from version 4 on) a list of those that were
-/// asked for.
+/// Reads a response of either form: one coordinator, or (from version 4 on) a list of the requested
+/// ones.
 pub(crate) fn answer(response: FindCoordinatorResponse, key: &str) -> Result<(i32, NodeEndpoint)> {
     let listed = response.coordinators.into_iter().find(|found| *found.key == *key);
     let (code, message, node, host, port) = match listed {
@@ -140,7 +141,7 @@ pub(crate) fn answer(response: FindCoordinatorResponse, key: &str) -> Result<(i3
     if !code.is_ok() {
         let context = message.filter(|message| !message.is_empty());
         let error = Error::broker(code, context.as_deref().map_or("FindCoordinator".into(), clean));
-        // Whatever has to be looked up anew for the code, this was the look-up.
+        // Retriable for every remedy of the code, because this was the look-up.
         return Err(error.with_retriable(code.remedy() != Remedy::None));
     }
     if node < 0 || host.is_empty() || !is_clean(&host) {

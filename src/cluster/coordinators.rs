@@ -1,4 +1,4 @@
-//! Who coordinates which group or transaction.
+//! The coordinators of groups and transactional ids.
 
 use std::{
     collections::HashMap,
@@ -47,7 +47,8 @@ impl Coordinators {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known, or the look-up that is under way, or a new one that the caller has to start.
+    /// Returns the known coordinator, or the look-up under way, or a new look-up that the caller
+    /// has to start.
     pub(crate) fn look_up(&self, key: &Key, backoff: impl FnOnce() -> Backoff) -> CoordinatorLookup {
         let mut entries = self.lock();
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry {
@@ -81,9 +82,10 @@ impl Coordinators {
         }
     }
 
-    /// That node said that it is not the coordinator, or cannot be reached; another one that is
-    /// known by now stays. The next look-up is at once, unless the last one is only just over:
-    /// brokers go on naming a node for a while that has lost the role, or does not have it yet.
+    /// Drops a node that answered that it is not the coordinator, or cannot be reached; a different
+    /// node that is known by now stays. The next look-up is immediate, unless the last one ended
+    /// less than `settled` ago, because brokers go on naming a node for a while that has lost the
+    /// role, or does not have it yet.
     pub(crate) fn forget(
         &self,
         key: &Key,

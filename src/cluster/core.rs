@@ -1,4 +1,4 @@
-//! What all clones of a client and its tasks share.
+//! State that all clones of a client and its tasks share.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,10 +22,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) settings: ClientSettings,
-    /// What secures its connections.
+    /// Secures the client's connections.
     pub(super) guard: Arc<ConnectionSecurity>,
     pub(super) runtime: Handle,
-    /// True once the client closes; all tasks and waiting calls watch it.
+    /// True once the client closes; all tasks and pending calls watch it.
     pub(super) closing: watch::Sender<bool>,
     pub(super) resolution: Resolution,
     pub(super) pool: Pool,
@@ -72,8 +72,8 @@ impl Core {
         self.pool.close();
     }
 
-    /// The error of a client none of whose bootstrap servers could be resolved in time, while that
-    /// is so.
+    /// Returns the error if none of the bootstrap servers was resolved in time, as long as that is
+    /// so.
     pub(super) fn unresolved(&self) -> Option<Error> {
         let timeout = self.resolution.overdue(now())?;
         let causes = self.pool.bootstrap_nodes().into_iter().filter_map(|node| self.pool.last_failure(node));
@@ -85,8 +85,8 @@ impl Core {
         Some(Error::new(ErrorKind::Resolution, message).with_status(DeliveryStatus::NotPersisted))
     }
 
-    /// Waits until the bootstrap servers are overdue; for ever where they are resolved, or have no
-    /// bound.
+    /// Waits until `bootstrap.resolve.timeout.ms` has passed without a resolved server; for ever if
+    /// one is resolved or there is no timeout.
     pub(super) async fn overdue(&self) -> Error {
         loop {
             if let Some(error) = self.unresolved() {
@@ -111,7 +111,8 @@ impl Core {
         backoff.next(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A connection that broke may mean that its broker is no longer what the metadata says.
+    /// Refreshes the metadata after a network error or a timeout, because the broker may no longer
+    /// be what the metadata says.
     pub(super) fn refresh_metadata_on_error<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && matches!(error.kind(), ErrorKind::Network | ErrorKind::Timeout)

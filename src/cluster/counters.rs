@@ -1,4 +1,4 @@
-//! What is counted of each broker: by its connections, for each frame and each write.
+//! Counters of each broker: its connections count each frame and each write.
 //!
 //! Sans-IO.
 
@@ -7,36 +7,34 @@ use std::{
     time::Duration,
 };
 
-/// What a client has counted of one broker, over all of its connections there, from the client's
-/// start.
+/// Counters of one broker, over all connections of a client to it since the client's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BrokerMetrics {
     /// Connections that were made (Java: `connection-creation-total`).
     pub connections_made: u64,
-    /// Connections that ended, for whatever reason (Java: `connection-close-total`).
+    /// Connections that ended, for any reason (Java: `connection-close-total`).
     pub connections_closed: u64,
     /// Attempts to connect that failed.
     pub connections_failed: u64,
-    /// Requests that were written, or begun to be, of any kind (Java: `request-total`). The first
-    /// request of a connection, which asks for the broker's versions, is counted neither here nor
-    /// among the bytes.
+    /// Requests of any kind that were written, at least in part (Java: `request-total`). The first
+    /// request of a connection, ApiVersions, is counted neither here nor among the bytes.
     pub requests: u64,
-    /// Responses that came (Java: `response-total`).
+    /// Responses received (Java: `response-total`).
     pub responses: u64,
-    /// Bytes that the network took (Java: `outgoing-byte-total`).
+    /// Bytes that the network accepted (Java: `outgoing-byte-total`).
     pub bytes_written: u64,
-    /// Bytes of whole responses that came (Java: `incoming-byte-total`).
+    /// Bytes of whole responses received (Java: `incoming-byte-total`).
     pub bytes_read: u64,
-    /// How often the broker asked this client to be silent for a while (KIP-219).
+    /// Number of times that the broker throttled this client (KIP-219).
     pub throttled: u64,
-    /// For how long altogether (Java: `produce-throttle-time-avg` times its count).
+    /// Sum of the throttle times (Java: `produce-throttle-time-avg` times its count).
     pub throttle_time: Duration,
-    /// For how long at most (Java: `produce-throttle-time-max`).
+    /// Longest throttle time (Java: `produce-throttle-time-max`).
     pub throttle_time_max: Duration,
 }
 
-/// The same while it is counted. Each is a sum of its own, so their order does not matter.
+/// The counters behind [`BrokerMetrics`]. Each is an independent sum, so relaxed ordering suffices.
 #[derive(Debug, Default)]
 pub(super) struct NodeCounters {
     made: AtomicU64,
@@ -68,12 +66,12 @@ impl NodeCounters {
         add(&self.failed, 1);
     }
 
-    /// A request is about to be written.
+    /// Counts a request that is about to be written.
     pub(super) fn request(&self) {
         add(&self.requests, 1);
     }
 
-    /// A response came, of so many bytes behind its length.
+    /// Counts a response of `bytes` bytes after its length field.
     pub(super) fn response(&self, bytes: usize) {
         add(&self.responses, 1);
         add(&self.read, 4 + bytes as u64);

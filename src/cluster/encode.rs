@@ -1,5 +1,4 @@
-//! A request as it goes over the wire: its length, its header and its body, into memory that
-//! requests share.
+//! Encodes requests (length, header and body) into memory that requests share.
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,12 +9,12 @@ use crate::{
     wire::{ApiKey, frame::Chunks, message::encode_request_header},
 };
 
-/// Enough for a Produce request of some partitions.
+/// Space that is reserved for a request's head: enough for a Produce request of some partitions.
 const USUAL: usize = 512;
-/// Requests share pieces of memory of this size.
+/// Size of the pieces of memory that requests share.
 const MEMORY: usize = 4096;
 
-/// A request to be written: the head, and then the chunks, if it has inserts.
+/// An encoded request: the head, and then the chunks, if it has inserts.
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) head: Bytes,
@@ -25,9 +24,9 @@ pub(super) struct Encoded {
     pub(super) departure: RevocableParts,
 }
 
-/// Writes a frame: its length (inserts included), the header, and what `write` appends. `memory` is
-/// empty again afterwards; what it has left serves the next request, all of it once those before
-/// are gone.
+/// Encodes a frame: its length (inserts included), the header, and the body that `write` appends.
+/// `memory` is empty again afterwards; its remaining capacity serves the next request, and all of
+/// it once the earlier requests are dropped.
 ///
 /// # Errors
 /// Those of `write`; `InvalidArgument` for more than 2 GiB.
@@ -58,7 +57,7 @@ pub(super) fn encode_frame(
     let mut rest = memory.split().freeze();
     let whole = rest.len();
     if whole > MEMORY {
-        // A large request takes its memory with it.
+        // A large request keeps its memory for itself.
         *memory = BytesMut::new();
     }
     let before = |rest: &mut Bytes, at: usize| {
@@ -105,7 +104,7 @@ mod tests {
         let woven = frame(&mut memory, b"onethree", &[(3, b"two"), (8, b"")]);
         assert_eq!(bytes(&woven), plain);
         assert_eq!(plain[..4], (plain.len() as i32 - 4).to_be_bytes());
-        // Places that there are not are the end.
+        // Inserts past the end are appended.
         assert_eq!(bytes(&frame(&mut memory, b"onetwo", &[(6, b""), (2, b"thr"), (99, b"ee")])), plain);
     }
 

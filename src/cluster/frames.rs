@@ -1,4 +1,4 @@
-//! Frames out of a stream, and requests into it, without a byte copied that need not be.
+//! Reads frames from a stream and writes requests into it, with as few copies as possible.
 
 use std::{
     collections::VecDeque,
@@ -18,13 +18,13 @@ use crate::{
     wire::frame::frame_length,
 };
 
-/// What is read at once while no large response is under way. Responses that fit are copied out, so
+/// Size of the buffer that small responses are read through. Responses that fit are copied out, so
 /// that a few bytes that a caller keeps never pin the buffer.
 const SMALL: usize = 16 * 1024;
-/// What is reserved for a response on its word alone, unless its caller expects more; beyond that
-/// the buffer grows as bytes arrive.
+/// Most memory reserved for a response on its announced length alone, unless its caller expects
+/// more; beyond that the buffer grows as bytes arrive.
 const RESERVED: usize = 1024 * 1024;
-/// Slices in one vectored write; more only make the call longer.
+/// Most slices in one vectored write; more only make the call longer.
 const SLICES: usize = 64;
 
 /// Reads length-prefixed frames: small ones through one buffer, each large one into a buffer of its
@@ -47,14 +47,14 @@ impl FrameReader {
         Self { limit, buffer: BytesMut::with_capacity(SMALL), large: None }
     }
 
-    /// Whether nothing of a frame was read that was not given out.
+    /// Returns true if no bytes were read that belong to an unfinished or unreturned frame.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.large.is_none()
     }
 
-    /// The next frame without its length, `None` at the end of the stream. `expects` says how large
-    /// it may be without being out of the ordinary: it is asked for large frames alone, and such a
-    /// frame has its memory from the beginning.
+    /// Returns the next frame without its length; `None` at the end of the stream. `expects`
+    /// returns the size up to which a response is expected: it is called for large frames only, and
+    /// a frame up to that size is read into memory reserved for all of it.
     ///
     /// # Errors
     /// The stream broke, ended within a frame, or does not carry frames of Kafka's protocol.
@@ -74,8 +74,7 @@ impl FrameReader {
             if self.large.is_some() {
                 continue;
             }
-            // Nothing of the buffer is ever shared, so this only moves a started frame to its
-            // front.
+            // The buffer is never shared, so this only moves an unfinished frame to its front.
             self.buffer.reserve(SMALL - self.buffer.len());
             let missing = SMALL - self.buffer.len();
             if ready!(poll_read(stream, cx, &mut self.buffer, missing))? == 0 {
@@ -84,7 +83,7 @@ impl FrameReader {
         }
     }
 
-    /// A frame out of the buffer, or a large one begun.
+    /// Returns a frame from the buffer, or starts a large one.
     fn parse(&mut self, expects: impl Fn() -> usize) -> Result<Option<Bytes>> {
         let Some(prefix) = self.buffer.first_chunk() else { return Ok(None) };
         let length = frame_length(*prefix, self.limit)?;
@@ -110,7 +109,8 @@ impl FrameReader {
                 return Poll::Ready(Ok(self.large.take().map(|large| large.body.freeze())));
             }
             if body.capacity() == body.len() {
-                // `reserve` would round up; a response takes as much memory as its length says.
+                // `reserve` would round up; a response takes only the memory that its length
+                // announces.
                 let mut grown = BytesMut::with_capacity((body.len() * 2).min(*length));
                 grown.extend_from_slice(body);
                 *body = grown;
@@ -126,12 +126,12 @@ impl FrameReader {
 
 fn poll_read(stream: &mut dyn Stream, cx: &mut Context<'_>, into: &mut BytesMut, most: usize) -> Poll<Result<usize>> {
     let mut into = into.limit(most);
-    // Holds nothing between polls, so a new one for each poll is the same as one that goes on.
+    // The future holds nothing between polls, so a new one for each poll equals one that continues.
     let read = pin!(stream.read_buf(&mut into));
     read.poll(cx).map_err(|error| broken(&error))
 }
 
-/// What an IO error means for a connection.
+/// Converts an IO error of a connection.
 pub(super) fn broken(error: &io::Error) -> Error {
     Error::new(ErrorKind::Network, format!("the connection broke: {error}"))
 }
@@ -140,7 +140,7 @@ fn cut_off() -> Error {
     Error::new(ErrorKind::Network, "the peer closed the connection in the middle of a response")
 }
 
-/// Requests on their way into the stream.
+/// Requests that are being written into the stream.
 #[derive(Debug, Default)]
 pub(super) struct FrameWriter {
     chunks: VecDeque<Bytes>,
@@ -149,7 +149,7 @@ pub(super) struct FrameWriter {
 }
 
 impl FrameWriter {
-    /// Adds a request behind the others.
+    /// Adds a request after the others.
     pub(super) fn push(&mut self, frame: Frame) {
         for chunk in std::iter::once(frame.head).chain(frame.chunks) {
             if !chunk.is_empty() {
@@ -159,18 +159,18 @@ impl FrameWriter {
         }
     }
 
-    /// Whether the stream has accepted and passed on everything.
+    /// Returns true if the stream has accepted and flushed everything.
     pub(super) fn is_empty(&self) -> bool {
         self.chunks.is_empty() && !self.unflushed
     }
 
-    /// Bytes that the stream has not accepted yet.
+    /// Returns the number of bytes that the stream has not accepted yet.
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
 
-    /// One vectored write, or the flush when nothing is left: how many bytes the stream accepted, 0
-    /// when all is done.
+    /// Performs one vectored write, or the flush when nothing is left. Returns the number of bytes
+    /// that the stream accepted; 0 when all is done.
     pub(super) fn poll_write(&mut self, stream: &mut dyn Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.chunks.is_empty() {
             if self.unflushed {
@@ -227,17 +227,17 @@ mod tests {
         poll_fn(|cx| reader.poll_frame(stream, cx, || expects)).await
     }
 
-    /// Reads what there is of a frame, which is not whole; the memory that it has.
+    /// Reads the available part of an unfinished frame; returns its memory's address and capacity.
     fn begun(reader: &mut FrameReader, stream: &mut DuplexStream, expects: usize) -> (*const u8, usize) {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(reader.poll_frame(stream, &mut cx, || expects).is_pending());
-        let body = &reader.large.as_ref().expect("a large one").body;
+        let body = &reader.large.as_ref().expect("a large frame is unfinished").body;
         (body.as_ptr(), body.capacity())
     }
 
     #[tokio::test]
     async fn reads_expected_response_size_without_copying() {
-        // As Kafka answers that was asked for 1 MiB of records, and for 8: these bytes, and a head.
+        // Kafka's responses to fetches of 1 MiB and of 8 MiB: the records and a header.
         for asked in [RESERVED, 8 * RESERVED] {
             let length = asked + 80;
             let body: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
@@ -245,7 +245,7 @@ mod tests {
             let mut reader = FrameReader::new(LIMIT);
             write(&mut theirs, length, &body[..20_000]).await;
             let (memory, capacity) = begun(&mut reader, &mut ours, asked + 128);
-            assert_eq!(capacity, length, "as much as it takes");
+            assert_eq!(capacity, length, "reserves the whole length");
             theirs.write_all(&body[20_000..length - 1]).await.unwrap();
             assert_eq!(begun(&mut reader, &mut ours, 0), (memory, capacity));
             theirs.write_all(&body[length - 1..]).await.unwrap();
@@ -266,7 +266,7 @@ mod tests {
         theirs.write_all(&body[2 * RESERVED..]).await.unwrap();
         assert_eq!(read(&mut reader, &mut ours, 0).await.unwrap().unwrap(), body);
         write(&mut theirs, LIMIT + 1, &[]).await;
-        assert!(read(&mut reader, &mut ours, usize::MAX).await.is_err(), "more than is allowed");
+        assert!(read(&mut reader, &mut ours, usize::MAX).await.is_err(), "larger than the limit");
     }
 
     #[tokio::test]

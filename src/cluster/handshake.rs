@@ -1,7 +1,7 @@
-//! From an address to a connection on which the versions are agreed.
+//! Makes a connection from an address, and agrees on the versions.
 //!
-//! TLS stands between `connect` and `agree`: it takes the stream and gives one back. SASL stands
-//! behind `agree`, as in Java: a broker says its versions to everybody.
+//! TLS comes between `Network::connect` and `agree`: it takes the stream and returns one. SASL
+//! comes after `agree`, as in Java, because a broker tells its versions to unauthenticated clients.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -37,7 +37,8 @@ use crate::{
     },
 };
 
-/// With less, a connection could close before the request that it was made for is there.
+/// Shortest idle time; with less, a connection could close before the request that it was made for
+/// arrives.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
 /// A connection that was just made.
@@ -49,19 +50,19 @@ pub(super) struct Established {
 
 /// The node that a connection is meant for (KIP-1242). A broker of another cluster, or another
 /// node, that has taken over the address answers REBOOTSTRAP_REQUIRED; brokers before 4.4 do not
-/// look.
+/// check.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
     pub(super) cluster_id: String,
     pub(super) node: i32,
 }
 
-/// Resolves an address and connects to the first of its IP addresses that can be connected to,
-/// within `setup_timeout` for each, TLS and SASL included.
+/// Resolves an address and connects to the first of its IP addresses that accepts, within
+/// `setup_timeout` for each, TLS and SASL included.
 ///
 /// # Errors
-/// The last address's failure, naming the address. A refusal (kind `Authentication`) ends it, since
-/// the others belong to the same broker.
+/// The failure of the last address, which it names. A refusal (kind `Authentication`) ends the
+/// attempt, because the other addresses belong to the same broker.
 pub(super) async fn establish(
     settings: &ClientSettings,
     guard: &Arc<ConnectionSecurity>,
@@ -93,11 +94,11 @@ pub(super) async fn establish(
             Ok(established) => return Ok(established),
             Err(error) => {
                 failure = error.context(NamedAddress { address, endpoint: &endpoint });
-                event!(DEBUG, settings.origin, %failure, "no connection");
+                event!(DEBUG, settings.origin, %failure, "an attempt to connect failed");
                 if failure.kind() == ErrorKind::Authentication {
                     break;
                 }
-                // Of several addresses one may be reused by another broker.
+                // One of several addresses may be reused by another broker.
                 if failure.code() == Some(ErrorCode::REBOOTSTRAP_REQUIRED) {
                     misrouted = Some(failure.clone());
                 }
@@ -109,14 +110,14 @@ pub(super) async fn establish(
 
 fn unresolved(error: io::Error) -> Error {
     let kind = match error.kind() {
-        // No address will ever be found for such a name.
+        // Such a name never resolves to an address.
         io::ErrorKind::InvalidInput => ErrorKind::Configuration,
         _ => ErrorKind::Network,
     };
     Error::new(kind, error.to_string())
 }
 
-/// A time that all steps have together; which one it was that took too long, the error says.
+/// A time limit that all steps share; the error names the step that exceeded it.
 #[derive(Clone, Copy)]
 struct SetupLimit {
     timeout: Duration,
@@ -153,27 +154,28 @@ impl ConnectAttempt<'_> {
         let newest = client_versions(ApiKey::ApiVersions).map_or(0, |(_, newest)| newest);
         let mut stream = self.open().await?;
         let api_versions =
-            match limit.keep("asking for its versions", agree(&mut *stream, settings, expected, newest)).await? {
-                // Brokers before 0.10 hang up on versions that they do not know. One that is
-                // expected to be a node of a known cluster is newer, and would not be checked then.
+            match limit.keep("the ApiVersions request", agree(&mut *stream, settings, expected, newest)).await? {
+                // Brokers before 0.10 hang up on versions that they do not know. A broker that is
+                // expected to be a node of a known cluster is newer; version 0 would not check the
+                // cluster.
                 Err(Refusal::HungUp) if newest > 0 && expected.is_none() => {
                     stream = self.open().await?;
-                    limit.keep("asking for its versions", agree(&mut *stream, settings, expected, 0)).await?
+                    limit.keep("the ApiVersions request", agree(&mut *stream, settings, expected, 0)).await?
                 }
                 agreed => agreed,
             };
         let api_versions = api_versions.map_err(|refusal| match refusal {
             Refusal::HungUp => Error::new(
                 ErrorKind::Network,
-                "the peer closed the connection when it was asked for its versions (a listener that wants TLS or \
-                 SASL, a proxy, or a broker older than 0.10?)",
+                "the peer closed the connection at the ApiVersions request (does the listener require TLS or SASL, \
+                 or is it a proxy or a broker older than 0.10?)",
             ),
             Refusal::Other(error) => error,
         })?;
         let code = ErrorCode::new(api_versions.error_code);
         if !code.is_ok() {
             return Err(match expected {
-                // Another broker has the address: the client finds this one anew.
+                // Another broker has the address: the client looks this one up again.
                 Some(Expected { cluster_id, node }) if code == ErrorCode::REBOOTSTRAP_REQUIRED => {
                     let cluster_id = clean(cluster_id);
                     let context = format_args!("the broker at this address is not node {node} of cluster {cluster_id}");
@@ -188,7 +190,7 @@ impl ConnectAttempt<'_> {
         let mut again_after = None;
         if let Some(login) = &login {
             let once = async {
-                let exchange = limit.keep("getting what SASL needs (a token, perhaps)", login.begin()).await??;
+                let exchange = limit.keep("preparing SASL (such as fetching a token)", login.begin()).await??;
                 limit.keep("authentication with SASL", login.run(exchange, &mut *stream)).await?
             };
             again_after = logins.carry_out(address, once).await?;
@@ -206,7 +208,7 @@ impl ConnectAttempt<'_> {
         Ok(Established { connection, driver, api_versions })
     }
 
-    /// A stream on which nothing was said yet, under TLS if it is asked for.
+    /// Opens a stream without sending a request, under TLS if configured.
     async fn open(&self) -> Result<Box<dyn Stream>> {
         let connected = self.limit.keep("connecting", self.settings.network.connect(self.endpoint.clone())).await?;
         let stream = connected.map_err(|error| Error::new(ErrorKind::Network, error.to_string()))?;
@@ -214,8 +216,8 @@ impl ConnectAttempt<'_> {
     }
 }
 
-/// Asks for the broker's versions, at most twice: with the newest version of the question that we
-/// know, and if the broker does not know that one, with the newest that it does (KIP-511).
+/// Asks for the broker's versions, at most twice: with the newest version of ApiVersions that this
+/// client has, and if the broker does not know that one, with the newest that it does (KIP-511).
 async fn agree(
     stream: &mut dyn Stream,
     settings: &ClientSettings,
@@ -252,13 +254,13 @@ async fn ask(
     let mut body = exchange(stream, &frame.head, settings.receive_message_max_bytes).await?;
     let answered = decode_response_header(&mut body, key, version)?;
     if answered != correlation_id {
-        let message = format!("the answer to ApiVersions has correlation id {answered} in place of {correlation_id}");
+        let message = format!("the response to ApiVersions has correlation id {answered}, expected {correlation_id}");
         return Err(Error::new(ErrorKind::Protocol, message).into());
     }
     Ok(decode_response::<ApiVersionsRequest>(body, version)?)
 }
 
-/// An address as it was given, and the IP address behind it where that is not the same.
+/// An address as configured, and its IP address if that differs.
 struct NamedAddress<'a> {
     address: &'a Address,
     endpoint: &'a Endpoint,

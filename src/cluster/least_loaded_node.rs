@@ -1,4 +1,4 @@
-//! A connection to any broker: one that is open, else the first that can be made.
+//! Connections to any broker: an open one, otherwise the first that can be made.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,18 +13,19 @@ use tokio::time::{sleep, timeout_at};
 use crate::cluster::{ConnectionKind, connection::Connection, core::Core};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long one address may keep the others waiting: one that swallows packets would otherwise cost
-/// every client its whole setup timeout.
+/// Time after which the next address is tried as well; otherwise an address that swallows packets
+/// would cost every client its whole setup timeout.
 const HEAD_START: Duration = Duration::from_millis(1000);
 
 type NodeConnection = (i32, Arc<Connection>);
 type Connecting = Pin<Box<dyn Future<Output = (i32, Result<Arc<Connection>>)> + Send>>;
 
-/// The open connection with the least to do, or a new one to a known broker, or, when none of them
-/// can be reached and `may_bootstrap` (or none is known), to a bootstrap address.
+/// Returns the open connection with the fewest unanswered requests, or a new one to a known broker,
+/// or, when none of them can be reached and `may_bootstrap` (or none is known), to a bootstrap
+/// address.
 ///
 /// # Errors
-/// No broker could be reached; the message names all addresses with what is wrong with each.
+/// The brokers could not be reached; the message names all addresses, each with its cause.
 pub(super) async fn least_loaded_node(
     core: &Arc<Core>,
     kind: ConnectionKind,
@@ -44,7 +45,7 @@ pub(super) async fn least_loaded_node(
     }
 }
 
-/// A connection to a bootstrap address.
+/// Returns a connection to a bootstrap address.
 pub(super) async fn bootstrap(core: &Arc<Core>, deadline: Instant) -> Result<NodeConnection> {
     first_reachable(
         core,
@@ -55,7 +56,8 @@ pub(super) async fn bootstrap(core: &Arc<Core>, deadline: Instant) -> Result<Nod
     .await
 }
 
-/// The first of these nodes that can be connected to; each gets a head start on the next.
+/// Returns a connection to the first node that can be connected to; each node gets a head start on
+/// the next.
 async fn first_reachable(
     core: &Arc<Core>,
     nodes: Vec<i32>,
@@ -77,7 +79,7 @@ async fn first_reachable(
             failures.push((node, why));
         }
     }
-    // One that will not get better by itself is what the user has to know.
+    // An error that will not pass by itself is the one that the user has to know.
     let lasting = failures.iter().map(|(_, error)| error).find(|error| {
         matches!(
             error.kind(),
@@ -124,7 +126,7 @@ async fn make(core: Arc<Core>, node: i32, kind: ConnectionKind) -> (i32, Result<
     (node, core.connect(node, kind).await)
 }
 
-/// The first of these futures that is ready, which leaves the list.
+/// Returns the result of the first future that is ready, and removes the future from the list.
 async fn any_of(making: &mut Vec<Connecting>) -> (i32, Result<Arc<Connection>>) {
     poll_fn(|cx| {
         for i in 0..making.len() {

@@ -30,16 +30,17 @@ use crate::{
 
 /// SaslHandshake version 0 means that tokens follow without frames, as before Kafka 1.0.
 const HANDSHAKE: i16 = 1;
-/// No mechanism takes more turns than this.
+/// Most turns of an exchange; mechanisms take fewer.
 const MOST_TURNS: usize = 16;
-/// Which part of the time that an authentication holds is left when the next one begins, as in
-/// Java: room for the way there, and for clocks that differ.
+/// Range of the share of the session lifetime that is left at re-authentication, as in Java, to
+/// allow for network delay and differing clocks.
 const MARGIN: (f64, f64) = (0.05, 0.15);
-/// Requests that were sent before wait at the broker, which closes the connection when it comes to
-/// them too late: so at least this is left, or where so little is granted, a third of it.
+/// Least time left at re-authentication (or a third of the session lifetime, if that is less),
+/// because requests that were sent before are queued at the broker, and it closes the connection if
+/// it processes them too late.
 const LEAST_MARGIN: Duration = Duration::from_millis(1500);
 
-/// What it takes to authenticate on one connection, once or many times.
+/// Authenticates one connection, once or many times.
 #[derive(Debug)]
 pub(super) struct Login {
     guard: Arc<ConnectionSecurity>,
@@ -52,7 +53,7 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// `None` where there is no SASL.
+    /// Returns `None` if SASL is not configured.
     ///
     /// # Errors
     /// `UnsupportedVersion` for brokers older than 1.0.
@@ -67,7 +68,7 @@ impl Login {
             return Ok(None);
         }
         if versions.pick(ApiKey::SaslHandshake, None)? < HANDSHAKE {
-            let message = "SASL: the broker is older than Kafka 1.0, whose SASL this client does not speak";
+            let message = "SASL: the broker is older than Kafka 1.0; this client does not support its SASL protocol";
             return Err(Error::new(ErrorKind::UnsupportedVersion, message));
         }
         Ok(Some(Self {
@@ -85,7 +86,7 @@ impl Login {
         self.guard.sasl().map_or("", Sasl::name)
     }
 
-    /// Gets what the exchange needs: a token may have to be fetched first.
+    /// Prepares the exchange, which may mean fetching a token.
     ///
     /// # Errors
     /// The mechanism's own.
@@ -99,23 +100,22 @@ impl Login {
         }
     }
 
-    /// Authenticates, with nothing else under way. Says after how long it is to be done again.
+    /// Authenticates, with no other request under way. Returns the time until re-authentication.
     ///
     /// # Errors
-    /// `Authentication` where trying again cannot help.
+    /// `Authentication` if trying again cannot help.
     pub(super) async fn run(&self, exchange: Box<dyn Exchange>, stream: &mut dyn Stream) -> Result<Option<Duration>> {
         let mechanism = self.mechanism();
         self.handshake(stream, mechanism).await?;
         let (mut exchange, mut challenge, mut lifetime) = (exchange, None, 0);
         for turn in 1..=MOST_TURNS {
-            // Deriving a key takes milliseconds, of which the tasks of this thread are not to be
-            // robbed.
+            // Deriving a key takes milliseconds, which would block the other tasks of this thread.
             let stepped = tokio::task::spawn_blocking(move || {
                 let step = exchange.next(challenge.as_deref());
                 (exchange, step)
             });
             let (back, step) = stepped.await.map_err(|error| {
-                let message = format!("SASL {mechanism}: the mechanism ended without an answer");
+                let message = format!("SASL {mechanism}: the mechanism ended without a result");
                 Error::new(ErrorKind::Internal, message).with_source(error)
             })?;
             exchange = back;
@@ -127,11 +127,12 @@ impl Login {
                 }
             }
         }
-        let message = format!("SASL {mechanism}: the broker goes on after {MOST_TURNS} turns");
+        let message = format!("SASL {mechanism}: the broker continues the exchange after {MOST_TURNS} turns");
         Err(Error::new(ErrorKind::Authentication, message))
     }
 
-    /// Both on a connection in use, within the timeout of a connection's setup.
+    /// Runs [`begin`](Self::begin) and [`run`](Self::run) on a connection in use, within the
+    /// timeout of a connection's setup.
     pub(super) async fn again(&self, stream: &mut dyn Stream) -> Result<Option<Duration>> {
         let run = async {
             let exchange = self.begin().await?;
@@ -159,11 +160,11 @@ impl Login {
                     .map(|name| scrubbed(name, 300, []))
                     .collect::<Vec<_>>()
                     .join(", ");
-                let context = format!("SASL: the broker has no mechanism {mechanism} here, but: {theirs}");
+                let context = format!("SASL: the listener has no mechanism {mechanism}, but: {theirs}");
                 Err(Error::broker(code, context))
             }
             ErrorCode::ILLEGAL_SASL_STATE => {
-                let context = "SASL: the listener asks for none (set security.protocol to PLAINTEXT or SSL), or the \
+                let context = "SASL: the listener has no SASL (set security.protocol to PLAINTEXT or SSL), or the \
                                broker is in another state";
                 Err(Error::broker(code, context))
             }
@@ -192,8 +193,8 @@ impl Login {
         {
             sasl.refused();
         }
-        // Between the parts of a message stand control characters, in all mechanisms that send
-        // secrets as they are.
+        // Control characters separate the parts of a message in all mechanisms that send secrets as
+        // they are.
         let parts = message.split(|byte| *byte < b' ').filter_map(|part| std::str::from_utf8(part).ok());
         let said = response.error_message.as_deref();
         let said = said.map(|said| format!(" ({})", scrubbed(said, 300, parts))).unwrap_or_default();
@@ -223,32 +224,33 @@ impl Login {
         })?;
         let answered = decode_response_header(&mut body, key, version)?;
         if answered != correlation_id {
-            let message = format!("the answer to {key} has correlation id {answered} in place of {correlation_id}");
+            let message = format!("the response to {key} has correlation id {answered}, expected {correlation_id}");
             return Err(Error::new(ErrorKind::Protocol, message));
         }
         decode_response::<R>(body, version)
     }
 }
 
-/// A time within the window of what the broker grants; `None` where it grants all time.
+/// Returns the time until re-authentication for a session lifetime; `None` if the lifetime is
+/// unlimited.
 fn reauthenticate_after(lifetime_ms: i64) -> Option<Duration> {
     let lifetime = u64::try_from(lifetime_ms).ok().filter(|lifetime| *lifetime > 0)?;
-    // Ten years are as good as for ever, and short enough for every clock.
+    // Ten years are practically for ever, and short enough for every clock.
     let lifetime = Duration::from_millis(lifetime.min(315_360_000_000));
     let margin = lifetime.mul_f64(rand::rng().random_range(MARGIN.0..MARGIN.1));
     Some(lifetime - margin.max(LEAST_MARGIN.min(lifetime / 3)))
 }
 
-/// Leaves nothing of a secret behind in memory that is given back.
+/// Zeroes memory that held a secret before it is freed.
 fn wipe(bytes: Bytes) {
-    // Whoever has it besides is about to drop it as well.
+    // Another owner is about to drop the bytes as well.
     if let Ok(mut bytes) = bytes.try_into_mut() {
         bytes.as_mut().zeroize();
     }
 }
 
-/// Gives an error of a mechanism the kind by which the client decides whether to try again: a
-/// mechanism says it by the kind, or else by [`Error::with_retriable`].
+/// Gives a mechanism's error the kind by which the client decides if it tries again: the mechanism
+/// expresses that by the kind, or else by [`Error::with_retriable`].
 fn sorted(error: Error) -> Error {
     match (error.kind(), error.is_retriable()) {
         (ErrorKind::Authentication, true) => error.with_kind(ErrorKind::Network),

@@ -1,4 +1,5 @@
-//! When a client may log in again after its credentials were refused, so that no account is locked.
+//! Decides when a client may log in again after its credentials were refused, so that the account
+//! is not locked.
 //!
 //! Sans-IO.
 
@@ -13,8 +14,8 @@ use crate::error::Error;
 /// The first wait of the whole client, and the longest. Each refused login doubles the wait: seven
 /// logins in a quarter of an hour.
 const WAITS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// Refusals by so many brokers, with no login that succeeds in between, mean that the credentials
-/// are refused as such, and not that one broker is out of step with the others.
+/// Number of brokers that have to refuse, without a successful login in between, before the
+/// credentials count as refused as such; fewer may only be out of step with the others.
 const BROKERS: usize = 2;
 
 /// Counts the refused logins of all connections of one client.
@@ -35,7 +36,7 @@ pub(super) struct LoginGate {
 #[derive(Debug)]
 struct Closed {
     until: Instant,
-    /// A login is under way to find out.
+    /// A login is under way that tests the credentials.
     probing: bool,
     error: Error,
 }
@@ -43,7 +44,7 @@ struct Closed {
 /// The consequence of a refused login for the whole client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No login is tried during this wait.
+    /// The gate is closed: logins are not tried during this wait.
     Closed(Duration),
     /// The login was begun before the gate was closed, and changes nothing.
     AlreadyClosed,
@@ -62,13 +63,13 @@ impl LoginGate {
         }
     }
 
-    /// The refusal that rules a login out now.
+    /// Returns the refusal that forbids a login now.
     pub(super) fn refusal(&self, now: Instant) -> Option<Error> {
         let closed = self.closed.as_ref().filter(|closed| closed.probing || now < closed.until)?;
         let left = closed.until.saturating_duration_since(now).as_secs().saturating_add(1);
         let context = match closed.probing {
             true => "the next login is under way".to_owned(),
-            false => format!("the next login is tried in {left} s, so that no account is locked"),
+            false => format!("the next login is tried in {left} s, so that the account is not locked"),
         };
         Some(closed.error.clone().context(format_args!("{} refused logins, {context}", self.refusals)))
     }
@@ -90,7 +91,7 @@ impl LoginGate {
         }
     }
 
-    /// A broker accepted the credentials. True if the gate was closed.
+    /// Records that a broker accepted the credentials. Returns true if the gate was closed.
     pub(super) fn accepted(&mut self) -> bool {
         self.proven = true;
         self.refused_by.clear();
@@ -99,7 +100,7 @@ impl LoginGate {
         self.closed.take().is_some()
     }
 
-    /// The broker there refused the credentials.
+    /// Records that the broker at this address refused the credentials.
     pub(super) fn refused(&mut self, by: &Address, error: Error, now: Instant, rng: &mut StdRng) -> Refusal {
         self.refusals = self.refusals.saturating_add(1);
         if !self.refused_by.contains(by) && self.refused_by.len() < BROKERS {
@@ -117,12 +118,12 @@ impl LoginGate {
         Refusal::Closed(wait)
     }
 
-    /// Logins refused since the last one that succeeded.
+    /// Returns the number of logins refused since the last one that succeeded.
     pub(super) fn refusals(&self) -> u32 {
         self.refusals
     }
 
-    /// A login ended without a word on the credentials: the next one may be tried.
+    /// Records a login that ended without a result for the credentials: the next one may be tried.
     pub(super) fn undecided(&mut self) {
         if let Some(closed) = &mut self.closed {
             closed.probing = false;

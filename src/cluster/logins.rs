@@ -1,5 +1,5 @@
-//! The logins of all connections of one client: few at a time, and none while they are known to be
-//! refused.
+//! The logins of all connections of one client: few at a time, and none while the credentials are
+//! known to be refused.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -19,11 +19,11 @@ use crate::{
     log::{Origin, event},
 };
 
-/// Logins that run at the same time, so that credentials that are no longer good are refused a few
-/// times, and not once by each broker of a large cluster.
+/// Most logins at the same time, so that credentials that have expired are refused a few times, and
+/// not once by each broker of a large cluster.
 const AT_ONCE: usize = 4;
-/// A login waits no longer than this for its turn: a broker that falls silent in the middle of one
-/// holds up the others for no more than that.
+/// Longest wait of a login for its turn, so that a broker that falls silent during a login delays
+/// the others by no more.
 const TURN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Logins {
 struct LoginState {
     gate: LoginGate,
     rng: StdRng,
-    /// The gate has opened, and that was not heard of yet.
+    /// The gate has opened, and no caller has learned of it yet.
     reopened: bool,
 }
 
@@ -51,23 +51,23 @@ impl Logins {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The refusal that rules logins out now.
+    /// Returns the refusal that forbids logins now.
     pub(super) fn refusal(&self) -> Option<Error> {
         self.lock().gate.refusal(now())
     }
 
-    /// Whether logins succeed again since this was last asked.
+    /// Returns true if logins succeed again since the last call.
     pub(super) fn take_reopened(&self) -> bool {
         std::mem::take(&mut self.lock().reopened)
     }
 
-    /// Carries out a login at that broker, if one may be tried.
+    /// Carries out a login at a broker, if one is allowed.
     ///
     /// # Errors
-    /// The login's own; the last refusal where none may be tried.
+    /// The login's own; the last refusal if no login is allowed.
     ///
     /// # Cancel safety
-    /// Safe: a login that is dropped counts as one without a result.
+    /// Safe: a dropped login counts as one without a result.
     pub(super) async fn carry_out<T>(&self, at: &Address, login: impl Future<Output = Result<T>>) -> Result<T> {
         let _turn = timeout(TURN, self.turns.acquire()).await;
         self.lock().gate.begin(now())?;
@@ -105,17 +105,17 @@ impl Logins {
                 %error,
                 refusals,
                 wait_s = wait.as_secs(),
-                "a login is refused; calls fail with this error, and no login is tried during the wait, so that no \
-                 account is locked: correct the mechanism, the credentials, or the user at the broker"
+                "the broker refused a login; calls fail with this error, and no login is tried during the wait, so that the \
+                 account is not locked: correct the mechanism, the credentials, or the user at the broker"
             ),
-            Refusal::AlreadyClosed => event!(DEBUG, self.origin, broker = %at, %error, "a login is refused"),
+            Refusal::AlreadyClosed => event!(DEBUG, self.origin, broker = %at, %error, "the broker refused a login"),
             Refusal::OneBroker => event!(
                 WARN,
                 self.origin,
                 broker = %at,
                 %error,
                 refusals,
-                "one broker refuses a login that the others accept; it is tried again after 10 to 60 s"
+                "one broker refused a login that the others accept; the client tries it again after 10 to 60 s"
             ),
         }
     }

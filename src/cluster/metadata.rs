@@ -1,3 +1,5 @@
+//! The metadata of the cluster.
+//!
 //! Sans-IO.
 
 use std::{collections::HashMap, sync::Arc};
@@ -6,29 +8,32 @@ use uuid::Uuid;
 
 use crate::error::ErrorCode;
 
-/// An immutable picture of the cluster; swapped whole. Every lookup is a hash at most.
+/// The brokers, topics and partitions of the cluster at one time. Immutable; replaced as a whole.
+/// Every lookup costs at most one hash.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metadata {
-    /// Grows with every picture, so that "newer than what I saw" can be waited for.
+    /// Version of this metadata; each replacement has a higher one, so that callers can wait for
+    /// newer metadata.
     pub(crate) version: u64,
     pub(crate) cluster_id: Option<String>,
     pub(crate) controller: Option<i32>,
     pub(crate) brokers: HashMap<i32, Broker>,
     pub(crate) topics: HashMap<Arc<str>, Arc<TopicMetadata>>,
-    /// The name of a topic id.
+    /// Topic names by topic id.
     pub(crate) names: HashMap<Uuid, Arc<str>>,
-    /// What the next picture is made with.
+    /// Input for the next metadata.
     pub(crate) history: History,
 }
 
-/// What pictures before this one said of topics that have an error now.
+/// Earlier metadata of topics that have an error now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    /// Such a topic as it was; when it comes back, its leaders' epochs go on from here.
+    /// The topics' last metadata without an error; when a topic returns, its leader epochs continue
+    /// from here.
     pub(super) before: HashMap<Arc<str>, Arc<TopicMetadata>>,
-    /// The version of the picture in which a broker last answered with the error.
+    /// The version of the metadata in which a broker last reported the error.
     pub(super) refused: HashMap<Arc<str>, u64>,
-    /// Parts of the answer behind this picture that cannot be used, each with the reason.
+    /// Unusable parts of the response that this metadata was made from, each with the reason.
     pub(super) ignored: Vec<String>,
 }
 
@@ -43,13 +48,13 @@ pub(crate) struct Broker {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicMetadata {
     pub(crate) name: Arc<str>,
-    /// Nil where the broker does not know topic ids.
+    /// Nil if the broker does not support topic ids.
     pub(crate) id: Uuid,
     pub(crate) internal: bool,
-    /// What the broker said of the topic as a whole (e.g. TOPIC_AUTHORIZATION_FAILED); then there
-    /// are no partitions.
+    /// The broker's error for the topic as a whole (e.g. TOPIC_AUTHORIZATION_FAILED); such a topic
+    /// has no partitions.
     pub(crate) error: ErrorCode,
-    /// By partition number; a partition whose first metadata had an error is here too, without a
+    /// Partitions by number; a partition with an error in its first metadata is included, without a
     /// leader.
     pub(crate) partitions: Vec<PartitionMetadata>,
 }
@@ -58,7 +63,7 @@ pub(crate) struct TopicMetadata {
 pub(crate) struct PartitionMetadata {
     pub(crate) partition: i32,
     pub(crate) leader: Option<i32>,
-    /// −1 where not known.
+    /// −1 if unknown.
     pub(crate) leader_epoch: i32,
     pub(crate) replicas: Vec<i32>,
     pub(crate) isr: Vec<i32>,
@@ -74,7 +79,7 @@ impl Metadata {
         self.topic(topic)?.partition(partition)
     }
 
-    /// The leader of a partition and its epoch.
+    /// Returns the leader of a partition and the leader's epoch.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
         let found = self.partition(topic, partition)?;
         Some((found.leader?, found.leader_epoch))

@@ -1,4 +1,4 @@
-//! The newest picture of the cluster, and who waits for the next one.
+//! The newest metadata of the cluster, and the channels on which callers wait for the next.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct MetadataCache {
     metadata: ArcSwap<Metadata>,
-    /// Held while the next picture is made out of the last, so that none is lost.
+    /// Held while the next metadata is made out of the last, so that no change is lost.
     changing: Mutex<()>,
     changes: watch::Sender<u64>,
     failure: watch::Sender<Option<Error>>,
@@ -31,7 +31,7 @@ pub(super) struct MetadataCache {
     pub(super) wake: Notify,
 }
 
-/// What the log was told of.
+/// The outages and ignored parts that were logged.
 #[derive(Debug)]
 struct LoggedState {
     outage: Outage,
@@ -64,7 +64,8 @@ impl MetadataCache {
         self.changes.subscribe()
     }
 
-    /// Changes with every attempt at metadata that failed, and with the first that succeeds again.
+    /// Returns a channel that changes with every failed attempt at metadata, and with the first
+    /// success after it.
     pub(super) fn failures(&self) -> watch::Receiver<Option<Error>> {
         self.failure.subscribe()
     }
@@ -100,12 +101,12 @@ impl MetadataCache {
         self.change(|last| last.with_brokers(endpoints));
     }
 
-    /// Topics that are wanted from now on.
+    /// Keeps topics in the metadata from now on.
     pub(super) fn want<'a>(&self, topics: impl IntoIterator<Item = &'a str>) {
         self.wake_if(self.plan().want(topics, now()));
     }
 
-    /// Topics whose names are looked for from now on.
+    /// Looks up the names of the topics with these ids from now on.
     pub(super) fn want_ids(&self, ids: &[Uuid]) {
         self.wake_if(self.plan().want_ids(ids));
     }
@@ -118,7 +119,7 @@ impl MetadataCache {
         self.wake_if(self.plan().refresh());
     }
 
-    /// A broker asked for a start from the bootstrap addresses.
+    /// Records that a broker asked for a rebootstrap.
     pub(super) fn require_rebootstrap(&self) {
         self.wake_if(self.plan().require_rebootstrap());
     }
@@ -129,7 +130,7 @@ impl MetadataCache {
         }
     }
 
-    /// An answer to what was asked.
+    /// Makes the next metadata from a response to `asked`.
     pub(super) fn answered(&self, response: MetadataResponse, asked: &MetadataScope) -> Arc<Metadata> {
         let wanted = |topic: &str| self.plan().wants(topic);
         let mut changed = true;
@@ -145,7 +146,7 @@ impl MetadataCache {
         next
     }
 
-    /// No answer, or none that can be used.
+    /// Records an attempt without a usable response.
     pub(super) fn failed(&self, error: Error) {
         self.plan().failed(now());
         match self.logged().outage.failed(now()) {
@@ -153,10 +154,11 @@ impl MetadataCache {
                 let outage_ms = millis(duration);
                 event!(
                     WARN, self.origin, %error, outage_ms, attempts,
-                    "no metadata from the cluster: it is asked for again until a broker answers"
+                    "no metadata from the cluster; the client asks again until a broker answers: if this goes on, check \
+                     bootstrap.servers and the brokers"
                 );
             }
-            None => event!(DEBUG, self.origin, %error, "no metadata from the cluster"),
+            None => event!(DEBUG, self.origin, %error, "an attempt to read the metadata failed"),
         }
         self.failure.send_replace(Some(error));
     }
@@ -165,11 +167,11 @@ impl MetadataCache {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the end of an outage, and what of the answer could not be used.
+    /// Logs the end of an outage, and the parts of the response that could not be used.
     fn log_answered(&self, metadata: &Metadata) {
         if let Some(Lasting { duration, attempts }) = self.logged().outage.ended(now()) {
             let outage_ms = millis(duration);
-            event!(INFO, self.origin, outage_ms, attempts, "metadata comes from the cluster again");
+            event!(INFO, self.origin, outage_ms, attempts, "received metadata from the cluster again");
         }
         let ignored = &metadata.history.ignored;
         if !ignored.is_empty()
@@ -177,7 +179,7 @@ impl MetadataCache {
         {
             event!(
                 WARN, self.origin, ignored = %several(ignored), count = ignored.len(), suppressed,
-                "parts of the metadata are ignored because they cannot be used: look at advertised.listeners of the brokers"
+                "parts of the metadata are ignored because they cannot be used: check advertised.listeners of the brokers"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! How the next picture of the cluster comes out of the last one and what a broker said.
+//! Makes the next metadata out of the last and a broker's response.
 //!
 //! Sans-IO.
 
@@ -18,20 +18,20 @@ use crate::{
     },
 };
 
-/// What a Metadata request was about.
+/// The topics that a Metadata request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum MetadataScope {
     /// All topics of the cluster.
     All,
-    /// These topics; none asks for the brokers only.
+    /// Topics by name; an empty list asks for the brokers only.
     Topics(Vec<Arc<str>>),
-    /// These topics, whose names are not known (KIP-516).
+    /// Topics by id, because their names are not known (KIP-516).
     Ids(Vec<Uuid>),
 }
 
 impl Metadata {
-    /// The picture after an answer. Topics that were not asked for stay as long as they are
-    /// `wanted`.
+    /// Returns the metadata after a response. Topics that were not asked for stay as long as they
+    /// are `wanted`.
     pub(super) fn merged(
         &self,
         response: MetadataResponse,
@@ -39,7 +39,7 @@ impl Metadata {
         wanted: impl Fn(&str) -> bool,
     ) -> Self {
         let cluster_id = response.cluster_id.map(|id| id.to_string());
-        // Another cluster's epochs and ids say nothing about this one's.
+        // Epochs and ids of another cluster are not comparable with this cluster's.
         let same_cluster = self.cluster_id.is_none() || cluster_id.is_none() || self.cluster_id == cluster_id;
         let mut ignored = Vec::new();
         let mut next = Self {
@@ -97,11 +97,11 @@ impl Metadata {
         next
     }
 
-    /// A topic as the broker has just answered, and as it was.
+    /// Adds a topic from the response, with its earlier state `old`.
     fn take(&mut self, topic: Arc<TopicMetadata>, old: Option<&Arc<TopicMetadata>>) {
         if !topic.error.is_ok() {
             self.history.refused.insert(Arc::clone(&topic.name), self.version);
-            // Without an id, a topic that comes back may be another one, whose epochs start again.
+            // Without an id, a topic that returns may be another one with epochs that start again.
             if let Some(old) = old.filter(|old| !old.id.is_nil()) {
                 self.history.before.insert(Arc::clone(&topic.name), Arc::clone(old));
             }
@@ -121,20 +121,20 @@ impl Metadata {
             None => Arc::from(&*name),
         };
         let error = ErrorCode::new(said.error_code);
-        // Partitions are only ever added to a topic, and leaders' epochs only grow, as long as its
-        // id is the same.
+        // As long as a topic's id stays, partitions are only added and leader epochs only grow.
         let fewer = |old: &TopicMetadata| said.partitions.len() < old.partitions.len();
         let same = old.filter(|old| old.id == said.topic_id && !(old.id.is_nil() && fewer(old)));
         let partitions = if error.is_ok() { partitions(&name, said.partitions, same, ignored) } else { Vec::new() };
         let topic = TopicMetadata { name, id: said.topic_id, internal: said.is_internal, error, partitions };
         match same {
-            // The same object, so that others see at a glance that nothing changed.
+            // Reuses the object, so that comparing pointers shows that nothing changed.
             Some(old) if old.error == error && old.partitions == topic.partitions => Arc::clone(old),
             _ => Arc::new(topic),
         }
     }
 
-    /// The picture with the leader that an error response named (KIP-951), if that is news.
+    /// Returns the metadata with the leader that an error response named (KIP-951), if its epoch is
+    /// newer.
     pub(super) fn with_leader(
         &self,
         topic: &str,
@@ -162,12 +162,14 @@ impl Metadata {
         Some(next)
     }
 
-    /// The picture with brokers that a response named beside its answer, if any of them is news.
+    /// Returns the metadata with the brokers that a response named beside its result, if any of
+    /// them is new or changed.
     pub(super) fn with_brokers(&self, endpoints: &[NodeEndpoint]) -> Option<Self> {
         let mut brokers: HashMap<i32, Broker> = self.brokers.clone();
         for endpoint in endpoints {
             let (node, rack) = (endpoint.node, endpoint.rack.as_deref());
-            // The next metadata has the same broker, and tells of it.
+            // An unusable broker is not reported here, because the next metadata contains it, too,
+            // and reports it.
             if let Some(broker) = checked_broker(node, &endpoint.host, endpoint.port, rack, &mut Vec::new()) {
                 brokers.insert(broker.id, broker);
             }
@@ -178,15 +180,15 @@ impl Metadata {
         Some(Self { version: self.version + 1, brokers, ..self.clone() })
     }
 
-    /// Whether this picture says anything else than that one.
+    /// Returns true if brokers, topics or controller differ from `last`.
     pub(super) fn differs_from(&self, last: &Self) -> bool {
         self.brokers != last.brokers || self.topics != last.topics || self.controller != last.controller
     }
 }
 
 impl TopicMetadata {
-    /// Whether asking again would bring nothing new soon: the topic has all its leaders, or an
-    /// error that stays.
+    /// Returns true if asking again would not bring anything new soon: the topic has all its
+    /// leaders, or an error that stays.
     pub(super) fn is_settled(&self) -> bool {
         if !self.error.is_ok() {
             return !self.error.is_retriable();
@@ -196,11 +198,11 @@ impl TopicMetadata {
     }
 }
 
-/// Whether a topic can have that name. With control characters in it, which Kafka forbids, the name
+/// Returns true if a topic can have that name. A name with control characters, which Kafka forbids,
 /// would reach logs.
 fn is_usable_name(name: &str, ignored: &mut Vec<String>) -> bool {
     if !is_clean(name) {
-        ignored.push(format!("topic {}, whose name has control characters", clean(name)));
+        ignored.push(format!("topic {}, because its name has control characters", clean(name)));
     }
     !name.is_empty() && is_clean(name)
 }
@@ -228,7 +230,8 @@ fn partitions(
     ignored: &mut Vec<String>,
 ) -> Vec<PartitionMetadata> {
     let old = old.map_or(&[][..], |old| &old.partitions);
-    // Numbers are from 0 up without gaps. What is far off is no number to reserve memory for.
+    // Partition numbers are contiguous from 0. A number far above the count must not reserve
+    // memory.
     let end = said.len().max(old.len());
     let mut partitions = (0..end)
         .map(|i| old.get(i).cloned().unwrap_or_else(|| missing(i32::try_from(i).unwrap_or(i32::MAX))))
@@ -239,7 +242,7 @@ fn partitions(
             ignored.push(format!("partition {} of {topic}, which has {end} partitions", said.partition_index));
             continue;
         };
-        // A broker that lags behind tells what was; what is known already is newer.
+        // A broker that lags behind reports an older leader; the known one is newer.
         if said.leader_epoch < 0 || said.leader_epoch >= place.leader_epoch {
             *place = partition(said, place.leader_epoch);
         }

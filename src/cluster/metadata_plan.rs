@@ -1,4 +1,4 @@
-//! When to ask for metadata, and for what.
+//! Decides when to ask for metadata, and for which topics.
 //!
 //! Sans-IO.
 
@@ -14,13 +14,13 @@ use uuid::Uuid;
 use super::{Backoff, ClientSettings, Metadata, metadata_merge::MetadataScope};
 use crate::cluster::deadline::saturating_deadline;
 
-/// How long the first broker that is asked may take, before another one is.
+/// Longest wait for the first broker that is asked, before another one is asked.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The least time between two lines about starts from the bootstrap addresses.
+/// Shortest time between two log lines about rebootstraps.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
-/// Topics that are wanted, and how old and how sure what is known of them is.
+/// The topics that are wanted, and the age and reliability of the metadata.
 #[derive(Debug)]
 pub(super) struct MetadataPlan {
     max_age: Duration,
@@ -31,16 +31,16 @@ pub(super) struct MetadataPlan {
     attempt_timeouts: Backoff,
     rng: StdRng,
     wanted: HashMap<Arc<str>, WantedTopic>,
-    /// Topics that are wanted and whose names are not known yet, and whether a broker has answered
-    /// about them since the wanted topics were last asked for.
+    /// Ids of topics with names that are wanted and not known yet; true once a broker has answered
+    /// about the id since the wanted topics were last asked for.
     ids: HashMap<Uuid, bool>,
     all: bool,
-    /// The picture is known to be wrong, or there is none yet.
+    /// True if the metadata is known to be wrong, or there is none yet.
     stale: bool,
-    /// The whole picture is asked for no earlier than this: after an answer that was not the last
-    /// word.
+    /// Earliest time at which all wanted topics are asked for again: one backoff after the last
+    /// response.
     paced_until: Option<Instant>,
-    /// Nothing is asked earlier than this: after an attempt that failed.
+    /// Earliest time of any request, after a failed attempt.
     failed_until: Option<Instant>,
     last_success: Option<Instant>,
     failing_since: Option<Instant>,
@@ -51,11 +51,11 @@ pub(super) struct MetadataPlan {
 #[derive(Debug)]
 struct WantedTopic {
     used: Instant,
-    /// Whether a broker has answered about it at all.
+    /// True once a broker has answered about the topic.
     answered: bool,
 }
 
-/// What is to be done next.
+/// The next step of the metadata task.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PlanStep {
     Ask(MetadataScope),
@@ -63,7 +63,7 @@ pub(super) enum PlanStep {
 }
 
 impl MetadataPlan {
-    /// When a broker last answered.
+    /// Returns the time of the last response.
     pub(super) fn last_success(&self) -> Option<Instant> {
         self.last_success
     }
@@ -90,7 +90,7 @@ impl MetadataPlan {
         }
     }
 
-    /// Keeps topics in the picture; true if one of them is new, so that it is time to ask.
+    /// Keeps topics in the metadata. Returns true if one of them is new, so that it is time to ask.
     pub(super) fn want<'a>(&mut self, topics: impl IntoIterator<Item = &'a str>, now: Instant) -> bool {
         let mut news = false;
         for topic in topics {
@@ -104,8 +104,8 @@ impl MetadataPlan {
         news
     }
 
-    /// Looks for these topics until their names are known, and no longer for those that were named
-    /// before; true if one of them is new, so that it is time to ask.
+    /// Looks for the topics with these ids until their names are known, and stops looking for those
+    /// of earlier calls. Returns true if one of the ids is new, so that it is time to ask.
     pub(super) fn want_ids(&mut self, ids: &[Uuid]) -> bool {
         self.ids.retain(|id, _| ids.contains(id));
         let before = self.ids.len();
@@ -115,7 +115,7 @@ impl MetadataPlan {
         self.ids.len() > before
     }
 
-    /// Keeps all topics in the picture, or no longer; true if it is time to ask.
+    /// Keeps all topics in the metadata, or stops doing so. Returns true if it is time to ask.
     pub(super) fn want_all(&mut self, all: bool) -> bool {
         let news = all && !self.all;
         self.all = all;
@@ -126,7 +126,8 @@ impl MetadataPlan {
         news
     }
 
-    /// Whether the picture says of every wanted topic all that can be said of it.
+    /// Returns true if the metadata has every wanted topic that a broker has answered about, and
+    /// these topics are settled.
     pub(super) fn is_satisfied_by(&self, metadata: &Metadata) -> bool {
         let wanted = self.wanted.iter().filter(|(_, want)| want.answered).map(|(name, _)| metadata.topics.get(name));
         let others = self.all.then(|| metadata.topics.values().map(Some));
@@ -137,13 +138,13 @@ impl MetadataPlan {
         self.all || self.wanted.contains_key(topic)
     }
 
-    /// The picture is wrong; true if that was not known.
+    /// Marks the metadata as wrong. Returns true if it was not marked yet.
     pub(super) fn refresh(&mut self) -> bool {
         !std::mem::replace(&mut self.stale, true)
     }
 
-    /// What is to be done now. A question that it gives is as good as asked: `succeeded` or
-    /// `failed` has to follow.
+    /// Returns the next step. A returned [`Ask`](PlanStep::Ask) counts as carried out:
+    /// [`succeeded`](Self::succeeded) or [`failed`](Self::failed) has to follow.
     pub(super) fn next(&mut self, now: Instant) -> PlanStep {
         if let Some(until) = self.failed_until.filter(|until| now < *until) {
             return PlanStep::Wait(until);
@@ -151,7 +152,7 @@ impl MetadataPlan {
         let (max_idle, all) = (self.max_idle, self.all);
         self.wanted.retain(|_, want| !want.answered || now < saturating_deadline(want.used, max_idle));
         let expiry = self.last_success.map_or(now, |at| saturating_deadline(at, self.max_age));
-        // What a broker did not know by its id is looked for again, with all the rest.
+        // An id that a broker did not know is looked up again, together with all wanted topics.
         let unknown = self.ids.values().any(|answered| *answered);
         let due = if self.stale || unknown { now } else { expiry };
         let due = self.paced_until.map_or(due, |paced| due.max(paced));
@@ -176,14 +177,15 @@ impl MetadataPlan {
         PlanStep::Wait(due)
     }
 
-    /// How long to wait for an answer before asking somewhere else: longer with every failure, up
-    /// to the request timeout, so that a cluster that is slow as a whole is not asked for ever
-    /// without being heard.
+    /// Returns the time to wait for a response before asking another broker: longer with every
+    /// failure, up to the request timeout, otherwise a cluster that is slow as a whole would be
+    /// asked for ever and never heard.
     pub(super) fn attempt_timeout(&mut self) -> Duration {
         self.attempt_timeouts.next(&mut self.rng)
     }
 
-    /// An answer came, which made this picture; `changed`: it brought news.
+    /// Records a response and the metadata made from it; `changed` is true if the metadata differs
+    /// from the last.
     pub(super) fn succeeded(&mut self, asked: &MetadataScope, metadata: &Metadata, changed: bool, now: Instant) {
         match asked {
             MetadataScope::All => self.wanted.values_mut().for_each(|want| want.answered = true),
@@ -195,8 +197,8 @@ impl MetadataPlan {
                 }
             }
             MetadataScope::Ids(ids) => {
-                // What was found stays in the picture, until whoever asked says whether it wants it
-                // by its name.
+                // A topic that was found stays in the metadata until the caller wants it by its
+                // name or lets it become idle.
                 for name in ids.iter().filter_map(|id| metadata.names.get(id)) {
                     let found = WantedTopic { used: now, answered: true };
                     self.wanted.entry(Arc::clone(name)).or_insert(found).answered = true;
@@ -221,7 +223,7 @@ impl MetadataPlan {
         self.paced_until = Some(saturating_deadline(now, self.backoff.next(&mut self.rng)));
     }
 
-    /// No broker answered, or none with something that can be used.
+    /// Records that no broker answered, or none with a usable response.
     pub(super) fn failed(&mut self, now: Instant) {
         self.stale = true;
         let since = *self.failing_since.get_or_insert(now);
@@ -232,21 +234,20 @@ impl MetadataPlan {
         }
     }
 
-    /// A broker said that this client has to start from its bootstrap addresses again
-    /// (REBOOTSTRAP_REQUIRED). Whether the task has to wake up for it.
+    /// Records that a broker asked for a rebootstrap (REBOOTSTRAP_REQUIRED). Returns true if the
+    /// task has to be woken.
     pub(super) fn require_rebootstrap(&mut self) -> bool {
         self.rebootstrap |= self.trigger.is_some();
         self.refresh()
     }
 
-    /// Whether it is time to start from the bootstrap addresses again (KIP-899, KIP-1102); asked
-    /// once.
+    /// Returns true once if it is time to rebootstrap (KIP-899, KIP-1102).
     pub(super) fn take_rebootstrap(&mut self) -> bool {
         std::mem::take(&mut self.rebootstrap)
     }
 
-    /// Whether the log may be told of another start from the bootstrap addresses: brokers may ask
-    /// for one in each answer.
+    /// Returns true if a further rebootstrap may be logged: brokers may ask for one in each
+    /// response.
     pub(super) fn may_log_rebootstrap(&mut self, now: Instant) -> bool {
         let may = self.rebootstrap_logged_at.is_none_or(|at| now >= saturating_deadline(at, BETWEEN_LINES));
         if may {
@@ -255,7 +256,7 @@ impl MetadataPlan {
         may
     }
 
-    /// Whether going back to the bootstrap addresses is allowed.
+    /// Returns true if rebootstrapping is allowed.
     pub(super) fn may_rebootstrap(&self) -> bool {
         self.trigger.is_some()
     }

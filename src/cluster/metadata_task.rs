@@ -1,4 +1,4 @@
-//! Asks for metadata when the plan says so.
+//! The task that asks for metadata when the plan says so.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::{
     },
 };
 
-/// Before this version, brokers may tell epochs that are older than what they told before.
+/// First version in which brokers do not report leader epochs older than ones they reported before.
 const RELIABLE_EPOCHS: i16 = 9;
 
-/// Runs until the client closes. Ended in any other way (its runtime was dropped), it closes the
-/// client, so that nobody waits for a picture that will not come.
+/// Runs until the client closes. If the task ends in any other way (its runtime was dropped), it
+/// closes the client, so that callers do not wait for metadata that will not arrive.
 pub(super) async fn run(core: Arc<Core>) {
     struct CloseOnDrop(Arc<Core>);
     impl Drop for CloseOnDrop {
@@ -77,7 +77,7 @@ async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse
             event!(
                 WARN,
                 core.settings.origin,
-                "no known broker has answered for metadata.recovery.rebootstrap.trigger.ms, or one asked for it: the \
+                "known brokers have not answered for metadata.recovery.rebootstrap.trigger.ms, or one asked for a restart: the \
                  client starts again from bootstrap.servers"
             );
         }
@@ -88,8 +88,8 @@ async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse
     };
     let version = connection.versions().pick(ApiKey::Metadata, None)?;
     let build = |version| request(asked, version, core.settings.allow_auto_create_topics);
-    // The connection is left alone when patience ends, since others may have time to wait for what
-    // they asked on it.
+    // The connection stays open when the timeout passes, because other requests on it may have more
+    // time.
     let answer = timeout(patience, core.send_on(&connection, deadline, Some(version), build)).await;
     let mut response = answer.map_err(|_| {
         let message = format!("{}: no answer to Metadata after {} ms", connection.peer(), patience.as_millis());
@@ -100,7 +100,7 @@ async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse
         return Err(Error::broker(code, "Metadata"));
     }
     if response.brokers.is_empty() {
-        // A broker that is just starting knows no other yet, and not even itself.
+        // A broker that is just starting knows no brokers yet, not even itself.
         return Err(Error::new(ErrorKind::Network, "the broker's metadata names no brokers"));
     }
     if version < RELIABLE_EPOCHS {
@@ -110,12 +110,12 @@ async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse
     Ok(response)
 }
 
-/// The first version that finds topics by their ids.
+/// First version that looks up topics by their ids.
 const TOPIC_IDS: i16 = 12;
 
 fn request(asked: &MetadataScope, version: i16, allow_auto_create: bool) -> MetadataRequest {
     let topics = match asked {
-        // In version 0, which cannot ask for no topic, an empty list means all of them.
+        // Version 0 cannot ask for no topics; an empty list means all of them.
         MetadataScope::All => (version == 0).then(Vec::new),
         MetadataScope::Topics(names) => Some(names.iter().map(|name| topic(name)).collect()),
         MetadataScope::Ids(ids) if version >= TOPIC_IDS => {
@@ -124,7 +124,7 @@ fn request(asked: &MetadataScope, version: i16, allow_auto_create: bool) -> Meta
         }
         MetadataScope::Ids(_) => Some(Vec::new()),
     };
-    // Older brokers create topics as they are configured, whatever the client would like.
+    // Older brokers create topics by their own configuration, regardless of the client.
     MetadataRequest { topics, allow_auto_topic_creation: allow_auto_create || version < 4, ..Default::default() }
 }
 

@@ -9,8 +9,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// Waits for metadata in which `found` sees what it looks for; the caller has asked for it before.
-/// `gave_up` makes the error of the deadline.
+/// Waits for metadata for which `found` returns a value; the caller has asked for the metadata
+/// before. `gave_up` makes the error of the deadline.
 pub(super) async fn wait<T>(
     core: &Core,
     deadline: Instant,
@@ -44,7 +44,7 @@ pub(super) async fn wait<T>(
         let in_time = timeout_at(deadline, change).await.is_ok();
         let failure = failures.borrow_and_update().clone();
         match failure {
-            // Waiting does not make settings, credentials or versions better.
+            // Waiting does not cure errors of settings, credentials or versions.
             Some(error)
                 if matches!(
                     error.kind(),

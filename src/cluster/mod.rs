@@ -1,10 +1,10 @@
-//! One client under everything: connections, versions, metadata, coordinators, and the one path
-//! that requests take.
+//! The client that producers, consumers and admins share: connections, versions, metadata,
+//! coordinators, and the one path of all requests.
 //!
-//! What decides is plain (`backoff`, `reconnect`, `login_gate`, `pipeline`, `versions`,
-//! `metadata_merge`, `metadata_plan`); what does IO are three kinds of tasks: one that asks for
-//! metadata, one for each connection (which makes it, then drives it), and one for each look-up of
-//! a coordinator. They hold the `core`; the last `Client` closes it.
+//! The rules are Sans-IO files (`backoff`, `reconnect`, `login_gate`, `pipeline`, `versions`,
+//! `metadata_merge`, `metadata_plan`). IO is in three kinds of tasks: one that asks for metadata,
+//! one for each connection (which makes it, then drives it), and one for each look-up of a
+//! coordinator. The tasks hold the `core`; dropping the last `Client` closes it.
 
 mod address;
 mod backoff;

@@ -1,4 +1,4 @@
-//! The partitions of one topic, as every client returns them.
+//! The partitions of one topic, in the form that every client returns.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     record::check_topic_name,
 };
 
-/// A partition as the cluster describes it.
+/// A partition, as the cluster's metadata describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionInfo {
@@ -18,20 +18,20 @@ pub struct PartitionInfo {
     pub topic: Arc<str>,
     /// The partition's number.
     pub partition: i32,
-    /// The broker that leads it, if there is one.
+    /// The id of the leader, if there is one.
     pub leader: Option<i32>,
-    /// The brokers that keep it.
+    /// The ids of the brokers that hold a replica.
     pub replicas: Vec<i32>,
-    /// Those of them that are in sync.
+    /// The ids of the brokers with a replica that is in sync.
     pub isr: Vec<i32>,
 }
 
 impl Client {
-    /// Returns the partitions of a topic by their numbers, and waits until the deadline for a topic
-    /// that does not exist.
+    /// Returns the partitions of a topic in the order of their numbers; waits until the deadline
+    /// for a topic that does not exist.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that Kafka forbids; others as [`topic`](Self::topic).
+    /// `InvalidArgument` for a name that Kafka forbids; otherwise those of [`topic`](Self::topic).
     ///
     /// # Cancel safety
     /// Safe.
@@ -39,7 +39,7 @@ impl Client {
         check_topic_name(topic)?;
         let metadata = self.topic(topic, deadline).await?;
         let found = metadata.topic(topic).ok_or_else(|| {
-            let message = format!("topic \"{topic}\" was deleted while it was asked for");
+            let message = format!("topic \"{topic}\" was deleted while its metadata was read");
             Error::new(ErrorKind::UnknownTopicOrPartition, message)
         })?;
         let info = |partition: &PartitionMetadata| PartitionInfo {

@@ -1,5 +1,7 @@
-//! What one connection has been asked and has still to answer. Decides only: sockets and clocks are
-//! its driver's.
+//! The requests of one connection that are not answered yet. The driver owns the socket and the
+//! clock.
+//!
+//! Sans-IO.
 
 use std::{
     collections::VecDeque,
@@ -19,27 +21,27 @@ use crate::{
 
 const STALLED: Duration = Duration::from_secs(2);
 
-/// The longest silence that a broker is granted (KIP-219). Its own bound is the window of its
-/// quotas, some ten seconds by default; a broken one must not silence a client for days.
+/// Longest throttle time that is honored (KIP-219). The broker's own bound is the window of its
+/// quotas, about ten seconds by default; a broken broker must not mute a client for days.
 const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
 
-/// A whole request: its bytes, and who waits for its answer.
+/// A whole request: its bytes, and the target of its response.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) key: ApiKey,
     pub(super) version: i16,
     pub(super) correlation_id: i32,
-    /// The frame's length, the header, and then as much of the body as the chunks do not hold.
+    /// The frame's length, the header, and the part of the body that is not in the chunks.
     pub(super) head: Bytes,
     pub(super) chunks: Chunks,
-    /// When the answer has to be here.
+    /// Time by which the response is due.
     pub(super) deadline: Instant,
-    /// False where the broker sends no answer (Produce with acks=0): `reply` gets an empty body
-    /// once all is written.
+    /// False if the broker sends no response (Produce with acks=0): `reply` gets an empty body once
+    /// all bytes are written.
     pub(super) answered: bool,
-    /// How large an answer is thought of as usual.
+    /// Size up to which a response is expected, in bytes.
     pub(super) expects: usize,
-    /// Asked before the first byte is handed to the socket.
+    /// Consulted before the first byte is handed to the socket.
     pub(super) departure: RevocableParts,
     pub(super) reply: ResponseTarget,
 }
@@ -50,7 +52,7 @@ impl Outgoing {
     }
 }
 
-/// The bytes of one request, to be written one chunk after the other.
+/// The bytes of one request, written chunk by chunk.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) head: Bytes,
@@ -70,7 +72,7 @@ pub(super) struct Limits {
 ///  push        take            answer
 /// ──────▶ waiting ──────▶ sent ──────▶ reply Ok
 ///            │ deadline,   │ deadline: the connection closes
-///            │ taken back  │
+///            │ withdrawn   │
 ///            ▼             ▼
 ///        NotPersisted   PossiblyPersisted, or NotPersisted if the last byte never left
 /// ```
@@ -82,23 +84,23 @@ pub(super) struct Pipeline {
     waiting: VecDeque<Outgoing>,
     sent: VecDeque<Sent>,
     unanswered: VecDeque<Sent>,
-    /// Bytes of all requests that were taken, and how many of them the stream has accepted.
+    /// Bytes of all requests that were taken, and the number of them that the stream has accepted.
     taken: u64,
     written: u64,
-    /// No deadline is before this one. Kept low on purpose when requests leave: looking at all of
-    /// them again is only worth it when this moment comes.
+    /// Lower bound of all deadlines. Not updated when requests leave, because scanning all
+    /// deadlines is only worth it when this time comes.
     earliest: Option<Instant>,
     muted_until: Option<Instant>,
-    /// From then on nothing is sent before the connection is authenticated again (KIP-368).
+    /// Time from which nothing is sent before the connection is re-authenticated (KIP-368).
     reauthenticate_at: Option<Instant>,
     last_active: Instant,
-    /// Since when the peer owes an answer, or when it last gave one.
+    /// Time of the last response, or, if later, at which a request was sent on the idle connection.
     heard: Instant,
     retired: bool,
     closed: Option<Error>,
-    /// Whether a request was ever answered here.
+    /// True once a request was answered on this connection.
     answered: bool,
-    /// Of the broker at the other end.
+    /// The counters of the broker at the other end.
     counters: Arc<NodeCounters>,
 }
 
@@ -108,7 +110,7 @@ struct Sent {
     version: i16,
     correlation_id: i32,
     deadline: Instant,
-    /// Where its last byte stands among all bytes of this connection.
+    /// Position of the request's end among all bytes of this connection.
     end: u64,
     expects: usize,
     reply: ResponseTarget,
@@ -136,12 +138,12 @@ impl Pipeline {
         }
     }
 
-    /// Counts into these from now on.
+    /// Sets the counters to count into from now on.
     pub(super) fn count_into(&mut self, counters: Arc<NodeCounters>) {
         self.counters = counters;
     }
 
-    /// Queues a request. If the connection was closed, the answer is why.
+    /// Queues a request. If the connection was closed, delivers the reason as its result.
     pub(super) fn push(&mut self, request: Outgoing, now: Instant) {
         if let Some(error) = &self.closed {
             request.reply.deliver(Err(error.clone().with_status(DeliveryStatus::NotPersisted)));
@@ -152,8 +154,8 @@ impl Pipeline {
         self.waiting.push_back(request);
     }
 
-    /// The next request to write, unless the connection is muted or has as many in flight as it
-    /// may.
+    /// Returns the next request to write, unless the connection is muted, at its in-flight limit,
+    /// or due for re-authentication.
     pub(super) fn take(&mut self, now: Instant) -> Option<Frame> {
         let muted = self.muted_until.is_some_and(|until| now < until);
         if muted || self.sent.len() >= self.limits.max_in_flight || self.must_reauthenticate(now) {
@@ -163,11 +165,11 @@ impl Pipeline {
         loop {
             let request = self.waiting.pop_front()?;
             if request.reply.is_closed() {
-                // No caller waits any more, and the broker has seen nothing of it.
+                // The caller is gone, and the broker has seen nothing of the request.
                 continue;
             }
             if !request.departure.confirm_write() {
-                let message = format!("{}: {} was taken back before it was sent", self.peer, request.key);
+                let message = format!("{}: {} was withdrawn before it was sent", self.peer, request.key);
                 let error = Error::new(ErrorKind::Timeout, message).with_status(DeliveryStatus::NotPersisted);
                 request.reply.deliver(Err(error));
                 continue;
@@ -195,7 +197,7 @@ impl Pipeline {
         }
     }
 
-    /// The connection is authenticated, and has to be again after that time, if at all.
+    /// Sets the time of the next re-authentication, if there is to be one.
     pub(super) fn authenticated(&mut self, again_after: Option<Duration>, now: Instant) {
         self.reauthenticate_at = again_after.map(|after| saturating_deadline(now, after));
     }
@@ -204,15 +206,16 @@ impl Pipeline {
         self.reauthenticate_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether it is time to authenticate again: a request waits for it, and everything that was
-    /// sent is answered. A broker takes requests of the two kinds for one another otherwise.
+    /// Returns true if it is time to re-authenticate: a request waits for it, and everything that
+    /// was sent is answered. Otherwise a broker would mix up the requests of the two kinds.
     pub(super) fn is_ready_to_reauthenticate(&self, now: Instant) -> bool {
         let muted = self.muted_until.is_some_and(|until| now < until);
         let drained = self.sent.is_empty() && self.unanswered.is_empty();
         self.must_reauthenticate(now) && drained && !self.waiting.is_empty() && !muted
     }
 
-    /// The stream accepted that many more bytes.
+    /// Counts bytes that the stream accepted, and completes requests without a response that are
+    /// written whole.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.counters.wrote(bytes);
         self.written += bytes as u64;
@@ -222,16 +225,16 @@ impl Pipeline {
         }
     }
 
-    /// How large the next answer may be without being out of the ordinary, in bytes.
+    /// Returns the size up to which the next response is expected, in bytes.
     pub(super) fn expects(&self) -> usize {
         self.sent.front().map_or(0, |oldest| oldest.expects)
     }
 
-    /// A response came in: it belongs to the oldest request in flight, since Kafka answers in
+    /// Handles a response: it belongs to the oldest request in flight, because Kafka answers in
     /// order.
     ///
     /// # Errors
-    /// The peer does not answer in order, or not in Kafka's protocol: the connection has to be
+    /// The peer does not answer in order, or not in Kafka's protocol; the connection has to be
     /// closed.
     pub(super) fn answer(&mut self, mut frame: Bytes, now: Instant) -> Result<()> {
         self.counters.response(frame.len());
@@ -241,7 +244,7 @@ impl Pipeline {
         let Some(oldest) = self.sent.front() else {
             return Err(Error::new(
                 ErrorKind::Protocol,
-                format!("{}: a response came in that nobody had asked for", self.peer),
+                format!("{}: received a response without a request", self.peer),
             ));
         };
         let correlation_id = decode_response_header(&mut frame, oldest.key, oldest.version)
@@ -250,7 +253,7 @@ impl Pipeline {
             return Err(Error::new(
                 ErrorKind::Protocol,
                 format!(
-                    "{}: a response with correlation id {correlation_id} came in where {} was due",
+                    "{}: received a response with correlation id {correlation_id}, expected {}",
                     self.peer, oldest.correlation_id
                 ),
             ));
@@ -261,7 +264,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Sends nothing more for so long (KIP-219); what is in flight is still answered.
+    /// Mutes the connection for `throttle_time_ms` (KIP-219), at most a minute; requests in flight
+    /// are still answered.
     pub(super) fn mute_for(&mut self, throttle_time_ms: i32, now: Instant) {
         if let Ok(ms @ 1..) = u64::try_from(throttle_time_ms) {
             self.counters.throttled(ms);
@@ -273,7 +277,7 @@ impl Pipeline {
                     origin,
                     peer = self.peer,
                     throttle_ms = ms,
-                    "the broker throttles this client for longer than any quota; requests go on after a minute"
+                    "the broker throttles this client for longer than any quota; requests continue after a minute"
                 );
             } else {
                 event!(DEBUG, origin, peer = self.peer, throttle_ms = ms, "the broker throttles this client");
@@ -283,11 +287,11 @@ impl Pipeline {
         }
     }
 
-    /// Time has passed.
+    /// Handles the passing of time: expires requests, and ends throttling.
     ///
     /// # Errors
-    /// The connection has to be closed: a request was not answered in time, or there was nothing to
-    /// do for too long.
+    /// The connection has to be closed: a request was not answered in time, or the connection was
+    /// idle for too long or is retired.
     pub(super) fn tick(&mut self, now: Instant) -> Result<()> {
         if self.earliest.is_some_and(|earliest| earliest <= now) {
             self.expire(now)?;
@@ -321,7 +325,7 @@ impl Pipeline {
                 continue;
             }
             let Some(late) = self.waiting.remove(i) else { break };
-            let why = if muted { "the broker throttles this client" } else { "earlier requests were not done" };
+            let why = if muted { "the broker throttles this client" } else { "earlier requests were not answered" };
             late.reply.deliver(Err(Error::new(
                 ErrorKind::Timeout,
                 format!("{}: {} could not be sent within its request timeout: {why}", self.peer, late.key),
@@ -333,7 +337,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// When [`tick`](Self::tick) or [`take`](Self::take) has something to do at the latest.
+    /// Returns the time by which [`tick`](Self::tick) or [`take`](Self::take) has to be called at
+    /// the latest.
     pub(super) fn next_event(&self) -> Instant {
         let idle = saturating_deadline(self.last_active, self.limits.max_idle);
         let muted = if self.waiting.is_empty() { None } else { self.muted_until };
@@ -345,12 +350,13 @@ impl Pipeline {
             .unwrap_or_else(|| saturating_deadline(self.last_active, Duration::MAX))
     }
 
-    /// Ends the connection as soon as all that was asked is answered.
+    /// Closes the connection once all requests are answered.
     pub(super) fn retire(&mut self) {
         self.retired = true;
     }
 
-    /// Closes: everyone gets the error, with how far the own request got.
+    /// Closes the connection: every request ends with the error, and with the delivery status that
+    /// it had reached.
     pub(super) fn close(&mut self, error: &Error) {
         if self.closed.is_some() {
             return;
@@ -368,23 +374,24 @@ impl Pipeline {
         self.closed.as_ref()
     }
 
-    /// Whether new requests are welcome.
+    /// Returns true if new requests may be queued.
     pub(super) fn is_usable(&self) -> bool {
         self.closed.is_none() && !self.retired
     }
 
-    /// Whether the peer has been silent for longer than an idle broker would be. It need not be
-    /// dead: it may wait for others. But who only wants any broker does better with another.
+    /// Returns true if the peer has owed a response for longer than an idle broker takes. The peer
+    /// need not be dead, because its requests may wait for others; but a request that any broker
+    /// can answer is better sent to another one.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         !self.sent.is_empty() && now >= saturating_deadline(self.heard, STALLED)
     }
 
-    /// Requests that are not answered yet.
+    /// Returns the number of requests that are not answered yet.
     pub(super) fn load(&self) -> usize {
         self.waiting.len() + self.sent.len() + self.unanswered.len()
     }
 
-    /// The oldest request that was sent whole and is not answered, by its correlation id.
+    /// Returns the correlation id of the oldest request that was sent whole and is not answered.
     #[cfg(test)]
     pub(super) fn owed(&self) -> Option<i32> {
         self.sent.front().filter(|sent| sent.end <= self.written).map(|sent| sent.correlation_id)
@@ -394,12 +401,12 @@ impl Pipeline {
         &self.peer
     }
 
-    /// The peer closed the connection. One that wants SASL and gets none does so at the first
-    /// request.
+    /// Returns the error for a connection that the peer closed. A listener that requires SASL and
+    /// gets none closes at the first request.
     pub(super) fn hung_up(&self) -> Error {
         self.network(match self.answered || self.sent.is_empty() {
             true => "the peer closed the connection",
-            false => "the peer closed the connection at its first request (a listener that wants SASL, perhaps?)",
+            false => "the peer closed the connection at the first request (does the listener require SASL?)",
         })
     }
 
@@ -412,7 +419,8 @@ impl Pipeline {
     }
 }
 
-/// A broker can only act on a request whose last byte was handed over.
+/// Returns the delivery status: a broker can only act on a request after its last byte was handed
+/// over.
 fn status(whole: bool) -> DeliveryStatus {
     if whole { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted }
 }

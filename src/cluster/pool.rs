@@ -1,4 +1,4 @@
-//! The connections: one for each broker and lane, made when they are needed.
+//! The connections: one for each broker and [`ConnectionKind`], made when they are needed.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -17,12 +17,12 @@ use super::{
 use crate::cluster::single_flight::{Promise, SingleFlight, closed};
 use crate::error::Error;
 
-/// Bootstrap addresses have node ids from here downwards, as in Kafka's own clients: no broker has
-/// a negative one.
+/// The node id of the first bootstrap address; further ones count down from it, as in Kafka's own
+/// clients, because no broker has a negative id.
 const FIRST_BOOTSTRAP: i32 = -1;
 
-/// More nodes than this are not counted for ever: what was counted of those that left the cluster
-/// is forgotten then.
+/// Most nodes with counters that are kept for ever; above it, the counters of nodes that left the
+/// cluster are dropped.
 const COUNTED: usize = 256;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ enum Slot {
     Open(Arc<Connection>, Address),
 }
 
-/// A connection that is there, or that is being made.
+/// An open connection, or one that is being made.
 pub(super) enum ConnectionLookup {
     Open(Arc<Connection>),
     Connecting(SingleFlight<Arc<Connection>>),
@@ -64,7 +64,7 @@ impl Pool {
     }
 
     /// Returns the connection to a node, or the attempt that is under way. If there is neither, the
-    /// caller has to carry out a new attempt, whose result goes to the promise. Callers share one
+    /// caller carries out a new attempt and gives its result to the promise. Callers share one
     /// attempt.
     pub(super) fn connection(
         &self,
@@ -90,8 +90,8 @@ impl Pool {
         (ConnectionLookup::Connecting(attempt), Some(promise))
     }
 
-    /// The open connection with the least to do, of those on one lane whose broker answers; rather
-    /// to a broker of the cluster than to a bootstrap address.
+    /// Returns the open connection with the fewest unanswered requests, among those of one kind
+    /// that are not stalled; prefers brokers of the cluster to bootstrap addresses.
     pub(super) fn least_loaded(&self, kind: ConnectionKind) -> Option<(i32, Arc<Connection>)> {
         let state = self.lock();
         let open = state.slots.iter().filter_map(|((node, on), slot)| match slot {
@@ -104,11 +104,11 @@ impl Pool {
         Some((node, Arc::clone(connection)))
     }
 
-    /// Nodes in the order in which to try them: at random, but those last that have to wait after a
-    /// failure, or that are connected and do not answer.
+    /// Returns nodes in the order in which to try them: at random, then those in backoff, and last
+    /// those that are connected, because a connected node here is one that does not answer.
     pub(super) fn order(&self, mut nodes: Vec<i32>, kind: ConnectionKind) -> Vec<i32> {
         let mut state = self.lock();
-        // Hash maps give them in an order that no seed repeats.
+        // Hash maps iterate in an order that a seed does not reproduce.
         nodes.sort_unstable();
         nodes.shuffle(&mut state.rng);
         nodes.sort_by_key(|node| {
@@ -118,12 +118,12 @@ impl Pool {
         nodes
     }
 
-    /// The nodes that stand for the bootstrap addresses.
+    /// Returns the node ids of the bootstrap addresses.
     pub(super) fn bootstrap_nodes(&self) -> Vec<i32> {
         (0..self.bootstrap.len()).map(bootstrap_node).collect()
     }
 
-    /// Where a node is.
+    /// Returns the address of a node.
     pub(super) fn address(&self, metadata: &Metadata, node: i32) -> Option<Address> {
         match usize::try_from(i64::from(FIRST_BOOTSTRAP) - i64::from(node)) {
             Ok(index) => self.bootstrap.get(index).cloned(),
@@ -134,7 +134,7 @@ impl Pool {
         }
     }
 
-    /// Why a node could not be reached the last time.
+    /// Returns the error of the last failed attempt at a node, unless it was connected to since.
     pub(super) fn last_failure(&self, node: i32) -> Option<Error> {
         self.lock().nodes.get(&node)?.last_failure().cloned()
     }
@@ -145,10 +145,10 @@ impl Pool {
         }
     }
 
-    /// A new picture of the cluster is there: connections to where no broker is any more end once
-    /// they are done, and those to the bootstrap addresses, since brokers are known by their own.
-    /// Where the picture is of another cluster than before, all connections end: its brokers may
-    /// have the ids and addresses of the former ones.
+    /// Applies new metadata. Connections to addresses that no longer belong to a broker close once
+    /// their requests are answered, and so do those to bootstrap addresses, because brokers are
+    /// known by their own addresses now. If the metadata is of another cluster, all connections
+    /// close: its brokers may have the ids and addresses of the former ones.
     pub(super) fn metadata_changed(&self, metadata: &Metadata, another_cluster: bool) {
         if metadata.brokers.is_empty() {
             return;
@@ -165,24 +165,24 @@ impl Pool {
             }
         });
         state.nodes.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
-        // What was counted of a broker that restarts goes on; ids are few, unless they are never
-        // used again.
+        // Counters continue when a broker restarts. There are few ids, unless each is used only
+        // once.
         if state.counters.len() > COUNTED {
             state.counters.retain(|node, _| *node < 0 || metadata.brokers.contains_key(node));
         }
     }
 
-    /// Where what happens at a node is counted.
+    /// Returns the counters of a node.
     pub(crate) fn counters(&self, node: i32) -> Arc<NodeCounters> {
         Arc::clone(self.lock().counters.entry(node).or_default())
     }
 
-    /// What was counted of each node.
+    /// Returns the counters of each node.
     pub(super) fn metrics(&self) -> BTreeMap<i32, BrokerMetrics> {
         self.lock().counters.iter().map(|(node, counters)| (*node, counters.snapshot())).collect()
     }
 
-    /// Closes all connections, and makes no more.
+    /// Closes all connections and makes no further ones.
     pub(super) fn close(&self) {
         let slots = {
             let mut state = self.lock();
@@ -214,7 +214,7 @@ impl Pool {
         change(reconnect, &mut state.rng)
     }
 
-    /// Lets all nodes be tried again that refused the client's credentials.
+    /// Lets nodes that refused the client's credentials be tried again at once.
     pub(crate) fn forgive(&self) {
         self.lock().nodes.values_mut().for_each(Reconnect::forgive);
     }

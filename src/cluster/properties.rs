@@ -1,4 +1,4 @@
-//! The properties that every client has.
+//! Properties that every client has.
 
 use std::{marker::PhantomData, time::Duration};
 
@@ -11,8 +11,8 @@ use crate::config::{
 const MILLIS_ABOVE_ZERO: &str = "milliseconds, 1 or more";
 const MILLIS_OR_NEVER: &str = "milliseconds, 1 or more; 0 or -1 for never";
 
-/// The table for settings `S` that hold [`ClientSettings`]; goes behind the client's own table in
-/// [`apply`](crate::config::apply).
+/// Returns the table for settings `S` that hold [`ClientSettings`]; it comes after the client's own
+/// table in [`apply`](crate::config::apply).
 pub(crate) const fn client_properties<S: AsMut<ClientSettings> + 'static>() -> &'static [Property<S>] {
     Table::<S>::PROPERTIES
 }
@@ -37,7 +37,8 @@ macro_rules! properties {
             },)* $(Property {
                 name: $secured,
                 aliases: &[$($secured_alias),*],
-                // What is allowed depends on the others, and is said when all are known.
+                // The allowed values depend on other properties, so they are checked when all are
+                // known.
                 allowed: "",
                 set: |settings, value| settings.as_mut().security.set($secured, value),
             }),*];
@@ -46,7 +47,7 @@ macro_rules! properties {
 }
 
 properties! {
-    // Each address is looked at by `ClientSettings::check`, which can say what is wrong with it.
+    // Each address is checked by `ClientSettings::check`, and its error says what is wrong.
     "bootstrap.servers" | "metadata.broker.list", "addresses of brokers, host:port, with commas between them",
         |c, v| c.bootstrap_servers = some(list(v).map(str::to_owned).collect())?;
     "client.id", "a string", |c, v| c.client_id = v.to_owned();
@@ -82,7 +83,7 @@ properties! {
     "allow.auto.create.topics", BOOLEAN, |c, v| c.allow_auto_create_topics = boolean(v)?;
     "receive.message.max.bytes", "bytes, 1000 to 2147483647",
         |c, v| c.receive_message_max_bytes = within(v, 1000..=2_147_483_647)?;
-    // KIP-714: nothing pushes metrics yet, which a warning says of `true`.
+    // KIP-714: this client does not push metrics yet; `true` causes a warning that says so.
     "enable.metrics.push", BOOLEAN, |_c, v| boolean(v).map(drop)?;
 security:
     "security.protocol";

@@ -1,3 +1,5 @@
+//! The reconnect backoff of one broker.
+//!
 //! Sans-IO.
 
 use std::time::{Duration, Instant};
@@ -11,11 +13,11 @@ use crate::{
     log::{Lasting, Outage},
 };
 
-/// The waits after a peer and this client did not accept each other, which trying again does not
+/// First and longest wait after a refusal (kind `Authentication`), which another attempt does not
 /// cure.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
-/// When one broker may be connected to again, and for how long an attempt may take.
+/// Decides when one broker may be connected to again, and how long an attempt may take.
 #[derive(Debug)]
 pub(super) struct Reconnect {
     backoff: Backoff,
@@ -29,7 +31,7 @@ pub(super) struct Reconnect {
     outage: Outage,
 }
 
-/// A broker that restarts is back after less than this, as a rule: the log is not told of it.
+/// Shortest outage that is logged. A broker that restarts is usually back sooner.
 const RESTART: Duration = Duration::from_secs(10);
 
 impl Reconnect {
@@ -56,18 +58,19 @@ impl Reconnect {
         self.setup_timeout
     }
 
-    /// Why the broker could not be reached the last time, unless it could be reached since.
+    /// Returns the error of the last failure, unless the broker was connected to since.
     pub(super) fn last_failure(&self) -> Option<&Error> {
         self.last_failure.as_ref()
     }
 
-    /// The refusal for which nothing is tried now: callers get this error, and do not wait.
+    /// Returns the refusal that is in backoff: no attempt is made meanwhile, and callers get this
+    /// error at once.
     pub(super) fn refusal(&self, now: Instant) -> Option<&Error> {
         self.last_failure().filter(|error| is_refusal(error) && self.not_before.is_some_and(|until| now < until))
     }
 
-    /// Lets a broker be tried again at once that refused the client's credentials: others accept
-    /// them now.
+    /// Lets a broker that refused the client's credentials be tried again at once, because other
+    /// brokers accept them now.
     pub(super) fn forgive(&mut self) {
         if self.last_failure.as_ref().is_some_and(is_refusal) {
             self.refused.reset();
@@ -75,7 +78,8 @@ impl Reconnect {
         }
     }
 
-    /// A connection stands. Returns how long there was none, if the log was told of that.
+    /// Records that a connection was made. Returns the length of the outage, if the outage was
+    /// logged.
     pub(super) fn connected(&mut self, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         self.refused.reset();
         self.setup.reset();
@@ -84,16 +88,17 @@ impl Reconnect {
         self.outage.ended(now)
     }
 
-    /// There is no connection. Returns how long that goes on, if the log is to be told of it.
+    /// Records a failed attempt. Returns the length of the outage so far, if it is to be logged.
     pub(super) fn failed(&mut self, error: Error, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         self.setup_timeout = self.setup.next(rng);
         self.wait(error, now, rng);
         self.outage.failed(now)
     }
 
-    /// A connection ended. One that had lasted is replaced at once; one that broke right away
-    /// counts as a failure, or a broker that accepts and then hangs up would be connected to in a
-    /// loop. As for [`failed`](Self::failed), returns whether the log is to be told.
+    /// Records that a connection ended. A connection that had lasted longer than
+    /// `reconnect.backoff.max.ms` is replaced at once; one that broke sooner counts as a failure,
+    /// otherwise a broker that accepts and then hangs up would be connected to in a loop. Returns
+    /// the length of the outage so far, if it is to be logged.
     pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         if lived > self.settled && !is_refusal(reason) {
             self.backoff.reset();
@@ -143,12 +148,12 @@ mod tests {
         node.failed(refused(), now, rng);
         node.forgive();
         assert_eq!((node.not_before(), node.refusal(now).is_some()), (None, false));
-        // A connection that could not authenticate again had lasted.
+        // A connection that lasted until its re-authentication failed.
         node.connected(now, rng);
         node.ended(&refused(), ms(60_000), now, rng);
         assert!(node.refusal(now).is_some());
         node.failed(Error::new(ErrorKind::Network, "refused"), now, rng);
-        assert!(node.refusal(now).is_none(), "a broken connection is waited for");
+        assert!(node.refusal(now).is_none(), "a broken connection is no refusal");
     }
 
     #[test]
@@ -168,13 +173,13 @@ mod tests {
         assert!(node.setup_timeout() >= ms(24_000));
         assert_eq!(node.last_failure().unwrap().to_string(), "refused");
 
-        assert_eq!(node.connected(now, rng), None, "an outage of a moment is not told");
+        assert_eq!(node.connected(now, rng), None, "a short outage is not logged");
         assert!(node.setup_timeout() <= ms(12_000));
         assert!(node.last_failure().is_none());
         let reason = Error::new(ErrorKind::Network, "closed");
         node.ended(&reason, ms(10), now, rng);
         assert_eq!(node.last_failure().unwrap().to_string(), "closed");
-        assert!(node.not_before().unwrap() - now > ms(700), "a connection that broke at once goes on backing off");
+        assert!(node.not_before().unwrap() - now > ms(700), "a connection that broke at once backs off further");
         node.ended(&reason, ms(60_000), now, rng);
         assert_eq!(node.not_before(), None, "one that lasted is replaced at once");
         node.ended(&reason, ms(10), now, rng);

@@ -1,20 +1,22 @@
-//! The words of the request path: which connection, which node, which attempt.
+//! The parameters of requests: connection, node, attempt.
 
 use crate::{cluster::RevocableParts, wire::frame::Inserts};
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 
-/// Which of a broker's connections a request takes: a broker works on one request of a connection
-/// at a time, so what may wait there for long never stands before what must not.
+/// The purpose of a connection to a broker. A broker processes one request of a connection at a
+/// time, so requests that may wait there for long have connections of their own and cannot delay
+/// the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ConnectionKind {
-    /// Produce and everything short.
+    /// Produce and all other short requests.
     Main,
-    /// Fetches: one connection for each fetch session.
+    /// Fetch; one connection for each fetch session.
     Fetch(u8),
-    /// JoinGroup and SyncGroup wait for other members; heartbeats and commits go beside them.
+    /// JoinGroup and SyncGroup, which wait for other members; heartbeats and commits do not wait
+    /// behind them.
     Join,
-    /// Heartbeats, commits and the rest of what a group's coordinator is asked.
+    /// Heartbeats, commits and other requests to a group's coordinator.
     Group,
 }
 
@@ -24,12 +26,12 @@ pub(crate) enum CoordinatorKind {
     Transaction,
 }
 
-/// Who is to answer.
+/// The broker that a request is sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "admin calls to one broker, such as DescribeLogDirs, take it"))]
     Broker(i32),
-    /// Any broker that is connected, or else any that can be reached.
+    /// Any broker that is connected, otherwise any that can be reached.
     Any,
     Controller,
     Coordinator(CoordinatorKind, Arc<str>),
@@ -40,43 +42,43 @@ pub(crate) enum Route {
 pub(crate) struct Attempt {
     pub(crate) node: i32,
     pub(crate) kind: ConnectionKind,
-    /// From now to the answer (connecting included). Passing it closes the connection, unless
-    /// nothing was sent yet.
+    /// Time until the response, connecting included. When it passes, the connection is closed,
+    /// unless nothing was sent yet.
     pub(crate) timeout: Duration,
-    /// The newest version that may be agreed on, where the request's meaning asks for an older one
-    /// (Produce without transactions v2, Fetch of a topic whose id is not known).
+    /// Highest version, if the request's meaning requires an older one (Produce without
+    /// transactions v2, Fetch of a topic with an unknown id).
     pub(crate) max_version: Option<i16>,
 }
 
-/// What is left to say of a request whose body the caller wrote behind its header.
+/// Properties of a request with a body that the caller wrote after its header.
 #[derive(Debug)]
 pub(crate) struct RawRequest {
-    /// What stands in the body without being copied there, behind so many bytes of header and body.
+    /// Zero-copy parts of the body, each with its offset in the bytes of header and body.
     pub(crate) inserts: Inserts,
-    /// False for Produce with acks=0: the broker sends nothing back; `send_raw` then returns an
-    /// empty body once written.
+    /// False for Produce with acks=0: the broker sends no response; `send_raw` then returns an
+    /// empty body once the request is written.
     pub(crate) answered: bool,
-    /// As large an answer as this is read into memory that is reserved for all of it at once; 0:
-    /// one of no special size.
+    /// Largest response that is read into memory reserved for all of it at once, in bytes; 0 for
+    /// the default.
     pub(crate) expects: usize,
-    /// Asked when the request is about to be written.
+    /// Consulted when the request is about to be written.
     pub(crate) departure: RevocableParts,
 }
 
 impl RawRequest {
-    /// One whose body is all there, and that is answered.
+    /// Returns the properties of a request with a complete body that gets a response.
     pub(crate) fn whole() -> Self {
         Self { inserts: Inserts::new(), answered: true, expects: 0, departure: RevocableParts::default() }
     }
 
-    /// The same, with an answer of up to so many bytes. One that is larger still comes, but is
-    /// copied on its way.
+    /// Sets the expected size of the response, in bytes. A larger response is accepted, but is
+    /// copied while it is read.
     pub(crate) fn expecting(self, bytes: usize) -> Self {
         Self { expects: bytes, ..self }
     }
 }
 
-/// An answer whose body the caller reads.
+/// A response with its body still to be read by the caller.
 #[derive(Debug)]
 pub(crate) struct RawResponse {
     pub(crate) version: i16,

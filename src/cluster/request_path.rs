@@ -1,4 +1,4 @@
-//! One request's way to a connection and back.
+//! Sends one request over a connection and returns the response.
 
 use std::{sync::Arc, time::Instant};
 
@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Core {
-    /// A connection to a node, as soon as there is one, or why there is none.
+    /// Waits for a connection to a node, or for the error of the attempt.
     pub(super) async fn connect(self: &Arc<Self>, node: i32, kind: ConnectionKind) -> Result<Arc<Connection>> {
         match lookup(self, node, kind) {
             ConnectionLookup::Open(connection) => Ok(connection),
@@ -32,8 +32,8 @@ impl Core {
         }
     }
 
-    /// [`connect`](Self::connect), no longer than to the deadline. No connection, no request:
-    /// nothing was persisted.
+    /// Like [`connect`](Self::connect), but gives up at the deadline. Errors have the status
+    /// `NotPersisted`, because without a connection no request was sent.
     pub(super) async fn connection(
         self: &Arc<Self>,
         node: i32,

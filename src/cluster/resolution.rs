@@ -1,5 +1,5 @@
-//! The bound on resolving `bootstrap.servers` for the first time (`bootstrap.resolve.timeout.ms`,
-//! KIP-909).
+//! The time limit of resolving `bootstrap.servers` for the first time
+//! (`bootstrap.resolve.timeout.ms`, KIP-909).
 //!
 //! Sans-IO.
 
@@ -10,7 +10,7 @@ use std::{
 
 use crate::cluster::deadline::saturating_deadline;
 
-/// Whether a server was ever resolved, and until when one has to be.
+/// Tracks whether a server was ever resolved, and the time by which one has to be.
 #[derive(Debug)]
 pub(super) struct Resolution {
     bound: Option<(Duration, Instant)>,
@@ -18,23 +18,24 @@ pub(super) struct Resolution {
 }
 
 impl Resolution {
-    /// The time runs from now on; without a timeout there is no bound.
+    /// Starts the time limit; without a timeout there is none.
     pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
         let bound = timeout.map(|timeout| (timeout, saturating_deadline(now, timeout)));
         Self { bound, resolved: AtomicBool::new(false) }
     }
 
-    /// A server was resolved. The client is bootstrapped: no bound applies from now on.
+    /// Records that a server was resolved: the client is bootstrapped, and no limit applies from
+    /// now on.
     pub(super) fn succeed(&self) {
         self.resolved.store(true, Ordering::Release);
     }
 
-    /// The time by which a server has to be resolved, while none is.
+    /// Returns the time by which a server has to be resolved, while none is.
     pub(super) fn due(&self) -> Option<Instant> {
         self.pending().map(|(_, due)| due)
     }
 
-    /// The timeout, if it has passed and no server is resolved.
+    /// Returns the timeout, if it has passed and no server is resolved.
     pub(super) fn overdue(&self, now: Instant) -> Option<Duration> {
         self.pending().filter(|(_, due)| *due <= now).map(|(timeout, _)| timeout)
     }

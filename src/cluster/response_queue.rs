@@ -1,5 +1,5 @@
-//! Where answers go: to one caller that waits for its own, or into the queue of an asker with many
-//! requests under way.
+//! Targets of responses: one caller that waits for its own, or the queue of a caller with many
+//! requests in flight.
 
 use std::{
     collections::VecDeque,
@@ -15,22 +15,21 @@ use tokio::sync::oneshot;
 
 use crate::error::{DeliveryStatus, Error, ErrorKind, Result};
 
-/// The answers to the requests of one asker, by the ids that it gave them, in the order in which
-/// they came.
+/// Results of one caller's requests, by the ids that it gave them, in the order of their arrival.
 ///
-/// One queue and one waker for all of them: no allocation, and no future to be polled, for each
-/// request. When it is dropped nobody waits any more: what was not written yet is not sent.
+/// All requests share one queue and one waker, so that a request needs no allocation and no future
+/// of its own. When the queue is dropped, requests that were not written yet are not sent.
 #[derive(Debug)]
 pub(crate) struct ResponseQueue {
     queue: Arc<Queue>,
-    /// Taken out of the queue and not given out yet.
+    /// Results that were taken out of the shared queue and not returned yet.
     taken: VecDeque<(u64, Result<Bytes>)>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     state: Mutex<State>,
-    /// Set when nobody waits any more.
+    /// Set when the [`ResponseQueue`] is dropped.
     deserted: AtomicBool,
 }
 
@@ -45,7 +44,7 @@ impl ResponseQueue {
         Self { queue: Arc::default(), taken: VecDeque::new() }
     }
 
-    /// The next answer. Each request that was taken over has exactly one.
+    /// Returns the next result. Each queued request has exactly one.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(u64, Result<Bytes>)> {
         if self.taken.is_empty() {
             let mut state = self.queue.lock();
@@ -61,7 +60,7 @@ impl ResponseQueue {
         self.taken.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Where the answer to the request of that id goes.
+    /// Returns the target for the result of the request with that id.
     pub(super) fn reply(&self, id: u64) -> ResponseTarget {
         ResponseTarget::Queued(ResponseSlot { id, queue: Some(Arc::clone(&self.queue)) })
     }
@@ -90,23 +89,23 @@ impl Queue {
     }
 }
 
-/// Who waits for the answer to a request.
+/// The target of a request's result.
 #[derive(Debug)]
 pub(super) enum ResponseTarget {
     One(oneshot::Sender<Result<Bytes>>),
     Queued(ResponseSlot),
 }
 
-/// A place in a queue of answers. It is never left empty.
+/// A place in a queue of results. Dropped empty, it is filled with an error.
 #[derive(Debug)]
 pub(super) struct ResponseSlot {
     id: u64,
-    /// `None` once the answer is given.
+    /// `None` once the result is delivered.
     queue: Option<Arc<Queue>>,
 }
 
 impl ResponseTarget {
-    /// A caller that gave up has dropped its end; its answer goes with it.
+    /// Delivers the result; discards it if the caller is gone.
     pub(super) fn deliver(self, answer: Result<Bytes>) {
         match self {
             ResponseTarget::One(caller) => drop(caller.send(answer)),
@@ -118,7 +117,7 @@ impl ResponseTarget {
         }
     }
 
-    /// Whether nobody waits any more.
+    /// Returns true if the caller is gone.
     pub(super) fn is_closed(&self) -> bool {
         match self {
             ResponseTarget::One(caller) => caller.is_closed(),
@@ -137,7 +136,8 @@ impl Drop for ResponseSlot {
     }
 }
 
-/// The pipeline answers whatever it holds; only one that is gone as a whole leaves a caller alone.
+/// Returns the error of a request that a pipeline was dropped with; a live pipeline answers every
+/// request that it holds.
 pub(super) fn unanswered() -> Error {
     Error::new(ErrorKind::Closed, "the connection's task ended").with_status(DeliveryStatus::PossiblyPersisted)
 }

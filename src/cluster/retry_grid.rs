@@ -1,21 +1,21 @@
 //! Common instants for the retries of many partitions.
 //!
-//! Each partition waits with a jitter of its own. Partitions that fail together would so be asked
-//! for one after the other, in as many requests; rounded up to common instants they share one
-//! request.
+//! Each partition's wait has its own jitter. Partitions that fail together would therefore be
+//! retried one after the other, in a request each; with their waits rounded up to common instants
+//! they share one request.
 //!
 //! Sans-IO.
 
 use std::time::{Duration, Instant};
 
-/// The distance of the instants for waits that are long, and for those that are short.
+/// Distance of the instants for long waits, and for short ones.
 const LONG_STEP: Duration = Duration::from_millis(500);
 const SHORT_STEP: Duration = Duration::from_millis(100);
-/// Waits from here on are long.
+/// Shortest wait that counts as long.
 const LONG: Duration = Duration::from_millis(400);
 
-/// The instants at which retries may end, counted from a first one. Without a first one nothing is
-/// rounded.
+/// The instants at which retries may end, counted from a first one. Without a first one waits are
+/// not rounded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RetryGrid(Option<Instant>);
 
@@ -24,13 +24,13 @@ impl RetryGrid {
         Self(Some(now))
     }
 
-    /// The same grid, started now if it has not begun.
+    /// Starts the grid now if it has not begun.
     pub(crate) fn started(&mut self, now: Instant) -> &Self {
         self.0.get_or_insert(now);
         self
     }
 
-    /// The end of a wait that begins now.
+    /// Returns the end of a wait that begins now.
     pub(crate) fn after(&self, now: Instant, wait: Duration) -> Instant {
         let at = now + wait;
         let Some(start) = self.0 else { return at };

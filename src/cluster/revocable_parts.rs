@@ -1,4 +1,4 @@
-//! The last word of a request's owner before the connection hands the request to the socket.
+//! Lets the owner of a request withdraw it until the connection hands it to the socket.
 //!
 //! Sans-IO.
 
@@ -6,28 +6,28 @@ use std::{fmt, sync::Arc};
 
 use smallvec::SmallVec;
 
-/// A part of a request that its owner can take back while the request waits in the connection
+/// A part of a request that its owner can withdraw while the request waits in the connection
 /// (throttled, re-authenticating, or behind others), with the certainty that the broker has seen
 /// nothing of it.
 pub(crate) trait Revocable: fmt::Debug + Send + Sync {
-    /// Whether that attempt was taken back.
+    /// Returns true if the attempt was withdrawn.
     fn is_withdrawn(&self, attempt: u32) -> bool;
 
-    /// Decides that the attempt is written; `false` when it was taken back.
+    /// Commits to writing the attempt; returns `false` if it was withdrawn.
     fn write(&self, attempt: u32) -> bool;
 
-    /// Takes the attempt back, also after [`write`](Self::write): no byte of its request was
+    /// Withdraws the attempt, also after [`write`](Self::write): no byte of its request was
     /// written.
     fn withdraw(&self, attempt: u32);
 }
 
-/// The parts of a request that may be taken back, each with its attempt; none in a request that
-/// always leaves.
+/// The parts of a request that may be withdrawn, each with its attempt; empty for a request that is
+/// always sent.
 #[derive(Debug, Default)]
 pub(crate) struct RevocableParts(SmallVec<[(Arc<dyn Revocable>, u32); 2]>);
 
 impl RevocableParts {
-    /// Decides that the request is written. `false` when a part was taken back: then all of them
+    /// Commits to writing the request. Returns `false` if a part was withdrawn: then all of them
     /// are, and the request must not be written.
     pub(crate) fn confirm_write(&self) -> bool {
         let parts = || self.0.iter().map(|(part, attempt)| (part, *attempt));

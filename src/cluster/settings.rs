@@ -9,7 +9,7 @@ use crate::{
     security::SecurityProperties,
 };
 
-/// What every client has to know, whatever it is for. Defaults are Java's.
+/// Settings that every client has. Defaults are Java's.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientSettings {
     /// `bootstrap.servers`: host:port each.
@@ -20,15 +20,15 @@ pub(crate) struct ClientSettings {
     pub(crate) client_rack: Option<String>,
     /// `bootstrap.resolve.timeout.ms`; `None` for no bound.
     pub(crate) bootstrap_resolve_timeout: Option<Duration>,
-    /// `request.timeout.ms`; from [`check`](Self::check) on `socket.timeout.ms` where that was set.
+    /// `request.timeout.ms`; after [`check`](Self::check), `socket.timeout.ms` if that was set.
     pub(crate) request_timeout: Duration,
     /// `socket.timeout.ms`, until [`check`](Self::check).
     pub(crate) socket_timeout: Option<Duration>,
-    /// `request.timeout.ms` where `socket.timeout.ms` was set as well: how long a broker waits for
-    /// acknowledgements then, as in librdkafka.
+    /// `request.timeout.ms` if `socket.timeout.ms` was set as well: time for which a broker waits
+    /// for acknowledgements, as in librdkafka.
     pub(crate) ack_timeout: Option<Duration>,
-    /// `default.api.timeout.ms`: how long a call may take with all its retries where nothing else
-    /// is said.
+    /// `default.api.timeout.ms`: longest time of a call with all its retries, unless the call says
+    /// otherwise.
     pub(crate) default_api_timeout: Duration,
     /// `retry.backoff.ms` and `retry.backoff.max.ms`.
     pub(crate) retry_backoff: Duration,
@@ -46,30 +46,30 @@ pub(crate) struct ClientSettings {
     /// `topic.metadata.refresh.interval.ms`, until [`check`](Self::check): metadata is asked for
     /// again after the shorter of the two.
     pub(crate) metadata_refresh: Option<Duration>,
-    /// `metadata.max.idle.ms`: topics that nobody used for so long are no longer asked for.
+    /// `metadata.max.idle.ms`: topics that were not used for this time are no longer asked for.
     pub(crate) metadata_max_idle: Duration,
     /// `metadata.recovery.strategy=rebootstrap` and `….rebootstrap.trigger.ms`; `None` for the
     /// strategy `none`.
     pub(crate) metadata_rebootstrap_trigger: Option<Duration>,
-    /// `metadata.cluster.check.enable`: brokers hear which cluster and node a connection is meant
-    /// for (KIP-1242). Without effect for the recovery strategy `none`.
+    /// `metadata.cluster.check.enable`: tells brokers which cluster and node a connection is meant
+    /// for (KIP-1242). Without effect if the recovery strategy is `none`.
     pub(crate) metadata_cluster_check: bool,
-    /// `allow.auto.create.topics`: whether asking for a topic may create it (producers: yes).
+    /// `allow.auto.create.topics`: true if asking for a topic may create it (producers: true).
     pub(crate) allow_auto_create_topics: bool,
     /// `receive.message.max.bytes` (librdkafka): the largest response that is accepted.
     pub(crate) receive_message_max_bytes: usize,
-    /// Requests that may be on their way on one connection.
+    /// Most requests in flight on one connection.
     pub(crate) max_in_flight_per_connection: usize,
     /// `security.protocol`, `ssl.*`, `sasl.*`, or what a builder was given.
     pub(crate) security: SecurityProperties,
-    /// How addresses are found and connected to.
+    /// Resolves and connects to addresses.
     pub(crate) network: Arc<dyn Network>,
-    /// Seeds all jitter; from the system where a test does not set it.
+    /// Seeds all jitter; chosen by the system unless a test sets it.
     pub(crate) seed: Option<u64>,
-    /// What was set.
+    /// The properties that were set.
     pub(crate) given: Given,
-    /// What log lines say of the client; set when it is built, because `client.id` may be set until
-    /// then.
+    /// Fields that log lines name the client by; set when the client is built, because `client.id`
+    /// may be set until then.
     pub(crate) origin: Origin,
 }
 
@@ -109,8 +109,8 @@ impl Default for ClientSettings {
 }
 
 impl ClientSettings {
-    /// Checks what can be checked without the network, and lets defaults give way to what was set.
-    /// Errors are of kind `Configuration` and name the property.
+    /// Checks the settings without the network, and adjusts defaults to the properties that were
+    /// set. Errors are of kind `Configuration` and name the property.
     pub(crate) fn check(&mut self) -> Result<()> {
         Address::parse_all(&self.bootstrap_servers)?;
         self.join_synonyms();
@@ -150,7 +150,8 @@ impl ClientSettings {
         Ok(())
     }
 
-    /// Joins properties of librdkafka with Java's of nearly their meaning; once or more often.
+    /// Merges librdkafka's properties into Java's of nearly equal meaning; may be called
+    /// repeatedly.
     pub(crate) fn join_synonyms(&mut self) {
         if let Some(socket) = self.socket_timeout.take() {
             self.ack_timeout = self.given.has("request.timeout.ms").then_some(self.request_timeout);
@@ -165,8 +166,7 @@ impl ClientSettings {
     }
 }
 
-/// So that the common properties can be set on what holds these settings and on these settings
-/// alone.
+/// Lets the common properties be set both on settings that contain these and on these alone.
 impl AsMut<ClientSettings> for ClientSettings {
     fn as_mut(&mut self) -> &mut ClientSettings {
         self
@@ -185,7 +185,7 @@ impl Configure for ClientSettings {
     }
 }
 
-/// A time as errors write it.
+/// Formats a time for errors.
 pub(crate) fn show_millis(time: Duration) -> String {
     format!("{} ms", time.as_millis())
 }

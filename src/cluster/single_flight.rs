@@ -2,13 +2,13 @@ use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// One piece of work that any number of callers wait for. It is done by a task of its own, so that
-/// it goes on when they give up.
+/// One attempt that several callers wait for. A task of its own carries it out, so that it
+/// continues when the callers give up.
 #[derive(Clone, Debug)]
 pub(super) struct SingleFlight<T>(watch::Receiver<Option<Result<T>>>);
 
-/// The end that does the work. Dropped without a result (its runtime is gone, or the client
-/// closed), it tells the callers.
+/// The side that carries out the attempt. If it is dropped without a result (its runtime is gone,
+/// or the client closed), the callers get `Closed`.
 #[derive(Debug)]
 pub(super) struct Promise<T>(watch::Sender<Option<Result<T>>>);
 
@@ -24,7 +24,7 @@ impl<T: Clone> SingleFlight<T> {
         done.unwrap_or_else(|| Err(closed()))
     }
 
-    /// Whether there is a result, or will never be one.
+    /// Returns true if there is a result, or will never be one.
     pub(super) fn is_over(&self) -> bool {
         self.0.borrow().is_some() || self.0.has_changed().is_err()
     }
@@ -36,7 +36,7 @@ impl<T> Promise<T> {
     }
 }
 
-/// What calls end with when the client, or the runtime that it was made on, is gone.
+/// Returns the error of calls that outlive the client or its runtime.
 pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "this client was closed, or the runtime that it was made on was shut down")
 }

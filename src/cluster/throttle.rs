@@ -1,12 +1,15 @@
+//! The throttle time of responses.
+//!
 //! Sans-IO.
 
 use crate::wire::{ApiKey, messages::throttled_from};
 
-/// Reads how long the broker asks this client to be silent (KIP-219) off the front of a response's
-/// body.
+/// Reads the throttle time, for which the broker asks this client to be silent (KIP-219), from the
+/// front of a response's body.
 ///
 /// Nearly every response begins with `throttle_time_ms`. Produce has the field at its end, so it is
-/// read with the rest of that response; ApiVersions, too, and it is only asked at connect.
+/// read with the rest of that response. ApiVersions has it at the end, too, and is only sent at
+/// connect.
 pub(super) fn throttle_time_ms(key: ApiKey, version: i16, body: &[u8]) -> i32 {
     if throttled_from(key).is_none_or(|first| version < first) {
         return 0;

@@ -1,3 +1,5 @@
+//! The versions of requests that a broker supports, and the cluster's features.
+//!
 //! Sans-IO.
 
 use std::collections::HashMap;
@@ -7,9 +9,9 @@ use crate::{
     wire::{ApiKey, message::client_versions, messages::ApiVersionsResponse},
 };
 
-/// The requests that this client sends. One that is not listed cannot be sent: a new one is listed
-/// here first, and gets a row in `testkit/tests/every_error/rows.rs`, which answers it with each
-/// error code.
+/// Requests that this client sends. A request that is not listed cannot be sent: a new one is
+/// listed here first, and gets a row in `testkit/tests/every_error/rows.rs`, which answers it with
+/// each error code.
 const SENT: &[ApiKey] = &[
     ApiKey::Produce,
     ApiKey::Fetch,
@@ -32,7 +34,7 @@ const SENT: &[ApiKey] = &[
     ApiKey::ConsumerGroupHeartbeat,
 ];
 
-/// The versions that one broker speaks, as its ApiVersions response said.
+/// The version ranges that one broker supports, from its ApiVersions response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Versions {
     /// Host and port, for messages.
@@ -46,16 +48,17 @@ impl Versions {
         Self { peer, ranges }
     }
 
-    /// The newest version of a request that both sides speak, and that is not above `max_version`.
+    /// Returns the newest version of a request that both sides support and that is at most
+    /// `max_version`.
     ///
     /// # Errors
-    /// There is none; the message names both ranges.
+    /// `UnsupportedVersion` if there is none; the message names both ranges.
     pub(super) fn pick(&self, key: ApiKey, max_version: Option<i16>) -> Result<i16> {
         let Some(ours) = client_versions(key).filter(|_| SENT.contains(&key)) else {
-            return Err(unsupported(format!("this client does not speak {key}")));
+            return Err(unsupported(format!("this client does not support {key}")));
         };
         let Some(&theirs) = self.ranges.get(&key.code()) else {
-            return Err(unsupported(format!("{}: the broker does not know {key}", self.peer)));
+            return Err(unsupported(format!("{}: the broker does not support {key}", self.peer)));
         };
         let newest = ours.1.min(theirs.1).min(max_version.unwrap_or(i16::MAX));
         if newest >= ours.0.max(theirs.0) {
@@ -63,7 +66,7 @@ impl Versions {
         }
         let cap = max_version.map_or_else(String::new, |max| format!(", and this request needs at most {max}"));
         Err(unsupported(format!(
-            "{}: no common version of {key}: the broker speaks {} to {}, this client {} to {}{cap}",
+            "{}: no common version of {key}: the broker supports {} to {}, this client {} to {}{cap}",
             self.peer, theirs.0, theirs.1, ours.0, ours.1
         )))
     }
@@ -73,8 +76,7 @@ fn unsupported(message: String) -> Error {
     Error::new(ErrorKind::UnsupportedVersion, message)
 }
 
-/// The cluster's finalized features (KIP-584), as the newest ApiVersions response of any broker
-/// told them.
+/// The cluster's finalized features (KIP-584), from the newest ApiVersions response of any broker.
 #[derive(Debug)]
 pub(super) struct Features {
     epoch: i64,
@@ -88,7 +90,8 @@ impl Default for Features {
 }
 
 impl Features {
-    /// Takes what a response says, unless a newer one is known. Brokers before 2.7 say nothing.
+    /// Stores the features of a response, unless newer ones are known. Brokers before 2.7 send
+    /// none.
     pub(super) fn learn(&mut self, response: &ApiVersionsResponse) {
         if response.finalized_features_epoch < self.epoch.max(0) {
             return;
@@ -98,7 +101,7 @@ impl Features {
         self.levels = levels.map(|feature| (feature.name.to_string(), feature.max_version_level)).collect();
     }
 
-    /// Forgets the epoch: the next broker may be of another cluster.
+    /// Forgets the epoch, because the next broker may belong to another cluster.
     pub(super) fn rebootstrap(&mut self) {
         self.epoch = -1;
     }
@@ -139,7 +142,7 @@ mod tests {
         let error = versions(ApiKey::Metadata, 5, 6).pick(ApiKey::Metadata, Some(4)).unwrap_err();
         assert!(error.to_string().contains("at most 4"), "{error}");
         let error = versions(ApiKey::Metadata, 0, 1).pick(ApiKey::ListOffsets, None).unwrap_err();
-        assert!(error.to_string().contains("does not know ListOffsets"), "{error}");
+        assert!(error.to_string().contains("does not support ListOffsets"), "{error}");
     }
 
     #[test]

@@ -76,7 +76,7 @@ async fn error_says_that_listener_requires_sasl() {
     let cluster = cluster(Options::new().sasl(users())).await;
     let error = admin(&cluster, Security::plaintext()).await.list_topics().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
-    assert!(error.to_string().contains("wants SASL"), "{error}");
+    assert!(error.to_string().contains("require SASL"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
