@@ -30,35 +30,54 @@
 //! and inside it. Two copies are not zeroed: the key of a PKCS#12 store (`p12-keystore` frees it
 //! without zeroing) and the key that a custom crypto provider keeps.
 
+#[cfg(feature = "aws-msk-iam")]
 mod aws;
+// Of the modules that allow dead code, each of these features uses a part.
 mod connection_security;
 #[cfg(feature = "tls")]
 pub mod hosted;
+#[cfg(any(feature = "oauth", feature = "aws-msk-iam"))]
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(dead_code))]
 mod http;
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(dead_code))]
 mod jaas;
+#[cfg(any(feature = "oauth", feature = "aws-msk-iam"))]
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(dead_code))]
 mod json;
+#[cfg(feature = "oauth")]
 mod oauth;
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(dead_code))]
 mod properties;
 mod resolve;
 mod sasl;
 mod secret;
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(dead_code))]
 mod shown;
+#[cfg(any(feature = "tls", feature = "oauth", feature = "aws-msk-iam"))]
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(dead_code))]
 mod time;
 #[cfg(feature = "tls")]
 mod tls;
 
 pub(crate) use crate::security::connection_security::{ConnectionSecurity, tls_failure};
+#[cfg(feature = "aws-msk-iam")]
 pub use aws::AwsCredentials;
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "oauth", feature = "tls"))]
 pub use oauth::{JwtAlgorithm, JwtBearer};
+#[cfg(feature = "oauth")]
 pub use oauth::{Oidc, Token, TokenFile, TokenSource, UnsecuredToken};
 pub(crate) use properties::SecurityProperties;
 /// The version of rustls that defines the `CryptoProvider` of [`Tls::crypto_provider`].
 #[cfg(feature = "tls")]
 pub use rustls;
-pub use sasl::{AwsMskIam, Exchange, Mechanism, OauthBearer, Plain, Sasl, Scram, ScramHash, Step};
+#[cfg(feature = "aws-msk-iam")]
+pub use sasl::AwsMskIam;
+#[cfg(feature = "oauth")]
+pub use sasl::OauthBearer;
+pub use sasl::{Exchange, Mechanism, Plain, Sasl, Scram, ScramHash, Step};
 pub use secret::Secret;
 pub(crate) use shown::scrubbed;
+#[cfg_attr(not(all(feature = "oauth", feature = "aws-msk-iam", feature = "tls")), allow(unused_imports))]
 use shown::{FilePath, Hidden};
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -1,6 +1,6 @@
 //! TLS and SASL from end to end, against the cluster in the process: accepted and refused
 //! connections, and the errors of the latter.
-#![cfg(feature = "tls")]
+#![cfg(all(feature = "tls", feature = "oauth", feature = "aws-msk-iam"))]
 
 mod common;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

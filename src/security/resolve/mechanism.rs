@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Reading, configuration, refused, tokens};
+#[cfg(feature = "oauth")]
+use super::tokens;
+use super::{Reading, configuration, refused};
+#[cfg(feature = "aws-msk-iam")]
+use crate::security::{AwsMskIam, aws::is_region};
 use crate::{
     config::parse,
     error::Result,
     net::Network,
-    security::{AwsMskIam, Plain, Sasl, Scram, ScramHash, Secret, aws::is_region, jaas::Jaas},
+    security::{Plain, Sasl, Scram, ScramHash, Secret, jaas::Jaas},
 };
 
 const MECHANISMS: &str = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER or AWS_MSK_IAM";
 
 /// Returns the mechanism, and adds the options of the login module that have no effect to `unused`.
+#[cfg_attr(not(feature = "oauth"), expect(unused_variables, reason = "the token endpoint's network"))]
 pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused: &mut Vec<String>) -> Result<Sasl> {
     let Some(name) = properties.text("sasl.mechanism") else {
         return Err(configuration(format!("property `sasl.mechanism` is missing; it is {MECHANISMS}")));
@@ -26,8 +31,14 @@ pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused:
     let (wanted, known): (&str, &[&str]) = match mechanism.as_str() {
         "PLAIN" => ("PlainLoginModule", &PASSWORD_OPTIONS),
         "SCRAM-SHA-256" | "SCRAM-SHA-512" => ("ScramLoginModule", &PASSWORD_OPTIONS),
+        #[cfg(feature = "oauth")]
         "OAUTHBEARER" => ("OAuthBearerLoginModule", &tokens::OPTIONS),
+        #[cfg(not(feature = "oauth"))]
+        "OAUTHBEARER" => return Err(not_built_in("OAUTHBEARER", "oauth")),
+        #[cfg(feature = "aws-msk-iam")]
         "AWS_MSK_IAM" => ("IAMLoginModule", &AWS_OPTIONS),
+        #[cfg(not(feature = "aws-msk-iam"))]
+        "AWS_MSK_IAM" => return Err(not_built_in("AWS_MSK_IAM", "aws-msk-iam")),
         "GSSAPI" => {
             return Err(configuration(
                 "property `sasl.mechanism`: GSSAPI is not built in; use a crate with an implementation, and pass it to \
@@ -45,16 +56,26 @@ pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused:
             Sasl::mechanism(Plain::new(username, password))
         }
         "SCRAM-SHA-256" => scram(properties, jaas, ScramHash::Sha256)?,
-        "SCRAM-SHA-512" => scram(properties, jaas, ScramHash::Sha512)?,
+        #[cfg(feature = "oauth")]
         "OAUTHBEARER" => tokens::oauth_bearer(properties, jaas, network, unused)?,
-        _ => msk_iam(jaas)?,
+        #[cfg(feature = "aws-msk-iam")]
+        "AWS_MSK_IAM" => msk_iam(jaas)?,
+        _ => scram(properties, jaas, ScramHash::Sha512)?,
     };
     unused.extend(jaas.into_iter().flat_map(|jaas| jaas.unread(known)));
     Ok(sasl)
 }
 
+#[cfg(not(all(feature = "oauth", feature = "aws-msk-iam")))]
+fn not_built_in(mechanism: &str, feature: &str) -> crate::Error {
+    configuration(format!(
+        "property `sasl.mechanism`: {mechanism} is not built in; enable the feature `{feature}` of the crate `ottla`"
+    ))
+}
+
 const PASSWORD_OPTIONS: [&str; 4] = ["username", "password", "tokenauth", "serviceName"];
 
+#[cfg(feature = "aws-msk-iam")]
 const AWS_OPTIONS: [&str; 6] =
     ["awsProfileName", "awsStsRegion", "awsDebugCreds", "awsMaxRetries", "awsMaxBackOffTimeMs", "awsRole*"];
 
@@ -131,6 +152,7 @@ fn scram(properties: &Reading<'_>, jaas: Option<&Jaas>, hash: ScramHash) -> Resu
     Ok(Sasl::mechanism(Scram::new(hash, username, password).delegation_token(token)))
 }
 
+#[cfg(feature = "aws-msk-iam")]
 fn msk_iam(jaas: Option<&Jaas>) -> Result<Sasl> {
     let mut mechanism = AwsMskIam::new();
     let Some(jaas) = jaas else { return Ok(Sasl::mechanism(mechanism)) };

@@ -5,6 +5,7 @@ mod mechanism;
 mod tests;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "oauth")]
 mod tokens;
 
 use std::sync::Arc;

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
-use super::{Reading, SecurityProperties, configuration, refused};
+#[cfg(feature = "oauth")]
+use super::SecurityProperties;
+use super::{Reading, configuration, refused};
+#[cfg(feature = "oauth")]
+use crate::security::jaas::Jaas;
 use crate::{
     config::parse,
     error::Result,
-    security::{FilePath, Secret, Tls, jaas::Jaas, tls::Source},
+    security::{FilePath, Secret, Tls, tls::Source},
 };
 
 pub(super) fn tls(properties: &Reading<'_>) -> Result<Tls> {
@@ -195,6 +199,7 @@ fn verification(properties: &Reading<'_>, tls: Tls) -> Result<Tls> {
     })
 }
 
+#[cfg(feature = "oauth")]
 /// Properties of TLS that a login module accepts as options for its token endpoint.
 const NAMES: [&str; 13] = [
     "ssl.enabled.protocols",
@@ -212,6 +217,7 @@ const NAMES: [&str; 13] = [
     "ssl.truststore.type",
 ];
 
+#[cfg(feature = "oauth")]
 /// Returns the TLS settings of a token endpoint: the `ssl.*` among a login module's options, and
 /// `https.ca.*`. Adds options that have no effect to `unused`.
 ///

@@ -1,13 +1,17 @@
 //! SASL: authentication of a client. One file for each mechanism.
 
+#[cfg(feature = "aws-msk-iam")]
 mod msk_iam;
+#[cfg(feature = "oauth")]
 mod oauthbearer;
 mod plain;
 mod scram;
 
 use std::{fmt, sync::Arc};
 
+#[cfg(feature = "aws-msk-iam")]
 pub use msk_iam::AwsMskIam;
+#[cfg(feature = "oauth")]
 pub use oauthbearer::OauthBearer;
 pub use plain::Plain;
 pub use scram::{Scram, ScramHash};
@@ -86,11 +90,13 @@ impl Sasl {
 
     /// Uses OAUTHBEARER (KIP-255) with tokens of this source, which are kept until shortly before
     /// they expire.
+    #[cfg(feature = "oauth")]
     pub fn oauth_bearer(source: impl super::TokenSource) -> Self {
         Self::mechanism(OauthBearer::new(source))
     }
 
     /// Uses AWS_MSK_IAM, with credentials from the places in which AWS's own tools look for them.
+    #[cfg(feature = "aws-msk-iam")]
     pub fn aws_msk_iam() -> Self {
         Self::mechanism(AwsMskIam::new())
     }

@@ -74,6 +74,7 @@ fn unusable(kind: Option<&KeyKind>) -> String {
     }
 }
 
+#[cfg(feature = "oauth")]
 /// Loads the first private key of a PEM file for signing. `Err` says why there is none.
 pub(crate) fn signing_key(
     text: &[u8],

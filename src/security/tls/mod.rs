@@ -27,8 +27,12 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use connector::Connector;
-pub(crate) use failure::{described, tls_failure};
+#[cfg(feature = "oauth")]
+pub(crate) use failure::described;
+pub(crate) use failure::tls_failure;
+#[cfg(feature = "oauth")]
 pub(crate) use key::signing_key;
+#[cfg(feature = "oauth")]
 pub(crate) use provider::provider;
 
 use super::{FilePath, Secret};
