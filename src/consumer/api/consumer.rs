@@ -37,7 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// All methods take `&self`, and clones are the same consumer (a clone costs two reference counts):
 /// clone it to commit, seek or pause from other tasks. There is *one reader at a time*, over all
 /// clones: while a [`recv`](Self::recv), [`recv_batch`](Self::recv_batch) or [`poll`](Self::poll)
-/// is under way, or the [`Records`] of a poll or a [`stream`](Self::stream) exist, another read
+/// is under way, or [`Records`] of a poll or a polled [`stream`](Self::stream) exist, another read
 /// returns an `InvalidArgument` error and does nothing.
 ///
 /// # When a record is done

@@ -129,8 +129,9 @@ impl Consumer {
                 None => {}
             }
             // As long as there are no partitions to read, this call restarts the poll timer; after
-            // that the streams do. All turns of the loop share one guard, so that a removed member
-            // learns of it only from a call that began after the removal.
+            // that the streams do. All turns of the loop share one guard: a member that was removed
+            // for not polling rejoins at the next poll, and a new guard would count as one, although
+            // the caller does not know of the removal yet.
             if !idle {
                 alive = None;
             } else if alive.is_none() {
