@@ -258,7 +258,7 @@ impl Consumer {
         match (*current, mode) {
             (Mode::Subscribed, Mode::Assigned | Mode::None) | (Mode::Assigned, Mode::Subscribed) => Err(Error::new(
                 ErrorKind::InvalidArgument,
-                "partitions are either assigned by hand or subscribed to through the group: unsubscribe first",
+                "a consumer either assigns partitions itself or subscribes through its group: unsubscribe first",
             )),
             _ => {
                 *current = mode;

@@ -221,7 +221,7 @@ impl Consumer {
             }
             while let Some(answer) = answers.join_next().await {
                 let answer = answer.unwrap_or_else(|error| {
-                    Err(Error::new(ErrorKind::Internal, "a look-up of offsets panicked").with_source(error))
+                    Err(Error::new(ErrorKind::Internal, "a ListOffsets request panicked").with_source(error))
                 });
                 match answer {
                     Ok(state) => {
@@ -250,7 +250,7 @@ impl Consumer {
             client.refresh_metadata();
             let wait = after(backoff.next(&mut rng));
             if wait >= deadline {
-                let error = Error::new(ErrorKind::Timeout, "look-up of offsets: the deadline passed");
+                let error = Error::new(ErrorKind::Timeout, "look-up of offsets: default.api.timeout.ms passed");
                 return Err(match trouble {
                     Some(trouble) => error.context(&trouble).with_source(trouble),
                     None => error,

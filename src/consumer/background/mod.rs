@@ -1,4 +1,4 @@
-//! The tasks behind a consumer, and what they share with its handles.
+//! The tasks behind a consumer, and the state that they share with its handles.
 //!
 //! `consumer_task` is the root: it starts the fetch tasks, sends offset requests, follows the group,
 //! and commits.

@@ -293,7 +293,7 @@ impl FetchBuffer {
 
 impl fmt::Debug for FetchBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("reading", &self.reading).finish_non_exhaustive()
+        f.debug_struct("FetchBuffer").field("reading", &self.reading).finish_non_exhaustive()
     }
 }
 
