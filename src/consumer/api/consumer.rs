@@ -96,8 +96,8 @@ impl Consumer {
     ///
     /// # Errors
     /// Those of [`ConsumerBuilder::build`]. The error for an unknown property names the nearest
-    /// known one. A property that cannot be honoured, and without which security or delivery would be
-    /// weaker, is an error that gives the reason.
+    /// known one. A property that cannot be honoured, and without which security or delivery would
+    /// be weaker, is an error that gives the reason.
     ///
     /// # Cancel safety
     /// Safe.

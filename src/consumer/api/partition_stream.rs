@@ -73,7 +73,8 @@ impl Consumer {
     /// Returns the next partition that is assigned and not split off, after [splitting it
     /// off](Self::split_partition); waits for one without a limit. With this each partition that
     /// the group assigns gets a task of its own, which ends when the partition is revoked. A
-    /// partition is returned again after its stream was dropped. `None` once the consumer has ended.
+    /// partition is returned again after its stream was dropped. `None` once the consumer has
+    /// ended.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) {
@@ -130,8 +131,8 @@ impl Consumer {
             }
             // As long as there are no partitions to read, this call restarts the poll timer; after
             // that the streams do. All turns of the loop share one guard: a member that was removed
-            // for not polling rejoins at the next poll, and a new guard would count as one, although
-            // the caller does not know of the removal yet.
+            // for not polling rejoins at the next poll, and a new guard would count as one,
+            // although the caller does not know of the removal yet.
             if !idle {
                 alive = None;
             } else if alive.is_none() {

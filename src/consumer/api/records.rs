@@ -33,7 +33,7 @@ use crate::{
 /// While this exists, no other call reads from the consumer (for a
 /// [`PartitionStream`](crate::consumer::PartitionStream): from that stream); commits, seeks and
 /// pauses work. If a partition is sought or revoked meanwhile, its records are no longer returned.
-#[must_use = "records that are not iterated come again"]
+#[must_use = "records that are not iterated are returned again by the next poll"]
 pub struct Records {
     held: Vec<HeldSlice>,
     /// `None` if there are no records.
@@ -205,7 +205,7 @@ impl<'a> PartitionRecords<'a> {
     }
 
     /// Returns the number of records: at least one.
-    #[expect(clippy::len_without_is_empty, reason = "a partition without records is not there")]
+    #[expect(clippy::len_without_is_empty, reason = "a partition without records is not listed")]
     pub fn len(&self) -> usize {
         self.held.iter().map(|held| held.count).sum()
     }

@@ -430,7 +430,7 @@ mod tests {
             DecodedBatch::decode(&progress, &batch, start..end, reservation, &mut Decompressor::default(), &opening)
                 .unwrap()
                 .unwrap();
-        // The reader still has the batch before it, of which nothing was handed out.
+        // The reader still has the batch before it, of which no record was delivered.
         queue.return_unread(CollectedItem::Decoded(part));
         assert_eq!(queue.evict(true), Some(8));
     }

@@ -24,8 +24,8 @@ pub enum OffsetReset {
     /// The offset after the last record, so that only later records are read. The default.
     #[default]
     Latest,
-    /// The position is not reset: reading returns a [`NoOffset`](ErrorKind::NoOffset) error, and the partition waits
-    /// for a seek.
+    /// The position is not reset: reading returns a [`NoOffset`](ErrorKind::NoOffset) error, and
+    /// the partition waits for a seek.
     None,
     /// The first record that is not older than this duration, counted back from now (KIP-1106); the
     /// end if there is none.
