@@ -197,8 +197,8 @@ impl ConsumerState {
         if let Some(progress) = gone.progress {
             progress.supersede();
         }
-        // Only the common reader drops stale entries of the rotation, and if all partitions are
-        // split off it never runs.
+        // The entry is removed here, because only the common reader drops stale entries of the
+        // rotation, and it never runs if all partitions are split off.
         if gone.in_rotation
             && let Some(at) = self.rotation.iter().position(|other| other == partition)
         {

@@ -163,7 +163,7 @@ impl Consumer {
 /// # When its reader hangs
 /// `max.poll.interval.ms` applies to the consumer as a whole, as in Java: as long as any of its
 /// readers asks for records or waits for them, the consumer counts as alive. So a stream that holds
-/// a record and does not ask for the next one keeps its partition, while others continue; only if
+/// a record and is not asked for the next one keeps its partition, while others continue; only if
 /// the group wants to revoke it, it is lost after `max.poll.interval.ms`. [`Consumer::status`]
 /// shows such a partition. A [`Worker`](crate::Worker) watches each of its handlers separately.
 ///

@@ -70,9 +70,10 @@ pub trait RebalanceListener: Send + Sync + 'static {
 
     /// Called before partitions go to other members, and before the consumer closes or
     /// unsubscribes. The partitions still belong to this consumer until the call returns. No more
-    /// of their records are delivered, the reader is done with those that it had, and with
-    /// `enable.auto.commit` these are committed. If the call fails, the reader gets an error, and
-    /// the partitions are given up all the same.
+    /// of their records are delivered, and the reader is done with those that it held (an
+    /// unsubscribe does not wait for this). With `enable.auto.commit`, what is done was committed
+    /// before the call. If the call fails, the reader gets an error, and the partitions are given
+    /// up all the same.
     fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = ListenerResult> + Send {
         let _ = revoked;
         async { Ok(()) }
