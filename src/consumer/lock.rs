@@ -1,8 +1,9 @@
-//! Locks that outlive a panic.
+//! Locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A lock that outlives a panic elsewhere: what it protects is changed in whole steps.
+/// Locks the mutex even if it is poisoned by a panic: the data is only changed in whole steps, so
+/// it is consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,12 @@
-//! Reading from the log: alone over assigned partitions, or as a member of a group.
+//! Consumers: read records of partitions that the program assigns, or as a member of a group.
 //!
-//! One record's way in:
+//! The path of a record:
 //!
 //! 1. `fetch/broker_selection` decides which broker a partition is read from: the leader, or a
 //!    preferred read replica.
 //! 2. `fetch/fetch_task` sends one broker the request that `fetch/planner` plans, with memory
-//!    reserved in `fetch/memory_budget`. `fetch/connection_scaling` decides over how many connections.
+//!    reserved in `fetch/memory_budget`. `fetch/connection_scaling` decides over how many
+//!    connections.
 //! 3. `fetch/batch_scan` reads the headers of the batches in the response, and
 //!    `fetch/response_handler` appends the batches to the partition's `buffer/partition_buffer`
 //!    without copying them.
@@ -14,9 +15,10 @@
 //! 5. `subscription/delivery_progress` counts which records were delivered and which are completed;
 //!    completed offsets are committed.
 //!
-//! `subscription/fetch_position` and `subscription/offset_resolution` find out where a partition is
-//! read from, and `background/consumer_task` sends the requests for that, follows the group and
-//! commits. `state` owns the partitions and holds all of these together under one lock.
+//! `subscription/fetch_position` and `subscription/offset_resolution` determine the offset from
+//! which a partition is read, and `background/consumer_task` sends the requests for that, follows
+//! the group and commits. `state` owns the partitions and holds all of these together under one
+//! lock.
 
 mod api;
 mod background;

@@ -1,9 +1,12 @@
-//! The partitions that this consumer reads, and all that is known about them.
+//! All state of a consumer under one lock: the partitions that it reads, the fetch connections, the
+//! memory budget and the statistics.
 //!
-//! This file holds how partitions come and go; `positioning.rs` where they are read from,
-//! `resolve.rs` how that is found out, `search.rs` how it is behind damage, `routes.rs` which
-//! broker a partition is read from, `fetcher.rs` what is asked of it, `arrivals.rs` what becomes of
-//! the answer, `handout.rs` what the reader takes, `trouble.rs` what it is told.
+//! This file adds, removes and revokes partitions and computes the offsets to commit. Other files
+//! add their part: `subscription/reposition` sets positions, `subscription/offset_resolution`
+//! resolves them, `subscription/corruption_skip` skips damaged batches, `fetch/broker_selection`
+//! selects the broker to fetch from, `fetch/planner` plans fetch requests, `fetch/response_handler`
+//! handles their responses, `buffer/fetch_collector` collects batches for the reader, and
+//! `subscription/error_queue` reports errors to it.
 //!
 //! Sans-IO.
 
@@ -44,60 +47,62 @@ use crate::{
 pub(crate) struct ConsumerState {
     pub(crate) rules: ConsumerRules,
     pub(crate) partitions: HashMap<TopicPartition, PartitionState>,
-    /// What the group gave, the user has put something else in the place of, and the rebalance
-    /// listener was not told of: the group has still to take it back.
+    /// Partitions that the group assigned, that a call of the user replaced, and for which the
+    /// rebalance listener was not told of the revocation; the group has yet to revoke them. Maps to
+    /// the number of the ownership.
     replaced: BTreeMap<TopicPartition, u64>,
-    /// Each with a task and a session of its own.
+    /// Fetch connections; each has a task and a fetch session of its own.
     pub(crate) connections: HashMap<FetchConnectionId, FetchConnection>,
-    /// Over how many connections each broker is read.
+    /// Number of fetch connections to each broker.
     pub(crate) scaling: HashMap<i32, ConnectionScaling>,
-    /// Of sessions that are over.
+    /// Fetch sessions that have ended and must be closed at their brokers.
     pub(crate) session_closes: Vec<SessionClose>,
-    /// All that are known.
+    /// All known brokers.
     pub(crate) brokers: BTreeSet<i32>,
     pub(crate) budget: MemoryBudget,
     pub(crate) wake_for: Box<dyn Fn(i32) -> QuotaWaker + Send>,
     pub(crate) rotation: VecDeque<TopicPartition>,
     pub(crate) running_jobs: usize,
-    /// Whether there may be something to open ahead.
+    /// True if there may be compressed batches to decompress ahead.
     pub(crate) has_compressed: bool,
     pub(crate) errors: VecDeque<Error>,
     pub(crate) ended: bool,
     pub(crate) rng: StdRng,
     pub(crate) seek_epoch: u64,
     pub(crate) reader: Option<Waker>,
-    /// How many partitions were ever split off.
+    /// Number of times that a partition was split off.
     pub(crate) splits: u64,
-    /// About when the reader of all that is not split off last asked.
+    /// Approximate time of the last request for records by the common reader, which reads all
+    /// partitions that are not split off.
     pub(crate) last_asked_at: Option<Instant>,
-    /// Some partition's unread batches were dropped.
+    /// True if unread batches of a partition were evicted.
     pub(crate) evicted: bool,
-    /// About now: when a fetch was last planned.
+    /// Approximate current time: the time at which a fetch was last planned.
     pub(crate) clock: Option<Instant>,
-    /// When partitions that fail are tried again.
+    /// Times at which failing partitions are retried.
     pub(crate) retry_grid: RetryGrid,
-    /// When the reader was last told that positions are reset in vain: once for all that is read
-    /// together.
+    /// Time of the last error about position resets that keep failing; one error covers all
+    /// partitions.
     pub(crate) failing_resets_reported_at: Option<Instant>,
     pub(crate) signals: Wakeups,
-    /// What is counted and watched.
+    /// Fetch statistics.
     pub(crate) stats: FetchStats,
-    /// The topics that are asked for, and whether they are there.
+    /// Topics that the consumer wants to read, and the presence of each.
     pub(crate) wanted_topics: WantedTopics,
-    /// What is to be written in few lines.
+    /// Events that are logged in summary, in few lines.
     pub(crate) journal: LogDigest,
-    /// The trouble of the whole cluster was told to the reader.
+    /// True if the reader was told that no broker can be reached.
     pub(crate) unreachable_reported: bool,
-    /// Whether the reader was told that the bootstrap servers are not resolved in time.
+    /// True if the reader was told that the bootstrap servers are not resolved in time.
     pub(crate) unresolved_reported: bool,
-    /// Since when the group is waited for without anything known of the cluster.
+    /// Time since which the group is awaited without any metadata.
     pub(crate) without_metadata_since: Option<Instant>,
     pub(crate) has_metadata: bool,
 }
 
 impl ConsumerState {
-    /// Nothing assigned yet. `wake_for` makes what wakes the task of a broker when its account has
-    /// room again.
+    /// Creates a state without partitions. `wake_for` returns, for a broker's id, the waker of its
+    /// fetch tasks that is called when its quota has room again.
     pub(crate) fn new(rules: ConsumerRules, rng: StdRng, wake_for: Box<dyn Fn(i32) -> QuotaWaker + Send>) -> Self {
         Self {
             budget: MemoryBudget::new(rules.queued_bytes),
@@ -134,15 +139,15 @@ impl ConsumerState {
         }
     }
 
-    /// What came of the last changes.
+    /// Takes the wake-ups that the last changes require.
     pub(crate) fn take_signals(&mut self) -> Wakeups {
         std::mem::take(&mut self.signals)
     }
 
-    // ---- partitions come and go
+    // ---- assigning and removing partitions
 
-    /// Reads a partition from now on, from that place; whatever it was read from before is
-    /// withheld.
+    /// Reads a partition from now on, at this position. Records that are left from an earlier
+    /// assignment of the partition are withheld.
     pub(crate) fn assign(&mut self, partition: TopicPartition, state: FetchState, metadata: &Metadata, now: Instant) {
         if self.brokers.is_empty() {
             self.brokers = metadata.brokers.keys().copied().collect();
@@ -157,7 +162,7 @@ impl ConsumerState {
         self.signals.task = true;
     }
 
-    /// The same of one that the group gives.
+    /// Like [`assign`](Self::assign), for a partition that the group assigns.
     pub(crate) fn assign_by_group(
         &mut self,
         partition: &TopicPartition,
@@ -171,8 +176,9 @@ impl ConsumerState {
         }
     }
 
-    /// Reads nothing any more, since the user wants something else. What the group gave it will
-    /// take back: of that the rebalance listener has still to be told.
+    /// Stops reading all partitions, because the user's subscription or assignment has changed. The
+    /// group will revoke the partitions that it assigned, and the rebalance listener has yet to be
+    /// told, so these are kept in `replaced`.
     pub(crate) fn clear(&mut self) {
         for partition in self.assigned() {
             let untold = self.partitions.get(&partition).filter(|state| state.of_group && !state.revocation_announced);
@@ -183,7 +189,7 @@ impl ConsumerState {
         }
     }
 
-    /// Reads a partition no longer; what is left of it is withheld.
+    /// Stops reading a partition; its remaining records are withheld.
     pub(crate) fn remove(&mut self, partition: &TopicPartition) {
         self.wake_split(partition);
         let Some(gone) = self.partitions.remove(partition) else { return };
@@ -191,7 +197,8 @@ impl ConsumerState {
         if let Some(progress) = gone.progress {
             progress.supersede();
         }
-        // Only the common reader takes turns, and with all partitions split off it never comes.
+        // The entry is removed here, because only the common reader drops stale entries of the
+        // rotation, and it never runs if all partitions are split off.
         if gone.in_rotation
             && let Some(at) = self.rotation.iter().position(|other| other == partition)
         {
@@ -202,8 +209,8 @@ impl ConsumerState {
         self.signals.task = true;
     }
 
-    /// As [`assign_by_group`](Self::assign_by_group), but nothing is read of it before the
-    /// rebalance listener has said from where. The number of the positioning.
+    /// Like [`assign_by_group`](Self::assign_by_group), but the partition is not read before the
+    /// rebalance listener has returned its offset. Returns the seek epoch.
     pub(crate) fn assign_held(&mut self, partition: &TopicPartition, metadata: &Metadata, now: Instant) -> u64 {
         self.assign_by_group(partition, FetchState::Stopped, metadata, now);
         if let Some(state) = self.partitions.get_mut(partition) {
@@ -212,8 +219,8 @@ impl ConsumerState {
         self.seek_epoch
     }
 
-    /// The rebalance listener is done with a partition: it is read from there, or waits for a seek.
-    /// Unless it was sought or went away meanwhile.
+    /// The rebalance listener is done with a partition: reads it at the new position, or leaves it
+    /// waiting for a seek. Does nothing if the partition was sought or removed meanwhile.
     pub(crate) fn release_held(&mut self, partition: &TopicPartition, generation: u64, state: Option<FetchState>) {
         let Some(found) = self.partitions.get_mut(partition) else { return };
         if !found.awaits_listener || found.position.seek_epoch() != generation {
@@ -225,8 +232,8 @@ impl ConsumerState {
         }
     }
 
-    /// Of these partitions (of all that the group gave, without a list) those of whose going the
-    /// rebalance listener was not told; from now on it was.
+    /// Returns those of these partitions (without a list, of all that the group assigned) that the
+    /// rebalance listener does not yet know to be revoked, and marks them as announced.
     pub(crate) fn announce_revocation(&mut self, only: Option<&[Ownership]>) -> Vec<TopicPartition> {
         let wanted = |partition: &TopicPartition, number: u64| {
             only.is_none_or(|only| only.iter().any(|one| one.number == number && one.partition == *partition))
@@ -249,16 +256,16 @@ impl ConsumerState {
         going
     }
 
-    /// Whether the rebalance listener was told that any of these goes; of all together it is not
-    /// known, so they count as told.
+    /// Returns true if the rebalance listener was told of the revocation of any of these. Without a
+    /// list it returns true, because for all partitions together this is not known.
     pub(crate) fn any_revocation_announced(&self, only: Option<&[Ownership]>) -> bool {
         let told =
             |one: &Ownership| self.partitions.get(&one.partition).is_some_and(|state| state.revocation_announced);
         only.is_none_or(|only| only.iter().any(told))
     }
 
-    /// What the group takes back now, by these names: what it gave last, whether or not it is read
-    /// any more.
+    /// Returns the ownerships that the group revokes now, given the partitions' names: the latest
+    /// that it assigned, even if they are no longer read.
     pub(crate) fn ownerships(&self, partitions: &[TopicPartition]) -> Vec<Ownership> {
         let number = |partition: &TopicPartition| {
             let read = self.partitions.get(partition).filter(|state| state.of_group).map(|state| state.ownership);
@@ -268,26 +275,26 @@ impl ConsumerState {
         known.map(|(partition, number)| Ownership { partition: partition.clone(), number }).collect()
     }
 
-    /// Those of them that are read still.
+    /// Returns the partitions of those ownerships that are still read.
     pub(crate) fn still_owned(&self, ownerships: &[Ownership]) -> Vec<TopicPartition> {
         let read =
             |one: &&Ownership| self.partitions.get(&one.partition).is_some_and(|state| state.ownership == one.number);
         ownerships.iter().filter(read).map(|one| one.partition.clone()).collect()
     }
 
-    /// Whether the partition is ours, and not to be given up.
+    /// Returns true if the partition is assigned and not being revoked.
     pub(crate) fn is_owned(&self, partition: &TopicPartition) -> bool {
         self.partitions.get(partition).is_some_and(|state| !state.revoking)
     }
 
-    /// Reads these no longer. What came by the same names since is another matter.
+    /// Stops reading these. Later assignments of partitions with the same names are unaffected.
     pub(crate) fn remove_all(&mut self, ownerships: &[Ownership]) {
         for partition in self.still_owned(ownerships) {
             self.remove(&partition);
         }
     }
 
-    /// Hands out no more of these partitions, and fetches nothing more of them.
+    /// Stops delivering records of these partitions and fetching them.
     pub(crate) fn revoke(&mut self, ownerships: &[Ownership]) {
         for partition in &self.still_owned(ownerships) {
             if let Some(state) = self.partitions.get_mut(partition) {
@@ -305,7 +312,7 @@ impl ConsumerState {
         assigned
     }
 
-    /// The partition, or an error that says that it is not assigned.
+    /// Returns the partition's state, or an error that says that it is not assigned.
     pub(crate) fn get(&self, partition: &TopicPartition) -> Result<&PartitionState> {
         self.partitions
             .get(partition)
@@ -314,9 +321,9 @@ impl ConsumerState {
 
     // ---- commits
 
-    /// What is done of these partitions (of all, without a list), where that differs from what is
-    /// known to be committed. Not where the user has committed as much, or had the last word on the
-    /// partition: in `on_revoked`.
+    /// Returns the completed offsets of these partitions (of all, without a list) that differ from
+    /// the known committed offsets. Omits a partition if the user has committed as much, or if
+    /// `on_revoked` was called for it, because the user has the last word on its offset there.
     pub(crate) fn completed_offsets(
         &self,
         only: Option<&[TopicPartition]>,
@@ -332,7 +339,8 @@ impl ConsumerState {
         offsets
     }
 
-    /// What was handed out of them, whatever is committed.
+    /// Returns the delivered offsets of these partitions (of all, without a list), whatever is
+    /// committed.
     pub(crate) fn delivered_offsets(
         &self,
         only: Option<&[TopicPartition]>,
@@ -340,15 +348,15 @@ impl ConsumerState {
         self.offsets(only, true)
     }
 
-    /// Of all, what the readers of partitions that are split off have in hand is not among it: only
-    /// they know whether they are done. Of topics that do not exist (any more) nothing is: it would
-    /// be taken for what was read of the next topic of that name, whose records would be passed
-    /// over.
+    /// Returns delivered or completed offsets. Without a list, records that the readers of
+    /// split-off partitions hold do not count as delivered: only these readers know when they are
+    /// done. Topics that do not exist (any more) are omitted: their offsets would be taken for
+    /// offsets of the next topic with that name, and records of that topic would be skipped.
     fn offsets(&self, only: Option<&[TopicPartition]>, handed_out: bool) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let wanted = |partition: &TopicPartition| only.is_none_or(|only| only.contains(partition));
         let mut offsets = Vec::new();
         for (partition, state) in self.partitions.iter().filter(|(partition, _)| wanted(partition)) {
-            // What the user commits is bound to the topic's id, if it has one, and may wait for the
+            // A commit of the user is bound to the topic's id, if it has one, and may wait for the
             // topic.
             let passed_over = state.topic_missing && (!handed_out || state.topic_id.is_nil());
             let Some(progress) = state.progress.as_ref().filter(|_| !passed_over) else { continue };
@@ -370,7 +378,7 @@ impl ConsumerState {
         })
     }
 
-    /// What is heard of a commit.
+    /// Handles the progress of a commit.
     pub(crate) fn handle_commit_event(&mut self, news: CommitEvent) {
         match news {
             CommitEvent::Sent(partitions) => {
@@ -397,13 +405,14 @@ impl ConsumerState {
         }
     }
 
-    /// The group has these offsets now, of topics with these ids.
+    /// Records that the group has these offsets now, for topics with these ids.
     fn committed(&mut self, committed: Vec<CommittedOffset>) {
         for CommittedOffset { partition, offset, topic_id, origin: asker } in committed {
             if let Some(state) = self.partitions.get_mut(&partition).filter(|state| state.topic_id == topic_id) {
                 state.committed = Some(offset);
                 state.commit_certainty = CommitCertainty::Certain;
-                // What was asked for before it was positioned says nothing of what is read since.
+                // A commit that was requested before the last reposition says nothing about the
+                // records that were read since.
                 if asker.by_user && asker.seek_epoch >= state.position.seek_epoch() {
                     state.committed_by_user = Some(offset);
                 }

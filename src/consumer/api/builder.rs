@@ -1,4 +1,4 @@
-//! How a consumer is made.
+//! The builder of a [`Consumer`].
 
 use std::{num::NonZero, sync::Arc, time::Duration};
 
@@ -29,17 +29,18 @@ use crate::{
     security::Security,
 };
 
-/// After how long without a leader the reader is told, unless `default.api.timeout.ms` is shorter.
+/// Time without a leader after which the reader gets an error, unless `default.api.timeout.ms` is
+/// shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// `max.partition.fetch.bytes` where the user says nothing: at least that much is asked for.
+/// `max.partition.fetch.bytes` if the user sets none: the least that is requested of a partition.
 const PARTITION_BYTES: i32 = 1 << 20;
 
-/// Settings for a [`Consumer`]. Defaults are those of Kafka's Java client 4.3, and librdkafka's
-/// where Java has no such setting.
+/// Settings for a [`Consumer`]. Defaults are those of Kafka's Java client 4.3, and librdkafka's for
+/// settings that Java does not have.
 ///
-/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the
-/// methods' settings and over them.
+/// [`build`](Self::build) checks every property of [`property`](Self::property). It applies them
+/// after the settings of the methods, so a property overrides a method.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ConsumerBuilder {
@@ -64,68 +65,68 @@ impl ConsumerBuilder {
         self
     }
 
-    /// `client.id`: how the consumer is called in the brokers' logs and quotas. Default: `ottla`.
+    /// Sets `client.id`: the consumer's name in the brokers' logs and quotas. Default: `ottla`.
     pub fn client_id(self, id: impl Into<String>) -> Self {
         self.set(|s| s.client.client_id = id.into())
     }
 
-    /// `client.rack`: where the consumer runs, so that it may read from replicas nearby (KIP-392).
-    /// Default: not said.
+    /// Sets `client.rack`: the rack or zone in which the consumer runs, so that it may read from
+    /// replicas nearby (KIP-392). Default: not set.
     pub fn client_rack(self, rack: impl Into<String>) -> Self {
         self.set(|s| s.client.client_rack = Some(rack.into()))
     }
 
-    /// `group.id`: the group that it joins when it subscribes, and commits offsets for. Default:
-    /// none.
+    /// Sets `group.id`: the group that the consumer joins when it subscribes, and for which it
+    /// commits offsets. Default: none.
     pub fn group(self, id: impl Into<String>) -> Self {
         self.set(|s| s.group_id = Some(id.into().into()))
     }
 
-    /// `group.instance.id`: makes it a static member, whose partitions wait for it while it
-    /// restarts (KIP-345). Default: none.
+    /// Sets `group.instance.id`: makes the consumer a static member. Its partitions stay assigned
+    /// to it while it restarts (KIP-345). Default: none.
     pub fn group_instance_id(self, id: impl Into<String>) -> Self {
         self.set(|s| s.group_instance_id = Some(id.into().into()))
     }
 
-    /// `group.protocol`: how the group's partitions are dealt out. Default:
+    /// Sets `group.protocol`: the protocol by which the group assigns partitions. Default:
     /// [`GroupProtocol::Classic`].
     ///
-    /// With [`GroupProtocol::Consumer`] the coordinator decides how often to heartbeat, how long a
-    /// session is and how to deal out, so `session.timeout.ms`, `heartbeat.interval.ms` and
+    /// With [`GroupProtocol::Consumer`] the coordinator decides on the heartbeat interval, the
+    /// session timeout and the assignor, so `session.timeout.ms`, `heartbeat.interval.ms` and
     /// `partition.assignment.strategy` are refused, as in Java.
     pub fn group_protocol(self, protocol: GroupProtocol) -> Self {
         self.set(|s| s.group_protocol = protocol)
     }
 
-    /// `group.remote.assignor`: which of the brokers' assignors deals out, with
-    /// [`GroupProtocol::Consumer`]; Kafka's are `uniform` and `range`. Default: the coordinator's
+    /// Sets `group.remote.assignor`: the brokers' assignor that assigns the partitions, with
+    /// [`GroupProtocol::Consumer`]. Kafka's are `uniform` and `range`. Default: the coordinator's
     /// choice (`uniform`).
     pub fn group_remote_assignor(self, name: impl Into<String>) -> Self {
         self.set(|s| s.group_remote_assignor = Some(name.into().into()))
     }
 
-    /// `auto.offset.reset`. Default: [`OffsetReset::Latest`].
+    /// Sets `auto.offset.reset`. Default: [`OffsetReset::Latest`].
     pub fn auto_offset_reset(self, reset: OffsetReset) -> Self {
         self.set(|s| s.auto_offset_reset = reset)
     }
 
-    /// `enable.auto.commit`: whether what is done is committed every
+    /// Sets `enable.auto.commit`: if true, what is done is committed every
     /// [`auto_commit_interval`](Self::auto_commit_interval), when partitions are revoked, and on
-    /// close. Default: true, where there is a group.
+    /// close. Default: true, if there is a group.
     pub fn auto_commit(self, on: bool) -> Self {
         self.set(|s| s.enable_auto_commit = on)
     }
 
-    /// `auto.commit.interval.ms`. Default: 5 s.
+    /// Sets `auto.commit.interval.ms`. Default: 5 s.
     pub fn auto_commit_interval(self, interval: Duration) -> Self {
         self.set(|s| s.auto_commit_interval = interval)
     }
 
-    /// `partition.assignment.strategy`, with [`GroupProtocol::Classic`], in the order of
-    /// preference: the group takes the one that most of its members prefer among those that all of
-    /// them have. Default: [`RangeAssignor`](crate::consumer::assignor::RangeAssignor), then
-    /// [`CooperativeStickyAssignor`](crate::consumer::assignor::CooperativeStickyAssignor), so that the group can be
-    /// moved to the latter alone.
+    /// Sets `partition.assignment.strategy`, with [`GroupProtocol::Classic`], in the order of
+    /// preference: of the assignors that all members have, the group uses the one that most members
+    /// prefer. Default: [`RangeAssignor`](crate::consumer::assignor::RangeAssignor), then
+    /// [`CooperativeStickyAssignor`](crate::consumer::assignor::CooperativeStickyAssignor), so that
+    /// the group can be moved to the latter alone.
     ///
     /// ```no_run
     /// # async fn example() -> ottla::Result<()> {
@@ -143,13 +144,13 @@ impl ConsumerBuilder {
         })
     }
 
-    /// `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
+    /// Sets `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
     pub fn isolation_level(self, level: IsolationLevel) -> Self {
         self.set(|s| s.isolation_level = level)
     }
 
-    /// `fetch.min.bytes`: how much a broker gathers before it answers, unless `fetch.max.wait.ms`
-    /// passes first. Default: 1.
+    /// Sets `fetch.min.bytes`: the bytes that a broker gathers before it answers, unless
+    /// `fetch.max.wait.ms` passes first. Default: 1.
     pub fn fetch_min_bytes(self, bytes: i32) -> Self {
         self.set(|s| {
             s.fetch_min_bytes = bytes;
@@ -157,9 +158,9 @@ impl ConsumerBuilder {
         })
     }
 
-    /// `fetch.max.bytes`: about the largest answer of a broker; less is asked for where that keeps
-    /// the reader busy, and an eighth of [`queued_max_bytes`](Self::queued_max_bytes) at most.
-    /// Default: 52428800.
+    /// Sets `fetch.max.bytes`: the approximate size limit of a broker's response, in bytes. The
+    /// consumer requests less if that is enough to keep the reader busy, and never more than an
+    /// eighth of [`queued_max_bytes`](Self::queued_max_bytes). Default: 52428800.
     pub fn fetch_max_bytes(self, bytes: i32) -> Self {
         self.set(|s| {
             s.fetch_max_bytes = bytes;
@@ -167,57 +168,61 @@ impl ConsumerBuilder {
         })
     }
 
-    /// `fetch.max.wait.ms`: how long a broker waits for something to answer. Default: 500 ms.
+    /// Sets `fetch.max.wait.ms`: the longest time for which a broker waits for records before it
+    /// answers. Default: 500 ms.
     pub fn fetch_max_wait(self, wait: Duration) -> Self {
         self.set(|s| s.fetch_max_wait = wait)
     }
 
-    /// `max.partition.fetch.bytes`: about the most of one partition in one answer; a larger batch
-    /// still comes. Default: 1048576, and more where so few partitions have records that answers of
-    /// that size would leave a long line half empty: as much then as one answer may have (see
-    /// [`fetch_max_bytes`](Self::fetch_max_bytes)). What is set here holds, be it the default's
-    /// number.
+    /// Sets `max.partition.fetch.bytes`: the approximate limit of one partition's bytes in one
+    /// response; a larger batch is still returned. Default: 1048576, and more if so few partitions
+    /// have records that responses of that size would leave a connection with a long round trip
+    /// half empty: then as much as one response may have (see
+    /// [`fetch_max_bytes`](Self::fetch_max_bytes)). A value that is set here is never exceeded in
+    /// this way, even if it equals the default.
     pub fn max_partition_fetch_bytes(self, bytes: i32) -> Self {
         self.set(|s| s.max_partition_fetch_bytes = Some(bytes))
     }
 
-    /// `fetch.max.connections`: the connections to one broker over which partitions are fetched at
-    /// most, each with a fetch session of its own (KIP-227) over other partitions. There is one as
-    /// a rule; another is opened only while the answers of those that there are come as large as
-    /// they may be and the reader waits for them all the same, and it is closed again as soon as
-    /// the reader has enough to do. They share their broker's part of
+    /// Sets `fetch.max.connections`: the most connections to one broker over which partitions are
+    /// fetched, each with a fetch session of its own (KIP-227) over other partitions. As a rule
+    /// there is one. Another is opened only while the responses on the existing ones are as large
+    /// as allowed and the reader still waits for them; it is closed again as soon as the reader has
+    /// enough to do. They share their broker's part of
     /// [`queued_max_bytes`](Self::queued_max_bytes). Default: 4.
     pub fn fetch_max_connections(self, connections: u8) -> Self {
         self.set(|s| s.fetch_max_connections = connections)
     }
 
-    /// `queued.max.messages.kbytes`, in bytes: what is fetched ahead of the reader at most, of all
-    /// partitions together, as it came and decompressed, and what is asked for. Brokers have equal
-    /// shares of it. A batch that is larger than a share, or becomes so when it is decompressed,
-    /// still comes, alone. What was handed out does not count. Default: 67108864.
+    /// Sets `queued.max.messages.kbytes`, in bytes: the most that is fetched ahead of the reader,
+    /// of all partitions together, compressed and decompressed, including what is requested.
+    /// Brokers have equal shares of it. A batch that is larger than a share, or becomes so when it
+    /// is decompressed, is still fetched, alone. Delivered records do not count. Default: 67108864.
     pub fn queued_max_bytes(self, bytes: usize) -> Self {
         self.set(|s| s.queued_max_bytes = bytes)
     }
 
-    /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted; a larger
-    /// one is an error. Default: 134217728.
+    /// Sets `max.decompressed.batch.bytes`: the size in bytes of the largest batch, decompressed,
+    /// that is accepted; a larger one is an error. Default: 134217728.
     pub fn max_decompressed_batch_bytes(self, bytes: usize) -> Self {
         self.set(|s| s.max_decompressed_batch_bytes = bytes)
     }
 
-    /// `max.poll.records`: the most that one [`poll`](Consumer::poll) gives. Default: 500.
+    /// Sets `max.poll.records`: the most records that one [`poll`](Consumer::poll) returns.
+    /// Default: 500.
     pub fn max_poll_records(self, records: usize) -> Self {
         self.set(|s| s.max_poll_records = records)
     }
 
-    /// `max.poll.interval.ms`: how long a member of a group may work on what it read before its
-    /// partitions go to others; also how long a rebalance waits for it. Default: 300 s.
+    /// Sets `max.poll.interval.ms`: the longest time for which a group member may process the
+    /// records that it received before its partitions go to other members; also the time for which
+    /// a rebalance waits for it. Default: 300 s.
     pub fn max_poll_interval(self, interval: Duration) -> Self {
         self.set(|s| s.max_poll_interval = interval)
     }
 
-    /// `session.timeout.ms`, with [`GroupProtocol::Classic`]: after how long without a heartbeat
-    /// the group gives a member up. Default: 45 s.
+    /// Sets `session.timeout.ms`, with [`GroupProtocol::Classic`]: the time without a heartbeat
+    /// after which the group removes a member. Default: 45 s.
     pub fn session_timeout(self, timeout: Duration) -> Self {
         self.set(|s| {
             s.session_timeout = timeout;
@@ -225,7 +230,7 @@ impl ConsumerBuilder {
         })
     }
 
-    /// `heartbeat.interval.ms`, with [`GroupProtocol::Classic`]. Default: 3 s.
+    /// Sets `heartbeat.interval.ms`, with [`GroupProtocol::Classic`]. Default: 3 s.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
         self.set(|s| {
             s.heartbeat_interval = interval;
@@ -233,59 +238,59 @@ impl ConsumerBuilder {
         })
     }
 
-    /// `enable.partition.eof`: whether the reader is told, by an error of kind
-    /// [`EndOfPartition`](crate::ErrorKind::EndOfPartition), when it has come to the end of a
-    /// partition: behind the last record, and again after more records came and were read. Default:
-    /// false.
+    /// Sets `enable.partition.eof`: if true, the reader gets an error of kind
+    /// [`EndOfPartition`](crate::ErrorKind::EndOfPartition) when it reaches the end of a partition:
+    /// after the last record, and again after more records were appended and read. Default: false.
     pub fn enable_partition_eof(self, on: bool) -> Self {
         self.set(|s| s.enable_partition_eof = on)
     }
 
-    /// `check.crcs`: whether the checksum of each batch is compared. Default: true.
+    /// Sets `check.crcs`: if true, the checksum of each batch is verified. Default: true.
     pub fn check_crcs(self, on: bool) -> Self {
         self.set(|s| s.check_crcs = on)
     }
 
-    /// `topic.metadata.propagation.max.ms` (librdkafka's name): how long a topic may be missing, or
-    /// forbidden, before the reader gets an error. A topic that was just created is not known to
-    /// every broker yet, and a right that was just granted neither. Counts anew whenever the
-    /// topic's state changes; [`Consumer::status`] says at once how it stands. Default: 30 s.
+    /// Sets `topic.metadata.propagation.max.ms` (librdkafka's name): the time for which a topic may
+    /// be missing, or forbidden, before the reader gets an error. The delay exists because not
+    /// every broker knows a topic that was just created, or a right that was just granted. The time
+    /// starts again whenever the topic's state changes; [`Consumer::status`] shows the topic's
+    /// state at once. Default: 30 s.
     pub fn topic_metadata_propagation_max(self, time: Duration) -> Self {
         self.set(|s| s.topic_propagation_max = time)
     }
 
-    /// `request.timeout.ms`: how long a broker may take to answer, beyond what it was asked to
-    /// wait. Default: 30 s.
+    /// Sets `request.timeout.ms`: the longest time that a broker may take to answer, beyond the
+    /// wait that the request asks for. Default: 30 s.
     pub fn request_timeout(self, time: Duration) -> Self {
         self.set(|s| s.client.request_timeout = time)
     }
 
-    /// `default.api.timeout.ms`: how long a call such as [`Consumer::commit`] may take with all its
-    /// retries. Default: 60 s.
+    /// Sets `default.api.timeout.ms`: the longest time that a call such as [`Consumer::commit`] may
+    /// take with all its retries. Default: 60 s.
     pub fn default_api_timeout(self, time: Duration) -> Self {
         self.set(|s| s.client.default_api_timeout = time)
     }
 
-    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules
-    /// the properties out that say the same. Default: [`Security::plaintext`].
+    /// Sets the security of connections: TLS and SASL (`security.protocol` and the properties that
+    /// belong to it). Excludes the properties that set the same. Default: [`Security::plaintext`].
     pub fn security(self, security: Security) -> Self {
         self.set(|s| s.client.security.give(security))
     }
 
-    /// The network to connect over. Default: TCP.
+    /// Sets the network to connect over. Default: TCP.
     pub fn network(self, network: Arc<dyn Network>) -> Self {
         self.set(|s| s.client.network = network)
     }
 
-    /// Any property by its Java or librdkafka name. One that means nothing to a consumer is taken:
-    /// one warning at [`build`](Self::build) names all of them with the reasons. One whose loss
-    /// would weaken security or delivery is an error.
+    /// Sets any property by its Java or librdkafka name. A property that means nothing to a
+    /// consumer is accepted: one warning at [`build`](Self::build) names all of them with the
+    /// reasons. One without which security or delivery would be weaker is an error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
     }
 
-    /// Several properties by name.
+    /// Sets several properties by name.
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         for (name, value) in pairs {
             self.properties.push(name.as_ref(), value.as_ref());
@@ -293,7 +298,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Seeds what is random (jitter), so that a test can be repeated.
+    /// Seeds the random numbers (jitter), so that a test can be repeated.
     #[cfg(test)]
     pub(crate) fn seed(self, seed: u64) -> Self {
         self.set(|s| s.client.seed = Some(seed))
@@ -303,7 +308,8 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     /// [`Configuration`](crate::ErrorKind::Configuration) for a setting that cannot be used, and
-    /// without a tokio runtime that has timers and what the network needs (`enable_all()`).
+    /// without a tokio runtime that has timers and the drivers that the network needs
+    /// (`enable_all()`).
     ///
     /// # Cancel safety
     /// Safe.

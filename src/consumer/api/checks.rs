@@ -1,4 +1,4 @@
-//! Checks of partitions and offsets that a program passes.
+//! Checks of the partitions and offsets that a program passes.
 
 use crate::{
     error::{Error, ErrorKind, Result},

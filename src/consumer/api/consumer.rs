@@ -1,4 +1,4 @@
-//! The consumer as its user sees it.
+//! The [`Consumer`] type: subscribing, reading, committing and closing.
 
 use std::{collections::BTreeMap, fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
@@ -25,37 +25,39 @@ use crate::{
     record::{ConsumerRecord, Offset, TopicPartition},
 };
 
-/// What a close keeps of its time, at most, for what comes behind its commits.
+/// Part of a close's timeout, at most, that is reserved for leaving the group after the final
+/// commit.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long a close waits for brokers to hear that their fetch sessions are over.
+/// Longest time for which a close waits for brokers to confirm that its fetch sessions are closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Reads records: of partitions that it is told ([`assign`](Self::assign)), or of those that its
-/// group gives it ([`subscribe`](Self::subscribe)).
+/// Reads records: of the partitions passed to [`assign`](Self::assign), or of the partitions that
+/// the group assigns after [`subscribe`](Self::subscribe).
 ///
 /// All methods take `&self`, and clones are the same consumer (a clone costs two reference counts):
 /// clone it to commit, seek or pause from other tasks. There is *one reader at a time*, over all
 /// clones: while a [`recv`](Self::recv), [`recv_batch`](Self::recv_batch) or [`poll`](Self::poll)
-/// is under way, or the [`Records`] of a poll or a [`stream`](Self::stream) are held, another one
-/// gives an `InvalidArgument` error and does nothing.
+/// is under way, or [`Records`] of a poll or a polled [`stream`](Self::stream) exist, another read
+/// returns an `InvalidArgument` error and does nothing.
 ///
 /// # When a record is done
 /// A record is done when its reader asks for the next one (by `recv`, `poll`, or the stream) or
-/// closes the consumer. What commits by itself (`enable.auto.commit`: every
-/// `auto.commit.interval.ms`, when the group takes partitions back, and on close) commits only what
-/// is done; so a crash while a record is worked on brings that record again. When the group takes a
-/// partition back, that waits until the reader is done with what it holds of it, for
-/// `max.poll.interval.ms` at most.
+/// closes the consumer. Automatic commits (`enable.auto.commit`: every `auto.commit.interval.ms`,
+/// when the group revokes partitions, and on close) cover only records that are done; so after a
+/// crash during the processing of a record, that record is delivered again. When the group revokes
+/// a partition, the consumer keeps it until the reader is done with the partition's records that it
+/// holds, for `max.poll.interval.ms` at most.
 ///
 /// # When it ends
-/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones, and says
-/// what could not be done. Dropping the last clone without it hands out nothing more and does the
-/// rest in the background, for five seconds at most and as long as its runtime lives: what is done
-/// is committed (with `enable.auto.commit`) and what [`commit_async`](Self::commit_async) was asked
-/// for, then the group is left, so that other members need not wait for the session to time out. A
-/// record in its reader's hand is not done, and comes again. A static member
+/// [`close`](Self::close) commits, leaves the group and ends everything, for all clones, and
+/// returns an error for any step that failed. When the last clone is dropped without a close, no
+/// more records are delivered and the rest happens in the background, for five seconds at most and
+/// only while its runtime lives: the consumer commits what is done (with `enable.auto.commit`) and
+/// what was passed to [`commit_async`](Self::commit_async), then leaves the group, so that other
+/// members need not wait for the session to time out. A record that the reader still holds is not
+/// done, and is delivered again. A static member
 /// ([`group_instance_id`](ConsumerBuilder::group_instance_id)) keeps its place, as with `close`.
-/// The rebalance listener is not called, and a failure is told in the log alone.
+/// The rebalance listener is not called, and a failure appears only in the log.
 ///
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {
@@ -82,19 +84,20 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Settings for a consumer of the cluster that is found through these addresses (`host:port`,
+    /// Returns a builder for a consumer of the cluster with these bootstrap servers (`host:port`,
     /// with commas between them).
     pub fn builder(bootstrap_servers: impl AsRef<str>) -> ConsumerBuilder {
         ConsumerBuilder::new(bootstrap_servers.as_ref())
     }
 
     /// Builds a consumer from properties by their Java or librdkafka names. The same properties may
-    /// build a producer and an admin client: those that mean nothing to a consumer are named in one
-    /// warning.
+    /// build a producer and an admin client: one warning names those that mean nothing to a
+    /// consumer.
     ///
     /// # Errors
-    /// As [`ConsumerBuilder::build`]; an unknown property is named together with the nearest known
-    /// one, and one whose loss would weaken security or delivery with the reason.
+    /// Those of [`ConsumerBuilder::build`]. The error for an unknown property names the nearest
+    /// known one. A property that cannot be honoured, and without which security or delivery would
+    /// be weaker, is an error that gives the reason.
     ///
     /// # Cancel safety
     /// Safe.
@@ -117,10 +120,10 @@ impl Consumer {
         Ok(())
     }
 
-    // ---- what is read
+    // ---- assignment and subscription
 
-    /// Reads exactly these partitions from now on, each from its place; those that it read before
-    /// and that are not among them are no longer read. No group is asked, but offsets can be
+    /// Reads exactly these partitions from now on, each from its offset. Partitions that were read
+    /// before and are not among them are no longer read. No group is involved, but offsets can be
     /// committed for one.
     ///
     /// # Errors
@@ -147,7 +150,7 @@ impl Consumer {
             left
         });
         match left {
-            // Before what is committed of the new ones; a failure is told in the log.
+            // Enqueued before any commit of the new partitions. A failure appears only in the log.
             Some(Ok(left)) if !left.is_empty() => drop(self.shared.enqueue_commit(Ok(left))),
             None => {}
             Some(left) => {
@@ -159,40 +162,42 @@ impl Consumer {
         Ok(())
     }
 
-    /// Joins the group to read these topics. A later call replaces them, at any time; none at all
-    /// is [`unsubscribe`](Self::unsubscribe). A listener of an earlier
+    /// Joins the group to read these topics. A later call replaces them, at any time; an empty list
+    /// is an [`unsubscribe`](Self::unsubscribe). A listener of an earlier
     /// [`subscribe_with`](Self::subscribe_with) is no longer called.
     ///
     /// # Regular expressions
-    /// What starts with `^` is a regular expression (in the syntax of the `regex` crate, which is
-    /// that of RE2), matched against all topics again whenever the cluster changes. It is *searched
-    /// for*, as in librdkafka: it stands for every topic in which it occurs, so `^audit` stands for
-    /// `audit-1` too; end it with `$` to mean the whole name. To find something anywhere in a name,
-    /// begin with `^.*`. Kafka's own topics (`__consumer_offsets`, `__transaction_state`) are
-    /// passed over unless `exclude.internal.topics` is false.
+    /// A topic that starts with `^` is a regular expression (in the syntax of the `regex` crate,
+    /// which is that of RE2), matched against all topics again whenever the cluster changes. It is
+    /// *searched for*, as in librdkafka: it matches every topic in which it occurs, so `^audit`
+    /// matches `audit-1` too; end it with `$` to match the whole name. To find text anywhere in a
+    /// name, begin with `^.*`. Kafka's own topics (`__consumer_offsets`, `__transaction_state`) are
+    /// skipped unless `exclude.internal.topics` is false.
     ///
-    /// It means the same by both protocols. In a group of the consumer protocol (KIP-848) the
-    /// brokers match expressions, against whole names and all topics that the consumer may see,
-    /// their own among them. They are sent `.*(?:re).*`, and several as one,
-    /// `.*(?:(?:re1)|(?:re2)).*`. What would not mean the same to them is matched by the consumer
-    /// whenever it looks at the cluster (`metadata.max.age.ms`), and they are sent the names that
-    /// it finds, as brokers before Kafka 4.0 are: expressions that find Kafka's own topics where
-    /// these are to be passed over (`^.*`), that cannot be put into one (two groups of one name),
-    /// or that have what RE2 has not (`[a-z&&[^b]]`, `(?x)`, `(?<name>…)`).
+    /// An expression means the same with both group protocols. In a group of the consumer protocol
+    /// (KIP-848) the brokers match expressions, against whole names and against all topics that the
+    /// consumer may see, Kafka's own topics included. They receive `.*(?:re).*`, and several
+    /// expressions as one, `.*(?:(?:re1)|(?:re2)).*`. The consumer itself matches the expressions
+    /// that would mean something else to the brokers, whenever it refreshes metadata
+    /// (`metadata.max.age.ms`), and sends the names that it finds; it does so as well with brokers
+    /// before Kafka 4.0. These expressions are: those that match Kafka's own topics where these are
+    /// to be skipped (`^.*`), those that cannot be combined into one (two groups of one name), and
+    /// those with syntax that RE2 does not have (`[a-z&&[^b]]`, `(?x)`, `(?<name>…)`).
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or an expression
-    /// that cannot be read, and while partitions are assigned by [`assign`](Self::assign);
+    /// that cannot be parsed, and while partitions are assigned by [`assign`](Self::assign);
     /// `Closed`.
     pub fn subscribe<S: AsRef<str>>(&self, topics: impl IntoIterator<Item = S>) -> Result<()> {
         self.subscribe_for(topics, CurrentListener::default())
     }
 
-    /// As [`subscribe`](Self::subscribe), with a listener that is told of partitions that come and
-    /// go, and may say from where they are read.
+    /// Subscribes like [`subscribe`](Self::subscribe), with a listener that is called when
+    /// partitions are assigned, revoked or lost, and that may set the offsets from which they are
+    /// read.
     ///
     /// # Errors
-    /// As [`subscribe`](Self::subscribe).
+    /// Those of [`subscribe`](Self::subscribe).
     pub fn subscribe_with<S: AsRef<str>>(
         &self,
         topics: impl IntoIterator<Item = S>,
@@ -225,9 +230,9 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group, once what is done was committed, or no longer reads what was assigned.
-    /// Records that the reader holds are not done, and come again to whoever reads on for the
-    /// group.
+    /// Leaves the group after committing what is done, or stops reading the assigned partitions.
+    /// Records that the reader holds are not done, and are delivered again to the next reader of
+    /// their partitions in the group.
     ///
     /// # Errors
     /// `Closed`.
@@ -253,7 +258,7 @@ impl Consumer {
         match (*current, mode) {
             (Mode::Subscribed, Mode::Assigned | Mode::None) | (Mode::Assigned, Mode::Subscribed) => Err(Error::new(
                 ErrorKind::InvalidArgument,
-                "partitions are either assigned by hand or subscribed to through the group: unsubscribe first",
+                "a consumer either assigns partitions itself or subscribes through its group: unsubscribe first",
             )),
             _ => {
                 *current = mode;
@@ -262,36 +267,36 @@ impl Consumer {
         }
     }
 
-    /// The partitions that are read at present, sorted.
+    /// Returns the partitions that are read at present, sorted.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.shared.buffer.with_state(|assignment| assignment.assigned())
     }
 
     // ---- reading
 
-    /// The next record; waits for it as long as it takes. Errors come as they occur, and reading
-    /// goes on after them; a fatal one ([`Error::is_fatal`]) comes once. `None` after that, and
-    /// once the consumer is closed.
+    /// Receives the next record, and waits for it without a limit. Errors are returned as they
+    /// occur, and reading continues after them; a fatal one ([`Error::is_fatal`]) is returned once.
+    /// Returns `None` after a fatal error, and once the consumer is closed.
     ///
     /// The record shares the bytes of the batch that it came in: see [`ConsumerRecord::detach`].
     ///
     /// # Errors
-    /// - `Corrupt`: stored records are damaged; names the partition and the offset, and that
-    ///   partition is read no further until it is [sought](Self::seek) past the damage. Other
-    ///   partitions go on.
+    /// - `Corrupt`: stored records are damaged. The error names the partition and the offset. That
+    ///   partition is read no further until it is [sought](Self::seek) past the damage; other
+    ///   partitions continue.
     /// - `NoOffset`: there is no offset to read from and `auto.offset.reset` is `none`; the
     ///   partition waits for a seek.
     /// - `UnknownTopicOrPartition`: topics that are subscribed to or assigned have been missing for
-    ///   [`topic.metadata.propagation.max.ms`](ConsumerBuilder::topic_metadata_propagation_max),
-    ///   told once, and again after a change; or a partition of a topic that exists has had no
-    ///   leader for ten seconds. They are read as soon as they are there.
-    /// - `Network`: no broker could be reached yet; it is tried on.
-    /// - `Authorization`, `Authentication`: it is tried again, seldom. A topic that is forbidden is
-    ///   told as one that is missing.
+    ///   [`topic.metadata.propagation.max.ms`](ConsumerBuilder::topic_metadata_propagation_max);
+    ///   returned once, and again after a change. Or a partition of a topic that exists has had no
+    ///   leader for ten seconds. They are read as soon as they exist.
+    /// - `Network`: no broker could be reached yet; the client keeps trying.
+    /// - `Authorization`, `Authentication`: the client retries, seldom. A forbidden topic is
+    ///   reported like a missing one.
     /// - `InvalidArgument`: there is another reader.
     ///
     /// # Cancel safety
-    /// Safe: no record is lost. The record before it is done as soon as this is called.
+    /// Safe: no record is lost. The previous record is done as soon as this is called.
     pub async fn recv(&self) -> Option<Result<ConsumerRecord>> {
         consume_budget().await;
         let buffer = &*self.shared.buffer;
@@ -314,20 +319,20 @@ impl Consumer {
         .await
     }
 
-    /// The next records, at most `max.poll.records`; waits for the first of them until the time is
-    /// up, and is then empty, which is no error. A timeout of zero gives what is there. Of
-    /// compressed batches it decompresses as many as there is room for in
-    /// `queued.max.messages.kbytes`, and one at least.
+    /// Receives the next records, at most `max.poll.records`. Waits for the first of them until the
+    /// timeout; the result is then empty, which is no error. A timeout of zero returns what is
+    /// available at once. Decompresses as many compressed batches as there is room for in
+    /// `queued.max.messages.kbytes`, and at least one.
     ///
     /// Records borrow from the batches that they came in, without an allocation for any of them.
-    /// What is not iterated comes again with the next call; so does a record that was iterated only
-    /// if it was not committed and the consumer restarts.
+    /// Records that are not iterated are returned again by the next call. A record that was
+    /// iterated is returned again only if it was not committed and the consumer restarts.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), and `Closed` once the consumer has ended.
+    /// Those of [`recv`](Self::recv), and `Closed` once the consumer has ended.
     ///
     /// # Cancel safety
-    /// Safe: no record is lost. The records before are done as soon as this is called.
+    /// Safe: no record is lost. The previous records are done as soon as this is called.
     pub async fn poll(&self, timeout: Duration) -> Result<Records> {
         consume_budget().await;
         let buffer = &*self.shared.buffer;
@@ -335,12 +340,13 @@ impl Consumer {
         lock(&self.shared.poll_stats).record_poll(Instant::now().into_std());
         let _alive = self.shared.group.as_ref().map(|group| group.begin_poll());
         if buffer.reader_should_yield() {
-            // Before anything is taken, so that nothing is lost when this future is dropped here.
+            // Yields before any record is taken, so that none is lost if this future is dropped
+            // here.
             yield_now().await;
         }
         let max = self.shared.settings.max_poll_records;
         let look = || poll_fn(|cx| Poll::Ready(buffer.reader().poll_slices(max, buffer, cx)));
-        // Where something is there, no timer is needed.
+        // If records are available, no timer is needed.
         let mut state = look().await;
         if state.is_pending() && timeout.is_zero() {
             // A timer would take a millisecond at least.
@@ -358,41 +364,42 @@ impl Consumer {
             .map_or_else(Records::empty, |reading| Records::new(portions, UnreadReturn::Common(reading))))
     }
 
-    /// The records as a [`Stream`](futures_core::Stream), as [`recv`](Self::recv) gives them. It is
-    /// the one reader until it is dropped.
+    /// Returns the records as a [`Stream`](futures_core::Stream), with the items of
+    /// [`recv`](Self::recv). The stream is the consumer's one reader from its first poll until it
+    /// is dropped.
     pub fn stream(&self) -> RecordStream<'_> {
         RecordStream::new(&self.shared)
     }
 
     // ---- commits
 
-    /// Commits the position of every partition: all that was handed out so far, for whoever calls
-    /// this says that it is finished. What was asked for before by
-    /// [`commit_async`](Self::commit_async) is through when this returns. Takes at most
-    /// `default.api.timeout.ms`, and so long where a topic is not known to the cluster: it may be
-    /// about to come.
+    /// Commits the position of every partition: everything that was delivered so far. By this call
+    /// the program says that it has finished those records. Earlier commits by
+    /// [`commit_async`](Self::commit_async) are complete when this returns. Takes at most
+    /// `default.api.timeout.ms`; if the cluster does not know a topic, the consumer retries for
+    /// that whole time, because the topic may be about to appear.
     ///
     /// # Errors
-    /// `InvalidArgument` without a `group.id`; `NotAssigned` where the group has given partitions
-    /// to others meanwhile, or their topic was deleted and created again (all others are committed
-    /// all the same); `Closed`; others as the broker answers.
+    /// `InvalidArgument` without a `group.id`; `NotAssigned` if the group has meanwhile assigned
+    /// partitions to other members, or their topic was deleted and created again (all other
+    /// partitions are committed all the same); `Closed`; others as the broker answers.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up: the offsets may or may not be committed.
+    /// Dropping the future discards the result: the offsets may or may not be committed.
     pub async fn commit(&self) -> Result<()> {
         self.check_open()?;
         self.shared.commit_position(None).await
     }
 
-    /// Commits these offsets: of each partition the *next* record to be read. Takes at most
-    /// `default.api.timeout.ms`.
+    /// Commits these offsets: for each partition that of the *next* record to be read. Takes at
+    /// most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit); `InvalidArgument` for a topic name that Kafka forbids, a
+    /// Those of [`commit`](Self::commit); `InvalidArgument` for a topic name that Kafka forbids, a
     /// negative partition or offset.
     ///
     /// # Cancel safety
-    /// As [`commit`](Self::commit).
+    /// Like [`commit`](Self::commit).
     pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -402,28 +409,28 @@ impl Consumer {
         self.shared.commit(offsets, RetryPolicy::UntilTopicsExist).await
     }
 
-    /// Commits the offset behind a record, with the leader epoch that it was appended under:
-    /// whoever calls this says that the record and all before it in its partition are finished.
-    /// Takes at most `default.api.timeout.ms`.
+    /// Commits the offset after a record, with the leader epoch under which the record was
+    /// appended. By this call the program says that it has finished the record and all before it in
+    /// its partition. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit).
+    /// Those of [`commit`](Self::commit).
     ///
     /// # Cancel safety
-    /// As [`commit`](Self::commit).
+    /// Like [`commit`](Self::commit).
     pub async fn commit_record(&self, record: &ConsumerRecord) -> Result<()> {
         let partition = TopicPartition { topic: record.topic.clone(), partition: record.partition };
         self.commit_offsets([(partition, OffsetAndMetadata::behind(record))]).await
     }
 
-    /// Commits these offsets in the background: of each partition the *next* record to be read.
-    /// Commits are carried out in the order in which they were asked for; what waits for its turn
-    /// is put together, so that it costs no request for each. A [`close`](Self::close) waits for
-    /// them. A topic that is not known to the cluster is not waited for.
+    /// Commits these offsets in the background: for each partition that of the *next* record to be
+    /// read. Commits run in the order of their calls; those that wait for their turn are combined,
+    /// so that each does not cost a request. A [`close`](Self::close) waits for them. The consumer
+    /// does not wait for a topic that the cluster does not know.
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids, a negative
-    /// partition or offset; `Closed`. What the broker says comes by the [`PendingCommit`].
+    /// partition or offset; `Closed`. The [`PendingCommit`] returns the broker's errors.
     pub fn commit_async<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -434,36 +441,38 @@ impl Consumer {
         Ok(self.shared.commit_in_background(offsets))
     }
 
-    // ---- the end
+    // ---- closing
 
-    /// Hands out nothing more, commits what is done (with `enable.auto.commit`; what the reader
-    /// holds is done by this call), leaves the group, closes its fetch sessions at the brokers (for
-    /// a second at most), and ends all tasks and connections. [Streams of
-    /// partitions](Self::split_partition) end; for half of the timeout they may finish what they
-    /// hold, which is done when they are asked for the next record. Never takes longer than the
-    /// timeout; a quarter of it (two seconds at most) is kept for leaving the group, however the
-    /// commits come out.
+    /// Closes the consumer: stops delivering records, commits what is done (with
+    /// `enable.auto.commit`; the records that the reader holds are done by this call), leaves the
+    /// group, closes its fetch sessions at the brokers (for a second at most), and ends all tasks
+    /// and connections. [Streams of partitions](Self::split_partition) end; for half of the timeout
+    /// they may finish the records that they hold, which are done when the next record is asked
+    /// for. Never takes longer than the timeout; a quarter of it (two seconds at most) is reserved
+    /// for leaving the group, whatever the result of the commits.
     ///
-    /// It waits for an `on_revoked` of the rebalance listener that is under way, so the listener
-    /// itself must not wait for it.
+    /// The close waits for an `on_revoked` of the rebalance listener that is under way, so the
+    /// listener itself must not wait for the close.
     ///
     /// # Errors
-    /// What could not be done in time: a commit that failed, a listener that was not done, a group
-    /// that could not be left. The consumer is closed all the same.
+    /// Returned for a step that could not be done in time: a commit that failed, a listener that
+    /// did not return, a group that could not be left. The consumer is closed all the same.
     ///
     /// # Cancel safety
-    /// A close that was dropped goes on when it is called again.
+    /// A close that was dropped continues when it is called again.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let deadline = after(timeout);
-        // A commit that does not get through must not cost the goodbye: the group would wait for
-        // the session of a member that is gone. Nor may the listener, who is told in between.
+        // A commit that fails must not use up the time for leaving the group, because the group
+        // would wait for the session of a departed member to time out. Nor may the listener, which
+        // is called in between.
         let kept = GOODBYE.min(timeout / 4);
         let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
         let buffer = &self.shared.buffer;
         buffer.reader().complete_delivered();
         buffer.with_state_and_readers(|assignment| assignment.close_reading());
         buffer.wait_for_split_readers(after(timeout / 2)).await;
-        // First what was asked for before: the last to be committed is what was done last.
+        // Earlier commits run first, so that the offsets of the records that were done last are
+        // committed last.
         self.shared.run_queued_commits(commit_by).await;
         let committed = if self.shared.auto_commits() {
             self.shared.commit_completed(None, RetryPolicy::UntilCommitted, commit_by).await
@@ -476,7 +485,7 @@ impl Consumer {
             None => Ok(()),
         };
         self.shared.commit_queue.end();
-        // Nothing fetches any more, which would begin new sessions.
+        // The fetch task ends first, because a further fetch would open new sessions.
         self.leave.end_task();
         let closes = buffer.with_state_and_readers(|assignment| {
             let closes = assignment.end_sessions();
@@ -488,7 +497,7 @@ impl Consumer {
         committed.and(told).and(left)
     }
 
-    /// Ends the consumer as dropping its last clone does.
+    /// Ends the consumer, like dropping its last clone.
     pub(crate) fn abandon(&self) {
         self.leave.leave();
     }

@@ -11,8 +11,8 @@ use crate::consumer::{
 };
 
 impl Consumer {
-    /// A snapshot of what was counted. Takes the consumer's lock for as long as copying takes, some
-    /// microseconds; call it every second if you like, not for every record.
+    /// Returns a snapshot of the counters. Takes the consumer's lock for as long as copying takes,
+    /// some microseconds: calling it every second is fine, calling it for every record is not.
     pub fn metrics(&self) -> ConsumerMetrics {
         let buffer = &self.shared.buffer;
         let records_consumed = buffer.delivered_records();
@@ -25,13 +25,14 @@ impl Consumer {
         metrics
     }
 
-    /// What each partition waits for and since when, and where the membership stands. It costs no
-    /// request, and is cheap enough for a health check: call it when nothing comes.
+    /// Returns the reason for which each partition waits, with its duration, and the state of the
+    /// membership. It costs no request and is cheap enough for a health check: call it when no
+    /// records arrive.
     ///
-    /// `tracing` gets the same, under the target `ottla::consumer`: at DEBUG what a partition waits
-    /// for, whenever that changes; at WARN partitions that have got no further for 30 s for a
-    /// reason that is not the user's, in one line for each cause, repeated every minute while it
-    /// lasts; at INFO when they go on.
+    /// `tracing` gets the same information, under the target `ottla::consumer`: at DEBUG the reason
+    /// for which a partition waits, whenever it changes; at WARN the partitions that have made no
+    /// progress for 30 s for a reason that is not the user's, in one line for each cause, repeated
+    /// every minute while it lasts; at INFO when they make progress again.
     pub fn status(&self) -> ConsumerStatus {
         let shared = &self.shared;
         let now = Instant::now().into_std();
@@ -52,8 +53,8 @@ impl Consumer {
         }
     }
 
-    /// Tells joining from rebalancing (a member was given partitions since it joined), and the
-    /// members without partitions apart, by whether there are topics.
+    /// Distinguishes joining from rebalancing (a member that received partitions since it joined is
+    /// rebalancing), and the members without partitions by the existence of their topics.
     fn refine_group_state(&self, status: GroupStatus) -> GroupStatus {
         let (was_member, presence) = self.shared.buffer.with_state(|assignment| {
             let is_out = matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader);

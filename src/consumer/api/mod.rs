@@ -3,7 +3,7 @@
 
 pub(super) mod builder;
 pub(super) mod checks;
-#[expect(clippy::module_inception, reason = "the consumer is the room's main thing")]
+#[expect(clippy::module_inception, reason = "`Consumer` is the main type of this module")]
 pub(super) mod consumer;
 pub(super) mod inspection;
 pub(super) mod offset_and_metadata;

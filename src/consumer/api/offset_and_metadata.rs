@@ -1,4 +1,4 @@
-//! Committed offsets as users see them.
+//! Committed offsets, as passed to and returned by the public functions.
 
 use crate::record::ConsumerRecord;
 
@@ -7,26 +7,27 @@ use crate::record::ConsumerRecord;
 pub struct OffsetAndMetadata {
     /// The offset of the next record to be read.
     pub offset: i64,
-    /// The leader epoch of the last record that was read, if it is known (KIP-320); lets a later
-    /// reader notice truncation.
+    /// The leader epoch of the last record that was read, if it is known (KIP-320). It lets a later
+    /// reader detect truncation.
     pub leader_epoch: Option<i32>,
-    /// Free text kept beside the offset; empty by default. The broker limits it
+    /// Free text stored with the offset; empty by default. The broker limits its length
     /// (`offset.metadata.max.bytes`).
     pub metadata: String,
 }
 
 impl OffsetAndMetadata {
-    /// That offset, without a leader epoch or text.
+    /// Creates an offset to commit, without a leader epoch or text.
     pub fn new(offset: i64) -> Self {
         Self { offset, leader_epoch: None, metadata: String::new() }
     }
 
-    /// The offset behind a record, with the leader epoch that it was appended under (KIP-320).
+    /// Creates the offset after a record, with the leader epoch under which it was appended
+    /// (KIP-320).
     pub fn behind(record: &ConsumerRecord) -> Self {
         Self { leader_epoch: record.leader_epoch, ..Self::new(record.offset.saturating_add(1)) }
     }
 
-    /// The same with that text.
+    /// Sets the text.
     #[must_use]
     pub fn with_metadata(self, metadata: impl Into<String>) -> Self {
         Self { metadata: metadata.into(), ..self }

@@ -1,4 +1,4 @@
-//! What a consumer can ask the cluster: offsets, committed ones, topics.
+//! Queries that a consumer sends to the cluster: offsets, committed offsets, topics.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,21 +29,21 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OffsetAndTimestamp {
-    /// The first record that is not older than was asked for.
+    /// The offset of the first record at or after the requested time.
     pub offset: i64,
     /// Its timestamp in milliseconds since the Unix epoch.
     pub timestamp_millis: i64,
-    /// The leader epoch under which it was appended, if it is known.
+    /// The leader epoch under which the record was appended, if it is known.
     pub leader_epoch: Option<i32>,
 }
 
 impl Consumer {
-    /// The first offsets that are still there. Takes at most `default.api.timeout.ms`.
+    /// Returns the first available offsets. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// `InvalidArgument` for a topic name that Kafka forbids or a negative partition;
-    /// `UnknownTopicOrPartition` for what does not exist; `Timeout`, naming what was last in the
-    /// way; others as the broker answers.
+    /// `UnknownTopicOrPartition` for a topic or partition that does not exist; `Timeout`, naming
+    /// the last cause; others as the broker answers.
     ///
     /// # Cancel safety
     /// Safe.
@@ -54,11 +54,11 @@ impl Consumer {
         self.ends(partitions, EARLIEST).await
     }
 
-    /// The offsets behind the last records: the high watermark, or with `read_committed` the last
-    /// stable offset. Takes at most `default.api.timeout.ms`.
+    /// Returns the offsets after the last records: the high watermark, or with `read_committed` the
+    /// last stable offset. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`beginning_offsets`](Self::beginning_offsets).
+    /// Those of [`beginning_offsets`](Self::beginning_offsets).
     ///
     /// # Cancel safety
     /// Safe.
@@ -79,11 +79,11 @@ impl Consumer {
         Ok(state.into_iter().map(|(partition, state)| (partition, state.offset)).collect())
     }
 
-    /// For each partition the first record whose timestamp is at or after the given time; `None`
-    /// where there is none. Takes at most `default.api.timeout.ms`.
+    /// Returns for each partition the first record with a timestamp at or after the given time;
+    /// `None` if there is none. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`beginning_offsets`](Self::beginning_offsets).
+    /// Those of [`beginning_offsets`](Self::beginning_offsets).
     ///
     /// # Cancel safety
     /// Safe.
@@ -91,7 +91,8 @@ impl Consumer {
         &self,
         times: impl IntoIterator<Item = (TopicPartition, SystemTime)>,
     ) -> Result<HashMap<TopicPartition, Option<OffsetAndTimestamp>>> {
-        // Negative timestamps mean other questions.
+        // Negative timestamps have special meanings in ListOffsets, such as the earliest or latest
+        // offset.
         let wanted = times.into_iter().map(|(partition, time)| (partition, to_millis(time).max(0))).collect();
         let state = self.look_up(wanted).await?;
         let shown = |state: ListedOffset| {
@@ -104,8 +105,8 @@ impl Consumer {
         Ok(state.into_iter().map(|(partition, state)| (partition, shown(state))).collect())
     }
 
-    /// What the group has committed for these partitions; `None` where it has nothing. Takes at
-    /// most `default.api.timeout.ms`.
+    /// Returns the group's committed offsets of these partitions; `None` for a partition without
+    /// one. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or a negative
@@ -123,8 +124,8 @@ impl Consumer {
         group.committed(partitions, self.shared.deadline()).await
     }
 
-    /// Returns the partitions of a topic by their numbers. Takes at most `default.api.timeout.ms`,
-    /// for a topic that does not exist (yet).
+    /// Returns the partitions of a topic in ascending order. Takes at most
+    /// `default.api.timeout.ms`, for a topic that does not exist (yet).
     /// [`Producer::partitions_for`](crate::Producer::partitions_for) and
     /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call.
     ///
@@ -138,17 +139,17 @@ impl Consumer {
         self.shared.client.partitions_for(topic, self.shared.deadline()).await
     }
 
-    /// All topics that may be seen, the broker's own among them, with their partitions. Takes at
-    /// most `default.api.timeout.ms`.
+    /// Returns all topics that the consumer may see, Kafka's internal topics included, with their
+    /// partitions. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// `Network` or `Timeout`, naming what was last in the way.
+    /// `Network` or `Timeout`, naming the last cause.
     ///
     /// # Cancel safety
     /// Safe.
     pub async fn list_topics(&self) -> Result<BTreeMap<Arc<str>, Vec<PartitionInfo>>> {
-        // Version 0 asks for all topics by an empty list; versions before 4 cannot refuse to create
-        // topics.
+        // In version 0 an empty list requests all topics; versions before 4 cannot forbid the
+        // creation of topics.
         let request = |version| MetadataRequest {
             topics: (version == 0).then(Vec::new),
             allow_auto_topic_creation: version < 4,
@@ -178,7 +179,8 @@ impl Consumer {
         Ok(topics)
     }
 
-    /// Asks the leaders for the first offset at or behind each timestamp, until all have answered.
+    /// Requests the first offset at or after each timestamp from the leaders, until all have
+    /// answered.
     async fn look_up(&self, wanted: Vec<(TopicPartition, i64)>) -> Result<HashMap<TopicPartition, ListedOffset>> {
         wanted.iter().try_for_each(|(partition, _)| check_partition(partition))?;
         let client = &self.shared.client;
@@ -219,7 +221,7 @@ impl Consumer {
             }
             while let Some(answer) = answers.join_next().await {
                 let answer = answer.unwrap_or_else(|error| {
-                    Err(Error::new(ErrorKind::Internal, "a look-up of offsets panicked").with_source(error))
+                    Err(Error::new(ErrorKind::Internal, "a ListOffsets request panicked").with_source(error))
                 });
                 match answer {
                     Ok(state) => {
@@ -248,7 +250,7 @@ impl Consumer {
             client.refresh_metadata();
             let wait = after(backoff.next(&mut rng));
             if wait >= deadline {
-                let error = Error::new(ErrorKind::Timeout, "look-up of offsets: the deadline passed");
+                let error = Error::new(ErrorKind::Timeout, "look-up of offsets: default.api.timeout.ms passed");
                 return Err(match trouble {
                     Some(trouble) => error.context(&trouble).with_source(trouble),
                     None => error,

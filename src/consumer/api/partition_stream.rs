@@ -1,4 +1,4 @@
-//! One partition's records as a stream of their own, which can go to another task.
+//! One partition's records as a stream of their own, which can move to another task.
 
 use std::{
     fmt,
@@ -28,22 +28,23 @@ use crate::{
     record::{ConsumerRecord, TopicPartition},
 };
 
-/// After so many records in a row that were there at once, other tasks get a turn.
+/// Number of records returned in a row without waiting after which other tasks get a turn.
 const BURST: u32 = 128;
 
 impl Consumer {
-    /// Splits a partition off: its records come through the stream alone, in order, while
-    /// [`recv`](Self::recv), [`poll`](Self::poll) and [`stream`](Self::stream) go on with the
+    /// Splits a partition off: its records are returned by the stream alone, in order, while
+    /// [`recv`](Self::recv), [`poll`](Self::poll) and [`stream`](Self::stream) continue with the
     /// others (librdkafka: `split_partition_queue`). The stream is owned and can move to another
     /// task.
     ///
-    /// It begins behind what was handed out before. What the consumer's reader holds of the
-    /// partition at this moment counts as in the stream's hand from now on: it is done when the
-    /// stream gives its second record. Finish it before, or hand it to the stream's task.
+    /// The stream begins after the last record that was delivered before. Records of the partition
+    /// that the consumer's reader holds at this moment count as held by the stream from now on:
+    /// they are done when the stream is asked for its second record. Finish them before that, or
+    /// pass them to the stream's task.
     ///
     /// [`seek`](Self::seek), [`pause`](Self::pause), [`position`](Self::position) and commits work
-    /// as before, but [`commit`](Self::commit) takes of partitions that are split off only what is
-    /// done; [`PartitionStream::commit`] takes what it has given.
+    /// as before, but for partitions that are split off [`commit`](Self::commit) covers only what
+    /// is done; [`PartitionStream::commit`] covers what the stream has returned.
     ///
     /// # Errors
     /// `NotAssigned`; `InvalidArgument` if it is split off already; `Closed`.
@@ -69,10 +70,11 @@ impl Consumer {
 }
 
 impl Consumer {
-    /// The next partition that is assigned and not split off, [split off](Self::split_partition);
-    /// waits for one as long as it takes. So each partition that the group gives goes to a task of
-    /// its own, and each that it takes back ends one. One whose stream was dropped comes again.
-    /// `None` once the consumer has ended.
+    /// Returns the next partition that is assigned and not split off, after [splitting it
+    /// off](Self::split_partition); waits for one without a limit. With this each partition that
+    /// the group assigns gets a task of its own, which ends when the partition is revoked. A
+    /// partition is returned again after its stream was dropped. `None` once the consumer has
+    /// ended.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) {
@@ -91,11 +93,11 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// What is in the way of the whole consumer: no broker can be reached, the group cannot be
-    /// joined, the membership was lost because nobody asked for records in time. Each is told once,
-    /// here or by [`recv`](Self::recv), whichever asks first. The consumer goes on after it; where
-    /// only its user could mend it, it tries again when this is called next. A
-    /// [fatal](Error::is_fatal) one is the last.
+    /// Those that affect the whole consumer: no broker can be reached, the group cannot be joined,
+    /// the membership was lost because no call asked for records in time. Each is returned once,
+    /// here or by [`recv`](Self::recv), to the first of the two that is called. The consumer
+    /// continues after an error; one that only the user can resolve is retried by the next call of
+    /// this function. A [fatal](Error::is_fatal) error is the last.
     ///
     /// # Cancel safety
     /// Safe: no partition and no error is lost.
@@ -108,7 +110,8 @@ impl Consumer {
         let mut alive = None;
         loop {
             let mut moved = pin!(buffer.position_waiters.notified());
-            // From here on it hears of partitions that come.
+            // Registers before the state is read, so that no partition that arrives afterwards is
+            // missed.
             moved.as_mut().enable();
             let (error, next, idle, ended) = buffer.with_state(|assignment| {
                 let error = assignment.pop_error();
@@ -122,13 +125,14 @@ impl Consumer {
             }
             match next.map(|partition| self.split_off(&partition)) {
                 Some(Ok(stream)) => return Some(Ok(stream)),
-                // Taken away meanwhile, or split off by another call: look again.
+                // Revoked meanwhile, or split off by another call: look again.
                 Some(Err(_)) => continue,
                 None => {}
             }
-            // As long as there is nothing to read, this is the sign of life; after that the streams
-            // give it. The same one over all turns, so that a member that was put out hears only of
-            // a caller that knows why.
+            // As long as there are no partitions to read, this call restarts the poll timer; after
+            // that the streams do. All turns of the loop share one guard: a member that was removed
+            // for not polling rejoins at the next poll, and a new guard would count as one,
+            // although the caller does not know of the removal yet.
             if !idle {
                 alive = None;
             } else if alive.is_none() {
@@ -141,41 +145,41 @@ impl Consumer {
 
 /// The stream of [`Consumer::split_partition`].
 ///
-/// A record is done when the stream is asked for the next one. While it is not, a group that takes
-/// the partition back waits for it, for `max.poll.interval.ms` at most, and nothing commits it but
-/// [`commit`](Self::commit).
+/// A record is done when the stream is asked for the next one. Until then, a group that revokes the
+/// partition waits for it, for `max.poll.interval.ms` at most, and only [`commit`](Self::commit)
+/// commits it.
 ///
 /// # When it ends
-/// When the group takes the partition back, or it is lost, assigned anew or unsubscribed from, and
-/// when the consumer ends or is dropped: then it gives `None`. A partition that comes back later is
-/// not split off.
+/// The stream returns `None` when the group revokes the partition, when the partition is lost,
+/// assigned again or unsubscribed from, and when the consumer ends or is dropped. A partition that
+/// is assigned again later is not split off.
 ///
 /// # When it is dropped
-/// The partition goes back to the consumer's reader, which goes on behind the last record that the
-/// stream gave. That record is not done, unless the stream was asked for another one: it is
-/// committed together with a later one of its partition, and comes again if none does. To say that
-/// it is done, [`commit`](Self::commit) before.
+/// The partition returns to the consumer's reader, which continues after the last record that the
+/// stream returned. That record is not done, unless the stream was asked for another one: it is
+/// committed together with a later record of its partition, and delivered again if there is none.
+/// To mark it as done, [`commit`](Self::commit) before the drop.
 ///
 /// # When its reader hangs
-/// `max.poll.interval.ms` is about the consumer as a whole, as in Java: as long as any of its
+/// `max.poll.interval.ms` applies to the consumer as a whole, as in Java: as long as any of its
 /// readers asks for records or waits for them, the consumer counts as alive. So a stream that holds
-/// a record and does not come back for the next one keeps its partition, while others go on; only
-/// when the group wants to take it back, its time is up after `max.poll.interval.ms`.
-/// [`Consumer::status`] shows such a partition. A [`Worker`](crate::Worker) looks after each of its
-/// handlers by itself.
+/// a record and is not asked for the next one keeps its partition, while others continue; only if
+/// the group wants to revoke it, it is lost after `max.poll.interval.ms`. [`Consumer::status`]
+/// shows such a partition. A [`Worker`](crate::Worker) watches each of its handlers separately.
 ///
 /// # When it is not read
-/// It holds nobody up: its partition is fetched up to twice `max.partition.fetch.bytes` ahead, and
-/// where those bytes are needed by others they are dropped and fetched anew.
+/// Other partitions do not wait for it: its partition is fetched up to twice
+/// `max.partition.fetch.bytes` ahead, and if other partitions need the memory, these bytes are
+/// dropped and fetched again later.
 #[must_use = "streams do nothing unless polled"]
 pub struct PartitionStream {
     buffer: Arc<FetchBuffer>,
-    /// Not kept alive by it.
+    /// Weak, so that a stream does not keep the consumer alive.
     consumer: Weak<Shared>,
     signs: Option<PollRecorder>,
     id: SplitId,
     reader: Arc<Mutex<RecordReader>>,
-    /// While a record is waited for.
+    /// Set while the stream waits for a record.
     alive: Option<OwnedPollGuard>,
     max_poll_records: usize,
     burst: u32,
@@ -183,21 +187,21 @@ pub struct PartitionStream {
 }
 
 impl PartitionStream {
-    /// The partition that it reads.
+    /// Returns the stream's partition.
     pub fn partition(&self) -> &TopicPartition {
         &self.id.partition
     }
 
-    /// The next record; waits for it as long as it takes. `None` at the end: see [when it
+    /// Receives the next record, and waits for it without a limit. `None` at the end: see [when it
     /// ends](Self#when-it-ends).
     ///
     /// # Errors
-    /// As [`Consumer::recv`], where they are about this partition. What is in the way of all (no
-    /// broker can be reached, a group that cannot be joined) is told by [`Consumer::recv`] and
-    /// [`Consumer::next_partition`].
+    /// Those of [`Consumer::recv`] that concern this partition. Errors that affect the whole
+    /// consumer (no broker can be reached, a group that cannot be joined) are returned by
+    /// [`Consumer::recv`] and [`Consumer::next_partition`].
     ///
     /// # Cancel safety
-    /// Safe: no record is lost. The record before it is done as soon as this is called.
+    /// Safe: no record is lost. The previous record is done as soon as this is called.
     pub async fn recv(&mut self) -> Option<Result<ConsumerRecord>> {
         consume_budget().await;
         if self.ended {
@@ -220,15 +224,17 @@ impl PartitionStream {
         next
     }
 
-    /// The next records, at most `max.poll.records`; waits for the first of them until the time is
-    /// up, and is then empty. They borrow from the batches that they came in, and what is not
-    /// iterated comes again: all as with [`Consumer::poll`]. `None` at the end.
+    /// Receives the next records, at most `max.poll.records`. Waits for the first of them until the
+    /// timeout; the result is then empty. Like with [`Consumer::poll`], they borrow from the
+    /// batches that they came in, and records that are not iterated are returned again. `None` at
+    /// the end.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); `InvalidArgument` while the records of the last poll are held.
+    /// Those of [`recv`](Self::recv); `InvalidArgument` while the records of the last poll are
+    /// held.
     ///
     /// # Cancel safety
-    /// Safe: no record is lost. The records before are done as soon as this is called.
+    /// Safe: no record is lost. The previous records are done as soon as this is called.
     pub async fn poll(&mut self, timeout: Duration) -> Option<Result<Records>> {
         consume_budget().await;
         let _alive = match self.begin_poll().await? {
@@ -236,14 +242,14 @@ impl PartitionStream {
             Err(error) => return Some(Err(error)),
         };
         let next = poll_fn(|cx| lock(&self.reader).poll_slices(self.max_poll_records, &self.buffer, cx));
-        // A time that is up already still takes what is there.
+        // With a timeout of zero the future is still polled once, and returns what is available.
         let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
         self.ended = next.is_none();
         next.map(|portions| portions.map(|portions| Records::new(portions, self.unread_return())))
     }
 
-    /// It asks for more than one record, and is done with what it gave before. Counts as waiting
-    /// while the result is held. `None` at the end.
+    /// Completes the records that were returned before, for a call that asks for more than one
+    /// record. The stream counts as waiting while the result is held. `None` at the end.
     pub(crate) async fn begin_poll(&self) -> Option<Result<Option<OwnedPollGuard>>> {
         if self.ended {
             return None;
@@ -263,7 +269,7 @@ impl PartitionStream {
         (&self.buffer, &self.reader)
     }
 
-    /// Where records go back to that are not iterated.
+    /// Returns the reader to which records return that are not iterated.
     pub(crate) fn unread_return(&self) -> UnreadReturn {
         UnreadReturn::Split(self.buffer.clone(), self.reader.clone())
     }
@@ -272,18 +278,20 @@ impl PartitionStream {
         self.ended = true;
     }
 
-    /// It is done with what it gave before.
+    /// Completes the records that were returned before.
     fn next(&self) -> Result<MutexGuard<'_, RecordReader>> {
         let mut reader = lock(&self.reader);
         if reader.lent {
-            let message = format!("{}: the records of the last poll are still held", self.id.partition);
+            let message =
+                format!("{}: the records of the last poll are still held: drop them first", self.id.partition);
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         reader.complete_delivered();
         Ok(reader)
     }
 
-    /// The same, and the next record if it is there: both under one lock.
+    /// Like [`next`](Self::next), and also returns the next record if it is available: both under
+    /// one lock.
     fn poll_next_record(&self, cx: &mut Context<'_>) -> Poll<Option<Result<ConsumerRecord>>> {
         if let Some(signs) = &self.signs {
             signs.record_poll();
@@ -296,14 +304,14 @@ impl PartitionStream {
         next
     }
 
-    /// Commits the position behind the last record that it gave: whoever calls this says that it is
-    /// finished. Takes at most `default.api.timeout.ms`.
+    /// Commits the position after the last record that the stream returned. By this call the
+    /// program says that it has finished that record. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`Consumer::commit`]; `NotAssigned` once the partition was taken away.
+    /// Those of [`Consumer::commit`]; `NotAssigned` once the partition was revoked.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up: the offset may or may not be committed.
+    /// Dropping the future discards the result: the offset may or may not be committed.
     pub async fn commit(&self) -> Result<()> {
         let shared =
             self.consumer.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the consumer was dropped"))?;
@@ -311,7 +319,7 @@ impl PartitionStream {
             return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
         if !self.buffer.with_state(|assignment| assignment.is_split(&self.id)) {
-            let message = format!("{} was taken away from this consumer", self.id.partition);
+            let message = format!("{} is no longer assigned to this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
         shared.commit_position(Some(std::slice::from_ref(&self.id.partition))).await

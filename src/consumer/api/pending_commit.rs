@@ -1,4 +1,4 @@
-//! A commit in the background, as its caller holds it.
+//! The caller's handle of a commit in the background.
 
 use std::{
     future::Future,
@@ -10,18 +10,18 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A commit that goes on in the background, from
-/// [`Consumer::commit_async`](crate::consumer::Consumer::commit_async). Await it for its result, or drop it:
-/// it is carried out all the same.
+/// A commit that runs in the background, from
+/// [`Consumer::commit_async`](crate::consumer::Consumer::commit_async). Await it for its result, or
+/// drop it: the commit is carried out all the same.
 ///
 /// # Errors
-/// As [`Consumer::commit_offsets`](crate::consumer::Consumer::commit_offsets); `Closed` if the consumer ended
-/// before.
+/// Those of [`Consumer::commit_offsets`](crate::consumer::Consumer::commit_offsets); `Closed` if
+/// the consumer ended before the commit.
 #[derive(Debug)]
 #[must_use = "a commit may fail: await it, or drop it if that does not matter"]
 pub struct PendingCommit(oneshot::Receiver<Result<()>>);
 
-/// The end that knows.
+/// The sender of a commit's result.
 #[derive(Debug)]
 pub(crate) struct CommitCompleter(oneshot::Sender<Result<()>>);
 
@@ -33,7 +33,8 @@ impl PendingCommit {
 }
 
 impl CommitCompleter {
-    /// Returns the error, if there is no caller any more that would see it.
+    /// Sends the result. Returns the error if the caller has dropped the [`PendingCommit`] and does
+    /// not see it.
     pub(crate) fn complete(self, result: Result<()>) -> Option<Error> {
         self.0.send(result).err().and_then(Result::err)
     }

@@ -1,4 +1,4 @@
-//! What a user is told of partitions that come and go.
+//! The user's listener for partitions that are assigned, revoked or lost.
 
 use std::{
     collections::BTreeMap,
@@ -19,20 +19,20 @@ use crate::{
     record::{Offset, TopicPartition},
 };
 
-/// What a listener's call came to; any error does.
+/// The result of a listener's call. Any error type converts into its error.
 pub type ListenerResult = std::result::Result<(), BoxError>;
 
-/// Is told when the group gives partitions and takes them back (KIP-429,
-/// `ConsumerRebalanceListener` in Java): given to
+/// Receives calls when the group assigns partitions and when it revokes them (KIP-429,
+/// `ConsumerRebalanceListener` in Java). Pass it to
 /// [`Consumer::subscribe_with`](crate::consumer::Consumer::subscribe_with).
 ///
-/// The calls of one consumer come one after the other, in the order in which things happened, on a
-/// task of their own: a call may wait for whatever it likes, heartbeats go on and other partitions
-/// are read meanwhile. Each call may take `max.poll.interval.ms` at most; then its future is
-/// dropped. A call that fails, panics or takes too long is told to the reader as an error of kind
+/// The calls of one consumer come one after the other, in the order of the events, on a task of
+/// their own: a call may wait for anything, because heartbeats continue and other partitions are
+/// read meanwhile. Each call may take `max.poll.interval.ms` at most; then its future is dropped.
+/// If a call fails, panics or takes too long, the reader gets an error of kind
 /// [`Callback`](ErrorKind::Callback).
 ///
-/// The usual use is to keep offsets where the results are:
+/// The usual purpose is to store offsets beside the results:
 /// ```no_run
 /// # struct Database;
 /// # impl Database { async fn offset(&self, _: &ottla::TopicPartition) -> std::io::Result<i64> { Ok(0) } }
@@ -55,38 +55,40 @@ pub type ListenerResult = std::result::Result<(), BoxError>;
 /// # Ok(()) }
 /// ```
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// These partitions are ours now, beside those that we had and kept. Comes after each
-    /// rebalance, with no partitions where it gave us nothing new. Nothing of them is read before
-    /// this is done; then they are read from where [`Assigned::start_at`] says, else from where the
-    /// group committed.
+    /// Called after each rebalance with the partitions that were added to this consumer; those that
+    /// it kept are not among them. The list is empty if the rebalance added none. No record of them
+    /// is read before this call returns; then they are read from the offset of
+    /// [`Assigned::start_at`], otherwise from the group's committed offset.
     ///
-    /// If it fails, the reader is told, and the partitions wait for a
-    /// [`seek`](crate::consumer::Consumer::seek): reading from another place than the one that could not be
-    /// found out would lose or double records.
+    /// If the call fails, the reader gets an error, and the partitions wait for a
+    /// [`seek`](crate::consumer::Consumer::seek): reading from another offset than the one that the
+    /// call could not provide would lose or duplicate records.
     fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = ListenerResult> + Send {
         let _ = assigned;
         async { Ok(()) }
     }
 
-    /// These partitions are still ours, but go to others when this is done, or when the consumer
-    /// closes or unsubscribes. Nothing more of them is handed out, the reader is done with what it
-    /// had of them, and with `enable.auto.commit` that is committed. If it fails, the reader is
-    /// told, and the partitions go all the same.
+    /// Called before partitions go to other members, and before the consumer closes or
+    /// unsubscribes. The partitions still belong to this consumer until the call returns. No more
+    /// of their records are delivered, and the reader is done with those that it held (an
+    /// unsubscribe does not wait for this). With `enable.auto.commit`, what is done was committed
+    /// before the call. If the call fails, the reader gets an error, and the partitions are given
+    /// up all the same.
     fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = ListenerResult> + Send {
         let _ = revoked;
         async { Ok(()) }
     }
 
-    /// These partitions are no longer ours: the group has given us up (a session or
-    /// `max.poll.interval.ms` passed, or a revocation took too long), and others may have them.
-    /// What was not committed cannot be committed any more.
+    /// Called when partitions no longer belong to this consumer: the group has removed the member
+    /// (the session timeout or `max.poll.interval.ms` passed, or a revocation took too long), and
+    /// other members may have them. Uncommitted progress can no longer be committed.
     fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = ListenerResult> + Send {
         let _ = lost;
         async { Ok(()) }
     }
 }
 
-/// Shared, so that it can be given again and looked at from elsewhere.
+/// Delegates to the shared listener, so that one can be passed again and inspected from elsewhere.
 impl<L: RebalanceListener + ?Sized> RebalanceListener for Arc<L> {
     fn on_assigned(&self, assigned: &mut Assigned) -> impl Future<Output = ListenerResult> + Send {
         (**self).on_assigned(assigned)
@@ -112,16 +114,16 @@ impl Assigned {
         Self { partitions, starts: BTreeMap::new() }
     }
 
-    /// The partitions, sorted.
+    /// Returns the partitions, sorted.
     pub fn partitions(&self) -> &[TopicPartition] {
         &self.partitions
     }
 
-    /// Reads a partition from that place, whatever the group has committed for it.
+    /// Reads a partition from that offset, whatever the group has committed for it.
     ///
     /// # Errors
-    /// `NotAssigned` for a partition that is not among these; `InvalidArgument` for a negative
-    /// offset.
+    /// `NotAssigned` for a partition that is not in [`partitions`](Self::partitions);
+    /// `InvalidArgument` for a negative offset.
     pub fn start_at(&mut self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
         if !self.partitions.contains(partition) {
             return Err(not_among(partition));
@@ -137,7 +139,7 @@ impl fmt::Debug for Assigned {
     }
 }
 
-/// Partitions that go to others; see [`RebalanceListener::on_revoked`].
+/// Partitions that are revoked; see [`RebalanceListener::on_revoked`].
 pub struct Revoked {
     partitions: Vec<TopicPartition>,
     shared: Weak<Shared>,
@@ -148,20 +150,20 @@ impl Revoked {
         Self { partitions, shared }
     }
 
-    /// The partitions, sorted.
+    /// Returns the partitions, sorted.
     pub fn partitions(&self) -> &[TopicPartition] {
         &self.partitions
     }
 
-    /// Commits these offsets, the last ones for these partitions: of each the *next* record to be
-    /// read. Takes at most `default.api.timeout.ms`.
+    /// Commits these offsets, the last ones for these partitions: for each that of the *next*
+    /// record to be read. Takes at most `default.api.timeout.ms`.
     ///
     /// # Errors
-    /// As [`Consumer::commit_offsets`](crate::consumer::Consumer::commit_offsets); `NotAssigned` for a
-    /// partition that is not among these.
+    /// Those of [`Consumer::commit_offsets`](crate::consumer::Consumer::commit_offsets);
+    /// `NotAssigned` for a partition that is not in [`partitions`](Self::partitions).
     ///
     /// # Cancel safety
-    /// As [`Consumer::commit`](crate::consumer::Consumer::commit).
+    /// Like [`Consumer::commit`](crate::consumer::Consumer::commit).
     pub async fn commit_offsets<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -188,12 +190,12 @@ impl fmt::Debug for Revoked {
 }
 
 fn not_among(partition: &TopicPartition) -> Error {
-    Error::new(ErrorKind::NotAssigned, format!("{partition} is not among the partitions that the listener is told of"))
+    Error::new(ErrorKind::NotAssigned, format!("{partition} is not among the partitions of this listener call"))
 }
 
 pub(crate) type Call<'a> = Pin<Box<dyn Future<Output = ListenerResult> + Send + 'a>>;
 
-/// A listener whose type is not known.
+/// A listener with its type erased.
 pub(crate) trait AnyListener: Send + Sync {
     fn assigned<'a>(&'a self, assigned: &'a mut Assigned) -> Call<'a>;
     fn revoked<'a>(&'a self, revoked: &'a Revoked) -> Call<'a>;
@@ -214,7 +216,7 @@ impl<L: RebalanceListener> AnyListener for L {
     }
 }
 
-/// The listener of the present subscription.
+/// The listener of the current subscription.
 #[derive(Default)]
 pub(crate) struct CurrentListener(pub(crate) Option<Arc<dyn AnyListener>>);
 

@@ -17,87 +17,87 @@ pub struct RecordRef<'a> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// The topic.
+    /// Returns the topic.
     pub fn topic(&self) -> &'a Arc<str> {
         &self.part.progress.partition().topic
     }
 
-    /// The partition's number.
+    /// Returns the partition's number.
     pub fn partition(&self) -> i32 {
         self.part.progress.partition().partition
     }
 
-    /// The topic and the partition.
+    /// Returns the topic and the partition.
     pub fn topic_partition(&self) -> &'a TopicPartition {
         self.part.progress.partition()
     }
 
-    /// The record's offset in its partition.
+    /// Returns the record's offset in its partition.
     pub fn offset(&self) -> i64 {
         self.view.offset
     }
 
-    /// The leader epoch under which the record's batch was appended, where the broker says it
+    /// Returns the leader epoch under which the record's batch was appended, if the broker sends it
     /// (KIP-320).
     pub fn leader_epoch(&self) -> Option<i32> {
         Some(self.part.records.header.partition_leader_epoch).filter(|epoch| *epoch >= 0)
     }
 
-    /// Milliseconds since the Unix epoch; −1 where the record has none.
+    /// Returns the timestamp in milliseconds since the Unix epoch; −1 if the record has none.
     pub fn timestamp_millis(&self) -> i64 {
         self.view.timestamp
     }
 
-    /// The record's timestamp, `None` where it has none.
+    /// Returns the record's timestamp; `None` if it has none.
     pub fn timestamp(&self) -> Option<SystemTime> {
         (self.view.timestamp >= 0).then(|| from_millis(self.view.timestamp))
     }
 
-    /// Who gave the timestamp.
+    /// Returns the source of the timestamp: the producer or the broker.
     pub fn timestamp_type(&self) -> TimestampType {
         self.part.records.header.timestamp_type()
     }
 
-    /// The key, if there is one.
+    /// Returns the key, if there is one.
     pub fn key(&self) -> Option<&'a [u8]> {
         self.view.key
     }
 
-    /// The value; `None` for a tombstone.
+    /// Returns the value; `None` for a tombstone.
     pub fn value(&self) -> Option<&'a [u8]> {
         self.view.value
     }
 
-    /// The key as a `T`, which may borrow from the batch; `None` where the record has none.
+    /// Returns the key as a `T`, which may borrow from the batch; `None` if the record has none.
     ///
     /// # Errors
-    /// `Deserialization`, which names the record; it was read all the same, and the next one comes
-    /// next.
+    /// `Deserialization`, which names the record. The record counts as read all the same, so
+    /// reading continues with the next one.
     pub fn key_as<T>(&self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
         field_as(deserializer, (self.topic(), self.partition()), self.offset(), true, self.key())
     }
 
-    /// The value as a `T`, which may borrow from the batch; `None` for a tombstone.
+    /// Returns the value as a `T`, which may borrow from the batch; `None` for a tombstone.
     ///
     /// # Errors
-    /// As [`key_as`](Self::key_as).
+    /// Those of [`key_as`](Self::key_as).
     pub fn value_as<T>(&self, deserializer: &(impl Deserializer<'a, T> + ?Sized)) -> Result<Option<T>> {
         field_as(deserializer, (self.topic(), self.partition()), self.offset(), false, self.value())
     }
 
-    /// The headers in their order; names may repeat.
+    /// Iterates over the headers in their order; names may repeat.
     pub fn headers(&self) -> RecordHeaders<'a> {
         RecordHeaders(self.view.headers)
     }
 
-    /// The same record on its own, sharing the bytes of its batch: it may be kept, and keeps them
-    /// in memory.
+    /// Returns an owned copy of the record that shares the bytes of its batch: it may be kept, and
+    /// keeps these bytes in memory.
     pub fn to_owned(&self) -> ConsumerRecord {
         owned_record(self.part, &self.view)
     }
 }
 
-/// As [`Record::forward`] makes it, for the topic that it was read from.
+/// Copies the record for the topic that it was read from, like [`Record::forward`].
 impl<'a> From<RecordRef<'a>> for Record<'a> {
     fn from(record: RecordRef<'a>) -> Self {
         let headers = record.headers().map(|(name, value)| (name, value.map(Payload::from)));
@@ -106,7 +106,7 @@ impl<'a> From<RecordRef<'a>> for Record<'a> {
     }
 }
 
-/// As [`Record::forward`] makes it, for the topic that it was read from.
+/// Copies the record for the topic that it was read from, like [`Record::forward`].
 impl<'a> From<&RecordRef<'a>> for Record<'a> {
     fn from(record: &RecordRef<'a>) -> Self {
         Record::from(*record)
@@ -130,7 +130,7 @@ impl fmt::Debug for RecordRef<'_> {
 pub struct RecordHeaders<'a>(HeadersIter<'a>);
 
 impl<'a> Iterator for RecordHeaders<'a> {
-    /// The name, with U+FFFD for what is not UTF-8; the value, which may be null.
+    /// The name, with U+FFFD for bytes that are not UTF-8; the value, which may be null.
     type Item = (Cow<'a, str>, Option<&'a [u8]>);
 
     fn next(&mut self) -> Option<Self::Item> {

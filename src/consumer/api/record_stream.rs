@@ -11,16 +11,17 @@ use futures_core::Stream;
 use crate::consumer::{background::shared::Shared, buffer::fetch_buffer::ReadGuard, group};
 use crate::{error::Result, record::ConsumerRecord};
 
-/// After so many records in a row that were there at once, other tasks get a turn.
+/// Number of records returned in a row without waiting after which other tasks get a turn.
 const BURST: u32 = 128;
 
-/// The stream of [`Consumer::stream`](crate::consumer::Consumer::stream). Ends when the consumer does.
+/// The stream of [`Consumer::stream`](crate::consumer::Consumer::stream). Ends when the consumer
+/// does.
 #[must_use = "streams do nothing unless polled"]
 pub struct RecordStream<'a> {
     shared: &'a Shared,
-    /// From the first poll on.
+    /// Set by the first poll.
     one_reader: Option<ReadGuard<'a>>,
-    /// While a record is waited for.
+    /// Set while the stream waits for a record.
     alive: Option<group::PollGuard<'a>>,
     burst: u32,
     ended: bool,

@@ -1,4 +1,4 @@
-//! What `poll` gives: records that borrow from the batches that they came in.
+//! The result of `poll`: records that borrow from the batches that they came in.
 
 use std::{
     fmt,
@@ -22,29 +22,29 @@ use crate::{
     wire::batch::{RecordIter, RecordPosition},
 };
 
-/// Records of one [`poll`](crate::consumer::Consumer::poll), by partition, each partition's in the log's
-/// order.
+/// Records of one [`poll`](crate::consumer::Consumer::poll), grouped by partition, each partition's
+/// in the log's order.
 ///
-/// They are read lazily from the batches that the broker sent, without an allocation for any of
-/// them. A record counts as handed out when an iterator gives it. What no iterator has given comes
-/// again with the next poll, and so does nothing else: iterating twice gives the same records
-/// twice, but they are handed out once.
+/// They are decoded lazily from the batches that the broker sent, without an allocation for any of
+/// them. A record counts as delivered when an iterator returns it. Records that no iterator has
+/// returned come again with the next poll, and no others do: iterating twice returns the same
+/// records twice, but they are delivered once.
 ///
-/// While this is held, no other call reads from the consumer (of a
-/// [`PartitionStream`](crate::consumer::PartitionStream): from that stream); commits, seeks and pauses work.
-/// Records of a partition that is sought or taken away meanwhile are not given any more.
-#[must_use = "records that are not iterated come again"]
+/// While this exists, no other call reads from the consumer (for a
+/// [`PartitionStream`](crate::consumer::PartitionStream): from that stream); commits, seeks and
+/// pauses work. If a partition is sought or revoked meanwhile, its records are no longer returned.
+#[must_use = "records that are not iterated are returned again by the next poll"]
 pub struct Records {
     held: Vec<HeldSlice>,
-    /// There where something is held.
+    /// `None` if there are no records.
     home: Option<UnreadReturn>,
 }
 
-/// Where the unread part goes back to.
+/// Reader to which unread records are returned.
 pub(crate) enum UnreadReturn {
-    /// The reader of all that is not split off.
+    /// The reader of all partitions that are not split off.
     Common(OwnedReadGuard),
-    /// That of one partition.
+    /// The reader of one partition that is split off.
     Split(Arc<FetchBuffer>, Arc<Mutex<RecordReader>>),
 }
 
@@ -71,11 +71,11 @@ struct HeldSlice {
     iteration: Mutex<SliceProgress>,
 }
 
-/// How far the furthest iterator has come.
+/// Progress of the iterator that is furthest ahead.
 #[derive(Debug, Default)]
 struct SliceProgress {
     given: usize,
-    /// Where to go on; `None` before the first record.
+    /// Position of the next record; `None` before the first one was returned.
     position: Option<RecordPosition>,
     next: i64,
     broken: Option<Error>,
@@ -95,23 +95,23 @@ impl Records {
         Self { held: held.collect(), home: Some(home) }
     }
 
-    /// Whether there are none: the time was up before something came.
+    /// Returns true if there are no records, because the timeout passed before any arrived.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// How many there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.held.iter().map(|held| held.count).sum()
     }
 
-    /// All records, one partition after the other. Starts with the first of them each time it is
-    /// called.
+    /// Iterates over all records, one partition after the other. Each call starts with the first of
+    /// them.
     pub fn iter(&self) -> RecordsIter<'_> {
         RecordsIter::new(&self.held)
     }
 
-    /// The records of each partition for itself.
+    /// Iterates over the partitions, each with its records.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionRecords<'_>> {
         let runs = self.held.chunk_by(|one, next| one.part.progress.partition() == next.part.progress.partition());
         runs.filter_map(|held| held.first().map(|first| PartitionRecords { first, held }))
@@ -153,13 +153,13 @@ impl Drop for Records {
         if all_read {
             return;
         }
-        // A partition may have been paused or given up while these were held.
+        // Applies a pause or a revocation that happened while the records were lent.
         home.buffer().with_state_and_readers(|_| ());
     }
 }
 
 impl HeldSlice {
-    /// Writes down how far an iterator has come.
+    /// Records the progress of an iterator.
     fn record_progress(&self, given: usize, position: RecordPosition, next: i64, broken: Option<Error>) {
         self.part.progress.record_delivered_exact(next);
         let mut iteration = lock(&self.iteration);
@@ -191,7 +191,7 @@ impl HeldSlice {
     }
 }
 
-/// The records of one partition, of one [`Records`].
+/// The records of one partition in [`Records`].
 #[derive(Clone, Copy)]
 pub struct PartitionRecords<'a> {
     first: &'a HeldSlice,
@@ -199,18 +199,18 @@ pub struct PartitionRecords<'a> {
 }
 
 impl<'a> PartitionRecords<'a> {
-    /// The partition that they are of.
+    /// Returns the partition of the records.
     pub fn partition(&self) -> &'a TopicPartition {
         self.first.part.progress.partition()
     }
 
-    /// How many there are: at least one.
-    #[expect(clippy::len_without_is_empty, reason = "a partition without records is not there")]
+    /// Returns the number of records: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a partition without records is not listed")]
     pub fn len(&self) -> usize {
         self.held.iter().map(|held| held.count).sum()
     }
 
-    /// The records in the log's order, from the first of them on.
+    /// Iterates over the records in the log's order, starting with the first of them.
     pub fn iter(&self) -> RecordsIter<'a> {
         RecordsIter::new(self.held)
     }
@@ -259,7 +259,7 @@ impl<'a> RecordsIter<'a> {
         Self { current: None, rest: held }
     }
 
-    /// Ends the current part, and goes on with the next one.
+    /// Ends the current slice, and starts the next one.
     #[cold]
     fn advance(&mut self, broken: Option<Error>) -> bool {
         if let Some(current) = self.current.take() {
@@ -298,7 +298,7 @@ impl<'a> Iterator for RecordsIter<'a> {
                         return Some(RecordRef { view, part: &current.held.part });
                     }
                     Some(Err(error)) => {
-                        // What follows in this partition comes after the error.
+                        // Further records of this partition come after the error.
                         broken = Some(error);
                         let partition = current.held.part.progress.partition();
                         let same =

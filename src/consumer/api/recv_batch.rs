@@ -1,4 +1,4 @@
-//! Whole batches of owned records.
+//! Receiving batches of owned records.
 
 use std::{future::poll_fn, sync::Mutex, task::Poll, time::Duration};
 
@@ -23,18 +23,19 @@ use crate::{
 };
 
 impl Consumer {
-    /// Receives up to `max` records that own their parts, and waits until there are that many, for
-    /// `wait` at most. The batch is then what has come, perhaps nothing, which is no error. For
-    /// sinks that write many records at once: "a thousand, or what a second brings".
+    /// Receives up to `max` records that own their fields, and waits until that many are available,
+    /// for `wait` at most. Then it returns the records that have arrived, perhaps none, which is no
+    /// error. Meant for sinks that write many records at once: "a thousand, or what arrives within
+    /// a second".
     ///
-    /// The records of one partition are side by side and in order. A batch is smaller before its
-    /// time where an error or the end of a partition stands behind its records, and where it would
-    /// take a quarter of a broker's share of `queued.max.messages.kbytes`, or more room there when
-    /// it is decompressed than is left.
+    /// The records of one partition are adjacent and in order. A batch is returned early and
+    /// smaller if an error or the end of a partition follows its records, and if it would take a
+    /// quarter of a broker's share of `queued.max.messages.kbytes`, or, decompressed, more room
+    /// there than is left.
     ///
-    /// As with [`poll`](Self::poll), the records are done when the next ones are asked for;
-    /// [`recv`](Self::recv), [`poll`](Self::poll) and this may take turns.
-    /// [`detach`](ConsumerRecord::detach) records that are to live long.
+    /// Like with [`poll`](Self::poll), the records are done when the next ones are asked for; calls
+    /// of [`recv`](Self::recv), [`poll`](Self::poll) and `recv_batch` may alternate.
+    /// [`detach`](ConsumerRecord::detach) records that live long.
     ///
     /// ```
     /// use std::time::Duration;
@@ -56,12 +57,12 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), which come behind the records before them; `InvalidArgument` for a
-    /// `max` of 0; `Closed` once the consumer has ended.
+    /// Those of [`recv`](Self::recv), which are returned after the records before them;
+    /// `InvalidArgument` for a `max` of 0; `Closed` once the consumer has ended.
     ///
     /// # Cancel safety
-    /// Safe: no record is handed out before the future is ready, so that dropping it loses none;
-    /// they come with the next call. The records before are done as soon as this is called.
+    /// Safe: no record is delivered before the future is ready, so dropping it loses none; the next
+    /// call returns them. The previous records are done as soon as this is called.
     pub async fn recv_batch(&self, max: usize, wait: Duration) -> Result<Vec<ConsumerRecord>> {
         consume_budget().await;
         check_max(max)?;
@@ -86,14 +87,14 @@ impl Consumer {
 }
 
 impl PartitionStream {
-    /// Receives up to `max` records of the partition that own their parts, and waits until there
-    /// are that many, for `wait` at most; all as with [`Consumer::recv_batch`]. `None` at the end.
+    /// Receives up to `max` records of the partition that own their fields, and waits until that
+    /// many are available, for `wait` at most, like [`Consumer::recv_batch`]. `None` at the end.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); `InvalidArgument` for a `max` of 0.
+    /// Those of [`recv`](Self::recv); `InvalidArgument` for a `max` of 0.
     ///
     /// # Cancel safety
-    /// Safe, as [`Consumer::recv_batch`].
+    /// Safe, like [`Consumer::recv_batch`].
     pub async fn recv_batch(&mut self, max: usize, wait: Duration) -> Option<Result<Vec<ConsumerRecord>>> {
         consume_budget().await;
         if let Err(error) = check_max(max) {
@@ -127,18 +128,18 @@ fn check_max(max: usize) -> Result<()> {
     }
 }
 
-/// All records that are lent, as owned ones.
+/// Returns all lent records as owned ones.
 fn owned(lent: &Records) -> Vec<ConsumerRecord> {
     let mut records = Vec::with_capacity(lent.len());
     records.extend(lent.iter().map(|record| record.to_owned()));
     records
 }
 
-/// Waits until `max` records are there, and takes them; what is there when the time is up. `None`
-/// at the end.
+/// Waits until `max` records are available, and returns them; after `wait`, returns those that are
+/// available. `None` at the end.
 ///
 /// # Cancel safety
-/// Safe: they are taken in the step in which it is ready.
+/// Safe: the records are taken in the same poll in which the future is ready.
 async fn gather(
     buffer: &FetchBuffer,
     reader: &Mutex<RecordReader>,
@@ -151,7 +152,7 @@ async fn gather(
         let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_full_batch(max, &mut gathered, buffer, cx);
         let mut state = poll_fn(|cx| Poll::Ready(look(cx))).await;
         let mut in_time = true;
-        // Where enough is there, no timer is needed.
+        // If enough records are available, no timer is needed.
         if state.is_pending() && wait.is_zero() {
             // A timer would take a millisecond at least.
             yield_now().await;
@@ -171,8 +172,8 @@ async fn gather(
         match poll_fn(|cx| Poll::Ready(lock(reader).poll_slices(max, buffer, cx))).await {
             Poll::Ready(portions) => return portions,
             Poll::Pending if !in_time => return Some(Ok(Vec::new())),
-            // There was something, but no record: it may have been taken away, or the log begins
-            // elsewhere.
+            // Data was available, but no record: the partition may have been revoked, or the log's
+            // start may have moved.
             Poll::Pending => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Where a consumer reads from, as its user sees it and changes it.
+//! Seeking, pausing and reading the position of partitions.
 
 use std::time::SystemTime;
 
@@ -13,9 +13,9 @@ use crate::{
 };
 
 impl Consumer {
-    /// Reads a partition from that place on. What was read ahead is dropped, and what a poll's
-    /// [`Records`](crate::consumer::Records) still hold of it is not given any more. What lies before the new
-    /// place counts as done.
+    /// Continues reading a partition at that offset. Buffered records are dropped, and
+    /// [`Records`](crate::consumer::Records) of an earlier poll return no more records of the
+    /// partition. Records before the new position count as done.
     ///
     /// # Errors
     /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
@@ -25,10 +25,9 @@ impl Consumer {
         self.shared.buffer.with_state_and_readers(|assignment| assignment.seek(partition, offset))
     }
 
-    /// Reads these partitions from their first records on that are still there, as
-    /// [`seek`](Self::seek) does. The offset is asked for in the background; until it is known,
-    /// [`position`](Self::position) is `None`, and [`status`](Self::status) says what is in the
-    /// way.
+    /// Reads these partitions from their first available records, like [`seek`](Self::seek), but
+    /// the offset is looked up in the background. Until it is known, [`position`](Self::position)
+    /// is `None`, and [`status`](Self::status) shows what prevents the look-up.
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is sought; `Closed`.
@@ -36,22 +35,22 @@ impl Consumer {
         self.seek_all(partitions, FetchState::AwaitReset(ResetTarget::Earliest))
     }
 
-    /// Reads these partitions from their ends on: only what is appended from now on. With
-    /// `read_committed` that is from the last stable offset on. The rest as
+    /// Reads these partitions from their ends, so only records that are appended from now on. With
+    /// `read_committed` the end is the last stable offset. Otherwise like
     /// [`seek_to_beginning`](Self::seek_to_beginning).
     ///
     /// # Errors
-    /// As [`seek_to_beginning`](Self::seek_to_beginning).
+    /// Those of [`seek_to_beginning`](Self::seek_to_beginning).
     pub fn seek_to_end<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Result<()> {
         self.seek_all(partitions, FetchState::AwaitReset(ResetTarget::Latest))
     }
 
-    /// Reads these partitions from their first records on whose timestamps are at or after that
-    /// time, or from the end where there is none. The rest as
+    /// Reads these partitions from their first records with a timestamp at or after that time, or
+    /// from the end if there are none. Otherwise like
     /// [`seek_to_beginning`](Self::seek_to_beginning).
     ///
     /// # Errors
-    /// As [`seek_to_beginning`](Self::seek_to_beginning).
+    /// Those of [`seek_to_beginning`](Self::seek_to_beginning).
     pub fn seek_to_timestamp<'a>(
         &self,
         partitions: impl IntoIterator<Item = &'a TopicPartition>,
@@ -70,15 +69,15 @@ impl Consumer {
         })
     }
 
-    /// After a `Corrupt` error: goes on behind what cannot be read, and says from which offset. The
-    /// records there are given up.
+    /// Skips damaged records after a `Corrupt` error, and returns the offset from which reading
+    /// continues. The skipped records are lost to this consumer.
     ///
-    /// One call gets past it, whatever is damaged. As a rule the batch says how far it reaches, or
-    /// the next sound batch that came with it does. Where neither helps (the broker itself cannot
-    /// read it, or nothing sound follows in one answer), what this gives is the least: the first
-    /// offset that can be read is then searched for in the background, by fetches at offsets that
-    /// are 1, 2, 4, … further on and then halve the rest, up to the log's end. Of two damages close
-    /// to each other such a search may leave out what lies between them.
+    /// One call suffices, whatever the damage. As a rule the length of the batch is in its header,
+    /// or the next sound batch in the same response shows it. If neither helps (the broker itself
+    /// cannot read the batch, or no sound batch follows in one response), the returned offset is a
+    /// lower bound: the first readable offset is then searched for in the background, by fetches at
+    /// offsets that are 1, 2, 4, … further on and then halve the rest, up to the log's end. If two
+    /// damaged places are close to each other, such a search may skip the records between them.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -100,28 +99,28 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// `InvalidArgument` where the reader has not come to damage (or has sought since);
+    /// `InvalidArgument` if the reader has not reached damaged records (or has sought since);
     /// `NotAssigned`; `Closed`.
     pub fn skip_corrupt(&self, partition: &TopicPartition) -> Result<i64> {
         self.check_open()?;
         self.shared.buffer.with_state_and_readers(|assignment| assignment.skip_corruption(partition))
     }
 
-    /// How many offsets lie between the [`position`](Self::position) and the log's end (with
-    /// `read_committed`, its last stable offset), as the broker said it with the last fetch; `None`
-    /// where either is not known yet. Costs no request.
+    /// Returns the number of offsets between the [`position`](Self::position) and the log's end
+    /// (with `read_committed`, its last stable offset), as of the broker's last fetch response;
+    /// `None` if either is not known yet. Costs no request.
     pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
         self.shared.buffer.with_state(|assignment| assignment.lag(partition))
     }
 
-    /// The offset of the next record of a partition that will be handed out; `None` for a partition
-    /// that is not assigned or whose position is not known yet.
+    /// Returns the offset of the next record that a partition delivers; `None` for a partition that
+    /// is not assigned or has no known position yet.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.shared.buffer.with_state(|assignment| assignment.position(partition)).ok().flatten()
     }
 
-    /// Hands out no more records of these partitions until they are [resumed](Self::resume). They
-    /// stay assigned. A partition that is given up and comes back is not paused.
+    /// Stops delivering records of these partitions until they are [resumed](Self::resume). They
+    /// stay assigned. A partition that is revoked and assigned again is not paused.
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is paused; `Closed`.
@@ -129,7 +128,7 @@ impl Consumer {
         self.set_paused(partitions, true)
     }
 
-    /// Goes on with paused partitions; nothing happens to others.
+    /// Resumes paused partitions; does nothing for partitions that are not paused.
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is resumed; `Closed`.
@@ -146,7 +145,7 @@ impl Consumer {
         })
     }
 
-    /// The partitions that are paused, sorted.
+    /// Returns the paused partitions, sorted.
     pub fn paused(&self) -> Vec<TopicPartition> {
         self.shared.buffer.with_state(|assignment| assignment.paused())
     }

@@ -1,5 +1,5 @@
-//! Commits in the background: asked for by the user, carried out in their order, and put together
-//! where they wait.
+//! The queue of background commits. They run in the order of their calls, and are combined while
+//! they wait.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -10,18 +10,18 @@ use crate::consumer::{
 };
 use crate::error::Result;
 
-/// What nobody waits for right now.
+/// Commits that wait to run in the background.
 #[derive(Debug, Default)]
 pub(crate) struct CommitQueue {
     waiting: Mutex<QueuedCommits>,
-    /// Whoever has it carries them out, one at a time.
+    /// Held by the caller that runs the commits, so that only one does at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct QueuedCommits {
     commits: Vec<QueuedCommit>,
-    /// Nothing is committed any more.
+    /// True once the consumer has ended and commits nothing any more.
     ended: bool,
 }
 
@@ -41,7 +41,7 @@ impl CommitQueue {
                     waiting.commits.push(QueuedCommit { commit, done });
                 }
             }
-            // Its caller is about to get the other end.
+            // Dropped, because the caller is about to get the other end of the channel.
             Err(error) => drop(done.complete(Err(error))),
         }
         pending
@@ -51,7 +51,7 @@ impl CommitQueue {
         self.lock().commits.is_empty()
     }
 
-    /// Those that are left, and that come, are told that the consumer has ended.
+    /// Drops all queued and all later commits; their callers learn that the consumer has ended.
     pub(crate) fn end(&self) {
         let mut waiting = self.lock();
         waiting.ended = true;
@@ -63,8 +63,8 @@ impl CommitQueue {
     }
 }
 
-/// Commits that were taken to be carried out. Those that have no result when it is dropped wait
-/// again.
+/// Commits that were taken from the queue to run. Those without a result return to the queue on
+/// drop.
 pub(crate) struct TakenCommits<'a> {
     from: &'a CommitQueue,
     pub(crate) commits: Vec<QueuedCommit>,

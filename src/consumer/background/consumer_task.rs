@@ -1,5 +1,5 @@
-//! The consumer's own task: asks for positions, begins to fetch, follows the group, commits by
-//! itself.
+//! The consumer's main task: resolves positions, starts fetch tasks, follows the group, and commits
+//! automatically.
 
 use std::{
     collections::HashSet,
@@ -33,28 +33,28 @@ use crate::{
     log::{event, several},
 };
 
-/// How often a partition without a leader is looked after.
+/// Interval of health checks while a partition has no leader, and of observations.
 const SOON: Duration = Duration::from_secs(1);
-/// How often the topics that are read are said to be still of interest.
+/// Interval at which the client is told that the topics are still of interest.
 const SELDOM: Duration = Duration::from_secs(60);
-/// How often topics are asked for that are subscribed to and missing or forbidden.
+/// Interval of metadata requests for subscribed topics that are missing or forbidden.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
 
-/// Partitions that are to be given up.
+/// Partitions that the group revokes.
 struct Revocation {
     partitions: Vec<Ownership>,
     done: oneshot::Sender<()>,
 }
 
-/// What a task that this one started was for.
+/// The kind of a child task that has ended.
 enum EndedTask {
-    /// Fetching from that broker over that connection: the one or the other is gone.
+    /// A fetch task of that connection: the broker or the connection is no longer used.
     Fetch(FetchConnectionId),
     OffsetRequest,
     AutoCommit,
     Revocation,
     SessionClose,
-    /// Goes on as long as the consumer.
+    /// The listener task, which runs as long as the consumer.
     Listener,
     QueuedCommits,
 }
@@ -63,7 +63,7 @@ pub(crate) struct ConsumerTask {
     shared: Arc<Shared>,
     events: mpsc::UnboundedReceiver<GroupEvent>,
     listener_calls: Option<mpsc::UnboundedReceiver<RebalanceCall>>,
-    /// Ended with this one, whichever way it ends.
+    /// Tasks that end with this one, however it ends.
     children: JoinSet<EndedTask>,
     fetching: HashSet<FetchConnectionId>,
     revocations: Vec<Revocation>,
@@ -72,11 +72,12 @@ pub(crate) struct ConsumerTask {
     committing_queued: bool,
     next_health_check: Instant,
     next_observation: Instant,
-    /// Here, so that it is spoken also when the runtime is dropped before the task has begun.
+    /// A field of the task, so that it is dropped even if the runtime is dropped before the task
+    /// starts.
     _termination_guard: TerminationGuard,
 }
 
-/// Tells the reader when the task has ended without a close: its runtime was dropped.
+/// Reports to the reader that the task has ended without a close, because its runtime was dropped.
 struct TerminationGuard(Arc<FetchBuffer>);
 
 impl Drop for TerminationGuard {
@@ -111,7 +112,7 @@ impl ConsumerTask {
         }
     }
 
-    /// Goes on until it is aborted, or the client is closed.
+    /// Runs until it is aborted, or the client is closed.
     pub(crate) async fn run(mut self) {
         let mut changes = self.shared.client.metadata_changes();
         if let Some(calls) = self.listener_calls.take() {
@@ -178,7 +179,7 @@ impl ConsumerTask {
 
     // ---- fetching
 
-    /// A task for each connection to a broker over which something is to be fetched.
+    /// Starts a task for each new fetch connection.
     fn start_fetch_tasks(&mut self) {
         let fetching = &self.fetching;
         let new: Vec<FetchConnectionId> = self.shared.buffer.with_state(|assignment| {
@@ -194,7 +195,7 @@ impl ConsumerTask {
         }
     }
 
-    /// Tells brokers of sessions that are over.
+    /// Closes ended fetch sessions at their brokers.
     fn close_ended_sessions(&mut self) {
         for close in self.shared.buffer.with_state(|assignment| assignment.take_session_closes()) {
             let task = self.shared.fetch_task();
@@ -205,7 +206,7 @@ impl ConsumerTask {
         }
     }
 
-    /// Looks for what has been in the way for long, and keeps the client interested in our topics.
+    /// Reports failures that last, and keeps the client interested in the consumer's topics.
     fn check_health(&mut self) {
         let now = Instant::now();
         let absence = self.shared.buffer.with_state(|assignment| assignment.wanted_topics.next_due());
@@ -234,7 +235,7 @@ impl ConsumerTask {
             };
     }
 
-    /// Looks every second what each partition waits for.
+    /// Updates the wait reason of each partition every second.
     fn observe(&mut self) {
         let now = Instant::now();
         if now >= self.next_observation {
@@ -266,7 +267,7 @@ impl ConsumerTask {
             )
         });
         if lacking {
-            // Something new to read: no need to wait for the next look around.
+            // There are new partitions to read, so the next health check must come soon.
             self.next_health_check = self.next_health_check.min(Instant::now() + SOON);
         }
         for question in questions {
@@ -294,8 +295,8 @@ impl ConsumerTask {
                     assignment.stats.rebalances.assigned(partitions.len(), now);
                     let mut held = Vec::new();
                     if !self.is_subscribed() {
-                        // The user has turned away, and the group will hear of it: it takes them
-                        // back at once.
+                        // The user has unsubscribed, but the group does not know it yet; it will
+                        // revoke these partitions at once.
                         return held;
                     }
                     for partition in partitions {
@@ -349,14 +350,15 @@ impl ConsumerTask {
         }
     }
 
-    /// Gives up what the reader no longer holds: commits what it has done of it, and answers the
-    /// group.
+    /// Completes revocations of partitions that no reader holds any more: commits their completed
+    /// offsets, and replies to the group.
     fn finish_revocations(&mut self) {
         if self.revocations.is_empty() {
             return;
         }
         let buffer = &self.shared.buffer;
-        // Who unsubscribes gives up at once, what is in hand too (it is not committed).
+        // After an unsubscribe the partitions are given up at once; records that the reader holds
+        // are not committed.
         let waits = self.is_subscribed();
         let held = |revocation: &mut Revocation| {
             waits && buffer.holds(&buffer.with_state(|assignment| assignment.still_owned(&revocation.partitions)))
@@ -375,26 +377,26 @@ impl ConsumerTask {
                 {
                     event!(
                         WARN, shared.client.origin(), %error, partitions = %several(&read), count = read.len(),
-                        "offsets of revoked partitions could not be committed: the member that reads them next reads \
-                         records again from the last commit on"
+                        "offsets of revoked partitions could not be committed: the next reader of these partitions reads \
+                         records again from the last committed offsets"
                     );
                 }
                 let deadline = after(shared.settings.max_poll_interval);
                 if let Err(error) = shared.announce_revocation(Some(&partitions), deadline).await {
                     event!(
                         WARN, shared.client.origin(), %error,
-                        "partitions are given up though the rebalance listener is not done with them"
+                        "on_revoked of the rebalance listener did not return by the deadline; the partitions are given up all the same"
                     );
                 }
                 shared.buffer.with_state_and_readers(|assignment| assignment.remove_all(&partitions));
-                // The group may have given up waiting.
+                // The group may have stopped waiting.
                 let _ = done.send(());
                 EndedTask::Revocation
             });
         }
     }
 
-    /// Commits in the background what the user asked for.
+    /// Runs the user's queued commits in the background.
     fn run_queued_commits(&mut self) {
         if !self.committing_queued && !self.shared.commit_queue.is_empty() {
             self.committing_queued = true;

@@ -1,4 +1,4 @@
-//! What becomes of a consumer whose last handle is dropped.
+//! Leaves the group in the background when the last handle of a consumer is dropped.
 
 use std::{
     sync::{
@@ -17,15 +17,14 @@ use crate::consumer::{
 };
 use crate::{error::Result, log::event};
 
-/// How long a consumer that was dropped goes on in the background at most.
+/// Longest time for which a dropped consumer continues in the background.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// What its commits leave of that for leaving the group.
+/// Part of [`TIMEOUT`] that is reserved for leaving the group after the commits.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long brokers may take to hear that fetch sessions are over.
+/// Longest time for which it waits for brokers to confirm that fetch sessions are closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Lets a consumer leave its group when this is dropped, unless it was ended before: once for all
-/// handles that share it.
+/// Leaves the group on drop, unless the consumer was ended before. All handles share one.
 pub(crate) struct LeaveOnDrop {
     shared: Arc<Shared>,
     task: AbortHandle,
@@ -38,12 +37,12 @@ impl LeaveOnDrop {
         Self { shared, task, runtime, ended: AtomicBool::new(false) }
     }
 
-    /// Ends the consumer's own task, which fetches, follows the group and commits by itself.
+    /// Ends the consumer's main task, which fetches, follows the group and commits automatically.
     pub(crate) fn end_task(&self) {
         self.task.abort();
     }
 
-    /// Ends all tasks and connections, and reading, at once.
+    /// Ends reading and all tasks and connections at once.
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.task.abort();
@@ -51,8 +50,8 @@ impl LeaveOnDrop {
         drop(CloseOnDrop(self.shared.clone()));
     }
 
-    /// Ends reading at once; what was done is committed (with `enable.auto.commit`), and the group
-    /// is left, in the background.
+    /// Ends reading at once; commits what is done (with `enable.auto.commit`) and leaves the group
+    /// in the background.
     pub(crate) fn leave(&self) {
         if self.ended.swap(true, SeqCst) {
             return;
@@ -61,7 +60,7 @@ impl LeaveOnDrop {
         if shared.group.is_none() {
             return self.end();
         }
-        // Nothing fetches any more, which would begin new sessions.
+        // The fetch tasks end first, because a further fetch would open new sessions.
         self.task.abort();
         let (done, closes) = shared.buffer.with_state_and_readers(|assignment| {
             let done = shared.auto_commits().then(|| shared.request_commit_completed(assignment, None));
@@ -69,8 +68,7 @@ impl LeaveOnDrop {
             assignment.end(None);
             (done, closes)
         });
-        // On a runtime that is shut down it is dropped at once, which closes the client all the
-        // same.
+        // A runtime that is shut down drops the future at once, which still closes the client.
         self.runtime.spawn(leave(CloseOnDrop(shared.clone()), done, closes));
     }
 }
@@ -81,7 +79,7 @@ impl Drop for LeaveOnDrop {
     }
 }
 
-/// Closes the client when it is dropped.
+/// Closes the client on drop.
 struct CloseOnDrop(Arc<Shared>);
 
 impl Drop for CloseOnDrop {
@@ -94,15 +92,16 @@ impl Drop for CloseOnDrop {
 async fn leave(ending: CloseOnDrop, done: Option<Result<RequestedCommit>>, closes: Vec<SessionClose>) {
     let shared = &ending.0;
     let (deadline, commit_by) = (after(TIMEOUT), after(TIMEOUT - GOODBYE));
-    // First what was asked for before: the last to be committed is what was done last.
+    // Earlier commits run first, so that the offsets of the records that were done last are
+    // committed last.
     shared.run_queued_commits(commit_by).await;
     if let Some(done) = done
         && let Err(error) = commit(shared, done, commit_by).await
     {
         event!(
             WARN, shared.client.origin(), %error,
-            "the consumer was dropped without close, and its last offsets could not be committed: the member that reads \
-             its partitions next reads records again from the last commit on"
+            "the consumer was dropped without close, and its last offsets could not be committed: the next reader \
+             of its partitions reads records again from the last committed offsets"
         );
     }
     if let Some(group) = &shared.group
@@ -110,8 +109,8 @@ async fn leave(ending: CloseOnDrop, done: Option<Result<RequestedCommit>>, close
     {
         event!(
             WARN, shared.client.origin(), %error,
-            "the consumer was dropped without close, and could not leave its group: other members get its partitions when \
-             its session has timed out"
+            "the consumer was dropped without close, and could not leave its group: other members get its partitions after \
+             its session times out"
         );
     }
     close_sessions(shared.fetch_task(), closes, deadline.min(after(FAREWELL))).await;

@@ -1,4 +1,4 @@
-//! ListOffsets and OffsetForLeaderEpoch: how they are written and read.
+//! Encoding and decoding of ListOffsets and OffsetForLeaderEpoch.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,22 +15,22 @@ use crate::{
     },
 };
 
-/// The timestamp that asks for the first offset.
+/// Timestamp that requests the first offset.
 pub(crate) const EARLIEST: i64 = -2;
-/// The timestamp that asks for the offset behind the last record that may be read.
+/// Timestamp that requests the offset after the last readable record.
 pub(crate) const LATEST: i64 = -1;
 
-/// An offset that a broker named.
+/// An offset in a ListOffsets response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ListedOffset {
-    /// −1: there is none.
+    /// The offset; −1 if there is none.
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
-    /// −1 where not known.
+    /// The leader epoch; −1 if it is not known.
     pub(crate) leader_epoch: i32,
 }
 
-/// What is asked about one partition: partition, epoch of the leader as we know it, and `T`.
+/// One partition of a request: the partition, the leader epoch that the client knows, and `T`.
 pub(crate) type QueryRow<T> = (TopicPartition, i32, T);
 
 /// Groups rows by topic, keeping their order.
@@ -49,8 +49,9 @@ fn by_topic<T: Clone, P>(rows: &[QueryRow<T>], make: impl Fn(&QueryRow<T>) -> P)
     topics
 }
 
-/// Asks for the first offset at or behind each row's timestamp. The broker waits for offsets in
-/// remote storage a little less long than the request lives, so that its answer is still heard.
+/// Builds a request for the first offset at or after each row's timestamp. The broker waits for
+/// offsets in remote storage for 9/10 of the request timeout, so that its response still arrives in
+/// time.
 pub(crate) fn list_offsets(rows: &[QueryRow<i64>], read_committed: bool, timeout: Duration) -> ListOffsetsRequest {
     let topics = by_topic(rows, |(partition, epoch, timestamp)| ListOffsetsPartition {
         partition_index: partition.partition,
@@ -66,7 +67,7 @@ pub(crate) fn list_offsets(rows: &[QueryRow<i64>], read_committed: bool, timeout
     }
 }
 
-/// What each partition's answer says.
+/// Returns the offset or error of each partition in the response.
 pub(crate) fn listed_offsets(
     response: &ListOffsetsResponse,
 ) -> HashMap<TopicPartition, Result<ListedOffset, ErrorCode>> {
@@ -83,7 +84,7 @@ pub(crate) fn listed_offsets(
     state
 }
 
-/// Asks where each row's epoch ends.
+/// Builds a request for the end of each row's epoch.
 pub(crate) fn epoch_ends(rows: &[QueryRow<i32>]) -> OffsetForLeaderEpochRequest {
     let topics = by_topic(rows, |(partition, current_epoch, epoch)| OffsetForLeaderPartition {
         partition: partition.partition,
@@ -91,11 +92,11 @@ pub(crate) fn epoch_ends(rows: &[QueryRow<i32>]) -> OffsetForLeaderEpochRequest 
         leader_epoch: *epoch,
     });
     let topics = topics.into_iter().map(|(name, partitions)| OffsetForLeaderTopic { topic: name, partitions });
-    // −1 says that a consumer asks, which debug consumers (−2) may do of followers.
+    // −1 marks a consumer; a debugging consumer (−2) may also ask followers.
     OffsetForLeaderEpochRequest { replica_id: -1, topics: topics.collect() }
 }
 
-/// The epoch and its end that each partition's answer says.
+/// Returns the epoch and its end offset, or the error, of each partition in the response.
 pub(crate) fn ended_epochs(
     response: &OffsetForLeaderEpochResponse,
 ) -> HashMap<TopicPartition, Result<(i32, i64), ErrorCode>> {

@@ -1,7 +1,7 @@
-//! The tasks behind a consumer, and what they share with its handles.
+//! The tasks behind a consumer, and the state that they share with its handles.
 //!
-//! `consumer_task` is the root: it starts the fetch tasks, sends offset requests, follows the group,
-//! and commits.
+//! `consumer_task` is the root: it starts the fetch tasks, sends offset requests, follows the
+//! group, and commits.
 
 pub(super) mod commit_queue;
 pub(super) mod consumer_task;

@@ -1,4 +1,5 @@
-//! Asks what positions hang on: committed offsets, the starts and ends of logs, leader epochs.
+//! Sends the requests that resolve positions: committed offsets, the starts and ends of logs,
+//! leader epochs.
 
 use std::{
     collections::HashMap,
@@ -24,12 +25,12 @@ use crate::{
     record::to_millis,
 };
 
-/// For how long the look-up of committed offsets is tried before its error is shown in the status.
-/// It is asked again then.
+/// Time for which the look-up of committed offsets is retried before its error is shown in the
+/// status and the look-up starts again.
 const SHOWN_AFTER: Duration = Duration::from_secs(10);
 
-/// Asks one question, and takes its answer to the assignment. Whether a new look at the metadata is
-/// needed.
+/// Sends one offset request, and passes its response to the state. Returns true if the metadata
+/// must be refreshed.
 pub(crate) async fn send_offset_request(shared: &Shared, question: OffsetRequest) -> bool {
     match question {
         OffsetRequest::Committed(asked) => fetch_committed(shared, asked).await,
@@ -41,7 +42,7 @@ pub(crate) async fn send_offset_request(shared: &Shared, question: OffsetRequest
 async fn fetch_committed(shared: &Shared, asked: Vec<OffsetQuery<()>>) -> bool {
     let partitions = asked.iter().map(|asked| asked.partition.clone()).collect();
     let answer = match &shared.group {
-        // A call tries again silently: what does not pass has to come back and be shown.
+        // The call retries silently, so it is ended early: an error that lasts must be shown.
         Some(group) => {
             let soon = Instant::now() + SHOWN_AFTER;
             group.committed_each(partitions, shared.deadline().min(soon)).await
@@ -57,12 +58,14 @@ fn attempt(shared: &Shared, node: i32) -> Attempt {
     Attempt { node, kind: ConnectionKind::Main, timeout: shared.client.settings().request_timeout, max_version: None }
 }
 
-/// The timestamp that asks for a start; of the wall clock, which records are stamped by.
+/// Returns the timestamp to request for a start. Durations count back from the wall clock, because
+/// it sets the records' timestamps.
 fn timestamp(start: ResetTarget) -> i64 {
     match start {
         ResetTarget::Earliest => EARLIEST,
         ResetTarget::Latest => LATEST,
-        // Negative timestamps mean other questions.
+        // Negative timestamps have special meanings in ListOffsets, such as the earliest or latest
+        // offset.
         ResetTarget::At(millis) => millis.max(0),
         ResetTarget::Since(duration) => {
             let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -101,7 +104,7 @@ async fn fetch_epoch_ends(shared: &Shared, node: i32, asked: Vec<OffsetQuery<(i6
     let request = epoch_ends(&rows);
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();
-    // A truncated log takes back what waits for the reader.
+    // If the log was truncated, batches that wait for the reader are withdrawn.
     shared.buffer.with_state_and_readers(|assignment| match answer {
         Ok(response) => {
             let state = ended_epochs(&response);

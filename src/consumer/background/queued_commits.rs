@@ -10,11 +10,11 @@ use crate::{
 use tokio::time::{Instant, timeout_at};
 
 impl Shared {
-    /// Carries out what was asked for in the background until now; what waited is put together, the
-    /// latest offset for each partition. Waits, until the deadline, for whoever is at it already.
+    /// Runs the commits that are queued now, combined into one with the latest offset for each
+    /// partition. If another caller runs commits already, waits for it until the deadline.
     ///
     /// # Cancel safety
-    /// What is under way may be committed, and is carried out again by the next call.
+    /// A commit in flight may succeed, and the next call runs it again.
     pub(crate) async fn run_queued_commits(&self, deadline: Instant) {
         let Ok(_turn) = timeout_at(deadline, self.commit_queue.turn.lock()).await else { return };
         let mut taken = TakenCommits::all(&self.commit_queue);
@@ -34,7 +34,8 @@ impl Shared {
                 return;
             }
         }
-        // One of them may be at fault for all. What got through is known, and not sent again.
+        // One commit may have made the combined one fail, so each runs on its own. Partitions that
+        // were already committed are not sent again.
         while let Some(first) = taken.commits.first_mut() {
             let committed = self.run_commit(&mut first.commit, RetryPolicy::UntilCommitted, deadline).await;
             let unheard = taken.commits.remove(0).done.complete(committed);

@@ -3,10 +3,11 @@
 use crate::record::TopicPartition;
 use tokio::sync::oneshot;
 
-/// What the listener is to be told.
+/// The event that a call reports to the listener.
 #[derive(Debug)]
 pub(crate) enum RebalanceCall {
-    /// With the number of the positioning in which each is held back until the listener is done.
+    /// Assigned partitions, each with the seek epoch under which it is held back until the listener
+    /// is done.
     Assigned(Vec<(TopicPartition, u64)>),
     Revoked {
         partitions: Vec<TopicPartition>,

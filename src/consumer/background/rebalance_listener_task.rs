@@ -1,4 +1,4 @@
-//! Calls the rebalance listener: one call after the other, each with a bound.
+//! Calls the rebalance listener: one call after the other, each with a time limit.
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
@@ -29,14 +29,14 @@ impl ListenerTask {
             match tell {
                 RebalanceCall::Assigned(held) => self.assigned(listener, held).await,
                 RebalanceCall::Revoked { partitions, done } => {
-                    // Without partitions somebody waits for what it was told before.
+                    // Without partitions the caller only waits for earlier calls.
                     if let Some(listener) = listener.filter(|_| !partitions.is_empty()) {
                         let revoked = Revoked::new(partitions, Arc::downgrade(&self.shared));
                         let told = self.call("on_revoked", async move { ((), listener.revoked(&revoked).await) }).await;
                         self.report_error(told.err());
                     }
                     self.shared.announced_revocations.fetch_sub(1, SeqCst);
-                    // Who asked may have given up waiting.
+                    // The caller may have stopped waiting.
                     let _ = done.send(());
                 }
                 RebalanceCall::Lost(lost) => {
@@ -81,13 +81,13 @@ impl ListenerTask {
         if let Some(error) = error {
             event!(
                 WARN, self.shared.client.origin(), %error,
-                "the rebalance listener failed: the reader is told, and the rebalance goes on"
+                "the rebalance listener failed: the reader gets the error, and the rebalance continues"
             );
             self.shared.buffer.with_state(|assignment| assignment.push_error(error));
         }
     }
 
-    /// One call, on a task of its own, so that a panic in it is contained.
+    /// Runs one call on a task of its own, so that a panic in it is contained.
     async fn call<T: Send + 'static>(
         &self,
         name: &str,
@@ -97,7 +97,7 @@ impl ListenerTask {
         let failed = |what: String| Error::new(ErrorKind::Callback, format!("the rebalance listener's {name} {what}"));
         let mut task = JoinSet::new();
         task.spawn(call);
-        // Dropping the set ends a call that takes too long.
+        // Dropping the set aborts a call that takes too long.
         match timeout(bound, task.join_next()).await {
             Ok(Some(Ok((value, Ok(()))))) => Ok(value),
             Ok(Some(Ok((_, Err(cause))))) => Err(failed(format!("failed: {cause}")).with_source(cause)),

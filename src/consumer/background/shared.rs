@@ -1,4 +1,4 @@
-//! What the consumer and its tasks share, and the commits that both make.
+//! The data that the consumer and its tasks share, and the commits that both make.
 
 use std::{
     sync::{
@@ -35,7 +35,7 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How the partitions come to be assigned.
+/// The way in which partitions are assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     None,
@@ -55,18 +55,19 @@ pub(crate) struct Shared {
     pub(crate) buffer: Arc<FetchBuffer>,
     pub(crate) mode: Mutex<Mode>,
     pub(crate) poll_stats: Mutex<PollStats>,
-    /// Told of partitions that come and go; `calls` takes what it is to be told, in order.
+    /// The current rebalance listener. The listener task makes the calls of `listener_calls`, in
+    /// order.
     pub(crate) listener: Mutex<CurrentListener>,
     pub(crate) listener_calls: mpsc::UnboundedSender<RebalanceCall>,
-    /// Revocations that the listener is being told of, or will be.
+    /// Number of revocation calls of the listener that are queued or under way.
     pub(crate) announced_revocations: AtomicUsize,
-    /// Commits that nobody waits for right now.
+    /// Commits that run in the background.
     pub(crate) commit_queue: CommitQueue,
-    /// Commits that failed in the background, by error.
+    /// Limits log lines about commits that failed in the background, by error.
     failed_commits: Mutex<Limiter<Option<ErrorCode>>>,
 }
 
-/// A deadline for any duration that a user may think of.
+/// Returns the deadline after a timeout; any duration is valid.
 pub(crate) fn after(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(FOREVER)
 }
@@ -94,7 +95,7 @@ impl Shared {
         })
     }
 
-    /// What fetches from a broker.
+    /// Creates a task that fetches from a broker.
     pub(crate) fn fetch_task(&self) -> FetchTask {
         FetchTask {
             client: self.client.clone(),
@@ -104,12 +105,12 @@ impl Shared {
         }
     }
 
-    /// Whether anything is committed by itself.
+    /// Returns true if the consumer commits automatically.
     pub(crate) fn auto_commits(&self) -> bool {
         self.settings.enable_auto_commit && self.group.is_some()
     }
 
-    /// How long a call may take where nothing else is said (`default.api.timeout.ms`).
+    /// Returns the deadline of a call that starts now (`default.api.timeout.ms`).
     pub(crate) fn deadline(&self) -> Instant {
         after(self.client.settings().default_api_timeout)
     }
@@ -120,7 +121,7 @@ impl Shared {
         })
     }
 
-    /// Writes that offsets could not be committed in the background.
+    /// Logs that offsets could not be committed in the background.
     pub(crate) fn log_failed_commit(&self, error: &Error) {
         let Some(suppressed) = lock(&self.failed_commits).admit(error.code(), Instant::now().into_std()) else {
             return;
@@ -128,7 +129,7 @@ impl Shared {
         let retry_ms = u64::try_from(self.settings.auto_commit_interval.as_millis()).unwrap_or(u64::MAX);
         event!(
             WARN, self.client.origin(), %error, retry_ms, suppressed,
-            "offsets could not be committed; the next commit (auto.commit.interval.ms) has them too"
+            "offsets could not be committed; the next commit (auto.commit.interval.ms) includes them"
         );
     }
 
@@ -139,15 +140,16 @@ impl Shared {
     }
 
     pub(crate) fn call_listener(&self, what: RebalanceCall) {
-        // A listener that is no longer called belongs to a consumer that has ended.
+        // Sending fails only after the consumer has ended, and then no listener is called.
         let _ = self.listener_calls.send(what);
     }
 
-    /// Tells the listener, if there is one, that these partitions (or all) are about to go, and
-    /// waits until it is done; also where it was told before, and is not done yet.
+    /// Calls the listener, if there is one, for the revocation of these partitions (or all), and
+    /// waits until it is done. Also waits for an earlier call for them that is not done yet.
     pub(crate) async fn announce_revocation(&self, only: Option<&[Ownership]>, deadline: Instant) -> Result<()> {
         let listens = self.has_listener();
-        // In one step: whoever looks next finds them told, and the listener busy with them.
+        // In one step with the counter, so that the next caller sees both that the listener was
+        // told and that it is busy.
         let told = self.buffer.with_state(|assignment| {
             let is_at_it = self.announced_revocations.load(SeqCst) > 0 && assignment.any_revocation_announced(only);
             let partitions = assignment.announce_revocation(only);
@@ -160,22 +162,22 @@ impl Shared {
             Some(told)
         });
         let Some(told) = told else { return Ok(()) };
-        // Where nobody calls it any more, there is nothing to wait for.
+        // An error means that the listener task has ended, so there is nothing to wait for.
         timeout_at(deadline, told).await.map(drop).map_err(|_| {
-            Error::new(ErrorKind::Callback, "the rebalance listener's on_revoked was not done at the deadline")
+            Error::new(ErrorKind::Callback, "the rebalance listener's on_revoked did not return by the deadline")
         })
     }
 
     // ---- commits
 
-    /// Takes note of a commit: of these offsets, of the assignment and the topics that are current
-    /// now, behind all commits that were asked for before.
+    /// Registers a commit of these offsets, for the current assignment and topic ids, after all
+    /// commits that were requested before.
     fn request_commit(&self, assignment: &ConsumerState, offsets: Offsets, by_user: bool) -> Result<RequestedCommit> {
         let group = self.group("commit offsets")?;
         let metadata = self.client.metadata();
         let offsets = offsets.into_iter().map(|(partition, offset)| {
             let id = match assignment.get(&partition) {
-                // Of a topic that is read, what its records came from.
+                // For a topic that is read, use the id of the topic that its records came from.
                 Ok(state) => state.topic_id,
                 Err(_) => metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id),
             };
@@ -184,7 +186,8 @@ impl Shared {
         group.request_commit(offsets.collect(), CommitOrigin { by_user, seek_epoch: assignment.seek_epoch })
     }
 
-    /// The same of what is done of these partitions, or of all, where it is not committed already.
+    /// Registers a commit of the completed offsets of these partitions, or of all, that are not
+    /// committed already.
     pub(crate) fn request_commit_completed(
         &self,
         assignment: &ConsumerState,
@@ -193,7 +196,7 @@ impl Shared {
         self.request_commit(assignment, assignment.completed_offsets(only), false)
     }
 
-    /// The same of what was handed out of them, for the user.
+    /// Registers a commit of the delivered offsets of these partitions, or of all, for the user.
     fn request_commit_position(
         &self,
         assignment: &ConsumerState,
@@ -201,13 +204,13 @@ impl Shared {
     ) -> Result<RequestedCommit> {
         let mut offsets = assignment.delivered_offsets(only);
         if !self.group("commit offsets")?.is_committing() {
-            // Else it is not known what comes of those that are under way.
+            // Otherwise the results of commits in flight are unknown, so none may be left out.
             offsets.retain(|(partition, offset)| !assignment.is_committed(partition, offset));
         }
         self.request_commit(assignment, offsets, true)
     }
 
-    /// Commits these offsets in the background, after those that were asked for before.
+    /// Commits these offsets in the background, after the commits that were requested before.
     pub(crate) fn commit_in_background(&self, offsets: Offsets) -> PendingCommit {
         let asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true));
         self.enqueue_commit(asked)
@@ -219,10 +222,10 @@ impl Shared {
         pending
     }
 
-    /// Commits what is done of these partitions, or of all.
+    /// Commits the completed offsets of these partitions, or of all.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the answer up: the offsets may or may not be committed.
+    /// Dropping the future discards the result: the offsets may or may not be committed.
     pub(crate) async fn commit_completed(
         &self,
         only: Option<&[TopicPartition]>,
@@ -233,11 +236,11 @@ impl Shared {
         self.run_commit(&mut asked, policy, deadline).await
     }
 
-    /// Commits what was handed out of these partitions, or of all, for somebody who waits for it:
-    /// whatever was asked for before, in the background, is through before.
+    /// Commits the delivered offsets of these partitions, or of all, for a caller that waits.
+    /// Background commits that were requested before run first.
     ///
     /// # Cancel safety
-    /// As [`commit_done`](Self::commit_done).
+    /// Like [`commit_completed`](Self::commit_completed).
     pub(crate) async fn commit_position(&self, only: Option<&[TopicPartition]>) -> Result<()> {
         let deadline = self.deadline();
         let mut asked = self.buffer.with_state(|assignment| self.request_commit_position(assignment, only))?;
@@ -245,11 +248,11 @@ impl Shared {
         self.run_commit(&mut asked, RetryPolicy::UntilTopicsExist, deadline).await
     }
 
-    /// Commits these offsets, for somebody who waits for it: whatever was asked for before, in the
-    /// background, is through before.
+    /// Commits these offsets, for a caller that waits. Background commits that were requested
+    /// before run first.
     ///
     /// # Cancel safety
-    /// As [`commit_done`](Self::commit_done).
+    /// Like [`commit_completed`](Self::commit_completed).
     pub(crate) async fn commit(&self, offsets: Offsets, policy: RetryPolicy) -> Result<()> {
         let deadline = self.deadline();
         let mut asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true))?;
@@ -257,10 +260,10 @@ impl Shared {
         self.run_commit(&mut asked, policy, deadline).await
     }
 
-    /// Carries out a commit that was asked for.
+    /// Runs a commit that was registered before.
     ///
     /// # Cancel safety
-    /// As [`commit_done`](Self::commit_done); it can be carried out again.
+    /// Like [`commit_completed`](Self::commit_completed); the commit can be run again.
     pub(crate) async fn run_commit(
         &self,
         asked: &mut RequestedCommit,

@@ -1,4 +1,4 @@
-//! The part of a batch that is still to be handed out.
+//! The part of a decoded batch that is still to be delivered.
 //!
 //! Sans-IO.
 
@@ -18,52 +18,52 @@ use crate::{
     wire::batch::{Decompressor, RawBatch, RecordIter, RecordPosition, Records},
 };
 
-/// A compressed batch of so many records makes every codec panic.
+/// Number of records for which, in tests, decoding a compressed batch panics.
 #[cfg(test)]
 pub(crate) const UNLUCKY: i32 = 23;
 
-/// How batches are opened.
+/// Settings for decoding batches.
 #[derive(Clone, Debug)]
 pub(crate) struct DecodeConfig {
     /// `check.crcs`.
     pub(crate) check_crcs: bool,
     /// `max.decompressed.batch.bytes`.
     pub(crate) limit: usize,
-    /// The consumer, as log lines name it.
+    /// The consumer's name in log lines.
     pub(crate) origin: Origin,
 }
 
-/// A batch, checked and decompressed, from the first record on that was not handed out yet. There
-/// is at least one.
+/// A batch, checked and decompressed, without the records that were already delivered. It has at
+/// least one record.
 #[derive(Clone, Debug)]
 pub(crate) struct DecodedBatch {
     pub(crate) progress: Arc<DeliveryProgress>,
     pub(crate) records: Records,
-    /// Where its first record is.
+    /// Position of its first record.
     pub(crate) position: RecordPosition,
-    /// Records from there on.
+    /// Number of records from there on.
     pub(crate) left: usize,
-    /// What lies before this offset came with another batch.
+    /// Records before this offset came with another batch.
     pub(crate) start: i64,
-    /// Bytes of the batch as it was fetched.
+    /// Size of the batch in bytes, as it was fetched.
     pub(crate) bytes: usize,
-    /// Where reading goes on behind its last record.
+    /// Offset at which reading continues after its last record.
     pub(crate) end: i64,
     reservation: Arc<Reservation>,
 }
 
 impl DecodedBatch {
-    /// The account that its bytes are charged to.
+    /// Returns the quota to which its bytes are charged.
     pub(crate) fn quota(&self) -> &Arc<BrokerQuota> {
         self.reservation.quota()
     }
 
-    /// Opens a batch: checks and decompresses it, and passes over what lies before the lease's
-    /// position. `None` where nothing is behind that. Of its records those at these `offsets`
-    /// count: others may overlap with the batch before it.
+    /// Decodes a batch: checks and decompresses it, and skips the records before the progress's
+    /// position. Returns `None` if no record remains. Records outside `offsets` do not count,
+    /// because a batch may overlap with the one before it.
     ///
     /// # Errors
-    /// `Corrupt`, also where a codec panics: that costs its batch and nothing else.
+    /// `Corrupt`, also if a codec panics: a panic affects only its batch.
     pub(crate) fn decode(
         progress: &Arc<DeliveryProgress>,
         batch: &RawBatch,
@@ -74,19 +74,19 @@ impl DecodedBatch {
     ) -> Result<Option<Self>> {
         let open = || Self::decode_unguarded(progress, batch, offsets, reservation, decompressor, opening);
         catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
-            // Whatever state it was left in.
+            // The panic may have left it in any state.
             *decompressor = Decompressor::default();
             let (partition, offset, said) = (progress.partition(), batch.header.base_offset, said(&*panic));
             event!(
                 ERROR, opening.origin, %partition, offset,
-                "a codec panicked: {said}; the batch counts as corrupt, and its reader is told"
+                "a codec panicked: {said}; the batch counts as corrupt, and its reader gets an error"
             );
             let message = format!("the batch at offset {offset}: the codec panicked: {said}");
             Err(Error::new(ErrorKind::Corrupt, message))
         })
     }
 
-    /// The same, but for codecs that panic.
+    /// Like [`decode`](Self::decode), but lets a codec's panic through.
     pub(crate) fn decode_unguarded(
         progress: &Arc<DeliveryProgress>,
         batch: &RawBatch,
@@ -101,10 +101,10 @@ impl DecodedBatch {
         #[cfg(test)]
         assert!(
             !batch.header.is_compressed() || batch.header.record_count != UNLUCKY,
-            "the codec finds a batch of so many records unlucky"
+            "the test codec panics on batches with this number of records"
         );
         let records = batch.records(decompressor, opening.limit)?;
-        // What is decompressed no longer needs the response that it came in.
+        // Decompressed records no longer need the response that the batch came in.
         let reservation = if batch.header.is_compressed() {
             Arc::new(reservation.quota().charge(records.size()))
         } else {
@@ -124,7 +124,7 @@ impl DecodedBatch {
         Ok(if part.skip_to(from)? { Some(part) } else { None })
     }
 
-    /// Passes over records before that offset; whether anything is behind them.
+    /// Skips records before that offset. Returns true if any records remain.
     fn skip_to(&mut self, offset: i64) -> Result<bool> {
         if self.records.header.base_offset >= offset {
             return Ok(self.left > 0);
@@ -147,12 +147,12 @@ impl DecodedBatch {
         self.records.iter_from(self.position)
     }
 
-    /// Bytes that it keeps in memory, be they shared with other parts or not.
+    /// Returns the reservation for the bytes that it keeps in memory, which other parts may share.
     pub(crate) fn charge(&self) -> &Arc<Reservation> {
         &self.reservation
     }
 
-    /// The same, no longer keeping the response that it came in.
+    /// Returns a copy that does not keep the response in memory that the batch came in.
     pub(crate) fn copied_out(&self) -> Self {
         let reservation = Arc::new(self.reservation.quota().charge(self.records.size()));
         Self { records: self.records.detached(), reservation, ..self.clone() }

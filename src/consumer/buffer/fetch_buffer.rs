@@ -1,4 +1,5 @@
-//! Where the tasks that fetch and the reader that takes meet: two locks, and whom to wake.
+//! The meeting point of fetch tasks and readers: the locks of the state and of the readers, and the
+//! wake-ups after a change.
 
 use std::{
     collections::HashMap,
@@ -35,7 +36,7 @@ use crate::{
     wire::batch::Decompressor,
 };
 
-/// What wakes the tasks that fetch.
+/// Wakers of the fetch tasks.
 #[derive(Debug, Default)]
 pub(crate) struct FetchWakers(Mutex<HashMap<FetchConnectionId, Arc<Notify>>>);
 
@@ -44,7 +45,8 @@ impl FetchWakers {
         lock(&self.0).entry(connection).or_default().clone()
     }
 
-    /// Makes what a broker's account calls when it has room again.
+    /// Returns a function that creates the waker of a broker's quota, called when the quota has
+    /// room again.
     pub(crate) fn factory(self: &Arc<Self>) -> Box<dyn Fn(i32) -> QuotaWaker + Send> {
         let wakers = self.clone();
         Box::new(move |broker| {
@@ -58,26 +60,28 @@ impl FetchWakers {
     }
 }
 
-/// Shared by the consumer, its tasks, and the records that a reader holds.
+/// Fetched batches and the consumer's state, shared by the consumer, its tasks, and the records
+/// that a reader holds.
 pub(crate) struct FetchBuffer {
     me: Weak<FetchBuffer>,
     state: Mutex<ConsumerState>,
     reader: Mutex<RecordReader>,
-    /// Those of partitions that are split off; their locks are taken after the common one's and
-    /// before the assignment's.
+    /// Readers of partitions that are split off. Their locks are taken after the common reader's
+    /// and before that of `state`.
     split: Mutex<Vec<Arc<Mutex<RecordReader>>>>,
     reading: AtomicBool,
     pub(crate) wakers: Arc<FetchWakers>,
     /// Wakes the consumer's own task.
     pub(crate) task: Notify,
-    /// Wakes those who wait for partitions to come or to be given back.
+    /// Wakes callers that wait for partitions to be assigned or revoked.
     pub(crate) position_waiters: Notify,
-    /// A close waits for the readers of partitions that are split off.
+    /// True while a close waits for the readers of partitions that are split off.
     closing: AtomicBool,
-    /// Revocations that wait for the reader.
+    /// Number of revocations that wait for the reader.
     pub(crate) revocations: AtomicUsize,
     runtime: Handle,
-    /// One thread does everything: who reads without waiting keeps the fetches from going on.
+    /// True if the runtime has one thread: a reader that never waits would keep the fetch tasks
+    /// from running.
     one_thread: bool,
     decompressors: Mutex<Vec<Decompressor>>,
     decode_config: DecodeConfig,
@@ -108,7 +112,7 @@ impl FetchBuffer {
         })
     }
 
-    /// Does something with the assignment, and wakes whom it concerns.
+    /// Calls `act` with the state under its lock, then sends the wake-ups of the change.
     pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
         let mut assignment = lock(&self.state);
         let result = act(&mut assignment);
@@ -118,12 +122,13 @@ impl FetchBuffer {
         result
     }
 
-    /// The same where it takes partitions, or positions in them, away from the reader: when this
-    /// returns, nothing more of them is handed out.
+    /// Like [`with_state`](Self::with_state), for changes that withdraw or reposition partitions:
+    /// when this returns, no reader delivers their old records any more.
     pub(crate) fn with_state_and_readers<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
         let mut reader = lock(&self.reader);
         let split = lock(&self.split).clone();
-        // Nobody else takes more than one of them, but under the common reader's lock.
+        // No deadlock: only callers that hold the common reader's lock take more than one of these
+        // locks.
         let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
         self.with_state(|assignment| {
             let result = act(assignment);
@@ -133,8 +138,7 @@ impl FetchBuffer {
         })
     }
 
-    /// Gives a partition a reader of its own; `by_hand`: one that says by itself what it is done
-    /// with.
+    /// Gives a partition a reader of its own; with `by_hand`, one with manual completion.
     pub(crate) fn split(
         &self,
         partition: &TopicPartition,
@@ -154,7 +158,7 @@ impl FetchBuffer {
         Ok((id, its_own))
     }
 
-    /// The partition goes back to the common reader, with all that was not handed out of it.
+    /// Returns the partition to the common reader, with all its undelivered records.
     pub(crate) fn join_split(&self, id: &SplitId, its_own: &Arc<Mutex<RecordReader>>) {
         let lent = lock(its_own).lent;
         self.with_state_and_readers(|assignment| assignment.unsplit(id, lent));
@@ -167,20 +171,20 @@ impl FetchBuffer {
         self.notify_completed();
     }
 
-    /// Records that all readers together were given.
+    /// Returns the number of records that all readers together have returned.
     pub(crate) fn delivered_records(&self) -> u64 {
         let mut reader = lock(&self.reader);
         let split = lock(&self.split).clone();
         reader.delivered_records() + split.iter().map(|reader| lock(reader).delivered_records()).sum::<u64>()
     }
 
-    /// Waits until the readers of partitions that are split off hold nothing more, until then at
-    /// the latest.
+    /// Waits until the readers of partitions that are split off hold no records, until the deadline
+    /// at the latest.
     pub(crate) async fn wait_for_split_readers(&self, deadline: Instant) {
         self.closing.store(true, SeqCst);
         loop {
             let mut moved = pin!(self.position_waiters.notified());
-            // From here on it hears of whoever is done.
+            // Registers before the readers are checked, so that no completion is missed.
             moved.as_mut().enable();
             let split = lock(&self.split).clone();
             if !split.iter().any(|reader| lock(reader).holds_records()) || timeout_at(deadline, moved).await.is_err() {
@@ -189,7 +193,7 @@ impl FetchBuffer {
         }
     }
 
-    /// Whether any reader holds records of one of these.
+    /// Returns true if any reader holds records of one of these partitions.
     pub(crate) fn holds(&self, partitions: &[TopicPartition]) -> bool {
         let reader = lock(&self.reader);
         let split = lock(&self.split).clone();
@@ -201,7 +205,7 @@ impl FetchBuffer {
         lock(&self.reader)
     }
 
-    /// The reader of all that is not split off, under its lock.
+    /// Returns the common reader, which reads all partitions that are not split off.
     pub(crate) fn common_reader(&self) -> &Mutex<RecordReader> {
         &self.reader
     }
@@ -222,7 +226,7 @@ impl FetchBuffer {
         }
     }
 
-    /// Opens a batch on a thread that may block.
+    /// Decompresses a batch on the blocking pool.
     fn spawn_decompression(&self, job: Decompression) {
         let Some(buffer) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
@@ -236,47 +240,47 @@ impl FetchBuffer {
                 &mut decompressor,
                 &buffer.decode_config,
             );
-            // What it became is charged by now.
+            // The decompressed size is charged by now.
             drop(opening);
             lock(&buffer.decompressors).push(decompressor);
             buffer.with_state(|assignment| assignment.handle_decompressed(&progress, end, opened));
         });
     }
 
-    /// Becomes the one reader. What the last one held is done with, and what waits for that goes
-    /// on.
+    /// Becomes the one reader. Completes the records that the previous read holds, so that a
+    /// revocation that waits for them continues.
     ///
     /// # Errors
-    /// `InvalidArgument` while another call reads, or records of one are still held.
+    /// `InvalidArgument` while another call reads, or records of a poll are still held.
     pub(crate) fn start_reading(&self) -> Result<ReadGuard<'_>> {
         if self.reading.swap(true, SeqCst) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                "another call reads from this consumer, or the records of the last poll are still held: one reader at a time",
+                "another call reads from this consumer, or the records of the last poll are still held: a consumer has one reader at a time",
             ));
         }
         self.complete_delivered();
         Ok(ReadGuard(Some(self)))
     }
 
-    /// Whether the reader should let others go on before it reads: it has taken over new batches
-    /// since it last did, and has the only thread.
+    /// Returns true if the reader should yield before it reads, because it has taken over new
+    /// batches since the last call and uses the only thread.
     pub(crate) fn should_yield(&self, reader: &Mutex<RecordReader>) -> bool {
         self.one_thread && lock(reader).take_refilled()
     }
 
-    /// The same of the common reader.
+    /// Like [`should_yield`](Self::should_yield), for the common reader.
     pub(crate) fn reader_should_yield(&self) -> bool {
         self.should_yield(&self.reader)
     }
 
-    /// The reader asks for the next records: it is done with those that it holds.
+    /// Completes the records that the common reader holds, because its user asks for the next ones.
     pub(crate) fn complete_delivered(&self) {
         lock(&self.reader).complete_delivered();
         self.notify_completed();
     }
 
-    /// Revocations that waited for a reader may go on.
+    /// Wakes a close and revocations that wait for readers to complete their records.
     pub(crate) fn notify_completed(&self) {
         if self.closing.load(SeqCst) {
             self.position_waiters.notify_waiters();
@@ -289,16 +293,16 @@ impl FetchBuffer {
 
 impl fmt::Debug for FetchBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("reading", &self.reading).finish_non_exhaustive()
+        f.debug_struct("FetchBuffer").field("reading", &self.reading).finish_non_exhaustive()
     }
 }
 
-/// The right to read, for as long as it lives.
+/// Exclusive right to read, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ReadGuard<'a>(Option<&'a FetchBuffer>);
 
 impl ReadGuard<'_> {
-    /// The same, to be kept as long as one likes; `None` where the inbox is being dropped.
+    /// Converts the guard into one without a lifetime; `None` if the buffer is being dropped.
     pub(crate) fn into_owned_guard(mut self) -> Option<OwnedReadGuard> {
         let buffer = self.0.and_then(|buffer| buffer.me.upgrade())?;
         self.0 = None;
@@ -314,7 +318,7 @@ impl Drop for ReadGuard<'_> {
     }
 }
 
-/// The right to read, with all that it reads from.
+/// Exclusive right to read that keeps its buffer alive.
 #[derive(Debug)]
 pub(crate) struct OwnedReadGuard(Arc<FetchBuffer>);
 

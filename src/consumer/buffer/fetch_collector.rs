@@ -1,4 +1,5 @@
-//! What the reader takes, in fair turns over the partitions, and what is opened ahead of it.
+//! Collects batches for the reader in turn over the partitions, and schedules decompression ahead
+//! of it.
 //!
 //! Sans-IO.
 
@@ -15,7 +16,7 @@ use crate::consumer::{
 use crate::{error::Result, record::TopicPartition};
 
 impl ConsumerState {
-    /// A partition that has something to read takes its turn.
+    /// Adds a partition with buffered entries to the rotation, and wakes its reader.
     pub(crate) fn enqueue_for_delivery(&mut self, partition: &TopicPartition) {
         let Some(state) = self.partitions.get_mut(partition) else { return };
         if state.paused || state.revoking || state.queue.is_empty() {
@@ -30,7 +31,7 @@ impl ConsumerState {
         }
     }
 
-    /// Takes batches until `records` are reached or there are no more; nothing is opened here.
+    /// Takes batches until there are `records` records or no more batches; decompresses none.
     pub(crate) fn collect(&mut self, records: usize, out: &mut Vec<CollectedItem>) {
         if self.has_ended() {
             return;
@@ -43,7 +44,8 @@ impl ConsumerState {
             let Some(partition) = self.rotation.pop_front() else { break };
             let Some(state) = self.partitions.get_mut(&partition) else { continue };
             if state.split.is_some() {
-                // Not ours to take; here for its batches to be opened.
+                // The partition's own reader takes its batches; it is in the rotation only for
+                // their decompression.
                 state.in_rotation = !state.queue.is_empty();
                 if state.in_rotation {
                     self.rotation.push_back(partition);
@@ -67,8 +69,8 @@ impl ConsumerState {
         self.plan_decompressions();
     }
 
-    /// Takes back what the reader did not hand out, for when the partition may be read again; the
-    /// last first.
+    /// Returns an undelivered entry to the buffer, from which it is delivered when the partition
+    /// may be read again. Entries must be returned in reverse order.
     pub(crate) fn return_unread(&mut self, taken: CollectedItem) {
         let progress = taken.progress();
         let partition = progress.partition().clone();
@@ -80,14 +82,15 @@ impl ConsumerState {
         }
     }
 
-    /// Whether records of this lease may be handed out now: `None` when never again.
+    /// Returns true if records of this progress may be delivered now, false if later; `None` if
+    /// never again.
     pub(crate) fn is_deliverable(&self, progress: &Arc<DeliveryProgress>) -> Option<bool> {
         let state = self.partitions.get(progress.partition())?;
         let current = state.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, progress));
         (current && !state.revoking).then_some(!state.paused)
     }
 
-    /// The reader came to something that it cannot read: the partition waits for a seek.
+    /// Stops a partition until a seek, because the reader reached bytes that it cannot read.
     pub(crate) fn stop_at_corruption(&mut self, progress: &Arc<DeliveryProgress>, end: i64) {
         let state = self.partitions.get(progress.partition());
         if state.is_some_and(|state| state.position.seek_epoch() == progress.seek_epoch()) {
@@ -99,12 +102,13 @@ impl ConsumerState {
         }
     }
 
-    /// Begins to open batches ahead, as many at a time as there are cores and room for.
+    /// Starts decompressing batches ahead, as many at a time as there are cores and room for.
     pub(crate) fn plan_decompressions(&mut self) {
         if !self.has_compressed {
             return;
         }
-        // Of the common reader; and the first that its own reader waits for.
+        // The first partition without room that the common reader takes from, and the first that
+        // its own reader waits for.
         let (mut in_want, mut readable, mut awaited, mut heavy) = (None, false, None, false);
         for partition in &self.rotation {
             if self.running_jobs >= self.rules.max_decompressions {
@@ -129,8 +133,8 @@ impl ConsumerState {
             readable |= state.split.is_none() && state.queue.is_readable();
         }
         self.has_compressed = heavy;
-        // Where there is nothing to read and room for nothing, a reader would wait for ever: one is
-        // opened all the same.
+        // If no batch is readable and there is room for none, a reader would wait forever: one
+        // batch is decompressed regardless of room.
         let in_want = awaited.or(in_want.filter(|_| !readable));
         if self.running_jobs == 0
             && let Some(state) = in_want.and_then(|partition| self.partitions.get_mut(partition))
@@ -142,7 +146,7 @@ impl ConsumerState {
         }
     }
 
-    /// A batch was opened, or could not be.
+    /// Handles the result of a decompression.
     pub(crate) fn handle_decompressed(
         &mut self,
         progress: &Arc<DeliveryProgress>,
@@ -163,8 +167,8 @@ impl ConsumerState {
         }
         self.plan_decompressions();
         if self.running_jobs == 0 {
-            // What was opened may be for nobody any more (it was sought away from, or dropped): a
-            // reader that waits has nothing to hope for now but a fetch.
+            // The batch may no longer be wanted (after a seek or an eviction). A waiting reader
+            // then depends on the next fetch, so wake the connections that have no room.
             self.wake_starved();
         }
     }

@@ -1,4 +1,5 @@
-//! Counts what a reader has taken over and not handed out while it waits for a full batch.
+//! Counts the records that a reader has taken over but not delivered while it waits for a full
+//! batch.
 //!
 //! Sans-IO.
 
@@ -6,17 +7,17 @@ use std::sync::Arc;
 
 use crate::consumer::{buffer::partition_buffer::CollectedItem, fetch::memory_budget::BrokerQuota};
 
-/// The part of a broker's share, as its reciprocal, that a reader keeps to itself while it waits
-/// for more: the rest is for what is fetched meanwhile.
+/// Reciprocal of the part of a broker's share that a reader may keep while it waits for more; the
+/// rest is for batches that are fetched meanwhile.
 const PART_OF_SHARE: usize = 4;
 
-/// Records that wait with the reader.
+/// Counts of the records that wait with the reader.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     records: usize,
-    /// Bytes by the account that they are charged to: few, one for each broker.
+    /// Bytes by the quota to which they are charged: few entries, one for each broker.
     bytes: Vec<(Arc<BrokerQuota>, usize)>,
-    /// Something stands behind the records that only shows when they are read: an error, an end.
+    /// True if an error or an end follows the records, which shows only when they are read.
     stops: bool,
 }
 
@@ -28,8 +29,8 @@ impl Gathered {
                 self.charge(part.quota(), part.bytes.max(part.records.size()));
             }
             CollectedItem::Fetched { batch, reservation, start, end, .. } => {
-                // What lies before `start` is not handed out. How many a message set's wrapper
-                // holds is not known yet.
+                // Records before `start` are not delivered. The number of records in a message
+                // set's wrapper is not known yet.
                 let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
                 self.records += all.min(usize::try_from(end - start).unwrap_or(0));
                 self.charge(reservation.quota(), batch.bytes().len());
@@ -54,13 +55,13 @@ impl Gathered {
         self.stops |= more.stops;
     }
 
-    /// Returns the number of records that are missing to that many; at least one.
+    /// Returns the number of records that are missing until there are `records`; at least one.
     pub(crate) fn missing(&self, records: usize) -> usize {
         records.saturating_sub(self.records).max(1)
     }
 
-    /// Returns true when there is nothing more to wait for: that many are there, or as many as the
-    /// reader may keep to itself, or an error or end stands behind them.
+    /// Returns true if waiting ends: there are `records` or more, or as many bytes as the reader
+    /// may keep, or an error or end follows them.
     pub(crate) fn is_enough(&self, records: usize) -> bool {
         let full = |(quota, bytes): &(Arc<BrokerQuota>, usize)| *bytes >= quota.limit() / PART_OF_SHARE;
         self.records >= records || self.stops || self.bytes.iter().any(full)

@@ -1,9 +1,9 @@
-//! Partitions for a reader that works on many records at once and says by itself what it is done
-//! with: the worker.
+//! Readers for a program that works on many records at once and completes them explicitly: the
+//! worker.
 //!
-//! A record is done here when its mark says so, and not when the next one is asked for. Everything
-//! else is as with partitions that are split off: order, commits of what is done, revocations that
-//! wait for what is in hand.
+//! A record is done when its mark says so, and not when the next one is asked for. Everything else
+//! is as with partitions that are split off: the order, commits of what is done, revocations that
+//! wait for records that are held.
 
 use std::{
     future::poll_fn,
@@ -31,33 +31,33 @@ use crate::{
     record::{ConsumerRecord, TopicPartition},
 };
 
-/// The right to read a consumer by hand, for as long as it lives.
+/// Exclusive right to read a consumer with manual completion, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ManualReader {
     consumer: Consumer,
     _one_reader: Option<OwnedReadGuard>,
-    /// As long as it is there, the reader counts as one that comes.
+    /// While it is set, the reader counts as polling.
     poll_guard: Option<OwnedPollGuard>,
 }
 
-/// What a consumer has for whoever reads it by hand.
+/// Events for the owner of a manual reader.
 #[derive(Debug)]
 pub(crate) enum ManualReaderEvent {
     /// A partition that is assigned from now on.
     Partition(ManualPartitionReader),
-    /// What is in the way of all partitions; the consumer goes on.
+    /// An error that affects all partitions; the consumer continues.
     Error(Error),
-    /// Nothing more comes: the consumer was closed, or could not go on.
+    /// The consumer was closed, or ended with this error.
     Ended(Option<Error>),
 }
 
 impl Consumer {
-    /// `max.poll.interval.ms`, where there is a group.
+    /// Returns `max.poll.interval.ms`, if there is a group.
     pub(crate) fn max_poll_interval(&self) -> Option<Duration> {
         self.shared.group.is_some().then_some(self.shared.settings.max_poll_interval)
     }
 
-    /// What log lines say of this consumer.
+    /// Returns the consumer's name in log lines.
     pub(crate) fn origin(&self) -> &Origin {
         self.shared.client.origin()
     }
@@ -68,11 +68,11 @@ impl Consumer {
 }
 
 impl ManualReader {
-    /// Becomes the one reader of a consumer. `busy_since` says since when the reader has been at
-    /// the record that it has been at for longest: `max.poll.interval.ms` counts from there.
+    /// Becomes the one reader of a consumer. `busy_since` returns the time at which the reader
+    /// began the record that it has worked on for longest: `max.poll.interval.ms` counts from then.
     ///
     /// # Errors
-    /// `InvalidArgument` while another one reads.
+    /// `InvalidArgument` while another call reads.
     pub(crate) fn new(
         consumer: Consumer,
         busy_since: impl Fn() -> Option<Instant> + Send + Sync + 'static,
@@ -87,13 +87,13 @@ impl ManualReader {
         Ok(reader)
     }
 
-    /// The reader is well: a member that was put out because it was not may join again.
+    /// Declares the reader alive, so that a member that was removed for not polling may join again.
     pub(crate) fn recover(&mut self) {
         self.poll_guard = None;
         self.poll_guard = self.consumer.shared.group.as_ref().map(|group| group.poll_recorder().begin_poll());
     }
 
-    /// The next thing that happens; waits for it as long as it takes.
+    /// Waits for the next event, without a limit.
     ///
     /// # Cancel safety
     /// Safe: nothing is lost.
@@ -101,12 +101,13 @@ impl ManualReader {
         let buffer = &self.consumer.shared.buffer;
         loop {
             let mut moved = pin!(buffer.position_waiters.notified());
-            // From here on it hears of partitions that come.
+            // Registers before the state is read, so that no partition that arrives afterwards is
+            // missed.
             moved.as_mut().enable();
             let state = poll_fn(|cx| {
                 let state = buffer.with_state(|assignment| {
                     if assignment.has_ended() {
-                        // The last one is why.
+                        // The last error is the reason for the end.
                         let last = std::iter::from_fn(|| assignment.pop_error()).last();
                         return Some(NextEvent::Event(ManualReaderEvent::Ended(last)));
                     }
@@ -127,7 +128,8 @@ impl ManualReader {
             match state.await {
                 Some(NextEvent::Event(event)) => return event,
                 Some(NextEvent::New(partition)) => {
-                    // Taken away meanwhile, it is an error that tells nobody anything: look again.
+                    // An error here means that the partition was revoked meanwhile, which needs no
+                    // report: look again.
                     if let Ok((id, reader)) = buffer.split(&partition, true) {
                         return ManualReaderEvent::Partition(ManualPartitionReader {
                             buffer: buffer.clone(),
@@ -147,8 +149,8 @@ enum NextEvent {
     New(TopicPartition),
 }
 
-/// One partition, read by hand. Dropping it lets go of what is not done: the group may have the
-/// partition.
+/// One partition, read with manual completion. Dropping it releases the records that are not done,
+/// and the group may revoke the partition.
 #[derive(Debug)]
 pub(crate) struct ManualPartitionReader {
     buffer: Arc<FetchBuffer>,
@@ -161,11 +163,11 @@ impl ManualPartitionReader {
         &self.id.partition
     }
 
-    /// The next records: waits for the first of them, and takes those behind it that are there, at
-    /// most so many, until they are about so many bytes. `None` when the partition is read no more.
+    /// Waits for one record, then returns up to `max` records and about `bytes` bytes that are
+    /// already available. `None` once the partition is no longer read.
     ///
     /// # Errors
-    /// As [`PartitionStream::recv`](crate::consumer::PartitionStream::recv).
+    /// Those of [`PartitionStream::recv`](crate::consumer::PartitionStream::recv).
     ///
     /// # Cancel safety
     /// Safe: no record is lost.
@@ -179,7 +181,7 @@ impl ManualPartitionReader {
         Some(progress.map(CompletionMark))
     }
 
-    /// Waits until the partition is to be given up, or is gone.
+    /// Waits until the partition must be given up, or is gone.
     pub(crate) async fn ended(&self) -> PartitionEnd {
         self.until(|ending| ending.is_some()).await.unwrap_or(PartitionEnd::Gone)
     }
@@ -208,22 +210,22 @@ impl Drop for ManualPartitionReader {
     }
 }
 
-/// Where records belong that were taken together.
+/// Completes records that were received together.
 #[derive(Clone, Debug)]
 pub(crate) struct CompletionMark(Arc<DeliveryProgress>);
 
 impl CompletionMark {
-    /// All records before this offset are done.
+    /// Marks all records before this offset as done.
     pub(crate) fn complete_to(&self, next: i64) {
         self.0.complete_to(next);
     }
 
-    /// Whether it is of the same lease as another one.
+    /// Returns true if both marks belong to the same delivery progress.
     pub(crate) fn is_same_progress(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether its records are no longer wanted: the partition was sought, or taken away.
+    /// Returns true if its records are no longer wanted: the partition was sought or revoked.
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_superseded()
     }

@@ -1,8 +1,9 @@
 //! Fetched batches on their way to the reader.
 //!
 //! `fetch_buffer` holds the locks. `partition_buffer` keeps the batches of one partition in offset
-//! order, `fetch_collector` takes them in turn over the partitions, and `record_reader` decodes them
-//! and returns their records. `split_reader` and `manual_reader` serve readers of single partitions.
+//! order, `fetch_collector` takes them in turn over the partitions, and `record_reader` decodes
+//! them and returns their records. `split_reader` and `manual_reader` serve readers of single
+//! partitions.
 
 pub(super) mod decoded_batch;
 pub(super) mod fetch_buffer;

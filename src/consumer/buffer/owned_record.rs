@@ -1,4 +1,4 @@
-//! Records that own their parts.
+//! Records that own their fields.
 
 use crate::{
     consumer::buffer::decoded_batch::DecodedBatch,
@@ -6,7 +6,7 @@ use crate::{
     wire::batch::RecordView,
 };
 
-/// A record that shares the bytes of its batch.
+/// Returns a record that shares the bytes of its batch.
 pub(crate) fn owned_record(part: &DecodedBatch, view: &RecordView<'_>) -> ConsumerRecord {
     let partition = part.progress.partition();
     let header = &part.records.header;

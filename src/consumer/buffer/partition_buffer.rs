@@ -1,4 +1,4 @@
-//! What was fetched of one partition and waits for its reader, in the log's order.
+//! Fetched batches of one partition that wait for its reader, in the log's order.
 //!
 //! Sans-IO.
 
@@ -11,51 +11,51 @@ use crate::consumer::{
 };
 use crate::{error::Error, wire::batch::RawBatch};
 
-/// Compressed batches from this size on are opened ahead, on threads that may block.
+/// Size in bytes above which a compressed batch is decompressed ahead, on the blocking pool.
 pub(crate) const HEAVY: usize = 32 * 1024;
-/// How many times its size a batch may become, as long as nothing is known of its partition's.
+/// Assumed ratio of a batch's decompressed to its compressed size, until the partition's is known.
 pub(crate) const GROWTH: usize = 4;
-/// How many batches of a partition are opened ahead.
+/// Number of batches at the front of the buffer that may be decompressed ahead.
 const AHEAD: usize = 2;
 
-/// One thing that waits.
+/// One entry of the buffer.
 #[derive(Debug)]
 pub(crate) enum BufferedItem {
-    /// A batch as it came.
+    /// A batch as it was fetched.
     Fetched(RawBatch, Arc<Reservation>),
-    /// A batch that is being opened elsewhere.
+    /// A batch that is being decompressed on the blocking pool.
     Decompressing,
-    /// A batch that was opened ahead, or of which the reader gave the rest back.
+    /// A batch that was decompressed ahead, or the rest of a batch that the reader returned.
     Decoded(DecodedBatch),
-    /// Nothing to hand out.
+    /// A range of offsets without records to deliver.
     Skip,
-    /// Here the fetched bytes cannot be read.
+    /// Fetched bytes that cannot be read.
     Corrupt(Error),
-    /// The broker has nothing at this offset: too old, or beyond the log's end.
+    /// The broker has no record at this offset: it is too old, or beyond the log's end.
     OutOfRange,
-    /// Here was the log's end.
+    /// The log's end at the time of the fetch.
     End,
 }
 
 #[derive(Debug)]
 struct BufferedEntry {
     held: BufferedItem,
-    /// As fetched.
+    /// Size as fetched, in bytes.
     bytes: usize,
-    /// The offset from which it was read.
+    /// The offset from which it was fetched.
     start: i64,
-    /// Where reading goes on behind it.
+    /// The offset at which reading continues after it.
     end: i64,
 }
 
-/// What the reader takes over.
+/// An entry that the reader takes over.
 #[derive(Debug)]
 pub(crate) enum CollectedItem {
     Fetched {
         progress: Arc<DeliveryProgress>,
         batch: RawBatch,
         reservation: Arc<Reservation>,
-        /// What lies before came with another batch.
+        /// Records before this offset came with another batch.
         start: i64,
         end: i64,
     },
@@ -64,7 +64,7 @@ pub(crate) enum CollectedItem {
         progress: Arc<DeliveryProgress>,
         end: i64,
     },
-    /// `end`: behind the batch that cannot be read, where that is known.
+    /// `end`: the offset after the batch that cannot be read, if it is known.
     Corrupt {
         progress: Arc<DeliveryProgress>,
         error: Error,
@@ -92,16 +92,16 @@ impl CollectedItem {
     }
 }
 
-/// A batch to be opened on a thread that may block.
+/// A batch to decompress on the blocking pool.
 #[derive(Debug)]
 pub(crate) struct Decompression {
     pub(crate) progress: Arc<DeliveryProgress>,
     pub(crate) batch: RawBatch,
     pub(crate) reservation: Arc<Reservation>,
-    /// What lies before came with another batch.
+    /// Records before this offset came with another batch.
     pub(crate) start: i64,
     pub(crate) end: i64,
-    /// For what it may become, until that is known.
+    /// Charge for the expected decompressed size, until the actual one is known.
     pub(crate) opening: Reservation,
 }
 
@@ -110,8 +110,8 @@ pub(crate) struct PartitionBuffer {
     entries: VecDeque<BufferedEntry>,
     bytes: usize,
     compressed: usize,
-    /// How many times its size the last batch became that was opened ahead, rounded up; 0 where
-    /// none was.
+    /// Ratio of decompressed to compressed size of the last batch that was decompressed ahead,
+    /// rounded up; 0 if there was none.
     growth: usize,
 }
 
@@ -124,7 +124,7 @@ impl PartitionBuffer {
         self.entries.is_empty()
     }
 
-    /// Bytes that wait, as they were fetched.
+    /// Returns the buffered bytes, as they were fetched.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -133,7 +133,7 @@ impl PartitionBuffer {
         *self = Self { growth: self.growth, ..Self::default() };
     }
 
-    /// Appends what a fetch from that offset brought.
+    /// Appends the entries that a fetch from offset `start` returned.
     pub(crate) fn push(&mut self, steps: Vec<ScannedEntry>, mut start: i64, reservation: &Arc<Reservation>) {
         for step in steps {
             let (held, bytes, end) = match step {
@@ -147,8 +147,8 @@ impl PartitionBuffer {
                     (BufferedItem::Corrupt(error), 0, end.unwrap_or(start).max(start))
                 }
             };
-            // A broker answers from the batch on that holds the offset: what lies before it is no
-            // news.
+            // A broker answers from the batch that contains the requested offset, so the first
+            // batches may end before it: these are dropped.
             if end > start || matches!(held, BufferedItem::Corrupt(_)) {
                 self.bytes += bytes;
                 self.entries.push_back(BufferedEntry { held, bytes, start, end });
@@ -157,28 +157,28 @@ impl PartitionBuffer {
         }
     }
 
-    /// Appends that the broker has nothing at the offset behind all this.
+    /// Appends an entry that says that the broker has no record at the offset after all others.
     pub(crate) fn push_out_of_range(&mut self, at: i64) {
         self.entries.push_back(BufferedEntry { held: BufferedItem::OutOfRange, bytes: 0, start: at, end: at });
     }
 
-    /// Appends that this is the log's end.
+    /// Appends an entry that marks the log's end.
     pub(crate) fn push_end(&mut self, at: i64) {
         self.entries.push_back(BufferedEntry { held: BufferedItem::End, bytes: 0, start: at, end: at });
     }
 
-    /// Appends that there is nothing to hand out before that offset.
+    /// Appends an entry that says that there are no records to deliver before that offset.
     pub(crate) fn push_skip(&mut self, to: i64) {
         self.entries.push_back(BufferedEntry { held: BufferedItem::Skip, bytes: 0, start: to, end: to });
     }
 
-    /// Appends that what follows cannot be read; up to before `end`, where that is known.
+    /// Appends an entry for damaged bytes at `at`; they end before `end`, if that is known.
     pub(crate) fn push_corrupt(&mut self, error: Error, at: i64, end: Option<i64>) {
         let end = end.unwrap_or(at).max(at);
         self.entries.push_back(BufferedEntry { held: BufferedItem::Corrupt(error), bytes: 0, start: at, end });
     }
 
-    /// Takes back what the reader did not hand out.
+    /// Puts an entry that the reader did not deliver back at the front.
     pub(crate) fn return_unread(&mut self, taken: CollectedItem) {
         let mut start = taken.progress().delivered();
         let (held, bytes, end) = match taken {
@@ -202,8 +202,9 @@ impl PartitionBuffer {
         self.entries.push_front(BufferedEntry { held, bytes, start, end });
     }
 
-    /// Takes from the front until `records` are reached; what is being opened, and what should be,
-    /// is not taken. An end of the readable is only taken first. Gives the number of records taken.
+    /// Takes entries from the front until there are `records` records. Stops at batches that are
+    /// being decompressed or still must be. An error or a log end is only taken as the first entry.
+    /// Returns the number of records taken.
     pub(crate) fn take(
         &mut self,
         progress: &Arc<DeliveryProgress>,
@@ -223,7 +224,7 @@ impl PartitionBuffer {
             let progress = progress.clone();
             out.push(match held {
                 BufferedItem::Fetched(batch, reservation) => {
-                    // How many a message set's wrapper holds is not known yet.
+                    // The number of records in a message set's wrapper is not known yet.
                     count += usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
                     CollectedItem::Fetched { progress, batch, reservation, start, end }
                 }
@@ -240,7 +241,7 @@ impl PartitionBuffer {
         count
     }
 
-    /// Whether the reader can take something now.
+    /// Returns true if the reader can take an entry now.
     pub(crate) fn is_readable(&self) -> bool {
         match self.entries.front().map(|entry| &entry.held) {
             None | Some(BufferedItem::Decompressing) => false,
@@ -249,13 +250,13 @@ impl PartitionBuffer {
         }
     }
 
-    /// Whether something here is to be opened ahead.
+    /// Returns true if the buffer has batches to decompress ahead.
     pub(crate) fn has_compressed(&self) -> bool {
         self.compressed > 0
     }
 
-    /// The next batch to be opened ahead. The one at the front if it is `needed` now; others only
-    /// where there is room for what they may become.
+    /// Returns the next batch to decompress ahead, and marks it. The batch at the front is returned
+    /// in any case if it is `needed` now; others only if there is room for their expected size.
     pub(crate) fn start_decompression(
         &mut self,
         progress: &Arc<DeliveryProgress>,
@@ -291,7 +292,8 @@ impl PartitionBuffer {
         None
     }
 
-    /// The batch that ends there was opened; whether it is still wanted.
+    /// Stores the decompressed batch that ends at that offset. Returns false if it is no longer
+    /// wanted.
     pub(crate) fn handle_decompressed(&mut self, end: i64, held: BufferedItem) -> bool {
         let mut entries = self.entries.iter_mut();
         match entries.find(|entry| entry.end == end && matches!(entry.held, BufferedItem::Decompressing)) {
@@ -306,8 +308,9 @@ impl PartitionBuffer {
         }
     }
 
-    /// Drops what can be fetched anew, and says from which offset. What was `opened` goes only
-    /// where it is asked for: it took work.
+    /// Drops entries that can be fetched again, and returns the offset from which to fetch them.
+    /// Drops batches that were already `opened` (decompressed) only on request, because they took
+    /// work.
     pub(crate) fn evict(&mut self, opened: bool) -> Option<i64> {
         let goes = |held: &BufferedItem| match held {
             BufferedItem::Fetched(..) | BufferedItem::Decompressing => true,
@@ -323,8 +326,8 @@ impl PartitionBuffer {
         Some(start)
     }
 
-    /// Every response that something here keeps in memory, with the bytes of it that are still
-    /// needed.
+    /// Iterates over all responses that entries keep in memory, each with the bytes that an entry
+    /// still needs of it.
     pub(crate) fn pinned(&self) -> impl Iterator<Item = (&Arc<Reservation>, usize)> {
         self.entries.iter().filter_map(|entry| match &entry.held {
             BufferedItem::Fetched(batch, reservation) => Some((reservation, batch.bytes().len())),
@@ -333,7 +336,7 @@ impl PartitionBuffer {
         })
     }
 
-    /// Copies out of their responses what `picked` says.
+    /// Copies the batches out of the responses that `picked` selects.
     pub(crate) fn copy_out(&mut self, picked: impl Fn(&Arc<Reservation>) -> bool) {
         for entry in &mut self.entries {
             match &mut entry.held {
@@ -373,7 +376,7 @@ mod tests {
         Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 0, 0, -1))
     }
 
-    /// A queue with these batches of one response, and the response's charge.
+    /// Returns a buffer with these batches of one response, and the response's reservation.
     fn filled(
         quota: &Arc<BrokerQuota>,
         batches: &[bytes::Bytes],
@@ -427,7 +430,7 @@ mod tests {
             DecodedBatch::decode(&progress, &batch, start..end, reservation, &mut Decompressor::default(), &opening)
                 .unwrap()
                 .unwrap();
-        // The reader still has the batch before it, of which nothing was handed out.
+        // The reader still has the batch before it, of which no record was delivered.
         queue.return_unread(CollectedItem::Decoded(part));
         assert_eq!(queue.evict(true), Some(8));
     }

@@ -1,8 +1,9 @@
-//! The reader's side: what it took over, what it holds in its hands, and what it is done with.
+//! The reader's side: the batches that it took over, the records that it holds, and their
+//! completion.
 //!
-//! There is one reader at a time, beside those of partitions that are split off. Its lock is taken
-//! for each record that `recv` gives, by nobody else but for a moment (a seek, a rebalance), and
-//! before the assignment's lock, never inside of it.
+//! There is one common reader at a time, beside those of partitions that are split off. Its lock is
+//! taken for each record that `recv` returns. Others take the lock only briefly (for a seek or a
+//! rebalance). It is taken before the lock of `ConsumerState`, never inside it.
 //!
 //! Sans-IO.
 
@@ -30,14 +31,14 @@ use crate::{
     wire::batch::Decompressor,
 };
 
-/// A part of which so many records are handed out at once.
+/// A batch of which `count` records are delivered at once.
 #[derive(Debug)]
 pub(crate) struct RecordSlice {
     pub(crate) batch: DecodedBatch,
     pub(crate) count: usize,
 }
 
-/// What the assignment had for the reader.
+/// Result of taking batches from the consumer's state.
 enum Refill {
     Some,
     Error(Error),
@@ -47,30 +48,32 @@ enum Refill {
 
 #[derive(Debug)]
 pub(crate) struct RecordReader {
-    /// The partition that it reads; without one, all that have no reader of their own.
+    /// The partition that it reads; `None` for the common reader of all partitions that are not
+    /// split off.
     split: Option<SplitId>,
-    /// What was taken over and is not handed out yet.
+    /// Entries that were taken over and not delivered yet.
     pending: VecDeque<CollectedItem>,
-    /// Of the records that were handed out last.
+    /// Progress of the records that were delivered last.
     delivered: Vec<Arc<DeliveryProgress>>,
-    /// Whether the reader still holds them.
+    /// True if the reader still holds them.
     holds_delivered: bool,
-    /// What another reader held of its partition counts as in its hand until it has given a record
-    /// of its own, or its end.
+    /// True if records of its partition that another reader held count as held by this one. This
+    /// ends with its first own record, or with its end.
     inherits: bool,
-    /// A poll's records are held.
+    /// True while the records of a poll are held.
     pub(crate) lent: bool,
-    /// It says by itself what it is done with (see `hand`).
+    /// True if its user completes records explicitly (see `manual_reader`).
     manual_completion: bool,
-    /// Took something over since it was last asked whether it did.
+    /// True if it took batches over since the last [`take_refilled`](Self::take_refilled).
     refilled: bool,
-    /// Records that were given.
+    /// Number of records that were returned.
     delivered_records: u64,
-    /// Of these, those that are not counted for their partition yet: of the lease that is held.
+    /// Number of those that are not counted for their partition yet: those of the progress that is
+    /// held.
     uncounted_records: u64,
-    /// About how many times their size compressed batches become of late, when they are opened.
+    /// Approximate ratio of decompressed to compressed size of recent batches.
     growth: usize,
-    /// Kept for its room.
+    /// Kept for its capacity.
     taken: Vec<CollectedItem>,
     decompressor: Decompressor,
     decode_config: DecodeConfig,
@@ -96,20 +99,20 @@ impl RecordReader {
         }
     }
 
-    /// From now on it is done with a record when it says so, and not when it asks for the next one.
+    /// Makes records complete when the user completes them, and not when the next one is asked for.
     pub(crate) fn with_manual_completion(mut self) -> Self {
         self.manual_completion = true;
         self
     }
 
-    /// What another reader holds of its partition is in its hand from now on, if that holds
-    /// anything.
+    /// Lets records of its partition that another reader holds, if there are any, count as held by
+    /// this one.
     pub(crate) fn inheriting(mut self, inherits: bool) -> Self {
         self.inherits = inherits;
         self
     }
 
-    /// The reader asks for the next records, or closes: it is done with those that it holds.
+    /// Completes the records that it holds, because the user asks for the next ones, or closes.
     pub(crate) fn complete_delivered(&mut self) {
         if !self.manual_completion && std::mem::take(&mut self.holds_delivered) {
             for progress in &self.delivered {
@@ -118,14 +121,14 @@ impl RecordReader {
         }
     }
 
-    /// Whether the reader holds records of that partition.
+    /// Returns true if the reader holds records of that partition.
     pub(crate) fn holds(&self, partition: &TopicPartition) -> bool {
         let inherited = self.inherits && self.split.as_ref().is_some_and(|of| of.partition == *partition);
         let of_it = |progress: &Arc<DeliveryProgress>| progress.partition() == partition && self.is_held(progress);
         inherited || self.holds_delivered && self.delivered.iter().any(of_it)
     }
 
-    /// Whether the reader holds anything.
+    /// Returns true if the reader holds any records.
     pub(crate) fn holds_records(&self) -> bool {
         self.inherits || self.holds_delivered && self.delivered.iter().any(|progress| self.is_held(progress))
     }
@@ -134,13 +137,13 @@ impl RecordReader {
         !self.manual_completion || progress.completed() < progress.delivered()
     }
 
-    /// The reader no longer holds what it holds of that partition, without being done with it.
+    /// Drops the held records of that partition without completing them.
     pub(crate) fn release(&mut self, partition: &TopicPartition) {
         count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
         self.delivered.retain(|progress| progress.partition() != partition);
     }
 
-    /// The next record, sharing the bytes of its batch. `None` at the end.
+    /// Returns the next record, which shares the bytes of its batch. `None` at the end.
     pub(crate) fn poll_record(
         &mut self,
         buffer: &FetchBuffer,
@@ -165,7 +168,7 @@ impl RecordReader {
         }
     }
 
-    /// The next record of the batch in front, if one is open there and has one.
+    /// Returns the next record of the batch at the front, if that is decoded and has one.
     fn next_decoded(&mut self) -> Option<ConsumerRecord> {
         let Some(CollectedItem::Decoded(part)) = self.pending.front_mut() else { return None };
         if part.left == 0 || part.progress.is_withheld() {
@@ -201,8 +204,8 @@ impl RecordReader {
         }
     }
 
-    /// The next records, of one lease: waits for the first of them, and takes those behind it that
-    /// are there, up to `max` and until they are so many bytes. `None` at the end.
+    /// Waits for one record, then returns up to `max` records and about `bytes` bytes that are
+    /// already available, all of one progress. `None` at the end.
     pub(crate) fn poll_owned(
         &mut self,
         max: usize,
@@ -231,7 +234,7 @@ impl RecordReader {
                 out.push(record);
                 continue;
             }
-            // What holds no record, and trouble, come with the next call.
+            // Entries without records, and errors, come with the next call.
             if !matches!(self.pending.front(), Some(CollectedItem::Fetched { .. })) {
                 break;
             }
@@ -243,8 +246,8 @@ impl RecordReader {
         Poll::Ready(Some(Ok(progress)))
     }
 
-    /// Up to `max` records, as long as there is room for what they are decompressed to, but those
-    /// of one batch at least; the portions of one partition side by side and in order. `None` at
+    /// Returns up to `max` records, as long as there is room for their decompressed size, but at
+    /// least those of one batch. The slices of one partition are adjacent and in order. `None` at
     /// the end.
     pub(crate) fn poll_slices(
         &mut self,
@@ -267,7 +270,7 @@ impl RecordReader {
                         let at = portions.iter().rposition(same).map_or(portions.len(), |last| last + 1);
                         portions.insert(at, portion);
                     }
-                    // The next poll opens it, when these are done.
+                    // The next poll decodes it, when these records are done.
                     next @ CollectedItem::Fetched { .. } if count > 0 && !self.has_room_to_decode(&next) => {
                         self.pending.push_front(next);
                         return self.hold_slices(portions);
@@ -276,7 +279,7 @@ impl RecordReader {
                         let opened = self.decode(next);
                         self.pending.push_front(opened);
                     }
-                    // What is only passed over belongs to the records before it.
+                    // A skipped range belongs to the records before it.
                     CollectedItem::Skip { progress, end } if count > 0 => {
                         match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.batch.progress, &progress))
                         {
@@ -284,7 +287,7 @@ impl RecordReader {
                             None => self.skip(&progress, end),
                         }
                     }
-                    // Trouble comes behind the records before it.
+                    // Errors and log ends are reported after the records before them.
                     trouble @ (CollectedItem::Corrupt { .. }
                     | CollectedItem::OutOfRange { .. }
                     | CollectedItem::End { .. })
@@ -314,8 +317,8 @@ impl RecordReader {
         }
     }
 
-    /// Takes over batches until `records` are there, and hands out none of them: they stay with the
-    /// reader for whichever call asks next. Ready earlier where more would not help, see
+    /// Takes over batches until there are `records` records, but delivers none: they stay with the
+    /// reader for the next call, whichever it is. Ready earlier if more batches would not help, see
     /// [`Gathered::is_enough`]. `None` at the end.
     pub(crate) fn poll_full_batch(
         &mut self,
@@ -330,7 +333,7 @@ impl RecordReader {
         };
         loop {
             if known.is_enough(records) {
-                // Some of it may have been taken away meanwhile (by a seek, by the group).
+                // Some records may have been withdrawn meanwhile (by a seek or the group).
                 known = self.count_pending(0);
                 if known.is_enough(records) {
                     return Poll::Ready(Some(Ok(())));
@@ -349,7 +352,7 @@ impl RecordReader {
         }
     }
 
-    /// Counts the records that wait to be handed out, from that entry on.
+    /// Counts the records that wait for delivery, starting at that entry.
     fn count_pending(&self, from: usize) -> Gathered {
         let mut gathered = Gathered::default();
         self.pending
@@ -360,7 +363,7 @@ impl RecordReader {
         gathered
     }
 
-    /// The reader now holds all of these.
+    /// Marks the records of these slices as held.
     fn hold_slices(&mut self, portions: Vec<RecordSlice>) -> Poll<Option<Result<Vec<RecordSlice>>>> {
         self.holds_delivered = true;
         self.inherits = false;
@@ -375,7 +378,7 @@ impl RecordReader {
         Poll::Ready(Some(Ok(portions)))
     }
 
-    /// Moves on past what holds no record; an error if that is one.
+    /// Moves past an entry without records, and returns its error if it is one.
     fn pass_empty(&mut self, next: CollectedItem, buffer: &FetchBuffer) -> Option<Error> {
         if next.progress().is_withheld() {
             return None;
@@ -395,7 +398,7 @@ impl RecordReader {
             }
             CollectedItem::End { progress, at } => {
                 let partition = progress.partition();
-                let message = format!("{partition}: the end was reached at offset {at}");
+                let message = format!("{partition}: the reader reached the end at offset {at}");
                 let error = Error::new(ErrorKind::EndOfPartition, message);
                 return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
@@ -404,20 +407,20 @@ impl RecordReader {
                 self.pending.retain(|pending| !Arc::ptr_eq(pending.progress(), &progress));
                 let at = progress.delivered();
                 let partition = progress.partition();
-                let error = error.context(format_args!("read of {partition} from offset {at} on"));
+                let error = error.context(format_args!("read of {partition} from offset {at}"));
                 return Some(error.at(partition.topic.clone(), partition.partition, at));
             }
         }
         None
     }
 
-    /// There is nothing to hand out before that offset.
+    /// Moves past a range before `end` that has no records to deliver.
     fn skip(&mut self, progress: &Arc<DeliveryProgress>, end: i64) {
         if self.manual_completion {
             return progress.skip_gap(end);
         }
-        // What is still in another reader's hand, which had the partition before, is done with the
-        // next record.
+        // Records that a previous reader of the partition still holds are completed with the next
+        // record.
         let settled = progress.completed() >= progress.delivered();
         progress.record_delivered(end);
         if settled && !(self.holds_delivered && self.delivered.iter().any(|held| Arc::ptr_eq(held, progress))) {
@@ -425,8 +428,8 @@ impl RecordReader {
         }
     }
 
-    /// Takes over what there is. Errors and the end only where the reader waits for something,
-    /// which it then goes on doing.
+    /// Takes over the available batches. Returns errors and the end only if the reader waits.
+    /// Without batches, a waiting reader is registered to be woken.
     fn refill(&mut self, records: usize, buffer: &FetchBuffer, waiting: Option<&mut Context<'_>>) -> Refill {
         let mut taken = std::mem::take(&mut self.taken);
         let refill = buffer.with_state(|assignment| {
@@ -455,7 +458,7 @@ impl RecordReader {
         refill
     }
 
-    /// Checks and decompresses a batch as it came; everything else stays as it is.
+    /// Checks and decompresses a fetched batch; returns other entries unchanged.
     fn decode(&mut self, taken: CollectedItem) -> CollectedItem {
         let CollectedItem::Fetched { progress, batch, reservation, start, end } = taken else { return taken };
         match DecodedBatch::decode(
@@ -478,39 +481,40 @@ impl RecordReader {
         }
     }
 
-    /// Whether there is room for what this is when it is open, as far as can be told before.
+    /// Returns true if there is room for the entry's decoded size, as far as it can be estimated.
     fn has_room_to_decode(&self, taken: &CollectedItem) -> bool {
         let CollectedItem::Fetched { batch, reservation, .. } = taken else { return true };
         let bytes = batch.bytes().len().saturating_mul(self.growth);
-        // What is not compressed is there already.
+        // An uncompressed batch needs no more room.
         !batch.header.is_compressed() || reservation.quota().has_room_for(bytes)
     }
 
-    /// Whether it took something over since this was asked last.
+    /// Returns true if it took batches over since the last call.
     pub(crate) fn take_refilled(&mut self) -> bool {
         std::mem::take(&mut self.refilled)
     }
 
-    /// Records that were given so far.
+    /// Returns the number of records that were returned so far.
     pub(crate) fn delivered_records(&mut self) -> u64 {
         count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
         self.delivered_records
     }
 
-    /// So many records more were given.
+    /// Adds records to the number of those that were returned.
     pub(crate) fn add_delivered_records(&mut self, given: u64) {
         self.delivered_records += given;
     }
 
-    /// Takes back what was not read of its portions, in order.
+    /// Puts unread slices back at the front, in order.
     pub(crate) fn take_back(&mut self, unread: Vec<CollectedItem>) {
         for taken in unread.into_iter().rev() {
             self.pending.push_front(taken);
         }
     }
 
-    /// After partitions were paused, positioned anew or given up: keeps only what may still be
-    /// handed out.
+    /// Keeps only entries that may still be delivered, after partitions were paused, repositioned
+    /// or revoked. Entries of paused partitions, and those that another reader now delivers, return
+    /// to the buffer.
     pub(crate) fn reconcile(&mut self, assignment: &mut ConsumerState) {
         let of = self.split.as_ref();
         let all_stay =
@@ -533,8 +537,8 @@ impl RecordReader {
     }
 }
 
-/// Counts what was given one by one of the lease that is held, so that it is not counted for each
-/// record.
+/// Adds the records of the held progress to the counters all at once, which is cheaper than
+/// counting each record.
 fn count(held: &[Arc<DeliveryProgress>], uncounted: &mut u64, given: &mut u64) {
     let more = std::mem::take(uncounted);
     if let Some(progress) = held.first().filter(|_| more > 0) {

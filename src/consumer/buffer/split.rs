@@ -1,29 +1,29 @@
-//! A partition that is split off: its identity, and what its reader waits for.
+//! Identity and reader of a partition that is split off.
 
 use crate::{error::Error, record::TopicPartition};
 use std::{task::Waker, time::Instant};
 
-/// Which splitting of which partition: one that was undone, or whose partition came back later, is
-/// another one.
+/// Identifies one split of one partition. A new split after a join or a later assignment has
+/// another id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SplitId {
     pub(crate) partition: TopicPartition,
     pub(crate) id: u64,
 }
 
-/// That a partition is split off, and what its reader waits for.
+/// The reader of a split-off partition.
 #[derive(Debug)]
 pub(crate) struct SplitReader {
     pub(crate) id: u64,
-    /// Waits for records.
+    /// Waker of the reader, set while it waits for records.
     pub(crate) waker: Option<Waker>,
-    /// About when it last asked.
+    /// Approximate time at which it last asked for records.
     pub(crate) last_asked_at: Option<Instant>,
     pub(crate) errors: Vec<Error>,
 }
 
 impl SplitReader {
-    /// Whether its reader waits for something right now.
+    /// Returns true if its reader is waiting now.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waker.is_some()
     }

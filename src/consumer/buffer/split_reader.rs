@@ -1,9 +1,9 @@
 //! Partitions that are split off from the common reader: each has a reader of its own.
 //!
-//! A partition that is split off stays in the rotation (so that its batches are opened ahead), but
-//! only its own reader takes from it and is woken by it. Where brokers' accounts are full and
-//! somebody waits, what waits for a reader that does not come is dropped and fetched anew when it
-//! does: a stream that nobody reads holds up nobody.
+//! A split-off partition stays in the rotation (so that its batches are decompressed ahead), but
+//! only its own reader takes batches from it and is woken by it. When a broker's memory quota is
+//! used up and another reader is waiting, buffered batches of readers that do not ask for records
+//! are evicted, and fetched again when they do: a stream that is not read blocks no other.
 //!
 //! Sans-IO.
 
@@ -26,13 +26,13 @@ use crate::{
     record::TopicPartition,
 };
 
-/// What was fetched ahead for a reader that has not come for so long is dropped where others need
-/// its room.
+/// Time without a request for records after which a reader's buffered batches may be evicted to
+/// make room for others.
 const ABSENT: Duration = Duration::from_secs(1);
 
 impl ConsumerState {
-    /// Splits a partition off. What the common reader `holds` of it counts as in the hand of the
-    /// new reader, which begins behind it.
+    /// Splits a partition off. If `holds`, the common reader holds records of the partition: these
+    /// count as held by the new reader, which begins after them.
     pub(crate) fn split(&mut self, partition: &TopicPartition, holds: bool) -> Result<SplitId> {
         let state = self.get(partition)?;
         if state.split.is_some() {
@@ -40,7 +40,7 @@ impl ConsumerState {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         if state.revoking {
-            let message = format!("{partition} is being taken back by the group");
+            let message = format!("{partition} is being revoked by the group");
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }
         if holds {
@@ -56,20 +56,21 @@ impl ConsumerState {
         Ok(SplitId { partition: partition.clone(), id })
     }
 
-    /// Withholds what a reader has not iterated yet of what it holds, so that it cannot come behind
-    /// what another one gives, and reads on behind what it has.
+    /// Invalidates records that a reader received but has not iterated, so that they cannot be
+    /// delivered after records of another reader. Fetching restarts after the last delivered
+    /// record.
     fn refetch_undelivered(&mut self, partition: &TopicPartition) {
         let Some(state) = self.partitions.get(partition) else { return };
         let Some(progress) = &state.progress else { return };
         let offset = progress.delivered();
         let epoch = progress.to_commit(offset).leader_epoch;
-        // An open question whether the log has what was read is asked anew where there is still
-        // cause for it.
+        // A pending check that the log still has what was read is repeated if there is still a
+        // reason for it.
         self.reposition(partition, FetchState::Fetching { offset, epoch: epoch.unwrap_or(-1) }, false);
     }
 
-    /// The common reader reads the partition again. `lent`: records of a poll of its own reader are
-    /// still held.
+    /// Returns the partition to the common reader. `lent`: records of the split reader's last poll
+    /// are still held.
     pub(crate) fn unsplit(&mut self, of: &SplitId, lent: bool) {
         if self.is_split(of)
             && let Some(state) = self.partitions.get_mut(&of.partition)
@@ -89,43 +90,43 @@ impl ConsumerState {
         }
     }
 
-    /// A partition that could be split off.
+    /// Returns a partition that can be split off, the first in order.
     pub(crate) fn unsplit_partition(&self) -> Option<TopicPartition> {
         let unsplit = self.partitions.iter().filter(|(_, state)| state.split.is_none() && !state.revoking);
         unsplit.map(|(partition, _)| partition).min().cloned()
     }
 
-    /// Whether that splitting still stands.
+    /// Returns true if that split still exists.
     pub(crate) fn is_split(&self, of: &SplitId) -> bool {
         let state = self.partitions.get(&of.partition).and_then(|state| state.split.as_ref());
         state.is_some_and(|split| split.id == of.id)
     }
 
-    /// Why that splitting is to end, or has; `None` while it goes on.
+    /// Returns the reason for which that split must end, or has ended; `None` while it continues.
     pub(crate) fn partition_end(&self, of: &SplitId) -> Option<PartitionEnd> {
         if !self.is_split(of) {
             Some(PartitionEnd::Gone)
         } else {
-            // A consumer that closes waits for what is in hand as well.
+            // A closing consumer also waits for records that the reader holds.
             (self.has_ended() || !self.is_owned(&of.partition)).then_some(PartitionEnd::Revoking)
         }
     }
 
-    /// Whether a reader has nothing more to expect: the consumer has ended, or its partition was
-    /// taken away.
+    /// Returns true if a reader gets no more records: the consumer has ended, or its partition was
+    /// revoked.
     pub(crate) fn has_ended_for(&self, of: Option<&SplitId>) -> bool {
         let gone = |of: &SplitId| !self.is_split(of) || !self.is_owned(&of.partition);
         self.has_ended() || of.is_some_and(gone)
     }
 
-    /// The next error for that reader.
+    /// Removes and returns the next error for that reader.
     pub(crate) fn pop_error_for(&mut self, of: Option<&SplitId>) -> Option<Error> {
         let Some(of) = of else { return self.pop_error() };
         let split = self.partitions.get_mut(&of.partition)?.split.as_mut()?;
         (split.id == of.id && !split.errors.is_empty()).then(|| split.errors.remove(0))
     }
 
-    /// Tells whoever reads a partition.
+    /// Reports an error to the partition's reader.
     pub(crate) fn push_partition_error(&mut self, partition: &TopicPartition, error: Error) {
         match self.partitions.get_mut(partition).and_then(|state| state.split.as_mut()) {
             Some(split) => {
@@ -136,14 +137,14 @@ impl ConsumerState {
         }
     }
 
-    /// Tells every reader of a partition that was split off.
+    /// Reports an error to all readers of split-off partitions.
     pub(crate) fn push_error_to_splits(&mut self, error: &Error) {
         for split in self.partitions.values_mut().filter_map(|state| state.split.as_mut()) {
             split.errors.push(error.clone());
         }
     }
 
-    /// Takes for one reader: the common one, or that of a partition.
+    /// Collects batches for one reader: the common one, or that of a partition.
     pub(crate) fn collect_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<CollectedItem>) {
         let Some(of) = of else {
             self.last_asked_at = self.clock;
@@ -173,7 +174,7 @@ impl ConsumerState {
         self.plan_decompressions();
     }
 
-    /// A reader waits for whatever comes.
+    /// Registers the waker of a reader that waits for records or errors.
     pub(crate) fn register_waker_for(&mut self, of: Option<&SplitId>, waker: &Waker) {
         match of {
             None => self.register_waker(waker),
@@ -187,19 +188,19 @@ impl ConsumerState {
             }
         }
         if self.partitions.values().any(|state| state.split.is_some()) {
-            // Room may have to be made for the one who waits.
+            // Connections without room may have to evict batches for this reader.
             let bytes = usize::try_from(self.rules.partition_bytes).unwrap_or(0);
             let full = self
                 .connections
                 .iter()
                 .filter(|(_, node)| node.quota.is_starved() || !node.quota.has_room_to_fetch(bytes));
             self.signals.connections.extend(full.map(|(id, _)| *id));
-            // What it waits for may be there, and no room to open it.
+            // The batch that it waits for may be buffered without room to decompress it.
             self.plan_decompressions();
         }
     }
 
-    /// There is something for whoever reads a partition.
+    /// Wakes the reader of a partition, because something arrived for it.
     pub(crate) fn wake_reader_of(&mut self, partition: &TopicPartition) {
         if self.partitions.get(partition).is_some_and(|state| state.split.is_some()) {
             self.wake_split(partition);
@@ -220,22 +221,24 @@ impl ConsumerState {
         self.signals.readers.extend(splits.filter_map(|split| split.waker.take()));
     }
 
-    /// The brokers whose partitions may have to make room for a fetch of so many bytes: itself, and
-    /// where the whole is full, those that have more than their share of it.
+    /// Returns the brokers that may have to evict batches for a fetch of that many bytes from
+    /// `node`: `node` itself and, if the total budget is full, the brokers that exceed their share
+    /// of it.
     pub(crate) fn quotas_to_evict(&self, node: i32, bytes: usize) -> Vec<i32> {
         let full = self.connections.get(&node.into()).is_some_and(|node| !node.quota.total_has_room_for(bytes));
         let beyond = self.connections.iter().filter(|(_, state)| full && state.quota.exceeds_share());
         beyond.map(|(connection, _)| connection.broker).filter(|id| *id != node).chain([node]).collect()
     }
 
-    /// A broker's account is full: where somebody waits, drops what waits for readers that have not
-    /// come for long, those first that have not come for longest, until `least` bytes are free.
-    /// When to look again, if there is more of it.
+    /// Evicts buffered batches when a broker's quota is full and a reader waits: those of readers
+    /// that have not asked for longer than [`ABSENT`], the longest absent first, until `least`
+    /// bytes are free. Returns the time at which to look again, if a reader is absent but not long
+    /// enough yet.
     pub(crate) fn evict_unread(&mut self, node: FetchConnectionId, least: usize, now: Instant) -> Option<Instant> {
         let waits = |split: Option<&SplitReader>| split.is_some_and(SplitReader::is_waiting);
         let reader_waits = self.reader_waits();
         if !reader_waits && !self.partitions.values().any(|state| waits(state.split.as_ref())) {
-            // All are busy with what they have, and free it in time.
+            // All readers are busy with the batches that they have, and free them in time.
             return None;
         }
         let quota = self.connections.get(&node).map(|node| node.quota.clone())?;
@@ -263,7 +266,8 @@ impl ConsumerState {
             if let Some(state) = self.partitions.get_mut(partition)
                 && let Some(offset) = state.queue.evict(opened)
             {
-                let what = "dropped unread, to make room: it is fetched anew when it is asked for";
+                let what = "evicted the unread batches of a partition to make room for others; they are \
+                            fetched again when its reader asks for records";
                 event!(DEBUG, self.rules.origin, %partition, offset, "{what}");
                 state.evicted = true;
                 self.evicted = true;
@@ -273,8 +277,8 @@ impl ConsumerState {
         None
     }
 
-    /// Whether records that were taken under this lease may be handed out by that reader now:
-    /// `None` when by nobody any more.
+    /// Returns true if that reader may now deliver the records taken under this progress; `None` if
+    /// no reader may any more.
     pub(crate) fn is_deliverable_by(
         &self,
         of: Option<&SplitId>,

@@ -3,14 +3,14 @@
 use crate::consumer::{buffer::partition_buffer::Decompression, fetch::connection_id::FetchConnectionId};
 use std::{collections::BTreeSet, task::Waker};
 
-/// Whom to wake after a change.
+/// Tasks and readers to wake after a change.
 #[derive(Debug, Default)]
 pub(crate) struct Wakeups {
-    /// Brokers, and connections to them, from which something else is to be fetched.
+    /// Fetch connections to wake: their next fetch may have changed, or may find room.
     pub(crate) connections: BTreeSet<FetchConnectionId>,
-    /// The consumer's own task: questions to ask, brokers to begin with.
+    /// True to wake the consumer's own task: offset requests to send, new brokers to fetch from.
     pub(crate) task: bool,
-    /// Those who wait for a position.
+    /// True to wake the callers that wait for a position or a partition.
     pub(crate) position_waiters: bool,
     pub(crate) reader: Option<Waker>,
     /// Readers of partitions that are split off.

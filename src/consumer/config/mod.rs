@@ -1,4 +1,4 @@
-//! The consumer's settings, by builder and by property name.
+//! The consumer's settings, set by the builder or by property name.
 
 pub(super) mod properties;
 pub(super) mod settings;

@@ -1,4 +1,4 @@
-//! A consumer's settings by name: Java's names, and librdkafka's where they differ.
+//! A consumer's properties by name: Java's names, and librdkafka's where they differ.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ fn bytes(value: &str) -> Option<i32> {
 
 const BYTES: &str = "bytes, 0 to 2147483647";
 
-/// The properties of a consumer beside those of every client.
+/// The properties of a consumer, in addition to those of every client.
 pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     // An empty name counts as none, as in librdkafka.
     "group.id", "a name", |s, v| s.group_id = name(v);
     "group.instance.id", "a name", |s, v| s.group_instance_id = name(v);
-    "auto.offset.reset", "earliest, latest, none, or by_duration:<ISO 8601 duration, as PT1H>", |s, v| s.auto_offset_reset = reset(v)?;
+    "auto.offset.reset", "earliest, latest, none, or by_duration:<ISO 8601 duration, such as PT1H>", |s, v| s.auto_offset_reset = reset(v)?;
     "enable.auto.commit", BOOLEAN, |s, v| s.enable_auto_commit = boolean(v)?;
     "auto.commit.interval.ms", MILLIS, |s, v| s.auto_commit_interval = millis(v)?;
     "fetch.min.bytes", BYTES, |s, v| s.fetch_min_bytes = bytes(v)?;
@@ -33,9 +33,9 @@ pub(crate) static PROPERTIES: &[Property<ConsumerSettings>] = table! {
     "max.poll.interval.ms", MILLIS, |s, v| s.max_poll_interval = millis(v)?;
     "session.timeout.ms", MILLIS, |s, v| s.session_timeout = millis(v)?;
     "heartbeat.interval.ms", MILLIS, |s, v| s.heartbeat_interval = millis(v)?;
-    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (one of your own is given to the builder)", |s, v| s.assignors = strategies(v)?;
+    "partition.assignment.strategy", "range, roundrobin, sticky, cooperative-sticky, or the names of their classes in Java, with commas between them (pass an assignor of your own to the builder)", |s, v| s.assignors = strategies(v)?;
     "group.protocol", "classic or consumer", |s, v| s.group_protocol = protocol(v)?;
-    "group.remote.assignor", "the name of an assignor of the brokers, as uniform or range", |s, v| s.group_remote_assignor = name(v.trim());
+    "group.remote.assignor", "the name of an assignor of the brokers, such as uniform or range", |s, v| s.group_remote_assignor = name(v.trim());
     "isolation.level", "read_uncommitted or read_committed", |s, v| s.isolation_level = isolation(v)?;
     "enable.partition.eof", BOOLEAN, |s, v| s.enable_partition_eof = boolean(v)?;
     "check.crcs", BOOLEAN, |s, v| s.check_crcs = boolean(v)?;
@@ -65,7 +65,7 @@ fn isolation(value: &str) -> Option<IsolationLevel> {
     }
 }
 
-/// Names of strategies as librdkafka writes them, class names as Java does, in the order of
+/// Parses names of strategies as in librdkafka and class names as in Java, in the order of
 /// preference.
 fn strategies(value: &str) -> Option<Vec<Arc<dyn Assignor>>> {
     let names = value.trim().trim_start_matches('[').trim_end_matches(']').split(',').map(str::trim);
@@ -85,8 +85,9 @@ fn reset(value: &str) -> Option<OffsetReset> {
     }
 }
 
-/// A duration as ISO 8601 writes it, `PnDTnHnMn.nS`: days, hours, minutes and seconds, each once
-/// and in this order, the seconds with a fraction; not negative, at least one of them there.
+/// Parses an ISO 8601 duration, `PnDTnHnMn.nS`: days, hours, minutes and seconds, each once and in
+/// this order; the seconds may have a fraction. It must not be negative, and at least one part must
+/// be given.
 fn iso_duration(text: &str) -> Option<Duration> {
     let text = text.trim().to_ascii_uppercase();
     let rest = text.strip_prefix('P')?;
@@ -111,7 +112,7 @@ fn iso_duration(text: &str) -> Option<Duration> {
     left.is_empty().then_some(total)
 }
 
-/// Takes `<number><unit>` off the front if it is there; a fraction is for seconds only.
+/// Removes `<number><unit>` from the front if it is there; only seconds may have a fraction.
 fn take_unit(left: &mut &str, unit: char, seconds: u64) -> Option<Duration> {
     let Some((number, rest)) = left.split_once(unit) else { return Some(Duration::ZERO) };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

@@ -1,4 +1,5 @@
-//! What a consumer can be told, with Java's defaults, and what contradicts what.
+//! The consumer's settings, with Java's defaults, and checks for settings that contradict each
+//! other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,47 +14,48 @@ use crate::{
     record::check_topic_name,
 };
 
-/// Where to start in a partition for which there is no committed offset, or whose offset is no
-/// longer there (`auto.offset.reset`).
+/// The position at which a partition starts if there is no committed offset, or if its offset is no
+/// longer in the log (`auto.offset.reset`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OffsetReset {
-    /// At the first record that is still there.
+    /// The first record that is still in the log.
     Earliest,
-    /// Behind the last record, so that only what comes from now on is read. The default.
+    /// The offset after the last record, so that only later records are read. The default.
     #[default]
     Latest,
-    /// Nowhere: reading gives a [`NoOffset`](ErrorKind::NoOffset) error, and the partition waits
-    /// for a seek.
+    /// The position is not reset: reading returns a [`NoOffset`](ErrorKind::NoOffset) error, and
+    /// the partition waits for a seek.
     None,
-    /// At the first record that is not older than this, counted back from now (KIP-1106); at the
-    /// end where there is none.
+    /// The first record that is not older than this duration, counted back from now (KIP-1106); the
+    /// end if there is none.
     ByDuration(Duration),
 }
 
-/// Whether records of transactions are handed out before these are committed (`isolation.level`).
+/// Visibility of the records of open and aborted transactions (`isolation.level`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IsolationLevel {
-    /// All records, as they stand in the log, those of aborted transactions too. The default.
+    /// All records in the log are delivered, including those of aborted transactions. The default.
     #[default]
     ReadUncommitted,
-    /// Only records of committed transactions and those outside of any; reads no further than the
-    /// last stable offset.
+    /// Only records of committed transactions and records outside of transactions are delivered;
+    /// the consumer reads no further than the last stable offset.
     ReadCommitted,
 }
 
-/// How a group's partitions are dealt out (`group.protocol`).
+/// The protocol by which a group assigns partitions (`group.protocol`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupProtocol {
-    /// By one of the members, by the strategy that all have in common; known to every broker. The
-    /// default.
+    /// One of the members assigns the partitions, by a strategy that all members support; known to
+    /// every broker. The default.
     #[default]
     Classic,
-    /// By the group's coordinator (KIP-848; Kafka 4.0 or newer): members give up and take over only
-    /// what changes hands, and expressions are matched by the brokers. A classic group whose
-    /// members use Kafka's own strategies moves over while it runs, member by member, and back.
+    /// The group coordinator assigns the partitions (KIP-848; Kafka 4.0 or newer): members give up
+    /// and take over only the partitions that move, and the brokers match regular expressions. A
+    /// classic group in which all members use Kafka's own strategies can be migrated while it runs,
+    /// member by member, and back.
     Consumer,
 }
 
@@ -67,25 +69,25 @@ pub(crate) struct ConsumerSettings {
     pub(crate) group_instance_id: Option<Arc<str>>,
     /// `group.protocol`.
     pub(crate) group_protocol: GroupProtocol,
-    /// `group.remote.assignor`: which of the coordinator's assignors deals out; its own choice
-    /// where none is named.
+    /// `group.remote.assignor`: the coordinator's assignor that assigns the partitions; `None` for
+    /// its own choice.
     pub(crate) group_remote_assignor: Option<Arc<str>>,
     /// `auto.offset.reset`.
     pub(crate) auto_offset_reset: OffsetReset,
-    /// `enable.auto.commit`; without a group there is nothing to commit to.
+    /// `enable.auto.commit`; has no effect without a group.
     pub(crate) enable_auto_commit: bool,
     /// `auto.commit.interval.ms`.
     pub(crate) auto_commit_interval: Duration,
     /// `fetch.min.bytes`.
     pub(crate) fetch_min_bytes: i32,
-    /// `fetch.max.bytes`: of one answer.
+    /// `fetch.max.bytes`, of one response.
     pub(crate) fetch_max_bytes: i32,
     /// `fetch.max.wait.ms`.
     pub(crate) fetch_max_wait: Duration,
-    /// `max.partition.fetch.bytes`: of one partition in one answer. Where the user says nothing,
-    /// Java's default and, of few partitions on a long line, more.
+    /// `max.partition.fetch.bytes`, of one partition in one response. `None` if the user sets none:
+    /// then Java's default and, for few partitions on a connection with a long round trip, more.
     pub(crate) max_partition_fetch_bytes: Option<i32>,
-    /// `fetch.max.connections`: to each broker.
+    /// `fetch.max.connections`, to each broker.
     pub(crate) fetch_max_connections: u8,
     /// `max.poll.records`.
     pub(crate) max_poll_records: usize,
@@ -107,10 +109,11 @@ pub(crate) struct ConsumerSettings {
     pub(crate) exclude_internal_topics: bool,
     /// `topic.metadata.propagation.max.ms` (librdkafka).
     pub(crate) topic_propagation_max: Duration,
-    /// `queued.max.messages.kbytes`, in bytes: what may be fetched ahead of the reader, of all
-    /// partitions together.
+    /// `queued.max.messages.kbytes`, in bytes: the most that may be fetched ahead of the reader, of
+    /// all partitions together.
     pub(crate) queued_max_bytes: usize,
-    /// `max.decompressed.batch.bytes`: the largest batch, decompressed, that is accepted.
+    /// `max.decompressed.batch.bytes`: the size of the largest batch, decompressed, that is
+    /// accepted.
     pub(crate) max_decompressed_batch_bytes: usize,
 }
 
@@ -164,10 +167,10 @@ impl Configure for ConsumerSettings {
     }
 }
 
-/// Properties that only the classic protocol can make use of.
+/// Properties that only the classic protocol can use.
 const CLASSIC_ONLY: [&str; 3] = ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"];
 
-/// What an answer may have beside its records, which librdkafka leaves room for as well.
+/// Bytes that a response may have besides its records; librdkafka reserves as many.
 const ANSWER_OVERHEAD: usize = 512;
 
 fn contradiction(message: impl Into<String>) -> Error {
@@ -175,19 +178,19 @@ fn contradiction(message: impl Into<String>) -> Error {
 }
 
 impl ConsumerSettings {
-    /// Refuses settings that contradict each other or allow nothing, and lets defaults give way to
-    /// what was set.
+    /// Rejects settings that contradict each other or make reading impossible, and adjusts defaults
+    /// to the settings that were given.
     pub(crate) fn check(&mut self) -> Result<()> {
         if self.group_id.as_deref() == Some("") {
             return Err(contradiction("group.id is empty: give it a name, or leave it out to read without a group"));
         }
         if self.group_id.as_deref().is_some_and(|id| i16::try_from(id.len()).is_err()) {
-            return Err(contradiction("group.id is longer than the protocol can say (32767 bytes)"));
+            return Err(contradiction("group.id is longer than the protocol allows (32767 bytes)"));
         }
         if let Some(id) = &self.group_instance_id
             && let Err(error) = check_topic_name(id)
         {
-            // Kafka holds them to the rule for names of topics.
+            // Kafka applies the rule for topic names to them.
             return Err(contradiction(format!("group.instance.id {id:?} is not allowed: {error}")).with_source(error));
         }
         if self.group_instance_id.is_some() && self.group_id.is_none() {
@@ -229,9 +232,9 @@ impl ConsumerSettings {
         }
     }
 
-    /// Holds settings against each other.
+    /// Adjusts defaults to the settings that limit them, and rejects contradictions.
     fn reconcile(&mut self) -> Result<()> {
-        // A third as a rule, so that two heartbeats may be lost.
+        // A third by default, so that two heartbeats may be lost.
         self.client.given.reconcile(
             Limit { name: "heartbeat.interval.ms", value: &mut self.heartbeat_interval },
             Limit { name: "session.timeout.ms", value: &mut self.session_timeout },
@@ -264,11 +267,11 @@ impl ConsumerSettings {
     fn check_assignors(&self) -> Result<()> {
         let names: Vec<&str> = self.assignors.iter().map(|assignor| assignor.name()).collect();
         if names.is_empty() {
-            return Err(contradiction("partition.assignment.strategy must name an assignor at least"));
+            return Err(contradiction("partition.assignment.strategy must name at least one assignor"));
         }
         for (at, name) in names.iter().enumerate() {
             if name.is_empty() || i16::try_from(name.len()).is_err() {
-                let message = format!("partition.assignment.strategy: {name:?} is no name for an assignor");
+                let message = format!("partition.assignment.strategy: {name:?} is not a valid name of an assignor");
                 return Err(contradiction(message));
             }
             if names.iter().take(at).any(|earlier| earlier == name) {
@@ -278,7 +281,7 @@ impl ConsumerSettings {
         Ok(())
     }
 
-    /// What membership has to know, where there is a group.
+    /// Returns the settings of the membership, if there is a group.
     pub(crate) fn group(&self) -> Option<GroupSettings> {
         Some(GroupSettings {
             group_id: self.group_id.clone()?,

@@ -1,4 +1,4 @@
-//! A consumer's status, as its user sees it.
+//! A consumer's status, as returned to the user.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -6,25 +6,25 @@ use crate::consumer::group::status::GroupStatus;
 use crate::consumer::{observability::wait_reason::PartitionStatus, subscription::wanted_topics::TopicStatus};
 use crate::{error::Error, record::TopicPartition};
 
-/// What a consumer does and waits for, from [`Consumer::status`].
+/// Activity and wait reasons of a consumer, from [`Consumer::status`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConsumerStatus {
-    /// The partitions that are assigned.
+    /// The assigned partitions.
     pub partitions: BTreeMap<TopicPartition, PartitionStatus>,
-    /// The topics that are subscribed to by name, and those whose partitions are assigned.
+    /// The topics that are subscribed to by name, and those of assigned partitions.
     pub topics: BTreeMap<Arc<str>, TopicStatus>,
-    /// The regular expressions that are subscribed to and match no topic.
+    /// The subscribed regular expressions that match no topic.
     pub unmatched_patterns: Vec<String>,
-    /// The consumer's place in its group; `None` where it has none.
+    /// The consumer's place in its group; `None` if it has no group.
     pub group: Option<GroupStatus>,
-    /// Why the last look at the cluster failed, if it did.
+    /// The error of the last metadata refresh, if it failed.
     pub metadata_failure: Option<Error>,
-    /// How old the picture of the cluster is; `None` before the first.
+    /// Age of the cluster metadata; `None` before the first refresh.
     pub metadata_age: Option<Duration>,
-    /// Whether the consumer has ended: was closed, or failed for good.
+    /// True if the consumer has ended: it was closed, or failed with a fatal error.
     pub ended: bool,
 }
 
-/// After so long without progress there is a warning.
+/// Time without progress after which there is a warning.
 pub(crate) const STALLED: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
-//! What is counted and remembered of fetches, for metrics and status.
+//! Statistics of fetches, for metrics and status.
 //!
-//! Everything here is added up once for each response, under the assignment's lock, which is held
-//! then anyway.
+//! Everything here is updated once for each response, under the lock of `ConsumerState`, which is
+//! held then anyway.
 //!
 //! Sans-IO.
 
@@ -17,15 +17,16 @@ use crate::consumer::{
 };
 use crate::error::{Error, ErrorCode};
 
-/// What brokers last said of a partition.
+/// The values that brokers last reported of a partition.
 #[derive(Debug)]
 pub(crate) struct PartitionOffsets {
     pub(crate) high_watermark: i64,
     pub(crate) last_stable: i64,
     pub(crate) log_start: i64,
-    /// At which offset the reader was told of the end.
+    /// The offset at which the end of the partition was last reported to the reader; −1 if it was
+    /// not.
     pub(crate) reported_end: i64,
-    /// Why it cannot be read at present.
+    /// The error that prevents reading at present.
     pub(crate) error: Option<Error>,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
@@ -50,20 +51,20 @@ impl Default for PartitionOffsets {
 }
 
 impl PartitionOffsets {
-    /// The partition is positioned anew.
+    /// Resets the reported end, because the partition is repositioned.
     pub(crate) fn reset(&mut self) {
         self.reported_end = -1;
     }
 
-    /// It is fetched from there on; what was told of the log's end and is fetched anew is told
-    /// anew.
+    /// Records that fetching continues at that offset. A reported end after it is reported again
+    /// when it is reached again.
     pub(crate) fn fetched_from(&mut self, offset: i64) {
         if offset < self.reported_end {
             self.reported_end = -1;
         }
     }
 
-    /// Behind the last record that can be read.
+    /// Returns the offset after the last record that may be read.
     pub(crate) fn end(&self, isolation: IsolationLevel) -> Option<i64> {
         let end = match isolation {
             IsolationLevel::ReadUncommitted => self.high_watermark,
@@ -73,29 +74,29 @@ impl PartitionOffsets {
     }
 }
 
-/// What is remembered of a broker, as it is fetched from over one connection.
+/// Statistics of a broker on one fetch connection.
 #[derive(Debug, Default)]
 pub(crate) struct BrokerFetchStats {
-    /// Since when a fetch is under way.
+    /// Time at which the fetch in flight was sent.
     pub(crate) sent_at: Option<Instant>,
-    /// Until when it has to be answered.
+    /// Time by which it must be answered.
     pub(crate) due: Option<Instant>,
-    /// Why the last fetch failed, if it did.
+    /// The error of the last fetch, if it failed.
     pub(crate) error: Option<Error>,
-    /// It asked for silence until then (KIP-219).
+    /// End of the throttle time that the broker asked for (KIP-219).
     pub(crate) throttled_until: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct FetchStats {
     pub(crate) sums: ConsumerMetrics,
-    /// By the connection that is fetched over.
+    /// Statistics by fetch connection.
     pub(crate) brokers: BTreeMap<FetchConnectionId, BrokerFetchStats>,
     pub(crate) rebalances: RebalanceStats,
 }
 
 impl FetchStats {
-    /// A fetch leaves, to be answered within that time.
+    /// Records that a fetch was sent, to be answered within that time.
     pub(crate) fn fetch_sent(&mut self, node: FetchConnectionId, timeout: Duration, now: Instant) {
         self.sums.fetches_in_flight += 1;
         let broker = self.brokers.entry(node).or_default();
@@ -103,7 +104,7 @@ impl FetchStats {
         broker.due = now.checked_add(timeout);
     }
 
-    /// A fetch was answered, with so many bytes.
+    /// Records the response to a fetch, with its size in bytes.
     pub(crate) fn fetch_answered(
         &mut self,
         node: FetchConnectionId,
@@ -127,7 +128,7 @@ impl FetchStats {
         }
     }
 
-    /// A commit ended after so long.
+    /// Records the result and the duration of a commit.
     pub(crate) fn commit_ended(&mut self, taken: bool, took: Duration) {
         if taken {
             self.sums.commits += 1;
@@ -137,7 +138,7 @@ impl FetchStats {
         }
     }
 
-    /// A fetch got no answer.
+    /// Records that a fetch got no response.
     pub(crate) fn fetch_failed(&mut self, node: FetchConnectionId, error: &Error) {
         let broker = self.brokers.entry(node).or_default();
         broker.sent_at = None;
@@ -148,16 +149,16 @@ impl FetchStats {
     }
 }
 
-/// How far a partition had come when it was last looked at.
+/// A partition's progress at the last observation.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressSample {
-    /// Handed out, and fetched, up to there.
+    /// The delivered offset and the fetched offset.
     pub(crate) at: Option<(i64, i64)>,
     pub(crate) reason: &'static str,
-    /// For that reason, without progress, since then.
+    /// Time since which it waits for that reason without progress.
     pub(crate) since: Option<Instant>,
-    /// Without progress, for whatever reasons that are not the user's, since then.
+    /// Time since which it makes no progress, for any reasons that are not the user's.
     pub(crate) stuck: Option<Instant>,
-    /// The log was told of it.
+    /// True if this was logged.
     pub(crate) warned: bool,
 }

@@ -1,4 +1,4 @@
-//! How often a reader polls, and what its group does to it: counted for metrics and status.
+//! Statistics of polls and rebalances, for metrics and status.
 //!
 //! Sans-IO.
 
@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::consumer::observability::metrics::ConsumerMetrics;
 use crate::histogram::Histogram;
 
-/// When a consumer was polled.
+/// Times at which a consumer was polled.
 #[derive(Debug, Default)]
 pub(crate) struct PollStats {
     last: Option<Instant>,
@@ -15,21 +15,21 @@ pub(crate) struct PollStats {
 }
 
 impl PollStats {
-    /// It is polled.
+    /// Records a poll.
     pub(crate) fn record_poll(&mut self, now: Instant) {
         if let Some(last) = self.last.replace(now) {
             self.between.record_micros(now.saturating_duration_since(last));
         }
     }
 
-    /// Writes down what was counted.
+    /// Writes the statistics to `metrics`.
     pub(crate) fn write_to(&self, now: Instant, metrics: &mut ConsumerMetrics) {
         metrics.poll_interval_micros = self.between.clone();
         metrics.last_poll_age = self.last.map(|last| now.saturating_duration_since(last));
     }
 }
 
-/// What a group gave and took.
+/// Counts of partitions that a group assigned and revoked, and rebalance latencies.
 #[derive(Debug, Default)]
 pub(crate) struct RebalanceStats {
     assigned: (u64, u64),
@@ -37,24 +37,25 @@ pub(crate) struct RebalanceStats {
     lost: (u64, u64),
     latency: Histogram,
     last: Option<Instant>,
-    /// Since when partitions are waited for.
+    /// Start of the rebalance that is under way.
     begun: Option<Instant>,
-    /// Has been given partitions since it subscribed, or since it was last out of the group.
+    /// True if partitions were assigned since the subscription, or since the consumer was last out
+    /// of the group.
     pub(crate) member: bool,
 }
 
 impl RebalanceStats {
-    /// The consumer subscribes, for the first time or to something else.
+    /// Records that the consumer subscribes, for the first time or to other topics.
     pub(crate) fn subscribed(&mut self, now: Instant) {
         self.begun.get_or_insert(now);
     }
 
-    /// It is no member any more.
+    /// Records that the consumer is no longer a member.
     pub(crate) fn left(&mut self) {
         (self.member, self.begun) = (false, None);
     }
 
-    /// A rebalance is through, and gave so many partitions more.
+    /// Records the end of a rebalance, and the number of partitions that it added.
     pub(crate) fn assigned(&mut self, partitions: usize, now: Instant) {
         count(&mut self.assigned, partitions);
         if let Some(begun) = self.begun.take() {
@@ -64,20 +65,20 @@ impl RebalanceStats {
         self.member = true;
     }
 
-    /// So many partitions are to be given up.
+    /// Records the revocation of that number of partitions.
     pub(crate) fn revoking(&mut self, partitions: usize, now: Instant) {
         count(&mut self.revoked, partitions);
         self.begun.get_or_insert(now);
     }
 
-    /// So many partitions are gone already.
+    /// Records the loss of that number of partitions.
     pub(crate) fn lost(&mut self, partitions: usize, now: Instant) {
         count(&mut self.lost, partitions);
         self.begun.get_or_insert(now);
         self.member = false;
     }
 
-    /// Writes down what was counted.
+    /// Writes the statistics to `metrics`.
     pub(crate) fn write_to(&self, now: Instant, metrics: &mut ConsumerMetrics) {
         (metrics.rebalances, metrics.partitions_assigned) = self.assigned;
         (metrics.revocations, metrics.partitions_revoked) = self.revoked;

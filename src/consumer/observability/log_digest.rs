@@ -1,5 +1,5 @@
-//! What the log is told of many partitions in one line: positions that are reset, and partitions
-//! that stand still.
+//! Combines log events of many partitions into one line each: positions that are reset, truncated
+//! logs, and partitions that make no progress.
 //!
 //! Sans-IO.
 
@@ -16,25 +16,24 @@ use crate::{
     record::TopicPartition,
 };
 
-/// Partitions that stand still newly are told of so long after the last line about any, at the
-/// earliest.
+/// Shortest time between the last line about stalled partitions and one about newly stalled ones.
 const SOON: Duration = Duration::from_secs(10);
-/// Partitions that stand still are told of again after so long.
+/// Time after which stalled partitions are logged again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What is to be written with the next look at the partitions, which comes every second.
+/// Events to log with the next observation of the partitions, which happens every second.
 #[derive(Debug, Default)]
 pub(crate) struct LogDigest {
-    /// By cause and by what they are reset to.
+    /// Partitions by cause and by the position to which they are reset.
     resets: BTreeMap<(&'static str, String), Vec<String>>,
     truncated: Vec<String>,
-    /// The lines of late, by their cause: what follows soon after one is gathered for the next.
+    /// Recent lines by their cause: events soon after one are collected for the next.
     lines: Limiter<String>,
-    /// When partitions that stand still were last told of.
+    /// Time at which stalled partitions were last logged.
     stalls_told: Option<Instant>,
 }
 
-/// Partitions that stand still for one cause.
+/// Partitions that make no progress, for one cause.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
     pub(crate) partitions: Vec<TopicPartition>,
@@ -43,8 +42,8 @@ pub(crate) struct Stall {
 }
 
 impl LogDigest {
-    /// A position is reset by `auto.offset.reset`, because of `cause`; `from` is the offset that it
-    /// had.
+    /// Records that a position is reset by `auto.offset.reset`, because of `cause`; `from` is the
+    /// offset before the reset.
     pub(crate) fn reset(
         &mut self,
         partition: &TopicPartition,
@@ -59,13 +58,13 @@ impl LogDigest {
         self.resets.entry((cause, ResetName(to).to_string())).or_default().push(what);
     }
 
-    /// The log lost records that were read already.
+    /// Records that the log lost records that were already read.
     pub(crate) fn truncated(&mut self, partition: &TopicPartition, from: i64, to: i64) {
         self.truncated.push(format!("{partition} (from offset {from} to {to})"));
     }
 
-    /// Writes what has gathered: one line for each cause, and none sooner than ten seconds after
-    /// the last of that cause.
+    /// Logs the collected events: one line for each cause, and at most one in ten seconds for the
+    /// same cause.
     pub(crate) fn write(&mut self, origin: &Origin, now: Instant) {
         let Self { resets, lines, .. } = self;
         resets.retain(|(cause, to), partitions| {
@@ -74,7 +73,7 @@ impl LogDigest {
             }
             event!(
                 INFO, origin, partitions = %several(partitions), count = partitions.len(), cause, to,
-                "positions are reset as auto.offset.reset says"
+                "positions are reset by auto.offset.reset"
             );
             false
         });
@@ -82,13 +81,13 @@ impl LogDigest {
             let truncated = std::mem::take(&mut self.truncated);
             event!(
                 WARN, origin, partitions = %several(&truncated), count = truncated.len(),
-                "logs were truncated behind what was read, by an unclean leader election as a rule: reading goes on at \
-                 their ends; records that were handed out may no longer be in the log"
+                "logs were truncated before the position, usually by an unclean leader election: reading continues at \
+                 their ends; records that were delivered may no longer be in the log"
             );
         }
     }
 
-    /// Whether the partitions that stand still are to be told of now; `new`: some have not been
+    /// Returns true if stalled partitions are to be logged now; `new`: some have not been logged
     /// yet.
     pub(crate) fn is_due_for_stalls(&mut self, new: bool, now: Instant) -> bool {
         let wait = if new { SOON } else { AGAIN };
@@ -106,12 +105,12 @@ impl Stall {
         let (partitions, count, stalled_s) = (several(&self.partitions), self.partitions.len(), self.longest.as_secs());
         event!(
             WARN, origin, %partitions, count, reason, error, stalled_s,
-            "partitions get no further; each is tried again by itself (Consumer::status says what each waits for)"
+            "partitions make no progress; the consumer retries each by itself (Consumer::status shows what each waits for)"
         );
     }
 }
 
-/// A start as `auto.offset.reset` names it.
+/// A reset target as `auto.offset.reset` names it.
 struct ResetName(ResetTarget);
 
 impl fmt::Display for ResetName {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl ConsumerState {
-    /// What an answer says of a partition.
+    /// Records the values of a partition in a fetch response.
     pub(crate) fn record_partition_data(
         &mut self,
         partition: &TopicPartition,
@@ -55,7 +55,8 @@ impl ConsumerState {
         }
     }
 
-    /// Tells the reader, where it wants to know, that a partition was fetched to its end.
+    /// Reports the partition's end to the reader if `enable.partition.eof` is set and the partition
+    /// was fetched to its end.
     pub(crate) fn report_partition_end(&mut self, partition: &TopicPartition) {
         let (eof, isolation) = (self.rules.partition_eof, self.rules.isolation);
         let Some(state) = self.partitions.get_mut(partition).filter(|_| eof) else { return };
@@ -69,7 +70,7 @@ impl ConsumerState {
         }
     }
 
-    /// How far the reader is behind the end.
+    /// Returns the number of offsets between the delivered position and the end.
     pub(crate) fn lag(&self, partition: &TopicPartition) -> Option<u64> {
         let state = self.partitions.get(partition)?;
         let end = state.offsets.end(self.rules.isolation)?;
@@ -77,11 +78,11 @@ impl ConsumerState {
         Some(u64::try_from(end.saturating_sub(position)).unwrap_or(0))
     }
 
-    /// Goes on behind what cannot be read, and says from which offset at the least.
+    /// Skips damaged records, and returns a lower bound of the offset at which reading continues.
     pub(crate) fn skip_corruption(&mut self, partition: &TopicPartition) -> Result<i64> {
         let Some(damage) = self.get(partition)?.corruption else {
             let message =
-                format!("{partition}: its reader has not come to corrupt records, so there is nothing to skip");
+                format!("{partition}: its reader has not reached corrupt records, so there is nothing to skip");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         };
         match damage.end {

@@ -22,7 +22,7 @@ use std::{
 };
 
 impl ConsumerState {
-    /// The first reason that applies, and when that ends by itself.
+    /// Returns the first reason that applies, and the time at which it ends by itself.
     fn waiting(&self, state: &PartitionState, now: Instant) -> (WaitReason, Option<Instant>) {
         let (waiting, until) = self.reason(state, now);
         (waiting, until.filter(|until| *until > now))
@@ -42,7 +42,7 @@ impl ConsumerState {
         if state.corruption.is_some() {
             return (WaitReason::Corrupt, None);
         }
-        // What the reader took over counts as well as what is queued.
+        // Batches that the reader took over count like those that are buffered.
         let handed = state.progress.as_ref().map(|progress| progress.delivered());
         let ahead = matches!((state.position.state(), handed), (FetchState::Fetching { offset, .. }, Some(handed)) if offset > handed);
         if !state.queue.is_empty() || ahead || state.evicted {
@@ -72,7 +72,7 @@ impl ConsumerState {
             return (WaitReason::BackingOff(error.clone()), state.position.not_before());
         }
         if !matches!(asks, FetchState::Fetching { .. }) {
-            // An attempt after an error is under way: the error stays until it is over.
+            // A retry is in flight; the error is shown until it succeeds.
             let waiting = state.offsets.error.clone().map_or(WaitReason::FindingPosition, WaitReason::BackingOff);
             return (waiting, None);
         }
@@ -89,12 +89,12 @@ impl ConsumerState {
             return (WaitReason::Throttled, throttled);
         }
         let asked = seen.and_then(|seen| seen.sent_at);
-        // Nobody asks whether there is more.
+        // No fetch is in flight that could show if there are more records.
         if asked.is_none() && node.is_some_and(|node| node.quota.is_starved()) {
             return (WaitReason::Memory, None);
         }
-        // A broker answers when it has waited for records long enough: one that does not is not
-        // known to have none.
+        // A broker answers after `fetch.max.wait.ms` even without records, so a broker that is
+        // overdue is not known to have none.
         let overdue = asked.is_some_and(|since| now.saturating_duration_since(since) > self.rules.max_wait + LATE);
         let doubtful = overdue || seen.is_some_and(|seen| seen.error.is_some());
         let end = state.offsets.end(self.rules.isolation);
@@ -104,9 +104,10 @@ impl ConsumerState {
         (WaitReason::Fetching, asked.and(seen.and_then(|seen| seen.due)))
     }
 
-    /// Looks at every partition: tells `tracing` at debug what changed, and at warn what has got no
-    /// further for `patience` though it does not wait for the user: one line for each cause,
-    /// repeated every minute, and one at info when it goes on.
+    /// Observes every partition. Logs at DEBUG the reasons that changed. Logs at WARN the
+    /// partitions that have made no progress for `patience` although they do not wait for the user:
+    /// one line for each cause, repeated every minute. Logs one line at INFO when they make
+    /// progress again.
     pub(crate) fn observe(&mut self, patience: Duration, now: Instant) {
         let mut stalls: BTreeMap<String, Stall> = BTreeMap::new();
         let (mut new, mut moving, mut longest) = (false, Vec::new(), Duration::ZERO);
@@ -123,10 +124,9 @@ impl ConsumerState {
                 sample.since = Some(now);
             }
             if sample.reason != reason {
-                event!(DEBUG, self.rules.origin, %partition, reason, error = error_field(&waiting), "waits");
+                event!(DEBUG, self.rules.origin, %partition, reason, error = error_field(&waiting), "the partition waits");
             }
-            // Reasons may come and go in turn (an attempt, a wait, an attempt …): that is no
-            // sample.
+            // Reasons may alternate (an attempt, a wait, an attempt …): that is no progress.
             if moved || waiting.is_for_user() || waiting.is_idle() {
                 if sample.warned {
                     let stuck = sample.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -137,7 +137,7 @@ impl ConsumerState {
             }
             (sample.at, sample.reason) = (Some(at), reason);
             let stuck = sample.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            // Of a topic that is not there, the topic is told.
+            // A missing topic is reported as such, not by its partitions.
             if stuck < patience || self.wanted_topics.is_absent(&partition.topic) {
                 continue;
             }
@@ -168,7 +168,7 @@ impl ConsumerState {
         if !moving.is_empty() {
             let (count, stalled_s) = (moving.len(), longest.as_secs());
             let partitions = several(&moving);
-            event!(INFO, self.rules.origin, %partitions, count, stalled_s, "partitions that got no further go on");
+            event!(INFO, self.rules.origin, %partitions, count, stalled_s, "stalled partitions make progress again");
         }
         self.journal.write(&self.rules.origin, now);
     }
@@ -197,7 +197,7 @@ impl ConsumerState {
         self.partitions.iter().map(status).collect()
     }
 
-    /// What was counted here.
+    /// Returns the metrics that the state counts.
     pub(crate) fn metrics(&self, now: Instant) -> ConsumerMetrics {
         let mut metrics = self.stats.sums.clone();
         self.stats.rebalances.write_to(now, &mut metrics);

@@ -1,5 +1,4 @@
-//! Why each partition waits for what it waits for, and since when: so that a consumer cannot stand
-//! still silently.
+//! Reasons for which partitions wait, with their durations, so that no consumer stalls silently.
 //!
 //! Sans-IO.
 
@@ -7,58 +6,58 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// How much later than asked for an answer to a fetch may come before it is thought to be in the
-/// way.
+/// Delay of a fetch response beyond `fetch.max.wait.ms` after which the broker is considered late.
 pub(crate) const LATE: Duration = Duration::from_secs(5);
 
-/// What a partition waits for: one reason at a time, the first that applies.
+/// The reason for which a partition waits: one at a time, the first that applies.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// For the user: it is [paused](crate::consumer::Consumer::pause).
+    /// The user has [paused](crate::consumer::Consumer::pause) the partition.
     Paused,
-    /// For the reader to be done with what it holds, so that the group can have the partition back.
+    /// The group revokes the partition, and the reader still has to finish the records that it
+    /// holds.
     Revoking,
-    /// For the user: the [rebalance listener](crate::consumer::RebalanceListener) has not said yet from where
-    /// it is to be read.
+    /// The user's [rebalance listener](crate::consumer::RebalanceListener) has not yet returned the
+    /// offset from which to read the partition.
     Listener,
-    /// For the user: it cannot be read past damage. [Skip it](crate::consumer::Consumer::skip_corrupt), or
-    /// seek.
+    /// The partition cannot be read past damage, and waits for the user: [skip
+    /// it](crate::consumer::Consumer::skip_corrupt), or seek.
     Corrupt,
-    /// For the user: there is no offset to read from, and `auto.offset.reset` is `none`.
-    /// [Seek](crate::consumer::Consumer::seek).
+    /// There is no offset to read from, and `auto.offset.reset` is `none`. The partition waits for
+    /// the user to [seek](crate::consumer::Consumer::seek).
     NoOffset,
-    /// For the partition to have a leader that is known. It may not exist.
+    /// The partition has no known leader. It may not exist.
     NoLeader,
-    /// For an answer to where it is to be read from: the committed offset, the log's start or end,
-    /// whether the log was truncated.
+    /// A request for the position has no response yet: for the committed offset, the log's start or
+    /// end, or a truncation check.
     FindingPosition,
-    /// For the next attempt after this error, which [comes by
-    /// itself](PartitionStatus::next_attempt_in), or for its answer.
+    /// After this error the consumer waits for the next attempt, which it [makes by
+    /// itself](PartitionStatus::next_attempt_in), or for its response.
     BackingOff(Error),
-    /// For the broker that it is read from, which [asked for
-    /// silence](PartitionStatus::next_attempt_in) (KIP-219: a quota is exceeded).
+    /// The broker from which the partition is read [throttles the
+    /// consumer](PartitionStatus::next_attempt_in) (KIP-219: a quota is exceeded).
     Throttled,
-    /// For the user: fetched records wait for the next `poll`, `recv` or stream item.
+    /// Fetched records wait for the user's next `poll`, `recv` or stream item.
     Reader,
-    /// For the user: fetched records wait for the [`PartitionStream`](crate::consumer::PartitionStream) that
-    /// it was split off to, or for the handlers of a [`Worker`](crate::Worker).
+    /// Fetched records wait for the user to read the
+    /// [`PartitionStream`](crate::consumer::PartitionStream) of the partition, or for the handlers
+    /// of a [`Worker`](crate::Worker).
     PartitionStream,
-    /// For a fetched batch to be decompressed.
+    /// A fetched batch is being decompressed.
     Decompressing,
-    /// For room: what was fetched and not read yet takes all that there is of
-    /// `queued.max.messages.kbytes` for the broker that it is read from, so that no fetch is under
-    /// way there.
+    /// Fetched records that are not read yet use up the share of `queued.max.messages.kbytes` of
+    /// the broker from which the partition is read, so no fetch is in flight there.
     Memory,
-    /// For the broker's answer to a fetch; [after so long](PartitionStatus::next_attempt_in)
-    /// without one it is asked anew.
+    /// A fetch is in flight; [without a response within this
+    /// time](PartitionStatus::next_attempt_in) it is sent again.
     Fetching,
-    /// For records to be appended: all that there are were read.
+    /// All records were read, and the partition waits for more to be appended.
     Records,
 }
 
 impl WaitReason {
-    /// A word for it, for logs and labels.
+    /// Returns a word for the reason, for logs and labels.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -79,7 +78,8 @@ impl WaitReason {
         }
     }
 
-    /// Whether it goes on only when the user does something: asks for records, resumes, seeks.
+    /// Returns true if the partition continues only after the user acts: asks for records, resumes,
+    /// seeks.
     pub fn is_for_user(&self) -> bool {
         matches!(
             self,
@@ -93,7 +93,7 @@ impl WaitReason {
         )
     }
 
-    /// Whether nothing is in the way.
+    /// Returns true if the partition is merely idle.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self, Self::Records)
     }
@@ -103,25 +103,24 @@ impl WaitReason {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PartitionStatus {
-    /// What it waits for.
+    /// The reason for which it waits.
     pub waiting: WaitReason,
-    /// For how long it has waited for that without getting any further, to about a second.
+    /// Duration of the wait for that reason without progress, to about a second.
     pub waiting_for: Duration,
-    /// How long that can last at most before the consumer tries again by itself, where it is known:
-    /// how much is left of a back-off or a throttling, or of the time that a broker has to answer a
-    /// fetch.
+    /// Longest time until the consumer tries again by itself, if known: the rest of a backoff or a
+    /// throttle time, or of the time that a broker has to answer a fetch.
     pub next_attempt_in: Option<Duration>,
-    /// The next offset to be handed out, where it is known.
+    /// The next offset to be delivered, if known.
     pub position: Option<i64>,
-    /// The offset that is known to be committed.
+    /// The last known committed offset.
     pub committed: Option<i64>,
-    /// How far the position is behind the log's end, as the last fetch said it.
+    /// Number of offsets between the position and the log's end, as of the last fetch response.
     pub lag: Option<u64>,
-    /// Bytes that wait for the reader, as they came.
+    /// Bytes that wait for the reader, as fetched (compressed).
     pub buffered_bytes: u64,
-    /// The broker that it is read from.
+    /// The broker from which it is read.
     pub broker: Option<i32>,
-    /// Whether it is [split off](crate::consumer::Consumer::split_partition).
+    /// True if it is [split off](crate::consumer::Consumer::split_partition).
     pub split_off: bool,
 }
 

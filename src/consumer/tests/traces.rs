@@ -8,7 +8,7 @@ use crate::{ApiKey, ErrorCode, log::capture::Lines, testkit::on};
 #[tokio::test(start_paused = true)]
 async fn warns_of_stalled_partition_with_reason() {
     let lines = Lines::capture();
-    let stalled = || lines.with(Level::WARN, "get no further");
+    let stalled = || lines.with(Level::WARN, "make no progress");
     let cluster = cluster(1).await;
     let consumer = reading(&cluster, "t", 5).await;
     assert_eq!(numbers(&consumer, 5).await.len(), 5);
@@ -47,7 +47,7 @@ async fn warns_when_broker_hangs_after_last_record() {
     tokio::time::sleep(200 * SECOND).await;
     let status = consumer.status().partitions.remove(&tp("t", 0)).unwrap();
     assert!(["fetching", "backing_off"].contains(&status.waiting.name()), "{status:?}");
-    let warned = lines.with(Level::WARN, "get no further");
+    let warned = lines.with(Level::WARN, "make no progress");
     assert!((2..=4).contains(&warned.len()), "{warned:#?}");
     silent.clear();
     append(&cluster, "t", 0, 5..6);
