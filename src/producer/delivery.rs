@@ -15,7 +15,8 @@ use crate::{error::Result, record::RecordMetadata};
 /// It resolves when the record was acknowledged as `acks` requires, or when it has failed
 /// permanently: then the error's [`delivery_status`](crate::Error::delivery_status) says whether
 /// the record may be in the log. Every delivery resolves at most `delivery.timeout.ms` after the
-/// start of its batch (plus `max.block.ms` before that, if the topic was not known yet).
+/// start of its batch; a batch that begins with a record that waited for its topic is as old as
+/// that record.
 ///
 /// The results of a partition come in the order in which its records were sent, in all forms of
 /// reports. A record whose result is known earlier (because the record before it is sent again, or
