@@ -270,7 +270,7 @@ impl ProducerBuilder {
 
     /// Sets any property by its Java or librdkafka name. A property that has no meaning for a
     /// producer is accepted: one warning at [`build`](Self::build) names all of these with the
-    /// reasons. A property whose loss would weaken security or delivery is an error.
+    /// reasons. If ignoring a property would weaken security or delivery, it is an error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self

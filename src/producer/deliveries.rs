@@ -53,7 +53,7 @@ use crate::{
 #[must_use = "without awaiting the deliveries (or reading the producer's delivery reports) a failure goes unseen"]
 pub struct Deliveries {
     parts: Vec<Part>,
-    /// Number of parts, from the start, whose results are known.
+    /// Number of parts, from the start, with known results.
     done: usize,
     results: DeliveryResults,
 }

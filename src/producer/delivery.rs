@@ -19,8 +19,8 @@ use crate::{error::Result, record::RecordMetadata};
 /// that record.
 ///
 /// The results of a partition come in the order in which its records were sent, in all forms of
-/// reports. A record whose result is known earlier (because the record before it is sent again, or
-/// because it was refused itself) waits for the results of the records before it.
+/// reports. If a record's result is known earlier (because the record before it is sent again, or
+/// because the record itself was refused), it waits for the results of the records before it.
 /// [`purge`](super::Producer::purge) and the end of the producer are exceptions: they resolve the
 /// records at once with the status known so far. There is no order between partitions.
 ///

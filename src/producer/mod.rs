@@ -217,8 +217,8 @@ impl Producer {
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or
-    /// contradicts another, for one whose loss would weaken security or delivery, and for the
-    /// reasons of [`ProducerBuilder::build`].
+    /// contradicts another, for one that cannot be ignored without weakening security or delivery,
+    /// and for the reasons of [`ProducerBuilder::build`].
     ///
     /// # Cancel safety
     /// Safe. Nothing here waits for the network.

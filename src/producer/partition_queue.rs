@@ -135,9 +135,9 @@ pub(crate) struct PartitionQueue {
     /// Batches with known results that are withheld until those of earlier batches are known.
     decided: VecDeque<Batch>,
     sequences: Sequences,
-    /// Order from which batches are certainly not in the log under their current numbers, whatever
-    /// happened to their attempts: brokers write numbers consecutively, and a batch whose number
-    /// came next was refused and never written.
+    /// Order from which batches are certainly not in the log under their current numbers,
+    /// regardless of their attempts: brokers write numbers consecutively, and a batch with the
+    /// number that came next was refused and never written.
     unwritten_from: u128,
     drained: u128,
     topic_id: uuid::Uuid,
@@ -420,8 +420,9 @@ impl PartitionQueue {
         self.settle_down()
     }
 
-    /// Fails batches that are older than `delivery.timeout.ms`. A batch in flight gets its result
-    /// now and is removed when its request ends. `cause` names the current obstacle.
+    /// Fails batches that are older than `delivery.timeout.ms`. The outcome of a batch in flight is
+    /// decided now, and its sequence numbers are settled when its request ends. `cause` names the
+    /// current obstacle.
     pub(crate) fn expire(&mut self, now: Instant, rules: &SenderRules, cause: Option<&Error>) -> EpochEffects {
         let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return EpochEffects::default() };
         for flying in &mut self.in_flight {
@@ -483,9 +484,9 @@ impl PartitionQueue {
     }
 
     /// Fails the batches of a purge, and returns the number of their records. If there are any, all
-    /// known results are published now, even if earlier records have none yet. A batch in flight is
-    /// removed when its request ends. Batches in the accumulator are purged if they were begun at
-    /// `now` or before.
+    /// known results are published now, even if earlier records have none yet. The sequence numbers
+    /// of a batch in flight are settled when its request ends. Batches in the accumulator are
+    /// purged if they were begun at `now` or before.
     pub(crate) fn purge(&mut self, what: PurgeScope, now: Instant) -> (usize, EpochEffects) {
         let mut records = 0;
         let mut purged = |batch: &Batch| {

@@ -26,10 +26,9 @@ use crate::producer::delivery_report::{DeliveryReport, ReportRun};
 /// them, and a stream takes a run of records of one batch at a time. So there is no order between
 /// two streams.
 ///
-/// A record whose report is not read yet still takes its bytes of `buffer.memory`, so a program
-/// that asks for reports has to read them. Dropping the stream ends that; reports that it has not
-/// returned go to the other streams. The stream ends when the producer is closed and all reports
-/// were read.
+/// A record takes its bytes of `buffer.memory` until its report is read, so a program that asks for
+/// reports has to read them. Dropping the stream ends that; reports that it has not returned go to
+/// the other streams. The stream ends when the producer is closed and all reports were read.
 #[derive(Debug)]
 pub struct DeliveryReports {
     batch_shared: Arc<BatchShared>,

@@ -92,7 +92,7 @@ impl BatchDecision {
         }
     }
 
-    /// Decides on a batch whose partition is missing in the answer.
+    /// Decides on a batch if the answer leaves out its partition.
     pub(crate) fn missing(place: impl fmt::Display) -> Self {
         let error = Error::new(
             ErrorKind::Protocol,

@@ -64,7 +64,7 @@ struct SenderNode {
 #[derive(Debug)]
 struct SenderSlot {
     queue: PartitionQueue,
-    /// The node in whose ready queue it is.
+    /// The node that has it in its ready queue.
     ready_at: Option<i32>,
     /// The earliest timer that is set for its linger or backoff.
     wake: Option<Instant>,
@@ -145,7 +145,7 @@ impl Sender {
         self.schedule(slot, now, metadata);
     }
 
-    /// Sets if records wait for room in the buffer: then batches do not linger.
+    /// Sets whether records wait for room in the buffer; if so, batches do not linger.
     pub(crate) fn set_hurry(&mut self, hurry: bool, now: Instant, metadata: &Metadata) {
         if hurry && !self.hurry {
             self.hurry = true;
@@ -541,7 +541,7 @@ impl Sender {
                 producer_id = producer.id,
                 epoch = producer.epoch,
                 suppressed,
-                "the producer epoch was raised: batches that may be missing in the log get new sequence numbers"
+                "the epoch was raised: batches that may be missing in the log get new sequence numbers"
             );
         }
         if effects.needs_new_id && matches!(self.identity, Identity::Known(_)) {

@@ -1,10 +1,10 @@
 //! The topics that the producer knows, and the records that wait for a topic that it does not know
 //! yet.
 //!
-//! `send` looks up a topic in an immutable table, without a lock. A record whose topic or partition
-//! is not in the table waits in a queue of the topic. When the partition appears, the queue's
-//! records are appended before the new table is published, and the queue is found empty under its
-//! lock at the moment of publishing, so that no later record overtakes them.
+//! `send` looks up a topic in an immutable table, without a lock. If the table lacks a record's
+//! topic or partition, the record waits in a queue of the topic. When the partition appears, the
+//! queue's records are appended before the new table is published, and the queue is found empty
+//! under its lock at the moment of publishing, so that no later record overtakes them.
 //!
 //! Sans-IO.
 
@@ -407,7 +407,7 @@ impl Topics {
         std::mem::take(&mut self.lock().unseen)
     }
 
-    /// Sets if a broker is unavailable at the moment.
+    /// Sets whether a broker is unavailable at the moment.
     pub(crate) fn set_unavailable(&self, node: i32, clogged: bool) {
         self.lock().clogged.entry(node).or_default().set(clogged);
     }

@@ -196,18 +196,18 @@ impl WorkerBuilder {
         self.set(|s| s.timeout = Some(timeout))
     }
 
-    /// Sends a record whose last attempt has failed to this topic, unchanged, with headers that
+    /// Sends a record to this topic after its last attempt has failed, unchanged, with headers that
     /// name its origin and the error: `__ottla.errors.topic`, `.partition`, `.offset`, `.message`,
     /// `.attempts` and `.group`, as text. The record is done when the dead letter is acknowledged.
     /// A dead letter that is not acknowledged is sent again, so it may be in the topic twice. If
     /// sending again cannot help (the topic does not exist, the right to write is missing, the
-    /// record is too large), the worker ends with the error.
+    /// record is too large), the worker ends with the error. Default: none.
     pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
         self.dead_letters = Some((producer.clone(), topic.into_arc()));
         self.set(|s| s.failed = Failed::Bury)
     }
 
-    /// Skips a record whose last attempt has failed: it counts as done, and is logged with
+    /// Skips a record after its last attempt has failed: it counts as done, and is logged with
     /// `tracing` at ERROR. Default: the worker ends.
     pub fn skip_failed(self) -> Self {
         self.set(|s| s.failed = Failed::Skip)

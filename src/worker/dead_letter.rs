@@ -20,7 +20,7 @@ const GROUP: &str = "__ottla.errors.group";
 pub(super) struct DeadLetters {
     pub(super) producer: Producer,
     pub(super) topic: Arc<str>,
-    /// The group whose member could not handle them.
+    /// The group of the worker that could not handle them.
     pub(super) group: Option<Arc<str>>,
 }
 

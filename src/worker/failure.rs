@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// Marks an error of a handler as permanent: the worker does not retry the record, and treats it at
-/// once like one whose last attempt has failed (see [`WorkerBuilder`](super::WorkerBuilder)).
-/// Errors of kind [`Deserialization`](ErrorKind::Deserialization) need not be wrapped.
+/// once like a record after its last attempt (see [`WorkerBuilder`](super::WorkerBuilder)). Errors
+/// of kind [`Deserialization`](ErrorKind::Deserialization) need not be wrapped.
 ///
 /// ```
 /// use ottla::{BoxError, ConsumerRecord, worker::NonRetriable};

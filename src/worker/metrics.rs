@@ -11,13 +11,13 @@ use crate::histogram::Histogram;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// Records whose handler returned `Ok`.
+    /// Records for which the handler returned `Ok`.
     pub records_processed: u64,
     /// Records that were delivered to the dead letter topic.
     pub records_dead_lettered: u64,
     /// Records that were skipped because their last attempt failed.
     pub records_skipped: u64,
-    /// Records whose handler was ended, or failed, when they no longer belonged to this worker: the
+    /// Records that no longer belonged to this worker when their handler was ended or failed: the
     /// partition's next owner handles them again. Records that were not begun are not included.
     pub records_abandoned: u64,
     /// Attempts that failed: by error, panic or timeout. An attempt covers a record, or a batch.

@@ -26,7 +26,7 @@ pub enum OrderBy {
     Key,
 }
 
-/// The handling of a record whose last attempt has failed.
+/// The handling of a record after its last attempt has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Failed {
     #[default]

@@ -99,8 +99,8 @@ use crate::{
 /// # When it ends
 /// [`close`](Self::close) drains, commits and leaves the group. Dropping the worker ends its
 /// handlers, and the consumer like [dropping it](Consumer#when-it-ends): completed records are
-/// committed and the group is left in the background, for five seconds at most. Records whose
-/// handlers were ended are not done, and are handled again.
+/// committed and the group is left in the background, for five seconds at most. A record is not
+/// done if its handler was ended, and is handled again.
 ///
 /// All methods take `&self`: put the worker in an [`Arc`] to observe it from elsewhere.
 pub struct Worker {

@@ -16,9 +16,9 @@ use crate::{
 /// A custom partitioner, to be set with
 /// [`Partitioner::custom`](crate::producer::Partitioner::custom).
 ///
-/// It is called in the call that sends the record, or on the producer's task for a record whose
-/// topic was not known then. So it must not block, and it should be quick. No lock of the producer
-/// is held meanwhile. It is not called for records that name their partition. It may be called more
+/// It is called in the call that sends the record, or on the producer's task if the record's topic
+/// was not known then. So it must not block, and it should be quick. No lock of the producer is
+/// held meanwhile. It is not called for records that name their partition. It may be called more
 /// than once for a record that could not be placed at once, because the buffer was full or its
 /// topic changed.
 ///

@@ -37,9 +37,9 @@ pub(crate) use self::{
 /// has had its share of `batch.size` bytes, at most 64 KiB (as expected after compression), so that
 /// batches are full; then another partition has its turn (KIP-480, KIP-794). The next partition is
 /// random: partitions without a leader are left out, those with fewer waiting batches come more
-/// often (`partitioner.adaptive.partitioning.enable`), those whose broker takes no data are left
-/// out (`partitioner.availability.timeout.ms`), and those with a leader in the producer's rack are
-/// preferred (`partitioner.rack.aware`, KIP-1123).
+/// often (`partitioner.adaptive.partitioning.enable`), those of a broker that takes no data are
+/// left out (`partitioner.availability.timeout.ms`), and those with a leader in the producer's rack
+/// are preferred (`partitioner.rack.aware`, KIP-1123).
 ///
 /// The names are librdkafka's, and a key goes to the partition to which librdkafka sends it. In the
 /// table, *any* stands for what librdkafka calls "random": it behaves like librdkafka unless

@@ -38,9 +38,9 @@ impl Weights {
         }));
     }
 
-    /// Returns the partition of a random number; `None` without partitions. If all queues are
-    /// equal, it is never the partition whose turn is over, unless that is the only one: the
-    /// distribution stays even, and no queue gets two turns in a row without a reason.
+    /// Returns the partition of a random number; `None` without partitions. `over` is the partition
+    /// that had the last turn. If all queues are equal, it is not drawn again unless it is the only
+    /// one: the distribution stays even, and no queue gets two turns in a row without a reason.
     pub(super) fn draw(&self, random: u64, over: u32) -> Option<u32> {
         if let Some(sum) = self.cumulative.last() {
             let number = random % sum;

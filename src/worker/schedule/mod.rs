@@ -104,7 +104,7 @@ pub(super) struct Schedule<M> {
     idle: Vec<HandlerId>,
     running: usize,
     bytes: usize,
-    /// Partitions whose feeders wait until bytes are freed.
+    /// Partitions with feeders that wait until bytes are freed.
     starved: Vec<PartitionId>,
     closing: bool,
     closer: Option<Waker>,

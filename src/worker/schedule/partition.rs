@@ -306,8 +306,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         freed
     }
 
-    /// Releases a queue whose job has ended; returns true if the queue becomes ready. With a linger
-    /// it does not: [`next_batch`](Self::next_batch) decides.
+    /// Releases a queue after its job has ended; returns true if the queue becomes ready. With a
+    /// linger it does not: [`next_batch`](Self::next_batch) decides.
     pub(super) fn release(&mut self, at: usize) -> bool {
         self.queues.get_mut(at).is_some_and(|queue| {
             queue.busy = false;
