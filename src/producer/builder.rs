@@ -310,7 +310,7 @@ impl ProducerBuilder {
         let batch_shared = BatchShared::new(settings.buffer_memory).with_origin(settings.client.origin.clone());
         let counters = batch_shared.counters.clone();
         let interceptors = Interceptors::new(settings.interceptors, counters.clone());
-        // Like in Java, interceptors see a result before the callback does.
+        // As in Java, interceptors see a result before the callback does.
         let callbacks = interceptors.callbacks().chain(settings.on_delivery);
         let callbacks = callbacks.map(|callback| callback.with_lines(counters.clone())).collect();
         let batch_shared = Arc::new(batch_shared.with_callbacks(callbacks));

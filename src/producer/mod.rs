@@ -233,7 +233,8 @@ impl Producer {
     /// Puts a record into the buffer. Waits only while the buffer is full, at most `max.block.ms`.
     ///
     /// A record of a topic that is not known yet waits inside the buffer for the topic's metadata.
-    /// Its [`Delivery`] fails if the topic does not appear within `max.block.ms`.
+    /// Its [`Delivery`] fails if the topic does not appear within `max.block.ms` (or
+    /// `delivery.timeout.ms`, if that is shorter).
     ///
     /// # Errors
     /// [`BufferFull`](ErrorKind::BufferFull) if no room became free in time,

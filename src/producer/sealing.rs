@@ -127,7 +127,7 @@ impl Sealing {
         let (mut share, mut size) = (Vec::new(), 0);
         for part in parts {
             let bytes = unsealed(&part);
-            // Adds the part if that comes closer to an equal share.
+            // The part begins a new share if that comes closer to an equal share.
             if count > 1 && !share.is_empty() && size + bytes / 2 > left / count {
                 shares.push(std::mem::take(&mut share));
                 left -= std::mem::take(&mut size);
@@ -160,7 +160,7 @@ fn sealed(
 ) -> Result<Result<SealedBatch>> {
     let seal = || {
         #[cfg(test)]
-        assert_ne!(part.records, tests::UNLUCKY, "the codec finds a batch of so many records unlucky");
+        assert_ne!(part.records, tests::UNLUCKY, "the test's codec panics for a batch of this size");
         builder.seal(compressor)
     };
     catch_unwind(AssertUnwindSafe(seal)).map_err(|panic| {

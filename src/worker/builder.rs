@@ -71,7 +71,7 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Worker::wait`].
+    /// The errors of [`Worker::wait`].
     ///
     /// # Cancel safety
     /// Dropping the future ends handlers and consumer at once; records that were completed since
@@ -245,7 +245,7 @@ impl WorkerBuilder {
     /// `Ok(())`.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start) and [`Worker::wait`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`].
     ///
     /// # Cancel safety
     /// Dropping the future ends handlers and consumer at once; records that were completed since
@@ -263,7 +263,7 @@ impl WorkerBuilder {
     /// [`batch_linger`](Self::batch_linger). A batch is done, or fails, as a whole.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].
     ///
     /// # Cancel safety
     /// Like [`run`](Self::run).
@@ -278,7 +278,7 @@ impl WorkerBuilder {
     /// Like [`run`](Self::run), but with a [`Handler`], which is a type of its own.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start) and [`Worker::wait`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`].
     ///
     /// # Cancel safety
     /// Like [`run`](Self::run).
@@ -303,7 +303,7 @@ impl WorkerBuilder {
     /// Like [`start`](Self::start), but for [batches](Self::run_batches).
     ///
     /// # Errors
-    /// Those of [`start`](Self::start); `Configuration` with [`OrderBy::Key`].
+    /// The errors of [`start`](Self::start); `Configuration` with [`OrderBy::Key`].
     pub fn start_batches<F, Fut>(self, handler: F) -> Result<Worker>
     where
         F: Fn(Arc<[ConsumerRecord]>) -> Fut + Send + Sync + 'static,
@@ -315,7 +315,7 @@ impl WorkerBuilder {
     /// Like [`start`](Self::start), but with a [`Handler`], which is a type of its own.
     ///
     /// # Errors
-    /// Those of [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub fn start_handler(self, handler: impl Handler) -> Result<Worker> {
         self.start_work(ByRef(handler))
     }

@@ -17,8 +17,9 @@ pub struct WorkerMetrics {
     pub records_dead_lettered: u64,
     /// Records that were skipped because their last attempt failed.
     pub records_skipped: u64,
-    /// Records that no longer belonged to this worker when their handler was ended or failed: the
-    /// partition's next owner handles them again. Records that were not begun are not included.
+    /// Records that were not completed because their handler was ended, or failed, when their
+    /// partition was given up or the worker ended: the partition's next owner handles them again.
+    /// Records that were not begun are not included.
     pub records_abandoned: u64,
     /// Attempts that failed: by error, panic or timeout. An attempt covers a record, or a batch.
     pub attempts_failed: u64,

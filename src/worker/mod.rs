@@ -29,7 +29,7 @@ mod shared_schedule;
 mod status;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
-#[expect(clippy::module_inception, reason = "the worker is the room's main thing")]
+#[expect(clippy::module_inception, reason = "the worker is the main type of the module")]
 mod worker;
 mod worker_task;
 

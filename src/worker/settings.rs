@@ -102,7 +102,7 @@ impl Settings {
         }
         let queues = match self.order_by {
             OrderBy::Partition => 1,
-            // Sufficient that different keys seldom wait for each other.
+            // A number of queues at which different keys seldom wait for each other.
             OrderBy::Key => self.concurrency.saturating_mul(4).clamp(16, 1024),
         };
         Ok(Rules {

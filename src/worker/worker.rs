@@ -144,7 +144,7 @@ impl Worker {
     /// leaves the group. Never takes longer than the timeout.
     ///
     /// # Errors
-    /// Those of [`wait`](Self::wait); `Timeout` if it did not complete in time.
+    /// The errors of [`wait`](Self::wait); `Timeout` if it did not complete in time.
     ///
     /// # Cancel safety
     /// Dropping the future does not cancel the close.
