@@ -458,7 +458,8 @@ impl Producer {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     format!(
-                        "the producer's task does not run, so {left} records have no result: is its tokio runtime running?"
+                        "the producer's task does not run, so {left} records have no result: is its tokio runtime \
+                         running?"
                     ),
                 ));
             }

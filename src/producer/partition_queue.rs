@@ -387,7 +387,8 @@ impl PartitionQueue {
                         bytes = sealed.size(),
                         code = error.code().map(tracing::field::display),
                         suppressed,
-                        "the broker rejected a batch as too large (max.message.bytes): the producer splits it and sends the parts"
+                        "the broker rejected a batch as too large (max.message.bytes): the producer splits it and \
+                         sends the parts"
                     );
                 }
                 match split(batch, &sealed) {

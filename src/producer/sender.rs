@@ -541,7 +541,8 @@ impl Sender {
                 producer_id = producer.id,
                 epoch = producer.epoch,
                 suppressed,
-                "the epoch was raised, because the fate of batches is uncertain: waiting batches get new sequence numbers"
+                "the epoch was raised, because the fate of batches is uncertain: waiting batches get new sequence \
+                 numbers"
             );
         }
         if effects.needs_new_id && matches!(self.identity, Identity::Known(_)) {

@@ -274,7 +274,8 @@ impl SenderTask {
                 if let Err(error) = &answer {
                     event!(
                         WARN, self.client.origin(), %error,
-                        "the broker refused a producer id: records that wait for it fail, and later records request one again"
+                        "the broker refused a producer id: records that wait for it fail, and later records request \
+                         one again"
                     );
                 }
                 self.sender.producer_id(answer, now(), &self.client.metadata());

@@ -225,8 +225,8 @@ impl ProducerSettings {
         event!(
             INFO,
             self.client.origin,
-            "because delivery.timeout.ms is {} ms, batches linger for at most {} ms and a produce request times out after \
-             {} ms",
+            "because delivery.timeout.ms is {} ms, batches linger for at most {} ms and a produce request times out \
+             after {} ms",
             given.as_millis(),
             linger.as_millis(),
             for_request.as_millis()

@@ -97,8 +97,8 @@ impl Feeder {
                     event!(
                         WARN, self.plan.origin, partition = %self.hand.partition(),
                         drain_ms = %self.drain.as_millis(),
-                        "handlers are ended because they took longer than drain_timeout and the group waits for the partition: \
-                         their records are handled again"
+                        "handlers are ended because they took longer than drain_timeout and the group waits for the \
+                         partition: their records are handled again"
                     );
                     PartitionEnd::Revoking
                 }
