@@ -15,13 +15,13 @@ use crate::{
 /// The acknowledgement that a record waits for (`acks`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {
-    /// No acknowledgement (`acks=0`): a record counts as delivered when it was written to the
-    /// connection, and its offset is not known.
+    /// Waits for no acknowledgement (`acks=0`): a record counts as delivered when it was written to
+    /// the connection, and its offset is not known.
     None,
-    /// That of the leader (`acks=1`): the record is lost if the leader fails before its followers
+    /// Waits for the leader (`acks=1`): the record is lost if the leader fails before its followers
     /// have it.
     Leader,
-    /// Those of all in-sync replicas (`acks=all`). The default.
+    /// Waits for all in-sync replicas (`acks=all`). The default.
     #[default]
     All,
 }
