@@ -1,4 +1,4 @@
-//! Where records come in: one partition's open batch and the full ones behind it, under the
+//! The accumulator of one partition: its open batch and the full ones before it, under the
 //! partition's own lock.
 //!
 //! Sans-IO.
@@ -22,16 +22,16 @@ use crate::{
     wire::batch::{BATCH_HEADER_SIZE, BatchBuilder, STAGE},
 };
 
-/// One partition as `send` sees it.
+/// One partition, shared by `send` and the sender.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    /// Its place in the sender's list; never used again for another.
+    /// Its index in the sender's list; never used again for another partition.
     pub(crate) slot: usize,
     pub(crate) topic: Arc<str>,
     pub(crate) index: i32,
-    /// How many batches wait, for the choice of partitions.
+    /// Number of waiting batches, for the choice of partitions.
     pub(crate) load: Arc<PartitionLoad>,
-    /// Of its topic.
+    /// Compression ratio of its topic.
     pub(crate) compression_ratio: Arc<CompressionRatio>,
     accumulator: Mutex<Accumulator>,
 }
@@ -40,49 +40,51 @@ pub(crate) struct Partition {
 struct Accumulator {
     full: VecDeque<Batch>,
     open: Option<Batch>,
-    /// What the sender knows already, so that it is told once.
+    /// The state that the sender already knows, so that it is notified once.
     notified: NotifiedOf,
-    /// Set when nobody will ever drain this again.
+    /// Set when nothing will ever drain this again.
     closed: Option<Error>,
-    /// Records that ever came in.
+    /// Number of records that were ever appended.
     appended: u64,
     /// Bytes of records without keys since the partition's turn began.
     sticky_bytes: usize,
-    /// What the last batch weighed when it was closed: so much room the next one gets at once.
+    /// Size of the last batch when it was closed, in bytes: the next batch gets that capacity at
+    /// once.
     usual_size: usize,
-    /// Of the open batch.
+    /// Limits of the open batch.
     limits: Limits,
-    /// Memory for the stage of the next batch, if they come large enough for one.
+    /// Memory for the stage of the next batch, if batches are large enough for one.
     stage: Vec<u8>,
 }
 
-/// Batches of so many bytes are put together on a stage.
+/// Size in bytes from which batches are built with a stage.
 const WORTH_A_STAGE: usize = 2 * STAGE;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum NotifiedOf {
     #[default]
     None,
-    /// There is an open batch.
+    /// The sender knows of an open batch.
     OpenBatch,
-    /// There is a full one.
+    /// The sender knows of a full batch.
     FullBatch,
 }
 
-/// What became of an attempt to append. Unless it is done, the payment is still the caller's.
+/// The result of an attempt to append. Unless it is `Done`, the reservation still belongs to the
+/// caller.
 #[derive(Debug)]
 pub(crate) enum Appended<R> {
     /// The record is in the open batch.
     Done { taken: R, event: SenderEvent },
     /// The partition's turn is over: choose again.
     StickyTurnOver(SenderEvent),
-    /// There are no bytes left to pay with.
+    /// The buffer has no bytes left for the record.
     BufferFull(SenderEvent),
     /// The producer has ended.
     Closed(Error),
 }
 
-/// What the sender has to be told, if anything.
+/// A notification for the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SenderEvent {
     None,
@@ -92,14 +94,14 @@ pub(crate) enum SenderEvent {
     BatchFull,
 }
 
-/// What the sender sees of a partition's accumulator.
+/// The sender's view of a partition's oldest batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OldestBatch {
-    /// When the oldest batch was begun.
+    /// Time at which the oldest batch was begun.
     pub(crate) created: Instant,
-    /// It is full or was flushed, so nothing is to be waited for.
+    /// True if it is full or was flushed, so that it need not linger.
     pub(crate) due: bool,
-    /// What it is expected to take in a request.
+    /// Bytes that it is expected to take in a request.
     pub(crate) size: usize,
 }
 
@@ -115,13 +117,13 @@ impl Partition {
         }
     }
 
-    /// Takes the partition's lock, to append with.
+    /// Takes the partition's lock, to append records.
     #[inline]
     pub(crate) fn lock_to_append(&self) -> LockedPartition<'_> {
         LockedPartition { partition: self, acc: self.lock() }
     }
 
-    /// What the oldest batch looks like, and from now on the sender knows about it.
+    /// Returns the oldest batch's state; from now on the sender knows about it.
     pub(crate) fn oldest_batch(&self) -> Option<OldestBatch> {
         let mut acc = self.lock();
         acc.notified = if !acc.full.is_empty() {
@@ -144,7 +146,7 @@ impl Partition {
         batch
     }
 
-    /// Takes the oldest batch if it was begun before that time.
+    /// Takes the oldest batch if it was begun at that time or before.
     pub(crate) fn take_older_than(&self, limit: Instant) -> Option<Batch> {
         let mut acc = self.lock();
         match acc.full.front().or(acc.open.as_ref()) {
@@ -164,7 +166,7 @@ impl Partition {
         }
     }
 
-    /// Refuses all further records with this error and gives out what is left.
+    /// Refuses all further records with this error and returns the remaining batches.
     pub(crate) fn close(&self, error: Error) -> Vec<Batch> {
         let mut acc = self.lock();
         acc.closed = Some(error);
@@ -174,7 +176,7 @@ impl Partition {
         left
     }
 
-    /// Records that ever came in.
+    /// Returns the number of records that were ever appended.
     pub(crate) fn appended(&self) -> u64 {
         self.lock().appended
     }
@@ -196,8 +198,8 @@ impl LockedPartition<'_> {
         self.partition
     }
 
-    /// Encodes a record into the open batch. `clock` is asked when a batch is begun only. `take`
-    /// hears where the record's result will be, unless it has a place already.
+    /// Encodes a record into the open batch. `clock` is read only when a batch is begun. `take`
+    /// gets the place of the record's result, unless the record already has one.
     #[inline]
     pub(crate) fn append<R>(
         &mut self,
@@ -226,7 +228,7 @@ impl LockedPartition<'_> {
         if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
             let index = self.partition.index as u32;
             let mine = sticky.current() == index;
-            // Where a batch takes several turns, one need not end with its batch.
+            // If a batch takes several turns, a turn need not end with its batch.
             let at_its_end = acc.open.is_none() || limits.turn < limits.batch;
             let had_its_share = turn_is_over(acc.sticky_bytes, limits.turn, at_its_end)
                 || (closed && acc.sticky_bytes + bound > limits.turn);
@@ -236,7 +238,7 @@ impl LockedPartition<'_> {
                 return Appended::StickyTurnOver(event);
             }
         }
-        // Before a batch is begun, so that none is ever without a record.
+        // Reserved before a batch is begun, so that no batch is ever without a record.
         if matches!(reservation, RecordReservation::FromPool) && acc.open.is_none() {
             if !batch_shared.buffer.try_take(entry.bound) {
                 return Appended::BufferFull(event);
@@ -279,7 +281,7 @@ impl Accumulator {
         self.full.len() + usize::from(self.open.is_some())
     }
 
-    /// The oldest batch, closed.
+    /// Takes the oldest batch, closed.
     fn take_oldest(&mut self) -> Option<Batch> {
         self.full.pop_front().or_else(|| self.take_open())
     }
@@ -288,7 +290,7 @@ impl Accumulator {
         let mut batch = self.open.take()?;
         self.stage = batch.close();
         self.usual_size = batch.size();
-        // Where there are thousands of partitions, little comes to each of them at a time.
+        // With thousands of partitions each gets little at a time, and so keeps no stage.
         if self.usual_size < WORTH_A_STAGE {
             self.stage = Vec::new();
         } else if self.stage.capacity() == 0 {

@@ -1,5 +1,5 @@
-//! A batch on its way: its records' bytes, who waits for their results, and what became of its
-//! attempts so far.
+//! A batch, from its first record to its results: the records' bytes, the waiting results, and the
+//! state of its attempts.
 
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -26,7 +26,7 @@ use crate::{
     wire::batch::BatchBuilder,
 };
 
-/// What the broker, or we, said of a whole batch.
+/// The outcome of a whole batch, from the broker or from the client.
 #[derive(Clone, Debug)]
 pub(crate) enum BatchOutcome {
     Persisted {
@@ -34,7 +34,7 @@ pub(crate) enum BatchOutcome {
         log_append_millis: Option<i64>,
     },
     Failed(Error),
-    /// Single records were at fault, by index, so that none was written (KIP-467).
+    /// Some records were invalid, listed by index, so that none was written (KIP-467).
     Invalid {
         error: Error,
         records: Vec<(i32, Option<String>)>,
@@ -42,7 +42,7 @@ pub(crate) enum BatchOutcome {
 }
 
 impl BatchOutcome {
-    /// How far the records got that failed; `None` if they are persisted.
+    /// Returns the delivery status of the failed records; `None` if they are persisted.
     fn failed(&self) -> Option<DeliveryStatus> {
         match self {
             BatchOutcome::Persisted { .. } => None,
@@ -55,8 +55,8 @@ impl BatchOutcome {
 
 /// A batch of one partition, from its first record to its results.
 ///
-/// Dropping it in any state gives every record that has none a result, so that nobody waits for
-/// ever.
+/// Dropping it in any state gives every record without a result one, so that no delivery waits
+/// forever.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) topic: Arc<str>,
@@ -67,43 +67,42 @@ pub(crate) struct Batch {
     pub(crate) flushed: bool,
     records: u32,
 
-    /// Its place among the batches of its partition, given when it is first sent: from here on to
-    /// `order + span`, which its parts share when it is split.
+    /// Its position among the batches of its partition, set when it is first sent. It covers
+    /// `order` to `order + span`, which its parts share when it is split.
     pub(crate) order: u128,
     pub(crate) span: u128,
-    /// Its first record's sequence number, given when it is first sent.
+    /// The sequence number of its first record, set when it is first sent.
     pub(crate) sequence: Option<i32>,
     pub(crate) attempts: u32,
     pub(crate) backoff: Option<Backoff>,
     pub(crate) retry_at: Option<Instant>,
-    /// The broker that the last attempt went to.
+    /// The broker of the last attempt.
     pub(crate) last_node: Option<i32>,
-    /// Whether an attempt may have written it.
+    /// True if an attempt may have written it.
     pub(crate) maybe_written: bool,
-    /// Whether a broker may have taken note of its sequence numbers, even where it counts as not
-    /// written: the leader's disk may have failed behind the write.
+    /// True if a broker may have recorded its sequence numbers, even if it counts as not written:
+    /// the leader's disk may have failed after the write.
     pub(crate) sequences_used: bool,
-    /// Whether it is a part of a batch of which an attempt may have been written.
+    /// True if it is a part of a batch that an attempt may have written.
     pub(crate) whole_in_doubt: bool,
-    /// Whether the last attempt went to a new leader without waiting for its backoff.
+    /// True if the last attempt went to a new leader without waiting for its backoff.
     pub(crate) retried_at_once: bool,
     pub(crate) last_error: Option<Error>,
 
-    /// The cell of the records that came straight into this batch, and how many of them there are.
+    /// The results of the records that were appended directly to this batch, and their number.
     own_results: Arc<BatchResults>,
     own_count: u32,
     runs: SmallVec<[ResultRun; 1]>,
     groups: SmallVec<[FlushGroup; 1]>,
-    /// What was taken from the credits, and how much of it the records used: an open batch takes
-    /// ahead.
+    /// Bytes that are reserved in the buffer, and how many of them the records use: an open batch
+    /// reserves in advance.
     reservation: BufferReservation,
     used: usize,
-    /// What to say in the reports of the records from `reported_from` on; only if somebody wants
-    /// them.
+    /// Notes for the reports of the records from `reported_from` on; only if reports are on.
     notes: ReportNotes,
     reported_from: u32,
     shared: Arc<BatchShared>,
-    /// What its records will be told.
+    /// The outcome that its records will get.
     outcome: Option<BatchOutcome>,
     completed: bool,
 }
@@ -150,14 +149,14 @@ impl Batch {
         }
     }
 
-    /// Where the results of the records that come straight into this batch will be.
+    /// Returns the results of the records that are appended directly to this batch.
     pub(crate) fn results(&self) -> &Arc<BatchResults> {
         &self.own_results
     }
 
-    /// Encodes a record into the open body and gives the index of its result in
-    /// [`cell`](Self::cell), unless it has a place already. `None` without the bytes to pay for it.
-    /// `room` is what is left of the batch's size.
+    /// Encodes a record into the open body and returns the index of its result in
+    /// [`results`](Self::results), unless the record already has a place. Returns `None` if the
+    /// buffer has no bytes for it. `room` is the rest of the batch's size.
     #[inline]
     pub(crate) fn append(
         &mut self,
@@ -187,8 +186,9 @@ impl Batch {
         Some(index)
     }
 
-    /// Charges the next record. Takes as much again as the batch holds, within what it has room
-    /// for, so that it need not ask for each record; what is left is given back when it is closed.
+    /// Reserves the bytes of the next record. It reserves as many bytes again as the batch holds,
+    /// within `room`, so that not every record has to reserve; the rest is released when the batch
+    /// is closed.
     #[inline]
     fn reserve(&mut self, bytes: usize, room: usize) -> bool {
         let used = self.used + bytes;
@@ -200,7 +200,7 @@ impl Batch {
         true
     }
 
-    /// No more records will come. Gives the memory of the stage back.
+    /// Closes the batch to further records. Returns the memory of the stage.
     pub(crate) fn close(&mut self) -> Vec<u8> {
         drop(self.reservation.split(self.reservation.bytes().saturating_sub(self.used)));
         match &mut self.body {
@@ -209,7 +209,7 @@ impl Batch {
         }
     }
 
-    /// Counts a record that comes straight from `send`.
+    /// Counts a record that comes directly from `send`.
     #[inline]
     fn add_own(&mut self) {
         let index = self.own_count;
@@ -229,7 +229,7 @@ impl Batch {
             _ => self.runs.push(run),
         }
         if !self.groups.iter().any(|known| Arc::ptr_eq(known, &group)) {
-            // The record came before this batch was begun: a flush has been since.
+            // The record came before this batch was begun, and a flush has happened since.
             self.flushed = true;
             self.groups.push(group);
         }
@@ -249,7 +249,7 @@ impl Batch {
         self.records += 1;
     }
 
-    /// Where what happens to it is counted.
+    /// Returns the counters for events of this batch.
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters
     }
@@ -258,7 +258,8 @@ impl Batch {
         self.records
     }
 
-    /// The bytes that it will take in a request, before compression as long as it is not sealed.
+    /// Returns the bytes that it will take in a request; before it is sealed, those before
+    /// compression.
     pub(crate) fn size(&self) -> usize {
         match &self.body {
             Body::Open(builder) => builder.size(),
@@ -267,37 +268,37 @@ impl Batch {
         }
     }
 
-    /// A ticket for the next attempt; those of earlier ones are void.
+    /// Returns a revocable handle for the next attempt; those of earlier attempts become void.
     pub(crate) fn revocable(&self) -> RevocableBatch {
         RevocableBatch::next(&self.own_results)
     }
 
-    /// Whether it is known what its records are told, or were told.
+    /// Returns true if the outcome of its records is known, or was published.
     pub(crate) fn is_decided(&self) -> bool {
         self.completed || self.outcome.is_some()
     }
 
-    /// Whether that is known and was not told yet.
+    /// Returns true if the outcome is known and not yet published.
     pub(crate) fn is_withheld(&self) -> bool {
         self.outcome.is_some()
     }
 
-    /// Sets down what its records will be told, unless that was done before.
+    /// Sets the outcome of its records, unless one is set.
     pub(crate) fn decide(&mut self, outcome: BatchOutcome) {
         if !self.is_decided() {
             self.outcome = Some(outcome);
         }
     }
 
-    /// Tells them.
+    /// Publishes the outcome.
     pub(crate) fn complete_decided(&mut self) {
         if let Some(outcome) = self.outcome.take() {
             self.complete(outcome);
         }
     }
 
-    /// How far its records got. For a batch in a request that was not written yet this takes it
-    /// back, so that the answer stays true.
+    /// Returns the delivery status of its records. If the batch is in a request that is not written
+    /// yet, this withdraws the batch, so that the answer stays true.
     pub(crate) fn status(&self) -> DeliveryStatus {
         let on_the_wire = match &self.body {
             Body::Lent(revocable) => !revocable.withdraw(),
@@ -306,13 +307,13 @@ impl Batch {
         if self.maybe_written || on_the_wire { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted }
     }
 
-    /// "orders[3]", for errors.
+    /// Returns "orders[3]", for errors.
     pub(crate) fn place(&self) -> String {
         format!("{}[{}]", self.topic, self.partition)
     }
 
-    /// Gives every record its result and lets go of everything but the body. Later calls change
-    /// nothing.
+    /// Gives every record its result and releases everything but the body. Later calls have no
+    /// effect.
     pub(crate) fn complete(&mut self, outcome: BatchOutcome) {
         if std::mem::replace(&mut self.completed, true) {
             return;
@@ -343,7 +344,7 @@ impl Batch {
     fn complete_invalid(&mut self, error: &Error, mut records: Vec<(i32, Option<String>)>) {
         records.sort_by_key(|(index, _)| *index);
         records.dedup_by_key(|(index, _)| *index);
-        // These may pass in another batch.
+        // These records may succeed in another batch.
         let rest =
             error.clone().context("not written, because other records of its batch are invalid").with_retriable(true);
         let rest = Outcome::Failed(rest);
@@ -358,7 +359,8 @@ impl Batch {
         self.complete_range(next..self.records, &rest);
     }
 
-    /// Puts the outcome of a range of records (its first record's) into their cells and reports.
+    /// Publishes the outcome of a range of records (given for its first record) to their results
+    /// and reports.
     fn complete_range(&mut self, range: Range<u32>, outcome: &Outcome) {
         let mut start = 0;
         for i in 0..self.runs.len() {
@@ -397,8 +399,8 @@ impl Batch {
         });
     }
 
-    /// Takes the batch apart into batches over the given bodies, which hold its records in order.
-    /// Each part goes on from where the whole was: its age, attempts and sequence numbers.
+    /// Splits the batch into batches over the given bodies, which hold its records in order. Each
+    /// part keeps the age, the attempts and the sequence numbers of the whole.
     pub(crate) fn into_parts(mut self, bodies: Vec<BatchBuilder>) -> Vec<Batch> {
         let mut parts = Vec::with_capacity(bodies.len());
         let span = self.span / bodies.len().max(1) as u128;
@@ -428,7 +430,7 @@ impl Batch {
             parts.push(part);
             start += count;
         }
-        // The records are the parts' now.
+        // The records belong to the parts now.
         self.completed = true;
         parts
     }
@@ -449,7 +451,7 @@ impl Drop for Batch {
     }
 }
 
-/// The runs of a range of the batch's records.
+/// Returns the runs of a range of the batch's records.
 fn slice(runs: &[ResultRun], range: Range<u32>) -> SmallVec<[ResultRun; 1]> {
     let mut out = SmallVec::new();
     let mut start = 0;

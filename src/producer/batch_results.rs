@@ -1,9 +1,9 @@
-//! Where the results of a batch are put down: one cell for all of its records, one wake-up for all
-//! that wait.
+//! The results of a batch: one object for all of its records, and one wake-up for each waiting
+//! task.
 //!
-//! A cell holds results, never bytes. They come as segments: usually one for the whole batch, more
-//! when the batch was split or when the broker found fault with single records. Each index gets
-//! exactly one result.
+//! It holds results, never bytes. Results come as segments: usually one for the whole batch, more
+//! if the batch was split or the broker rejected single records. Each index gets exactly one
+//! result.
 //!
 //! Sans-IO.
 
@@ -17,23 +17,23 @@ use smallvec::SmallVec;
 use crate::error::Error;
 use crate::producer::revocable_batch::RevocableState;
 
-/// What became of a run of records.
+/// The outcome of a run of records.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// They are in the log (or, with acks=0, written to the connection).
+    /// The records are in the log (or, with acks=0, written to the connection).
     Persisted {
         topic: Arc<str>,
         partition: i32,
-        /// The offset of the run's first record, where the broker said it.
+        /// The offset of the run's first record, if the broker returned it.
         first_offset: Option<i64>,
-        /// The broker's timestamp, where the topic has LogAppendTime.
+        /// The broker's timestamp, if the topic has LogAppendTime.
         log_append_millis: Option<i64>,
     },
     Failed(Error),
 }
 
 impl Outcome {
-    /// The outcome of the records that come `records` later in the run.
+    /// Returns the outcome for the record that is `records` later in the run.
     pub(crate) fn advanced(&self, records: u32) -> Self {
         let mut later = self.clone();
         if let Outcome::Persisted { first_offset: Some(offset), .. } = &mut later {
@@ -42,7 +42,7 @@ impl Outcome {
         later
     }
 
-    /// The broker's timestamp, where the topic has LogAppendTime.
+    /// Returns the broker's timestamp, if the topic has LogAppendTime.
     pub(crate) fn log_append_millis(&self) -> Option<i64> {
         match self {
             Outcome::Persisted { log_append_millis, .. } => *log_append_millis,
@@ -58,7 +58,7 @@ struct Segment {
     outcome: Outcome,
 }
 
-/// The results of the records that share it.
+/// The results of the records of a batch.
 #[derive(Debug)]
 pub(crate) struct BatchResults {
     id: u64,
@@ -68,10 +68,10 @@ pub(crate) struct BatchResults {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Sorted by `first`, without overlap.
+    /// Segments sorted by `first`, without overlap.
     segments: SmallVec<[Segment; 1]>,
-    /// One slot for each delivery that was polled before its result was there; the slot stays its
-    /// own until it is dropped.
+    /// One slot for each delivery that was polled before its result was known; a delivery keeps its
+    /// slot until it is dropped.
     waiting: SmallVec<[Option<Waker>; 1]>,
     unused_slots: Vec<usize>,
 }
@@ -81,18 +81,18 @@ impl BatchResults {
         Self { id, revocable_state: RevocableState::default(), state: Mutex::default() }
     }
 
-    /// The ticket of the batch that the cell was made for.
+    /// Returns the revocation state of the batch that these results were created for.
     pub(crate) fn revocable_state(&self) -> &RevocableState {
         &self.revocable_state
     }
 
-    /// Tells cells of one producer apart.
+    /// Returns the id, which is unique within a producer.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Puts down the result of `count` records from index `first` and wakes those that wait. An
-    /// index that has its result already keeps it.
+    /// Stores the result of `count` records from index `first` and wakes waiting tasks. An index
+    /// keeps the first result that it gets.
     pub(crate) fn complete(&self, first: u32, count: u32, outcome: Outcome) {
         let mut state = self.lock();
         let at = state.segments.partition_point(|segment| segment.first < first);
@@ -108,7 +108,7 @@ impl BatchResults {
         drop(state);
         let mut last: Option<&Waker> = None;
         for waker in &wakers {
-            // Deliveries awaited by one task, one after the other or joined, wake it once.
+            // A task that awaits several deliveries, one after the other or joined, is woken once.
             if !last.is_some_and(|last| last.will_wake(waker)) {
                 waker.wake_by_ref();
             }
@@ -116,12 +116,13 @@ impl BatchResults {
         }
     }
 
-    /// The outcome of the record at `index`.
+    /// Polls the outcome of the record at `index`.
     pub(crate) fn poll(&self, index: u32, slot: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<Outcome> {
         self.poll_run(index, slot, cx).map(|(outcome, _)| outcome)
     }
 
-    /// The outcome of the record at `index`, and how many from there on share it.
+    /// Polls the outcome of the record at `index`; also returns the number of records from there on
+    /// that share it.
     pub(crate) fn poll_run(&self, index: u32, slot: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<(Outcome, u32)> {
         let mut state = self.lock();
         if let Some(found) = state.result(index) {
@@ -136,12 +137,12 @@ impl BatchResults {
         Poll::Pending
     }
 
-    /// The outcome of the record at `index`, if it is there.
+    /// Returns the outcome of the record at `index`, if it is known.
     pub(crate) fn try_outcome(&self, index: u32) -> Option<Outcome> {
         self.lock().result(index).map(|(outcome, _)| outcome)
     }
 
-    /// Gives a delivery's slot back.
+    /// Frees a delivery's slot.
     pub(crate) fn forget(&self, slot: usize) {
         let mut state = self.lock();
         if let Some(place) = state.waiting.get_mut(slot) {
@@ -177,7 +178,7 @@ impl State {
     }
 }
 
-/// Records next to each other in a batch, and where in a cell their results belong.
+/// Consecutive records of a batch, and the place of their results.
 #[derive(Clone, Debug)]
 pub(crate) struct ResultRun {
     pub(crate) results: Arc<BatchResults>,

@@ -17,11 +17,11 @@ use std::{
     time::Instant,
 };
 
-/// The part of the buffer whose memory is kept for the next batches, at most: what was in use is
-/// all there is to keep.
+/// Divisor of `buffer.memory` for the pool of free bodies; the pool keeps only memory that was in
+/// use before.
 const POOLED_PART: usize = 2;
 
-/// What all batches of a producer share: whom they owe bytes, reports and the end of a flush.
+/// State that all batches of a producer share: buffer memory, reports, flushes and counters.
 #[derive(Debug)]
 pub(crate) struct BatchShared {
     pub(crate) buffer: Arc<BufferPool>,
@@ -31,7 +31,7 @@ pub(crate) struct BatchShared {
     pub(crate) bodies: BodyPool,
     failures: Mutex<Failures>,
     result_cells: AtomicU64,
-    /// Records of batches whose results are out.
+    /// Number of records with published results.
     completed_records: AtomicU64,
 }
 
@@ -49,18 +49,18 @@ impl BatchShared {
         }
     }
 
-    /// Also tells a callback of every result.
+    /// Sets the callbacks that receive every result.
     pub(crate) fn with_callbacks(self, callbacks: Vec<DeliveryCallback>) -> Self {
         Self { reports: Reports::with_callbacks(callbacks), ..self }
     }
 
-    /// What log lines say of the producer; before it is used.
+    /// Sets the producer's name in log lines; call it before use.
     pub(crate) fn with_origin(self, origin: Origin) -> Self {
         Self { counters: Arc::new(Counters::new(origin)), ..self }
     }
 
-    /// Writes that records failed for good, or gathers them for a later line, which
-    /// [`write_failures`](Self::write_failures) writes: then it returns true.
+    /// Logs records that failed permanently, or adds them to a later line of
+    /// [`write_failures`](Self::write_failures); returns true in the latter case.
     pub(crate) fn log_failed(&self, topic: &str, partition: Option<i32>, records: u32, error: &Error) -> bool {
         let now = tokio::time::Instant::now().into_std();
         let line = self.failures().failed((topic, partition), records, error, now);
@@ -68,13 +68,13 @@ impl BatchShared {
         line.is_none()
     }
 
-    /// Writes the lines about failures that are due, or all that were gathered.
+    /// Writes the failure lines that are due, or all of them.
     pub(crate) fn write_failures(&self, all: bool) {
         let due = self.failures().take_due(all, tokio::time::Instant::now().into_std());
         due.iter().for_each(|line| line.write(self.counters.origin()));
     }
 
-    /// When the next such line is due.
+    /// Returns the time at which the next failure line is due.
     pub(crate) fn failures_due(&self) -> Option<Instant> {
         self.failures().next_due()
     }
@@ -91,7 +91,7 @@ impl BatchShared {
         self.completed_records.load(Ordering::Acquire)
     }
 
-    /// Counts records whose results are out.
+    /// Counts records with published results.
     pub(crate) fn add_completed(&self, records: u32) {
         self.completed_records.fetch_add(u64::from(records), Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! Taking a closed batch apart when the broker finds it too large.
+//! Splits a closed batch that the broker rejects as too large.
 //!
 //! Sans-IO.
 
@@ -15,7 +15,7 @@ pub(super) fn split(batch: Batch, sealed: &SealedBatch) -> Result<Vec<Batch>, Bo
             Ok(batch.into_parts(bodies))
         }
         Ok(_) => {
-            let error = Error::new(ErrorKind::Internal, "a batch of ours lost records when it was split");
+            let error = Error::new(ErrorKind::Internal, "a batch lost records when the client split it");
             Err(Box::new((batch, error)))
         }
         Err(error) => Err(Box::new((batch, error))),

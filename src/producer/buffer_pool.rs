@@ -1,5 +1,5 @@
-//! Admission: the bytes of `buffer.memory`, taken and given back without a lock hand-off while
-//! there is room.
+//! The bytes of `buffer.memory`, reserved and released with one atomic operation while there is
+//! room.
 
 use std::sync::{
     Arc,
@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 
 /// The bytes that records may occupy from `send` to their result.
 ///
-/// Taking costs one atomic operation while there is room, and an open batch takes ahead for its
-/// next records. When there is none, takers wait in the order in which they came; nobody overtakes
-/// a waiter, so a large record is not starved by small ones.
+/// A reservation costs one atomic operation while there is room, and an open batch reserves in
+/// advance for its next records. If there is no room, callers wait in the order in which they came;
+/// no call overtakes a waiting one, so a large record is not starved by small ones.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
     free: Semaphore,
@@ -20,7 +20,7 @@ pub(crate) struct BufferPool {
     waiting: AtomicUsize,
 }
 
-/// Bytes taken from [`Credits`]; dropping it gives them back.
+/// Bytes that were taken from a [`BufferPool`]; dropping the reservation releases them.
 #[derive(Debug)]
 pub(crate) struct BufferReservation {
     buffer_pool: Arc<BufferPool>,
@@ -28,7 +28,7 @@ pub(crate) struct BufferReservation {
 }
 
 impl BufferPool {
-    /// The largest buffer that can be counted here.
+    /// The largest buffer size that can be counted.
     pub(crate) const MAX: usize = Semaphore::MAX_PERMITS;
 
     pub(crate) fn new(total: usize) -> Self {
@@ -36,8 +36,8 @@ impl BufferPool {
         Self { free: Semaphore::new(total), total, waiting: AtomicUsize::new(0) }
     }
 
-    /// Takes the bytes if they are free and nobody waits for some. Whoever takes them puts them
-    /// into a [`Charge`] or gives them back.
+    /// Takes the bytes if they are free and no call waits. The caller puts them into a
+    /// [`BufferReservation`] or releases them.
     pub(crate) fn try_take(&self, bytes: u32) -> bool {
         match self.free.try_acquire_many(bytes) {
             Ok(permit) => {
@@ -48,17 +48,17 @@ impl BufferPool {
         }
     }
 
-    /// Whether so much is free that some may be taken before it is needed.
+    /// Returns true if more than half is free, so that bytes may be taken in advance.
     fn has_spare_room(&self) -> bool {
         self.free.available_permits() > self.total / 2
     }
 
-    /// Waits for the bytes; `false` once the credits are closed.
+    /// Waits for the bytes; returns `false` once the pool is closed.
     ///
-    /// Counts as waiting from the call on, not from the first poll, so that who is told of it
-    /// afterwards sees it.
+    /// The call counts as waiting at once and not only from its first poll, so that a task that is
+    /// woken after the call sees it.
     ///
-    /// Safe to drop: a waiter that goes away leaves what it was already given to the next.
+    /// Safe to drop: a dropped waiter leaves bytes that it already got to the next one.
     pub(crate) fn take(&self, bytes: u32) -> impl Future<Output = bool> {
         let waiting = WaiterCount::new(&self.waiting);
         async move {
@@ -79,27 +79,27 @@ impl BufferPool {
         }
     }
 
-    /// Whether somebody waits: then batches leave without waiting for their linger.
+    /// Returns true if a call waits. Batches then leave without waiting for their linger.
     pub(crate) fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Lets nobody take any more; those that wait are turned away.
+    /// Closes the pool: waiting and later calls fail.
     pub(crate) fn close(&self) {
         self.free.close();
     }
 
-    /// All bytes there are.
+    /// Returns the total number of bytes.
     pub(crate) fn total(&self) -> usize {
         self.total
     }
 
-    /// How many wait.
+    /// Returns the number of waiting calls.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Bytes that are not taken.
+    /// Returns the number of free bytes.
     pub(crate) fn free(&self) -> usize {
         self.free.available_permits()
     }
@@ -121,12 +121,12 @@ impl Drop for WaiterCount<'_> {
 }
 
 impl BufferReservation {
-    /// A charge of nothing yet.
+    /// Returns an empty reservation.
     pub(crate) fn empty(buffer_pool: &Arc<BufferPool>) -> Self {
         Self { buffer_pool: buffer_pool.clone(), bytes: 0 }
     }
 
-    /// A charge of bytes that were taken before.
+    /// Returns a reservation of bytes that were taken before.
     pub(crate) fn of(buffer_pool: &Arc<BufferPool>, bytes: u32) -> Self {
         Self { buffer_pool: buffer_pool.clone(), bytes: bytes as usize }
     }
@@ -136,8 +136,8 @@ impl BufferReservation {
         self.bytes += bytes as usize;
     }
 
-    /// Takes `needed` bytes more, and up to `ahead` while there is plenty. `false` if there are not
-    /// so many.
+    /// Takes `needed` more bytes, and up to `ahead` while more than half of the pool is free.
+    /// Returns `false` if `needed` bytes are not free.
     pub(crate) fn grow(&mut self, needed: usize, ahead: usize) -> bool {
         let buffer_pool = &self.buffer_pool;
         let wish = if buffer_pool.has_spare_room() { needed.max(ahead) } else { needed };
@@ -147,12 +147,12 @@ impl BufferReservation {
         taken.is_some()
     }
 
-    /// Moves all that another charge holds into this one.
+    /// Moves all bytes of another reservation into this one.
     pub(crate) fn absorb(&mut self, mut other: BufferReservation) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Splits off so many bytes, or all there are if that is less.
+    /// Splits off that number of bytes, or all if there are fewer.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
@@ -198,14 +198,14 @@ mod tests {
         assert!(buffer_pool.try_take(90));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut large = Box::pin(buffer_pool.take(50));
-        assert!(buffer_pool.has_waiters(), "it waits from the call on");
+        assert!(buffer_pool.has_waiters(), "the call counts as waiting before its first poll");
         let mut small = Box::pin(buffer_pool.take(20));
         assert!(large.as_mut().poll(&mut cx).is_pending());
         assert!(small.as_mut().poll(&mut cx).is_pending());
         assert!(buffer_pool.has_waiters());
-        assert!(!buffer_pool.try_take(5), "a newcomer must not overtake those that wait");
+        assert!(!buffer_pool.try_take(5), "a new call must not overtake waiting ones");
         buffer_pool.release(20);
-        assert!(small.as_mut().poll(&mut cx).is_pending(), "the first in the queue comes first");
+        assert!(small.as_mut().poll(&mut cx).is_pending(), "the first waiting call is served first");
         drop(large);
         assert!(small.as_mut().poll(&mut cx).is_ready());
         drop(small);
@@ -241,7 +241,7 @@ mod tests {
                                 assert!(buffer_pool.take(bytes).await);
                             }
                             let now = held.fetch_add(bytes as usize, Ordering::SeqCst) + bytes as usize;
-                            assert!(now <= 1000, "{now} bytes were out at once");
+                            assert!(now <= 1000, "{now} bytes were reserved at once");
                             held.fetch_sub(bytes as usize, Ordering::SeqCst);
                             buffer_pool.release(bytes as usize);
                         }

@@ -1,4 +1,4 @@
-//! How a producer is made.
+//! The builder of a producer.
 
 use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -33,10 +33,11 @@ use crate::{
     wire::Compression,
 };
 
-/// Settings for a [`Producer`]. Defaults are those of Kafka's Java client 4.3.
+/// Configures a [`Producer`]. Defaults are those of Kafka's Java client 4.3, except where a method
+/// says otherwise.
 ///
-/// Every property of [`property`](Self::property) is checked by [`build`](Self::build), after the
-/// methods' settings and over them.
+/// [`build`](Self::build) checks every property that was set with [`property`](Self::property).
+/// Properties are applied after the methods' settings and override them.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ProducerBuilder {
@@ -61,29 +62,32 @@ impl ProducerBuilder {
         self
     }
 
-    /// `client.id`: how the producer is called in the brokers' logs and quotas. Default: `ottla`.
+    /// Sets `client.id`: the name of the producer in the brokers' logs and quotas. Default:
+    /// `ottla`.
     pub fn client_id(self, id: impl Into<String>) -> Self {
         self.set(|s| s.client.client_id = id.into())
     }
 
-    /// `acks`. Default: [`Acks::All`]; anything less rules idempotence out.
+    /// Sets `acks`. Default: [`Acks::All`]; any other value rules idempotence out.
     pub fn acks(self, acks: Acks) -> Self {
         self.set(|s| s.acks = acks)
     }
 
-    /// `batch.size`: the bytes at which a batch is full. Default: 262144, because most of what a
-    /// request costs does not depend on its size (Java's is 16384). It is not what a batch takes:
-    /// that is what its records take, and a batch leaves after `linger.ms` however little is in it.
+    /// Sets `batch.size`: the number of bytes at which a batch is full. Default: 262144 (Java's is
+    /// 16384), because most of a request's cost does not depend on its size. A batch takes only as
+    /// much memory as its records, and it leaves after `linger.ms` even if it is not full.
     ///
-    /// With compression, these are the bytes that are expected after it, by how well earlier
-    /// batches of the topic were compressed (KIP-126). Before it a batch holds up to 16 times as
-    /// much, within `max.request.size` and, with one batch for every partition that the producer
-    /// knows, within a quarter of `buffer.memory`; `batch.size` at least.
+    /// With compression, this is the expected size after compression, estimated from earlier
+    /// batches of the topic (KIP-126). Before compression a batch holds up to 16 times that many
+    /// bytes, but at most `max.request.size`, and at most its share of a quarter of
+    /// `buffer.memory`, divided by the number of partitions that the producer knows; it always
+    /// holds at least `batch.size`.
     pub fn batch_size(self, bytes: usize) -> Self {
         self.set(|s| s.batch_size = bytes)
     }
 
-    /// `linger.ms`: how long a batch waits for more records. Default: 5 ms.
+    /// Sets `linger.ms` (librdkafka: also `queue.buffering.max.ms`): the time for which a batch
+    /// waits for more records. Default: 5 ms.
     pub fn linger(self, linger: Duration) -> Self {
         self.set(|s| {
             s.linger = linger;
@@ -91,28 +95,30 @@ impl ProducerBuilder {
         })
     }
 
-    /// `buffer.memory`: the bytes that records may take from `send` to their result. Default:
-    /// 33554432.
+    /// Sets `buffer.memory` (librdkafka: `queue.buffering.max.kbytes`): the number of bytes that
+    /// records may take from `send` to their result. Default: 33554432.
     pub fn buffer_memory(self, bytes: usize) -> Self {
         self.set(|s| s.buffer_memory = bytes)
     }
 
-    /// `max.block.ms`: how long `send` waits for room, and a record for its topic, if
-    /// `delivery.timeout.ms` is not shorter. Default: 60 s.
+    /// Sets `max.block.ms`: the time for which `send` waits for room, and a record for its topic; a
+    /// record waits for its topic at most for `delivery.timeout.ms`, if that is shorter. Default:
+    /// 60 s.
     pub fn max_block(self, time: Duration) -> Self {
         self.set(|s| s.max_block = time)
     }
 
-    /// `delivery.timeout.ms`: how long after its batch was begun a record has its result at the
-    /// latest; a batch that begins with a record that waited for its topic is as old as that
-    /// record. It must be at least `linger.ms` + `request.timeout.ms`; of these, what was not set
-    /// is lowered (`request.timeout.ms` for produces only). Default: 120 s, or that sum if it is
-    /// more.
+    /// Sets `delivery.timeout.ms` (librdkafka: `message.timeout.ms`): the time after the start of
+    /// its batch within which a record has its result. A batch that begins with a record that
+    /// waited for its topic is as old as that record. The value must be at least `linger.ms` +
+    /// `request.timeout.ms`; of these two, the one that was not set is lowered
+    /// (`request.timeout.ms` for produce requests only). Default: 120 s, or that sum if it is
+    /// larger.
     pub fn delivery_timeout(self, time: Duration) -> Self {
         self.set(|s| s.delivery_timeout = Some(time))
     }
 
-    /// `request.timeout.ms`: how long a broker may take to answer. Default: 30 s.
+    /// Sets `request.timeout.ms`: the time that a broker has to answer a request. Default: 30 s.
     pub fn request_timeout(self, time: Duration) -> Self {
         self.set(|s| {
             s.client.request_timeout = time;
@@ -120,93 +126,95 @@ impl ProducerBuilder {
         })
     }
 
-    /// `max.request.size`: the largest record, before compression, and about the largest request.
-    /// Default: 1048576.
+    /// Sets `max.request.size` (librdkafka: `message.max.bytes`): the largest size of a record
+    /// before compression, and about the largest size of a request, in bytes. Default: 1048576.
     pub fn max_request_size(self, bytes: usize) -> Self {
         self.set(|s| s.max_request_size = bytes)
     }
 
-    /// `max.in.flight.requests.per.connection`: at most 5 with idempotence. Without idempotence a
-    /// retry can reorder records if this is more than 1. Default: 5.
+    /// Sets `max.in.flight.requests.per.connection` (librdkafka: also `max.in.flight`). With
+    /// idempotence at most 5. Without idempotence a retry can reorder records if this is more
+    /// than 1. Default: 5.
     pub fn max_in_flight(self, requests: usize) -> Self {
         self.set(|s| s.max_in_flight = requests)
     }
 
-    /// `enable.idempotence`: whether retries can neither double nor reorder records (KIP-98).
-    /// Default: on, unless `acks`, `retries` or `max.in.flight.requests.per.connection` rule it
-    /// out.
+    /// Sets `enable.idempotence`: if true, retries can neither duplicate nor reorder records
+    /// (KIP-98). Default: true, unless `acks`, `retries` or `max.in.flight.requests.per.connection`
+    /// rule it out.
     pub fn idempotence(self, on: bool) -> Self {
         self.set(|s| s.idempotence = Some(on))
     }
 
-    /// `retries`: how often a batch is sent again. Default: 2147483647, so that
-    /// `delivery.timeout.ms` decides. Without idempotence a retry can double records.
+    /// Sets `retries` (librdkafka: `message.send.max.retries`): the number of times that a batch is
+    /// sent again. Default: 2147483647, so that `delivery.timeout.ms` decides. Without idempotence
+    /// a retry can duplicate records.
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)
     }
 
-    /// `compression.type`, with a level: gzip has 1 to 9, zstd −7 to 4, snappy and lz4 one each
-    /// (see [`Compression`]). [`build`](Self::build) refuses a level that is not to be had.
-    /// Default: [`Compression::None`].
+    /// Sets `compression.type`, with a level: 1 to 9 for gzip, −7 to 4 for zstd, a single level for
+    /// snappy and lz4 (see [`Compression`]). [`build`](Self::build) refuses a level that is not
+    /// available. Default: [`Compression::None`].
     pub fn compression(self, compression: Compression) -> Self {
         self.set(|s| s.compression = compression.into())
     }
 
-    /// `partitioner`, `partitioner.class`: how a record that names no partition gets one. Default:
-    /// [`Partitioner::Murmur2Random`], which is Java's.
+    /// Sets `partitioner` (Java: `partitioner.class`): the rule by which a record that names no
+    /// partition gets one. Default: [`Partitioner::Murmur2Random`], which is Java's.
     pub fn partitioner(self, partitioner: Partitioner) -> Self {
         self.set(|s| s.partitioning.partitioner = partitioner)
     }
 
-    /// `partitioner.ignore.keys`: whether a record with a key is treated as one without. Default:
-    /// false. With a partitioner that has no other way to choose than the key, or of the user's
-    /// own, it is an error.
+    /// Sets `partitioner.ignore.keys`: if true, a record with a key is treated like one without.
+    /// Default: false. [`build`](Self::build) refuses it together with a partitioner that chooses
+    /// by the key alone, and with a custom partitioner.
     pub fn ignore_keys(self, ignore: bool) -> Self {
         self.set(|s| s.partitioning.ignore_keys = ignore)
     }
 
-    /// `partitioner.adaptive.partitioning.enable`: whether records that may go to any partition go
-    /// more often to those for which fewer batches wait, because their brokers are faster
-    /// (KIP-794). Default: true.
+    /// Sets `partitioner.adaptive.partitioning.enable`: if true, records that may go to any
+    /// partition go more often to partitions with fewer waiting batches, because the brokers of
+    /// these are faster (KIP-794). Default: true.
     pub fn adaptive_partitioning(self, on: bool) -> Self {
         self.set(|s| s.partitioning.adaptive = on)
     }
 
-    /// `partitioner.availability.timeout.ms`: how long data may wait for a broker before records
-    /// that may go to any partition avoid those that it leads, as long as batches wait for them
-    /// (KIP-794). Needs adaptive partitioning. Default: 0, which is off.
+    /// Sets `partitioner.availability.timeout.ms`: the time for which data may wait for a broker
+    /// before records that may go to any partition avoid that broker's partitions, as long as
+    /// batches wait for these (KIP-794). Needs adaptive partitioning. Default: 0, which is off.
     pub fn availability_timeout(self, time: Duration) -> Self {
         self.set(|s| s.partitioning.availability_timeout = time)
     }
 
-    /// `partitioner.rack.aware`: whether records that may go to any partition go to those whose
-    /// leaders are in the producer's own rack, as long as there are any (KIP-1123). Saves traffic
-    /// between racks; the partitions get as many records as the producers of their racks send.
-    /// Needs [`client_rack`](Self::client_rack). Default: false.
+    /// Sets `partitioner.rack.aware`: if true, records that may go to any partition go to
+    /// partitions with a leader in the producer's own rack, as long as there are any (KIP-1123).
+    /// This saves traffic between racks, but each partition then gets as many records as the
+    /// producers of its rack send. Needs [`client_rack`](Self::client_rack). Default: false.
     pub fn rack_aware(self, on: bool) -> Self {
         self.set(|s| s.partitioning.rack_aware = on)
     }
 
-    /// `client.rack`: where the producer runs, by the brokers' own names (`broker.rack`). Default:
-    /// not said.
+    /// Sets `client.rack`: the rack in which the producer runs, named like the brokers'
+    /// `broker.rack`. Default: none.
     pub fn client_rack(self, rack: impl Into<String>) -> Self {
         self.set(|s| s.client.client_rack = Some(rack.into()))
     }
 
-    /// A function to be told of every record's result, once: the callback form of
-    /// [`delivery_reports`](Producer::delivery_reports), and the cheapest of all forms. Default:
-    /// none.
+    /// Sets a function that is called once with every record's result. This is the callback form of
+    /// [`delivery_reports`](Producer::delivery_reports), and the cheapest form (librdkafka:
+    /// `dr_msg_cb`). Default: none.
     ///
     /// It is called for the records of a partition in the order of their results, which is the
-    /// order of sending (see [`Delivery`](super::Delivery)); when it has returned, the record's
+    /// order of sending (see [`Delivery`](super::Delivery)). When it has returned, the record's
     /// bytes of `buffer.memory` are free, and [`Delivery`](super::Delivery) and
-    /// [`flush`](Producer::flush) are done. The report is lent, and changed from one record to the
-    /// next; clone it to keep it. Records that `send` refused with an error are not told of. Where
-    /// there is a stream of reports as well, both get every report.
+    /// [`flush`](Producer::flush) resolve. The report is borrowed and is changed from one record to
+    /// the next; clone it to keep it. Records that `send` refused with an error are not reported.
+    /// If there is a stream of reports as well, both get every report.
     ///
     /// It runs in the producer's own task, so nothing is sent while it works: it must not block,
     /// nor wait for this producer. It may call [`try_send`](Producer::try_send). A panic in it is
-    /// caught and logged, and the producer goes on; the record counts as told of.
+    /// caught and logged, and the producer goes on; the record counts as reported.
     ///
     /// ```no_run
     /// # async fn example() -> ottla::Result<()> {
@@ -232,7 +240,7 @@ impl ProducerBuilder {
         self.set(|s| s.on_delivery = Some(DeliveryCallback::new("on_delivery", callback)))
     }
 
-    /// `retry.backoff.ms` and `retry.backoff.max.ms` (KIP-580). Defaults: 100 ms and 1 s.
+    /// Sets `retry.backoff.ms` and `retry.backoff.max.ms` (KIP-580). Defaults: 100 ms and 1 s.
     pub fn retry_backoff(self, first: Duration, max: Duration) -> Self {
         self.set(|s| {
             s.client.retry_backoff = first;
@@ -242,32 +250,33 @@ impl ProducerBuilder {
         })
     }
 
-    /// Shows every record to this interceptor before it is sent, and tells it of every result,
-    /// behind those that were added before (Java: `interceptor.classes`). Default: none.
+    /// Adds an interceptor that sees every record before it is sent and every result, after the
+    /// interceptors that were added before (Java: `interceptor.classes`, KIP-42). Default: none.
     pub fn interceptor(self, interceptor: impl ProducerInterceptor + 'static) -> Self {
         self.set(|s| s.interceptors.push(Arc::new(interceptor)))
     }
 
-    /// How connections are secured: TLS, SASL (`security.protocol` and what belongs to it). Rules
-    /// the properties out that say the same. Default: [`Security::plaintext`].
+    /// Sets TLS and SASL for the connections (`security.protocol` and the properties that belong to
+    /// it). It cannot be combined with properties for the same settings. Default:
+    /// [`Security::plaintext`].
     pub fn security(self, security: Security) -> Self {
         self.set(|s| s.client.security.give(security))
     }
 
-    /// The network to connect over. Default: TCP.
+    /// Sets the network over which the producer connects. Default: TCP.
     pub fn network(self, network: Arc<dyn Network>) -> Self {
         self.set(|s| s.client.network = network)
     }
 
-    /// Any property by its Java or librdkafka name. One that means nothing to a producer is taken:
-    /// one warning at [`build`](Self::build) names all of them with the reasons. One whose loss
-    /// would weaken security or delivery is an error.
+    /// Sets any property by its Java or librdkafka name. A property that has no meaning for a
+    /// producer is accepted: one warning at [`build`](Self::build) names all of these with the
+    /// reasons. If ignoring a property would weaken security or delivery, it is an error.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
     }
 
-    /// Several properties by name.
+    /// Sets several properties by their names.
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         for (name, value) in pairs {
             self.properties.push(name.as_ref(), value.as_ref());
@@ -275,7 +284,7 @@ impl ProducerBuilder {
         self
     }
 
-    /// Seeds what is random (jitter, the choice of partitions), so that a test can be repeated.
+    /// Seeds random choices (jitter, partitions), so that a test can be repeated.
     #[cfg(test)]
     pub(crate) fn seed(self, seed: u64) -> Self {
         self.set(|s| s.client.seed = Some(seed))

@@ -14,8 +14,9 @@ use super::counters::Counters;
 use crate::producer::delivery_report::{DeliveryReport, ReportRun};
 use crate::{error::said, log::event};
 
-/// The function that [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery) was
-/// given, or an interceptor's.
+/// The function that was given to
+/// [`ProducerBuilder::on_delivery`](super::ProducerBuilder::on_delivery), or that of an
+/// interceptor.
 #[derive(Clone)]
 pub(crate) struct DeliveryCallback {
     name: &'static str,
@@ -25,19 +26,19 @@ pub(crate) struct DeliveryCallback {
 }
 
 impl DeliveryCallback {
-    /// `name` is what it is called in the log.
+    /// Creates a callback; `name` is its name in the log.
     pub(super) fn new(name: &'static str, callback: impl Fn(&DeliveryReport) + Send + Sync + 'static) -> Self {
         Self { name, callback: Arc::new(callback), panics: Arc::default(), lines: None }
     }
 
-    /// The producer that it belongs to, whose counters say how many lines about panics may be
-    /// written.
+    /// Sets the counters of the producer, which limit the number of log lines about panics.
     pub(super) fn with_lines(self, lines: Arc<Counters>) -> Self {
         Self { lines: Some(lines), ..self }
     }
 
-    /// Calls it for every record of a run, with one report that is changed from record to record.
-    /// Where it panics, that is counted and logged, and it is called for the others all the same.
+    /// Calls the function for every record of a run, with one report that is changed from record to
+    /// record. A panic is counted and logged, and the function is called for the remaining records
+    /// all the same.
     pub(super) fn tell(&self, run: &ReportRun) {
         let Some(mut report) = run.report(0) else { return };
         let (first, offset) = (report.id.index, report.result.as_ref().ok().and_then(|at| at.offset));
@@ -68,7 +69,7 @@ impl DeliveryCallback {
                     partition,
                     panics,
                     suppressed,
-                    "{} panicked, and is called for the other records all the same: {}",
+                    "{} panicked; it is still called for the remaining records: {}",
                     self.name,
                     said(&*panic)
                 );

@@ -1,4 +1,4 @@
-//! How large a batch may grow before it is compressed, so that it fills `batch.size` afterwards.
+//! Limits the size of a batch before compression, so that the compressed batch fills `batch.size`.
 //!
 //! Sans-IO.
 
@@ -9,24 +9,24 @@ use std::sync::{
 
 use crate::wire::{Compression, batch::BATCH_HEADER_SIZE};
 
-/// What the estimate goes down by, at most, for a batch that was smaller than expected.
+/// Largest decrease of the estimated ratio for a batch that was smaller than expected.
 const IMPROVE: f32 = 0.005;
-/// What it goes up by, at least, for one that was larger.
+/// Smallest increase of the estimated ratio for a batch that was larger.
 const DETERIORATE: f32 = 0.05;
-/// So much more is expected than estimated.
+/// Safety factor: the expected ratio is the estimate times this.
 const MARGIN: f32 = 1.05;
-/// So many times `batch.size` is in a batch at most.
+/// Maximum size of a batch before compression, as a multiple of `batch.size`.
 const MOST_TIMES: usize = 16;
-/// This part of `buffer.memory` is in open batches at most, if every partition has one. Those of
-/// `batch.size` may take more.
+/// Divisor of `buffer.memory`: open batches take at most this share, if every partition has one.
+/// Batches of `batch.size` may take more.
 const MEMORY_SHARE: usize = 4;
 
-/// How far batches may grow beyond `batch.size`; one for each producer. The default: not at all, as
-/// without compression.
+/// The limits within which batches may grow beyond `batch.size`; one for each producer. By default
+/// they do not grow, as without compression.
 #[derive(Debug, Default)]
 pub(crate) struct BatchGrowth {
     max_request_size: usize,
-    /// Bytes for open batches, and the partitions that share them.
+    /// Bytes for open batches, and the number of partitions that share them.
     memory: usize,
     partitions: AtomicUsize,
 }
@@ -39,23 +39,24 @@ impl BatchGrowth {
         }
     }
 
-    /// The producer knows so many partitions.
+    /// Sets the number of partitions that the producer knows.
     pub(crate) fn set_partitions(&self, partitions: usize) {
         self.partitions.store(partitions, Ordering::Relaxed);
     }
 
-    /// The most that a batch may hold before compression; never less than `batch_size`.
+    /// Returns the maximum size of a batch before compression; never less than `batch_size`.
     fn largest_batch(&self, batch_size: usize) -> usize {
         let share = self.memory / self.partitions.load(Ordering::Relaxed).max(1);
         batch_size.saturating_mul(MOST_TIMES).min(self.max_request_size).min(share).max(batch_size)
     }
 }
 
-/// What is expected of a topic's batches: their compressed size over the size before (KIP-126).
+/// The expected compression ratio of a topic's batches: compressed size divided by uncompressed
+/// size (KIP-126).
 ///
-/// It starts at 1, follows what is seen downwards in small steps, and upwards at once: a batch that
-/// is too small costs little, one that is too large may be refused. Read when a batch is begun;
-/// written by the sender alone.
+/// It starts at 1, follows observations downwards in small steps, and upwards at once: a batch that
+/// is too small costs little, one that is too large may be refused. It is read when a batch is
+/// begun, and written by the sender alone.
 #[derive(Debug)]
 pub(crate) struct CompressionRatio {
     growth: Arc<BatchGrowth>,
@@ -74,8 +75,9 @@ impl CompressionRatio {
         Self { growth, ratio: AtomicU32::new(1f32.to_bits()) }
     }
 
-    /// How many bytes a batch may hold before compression, with its header: so many that it should
-    /// be `batch_size` behind it. `batch_size` itself without compression, and never less.
+    /// Returns the number of bytes that a batch may hold before compression, header included, so
+    /// that it is expected to have `batch_size` bytes after it. Returns `batch_size` itself without
+    /// compression, and never less.
     pub(crate) fn limit(&self, batch_size: usize) -> usize {
         let most = self.growth.largest_batch(batch_size);
         if most == batch_size {
@@ -85,12 +87,13 @@ impl CompressionRatio {
         (BATCH_HEADER_SIZE.saturating_add(body as usize)).clamp(batch_size, most)
     }
 
-    /// Whether batches go out as they are.
+    /// Returns true if batches are sent uncompressed.
     pub(crate) fn is_plain(&self) -> bool {
         self.growth.memory == 0
     }
 
-    /// What a batch is expected to take in a request, if it has so many bytes before compression.
+    /// Returns the bytes that a batch is expected to take in a request, if it has `size` bytes
+    /// before compression.
     pub(crate) fn expected(&self, size: usize) -> usize {
         if self.is_plain() {
             return size;
@@ -99,7 +102,7 @@ impl CompressionRatio {
         BATCH_HEADER_SIZE.saturating_add(body as usize).min(size)
     }
 
-    /// A batch was compressed; both sizes with its header.
+    /// Adapts the ratio to a compressed batch; both sizes include its header.
     pub(crate) fn observe(&self, uncompressed: usize, compressed: usize) {
         let body = |size: usize| size.saturating_sub(BATCH_HEADER_SIZE) as f32;
         if body(uncompressed) == 0.0 {
@@ -113,8 +116,8 @@ impl CompressionRatio {
         }
     }
 
-    /// A batch was too large for the broker: nothing is expected of compression until it is seen
-    /// again.
+    /// Resets the ratio to 1 after a batch was too large for the broker, until the next batch is
+    /// compressed.
     pub(crate) fn reset(&self) {
         self.set(1.0);
     }
@@ -142,7 +145,7 @@ mod tests {
         compression_ratio(Compression::Lz4, 1 << 20, 32 << 20)
     }
 
-    /// A batch whose records are compressed to that share of them.
+    /// Observes a batch that is compressed to that share of its size.
     fn observe(compression_ratio: &CompressionRatio, share: f64) {
         let body = 100_000.0;
         compression_ratio.observe(BATCH_HEADER_SIZE + body as usize, BATCH_HEADER_SIZE + (body * share) as usize);
@@ -178,12 +181,12 @@ mod tests {
         let compression_ratio = lz4();
         (0..200).for_each(|_| observe(&compression_ratio, 0.3));
         observe(&compression_ratio, 0.31);
-        assert!((compression_ratio.ratio() - 0.35).abs() < 1e-4, "by a step at least");
+        assert!((compression_ratio.ratio() - 0.35).abs() < 1e-4, "the ratio rises by at least one step");
         observe(&compression_ratio, 1.0);
-        assert_eq!(compression_ratio.ratio(), 1.0, "and as far as was seen");
+        assert_eq!(compression_ratio.ratio(), 1.0, "the ratio rises to the observed value");
         assert_eq!(compression_ratio.limit(BATCH), BATCH);
         observe(&compression_ratio, 1.02);
-        assert_eq!(compression_ratio.limit(BATCH), BATCH, "never below batch.size");
+        assert_eq!(compression_ratio.limit(BATCH), BATCH, "the limit is never below batch.size");
     }
 
     #[test]
@@ -204,15 +207,15 @@ mod tests {
         };
         let limit = |max_request_size, buffer_memory| shrunk(max_request_size, buffer_memory).limit(BATCH);
         assert_eq!(limit(1 << 20, 32 << 20), 16 * BATCH);
-        assert_eq!(limit(100_000, 32 << 20), 100_000, "by max.request.size");
-        assert_eq!(limit(1 << 20, 400_000), 100_000, "by a quarter of buffer.memory");
+        assert_eq!(limit(100_000, 32 << 20), 100_000, "max.request.size limits the batch");
+        assert_eq!(limit(1 << 20, 400_000), 100_000, "a quarter of buffer.memory limits the batch");
         assert_eq!(limit(1 << 20, 20_000), BATCH);
         let compression_ratio = shrunk(1 << 20, 32 << 20);
         compression_ratio.growth.set_partitions(128);
-        assert_eq!(compression_ratio.limit(BATCH), 65_536, "which all partitions share");
+        assert_eq!(compression_ratio.limit(BATCH), 65_536, "all partitions share the memory");
         compression_ratio.growth.set_partitions(100_000);
         assert_eq!(compression_ratio.limit(BATCH), BATCH);
-        assert_eq!(compression_ratio.limit(0), 0, "every record a batch of its own");
+        assert_eq!(compression_ratio.limit(0), 0, "every record is a batch of its own");
         assert_eq!(compression_ratio.limit(usize::MAX), usize::MAX);
     }
 
@@ -222,7 +225,7 @@ mod tests {
         observe(&none, 0.1);
         assert_eq!(none.expected(10_061), 10_061);
         let compression_ratio = lz4();
-        assert_eq!(compression_ratio.expected(10_061), 10_061, "never more than there is");
+        assert_eq!(compression_ratio.expected(10_061), 10_061, "never more than the uncompressed size");
         (0..200).for_each(|_| observe(&compression_ratio, 0.25));
         assert!((2675..2700).contains(&compression_ratio.expected(10_061)), "{}", compression_ratio.expected(10_061));
     }

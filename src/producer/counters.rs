@@ -1,9 +1,9 @@
-//! Where a producer's figures are added up: a few sums under a lock of their own, taken once for
-//! each thing that happens to a batch or a request, and never for a record.
+//! The counters of a producer: a few sums under a lock of their own, which is taken once for each
+//! event of a batch or a request, and never for a record.
 //!
-//! Where each is counted: batches begun and gone in `batch`, as are results; what leaves and what
-//! is answered in `sender`; repetitions, splits and expiry in `queue`; sizes and latencies in
-//! `requests`; waiting for room in `send`. What belongs to connections is counted in `cluster`.
+//! Batches and results are counted in `batch`; sent and answered requests in `sender`; retries,
+//! splits and expiry in `partition_queue`; sizes and latencies in `requests`; waiting for room in
+//! `send`. Metrics of connections are counted in `cluster`.
 //!
 //! Sans-IO.
 
@@ -23,21 +23,21 @@ use crate::{
     wire::{batch::SealedBatch, produce::ProduceResponse},
 };
 
-/// More brokers than this are not told apart for ever: those that have left the cluster are
-/// forgotten then.
+/// Limit for the latencies by broker: above it, brokers that have left the cluster are removed.
 const BROKERS: usize = 256;
 
 /// The counters of one producer.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Batches that exist. Not under the lock, since batches are begun on the callers' threads.
+    /// Batches that exist. They are not under the lock, because batches are begun on the callers'
+    /// threads.
     batches: AtomicU64,
-    /// Everything that is counted here; the rest is filled in for a snapshot.
+    /// The sums that are counted here; the other fields are filled in for a snapshot.
     sums: Mutex<ProducerMetrics>,
-    /// The producer ends: what fails from now on was given up.
+    /// True when the producer ends: records that fail from then on are given up.
     ending: AtomicBool,
     given_up: AtomicU64,
-    /// The producer, as log lines name it, and how many lines of a kind it wrote of late.
+    /// The producer as named in log lines, and the limiter of these lines.
     origin: Origin,
     lines: Mutex<Limiter<&'static str>>,
 }
@@ -47,12 +47,13 @@ impl Counters {
         Self { origin, ..Self::default() }
     }
 
-    /// The producer, as log lines name it.
+    /// Returns the producer as named in log lines.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Returns how many log lines of that kind were suppressed of late, if this one may be written.
+    /// Returns the number of log lines of that kind that were suppressed recently, if this one may
+    /// be written.
     pub(crate) fn admit_line(&self, kind: &'static str, now: Instant) -> Option<u64> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).admit(kind, now)
     }
@@ -61,17 +62,17 @@ impl Counters {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch came into being, of records or out of another one.
+    /// Counts a new batch, of records or from a split.
     pub(crate) fn batch_begun(&self) {
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A batch is no more.
+    /// Counts the end of a batch.
     pub(crate) fn batch_gone(&self) {
         self.batches.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Batches were taken for a request.
+    /// Counts batches that were taken for a request.
     pub(crate) fn drained(&self, parts: &[RequestPart], now: Instant) {
         let mut sums = self.lock();
         sums.requests_in_flight += 1;
@@ -81,7 +82,7 @@ impl Counters {
         }
     }
 
-    /// A batch got its final bytes.
+    /// Counts a batch that got its final bytes.
     pub(crate) fn sealed(&self, batch: &SealedBatch) {
         let mut sums = self.lock();
         sums.batch_records.record(u64::from(batch.count()));
@@ -89,7 +90,7 @@ impl Counters {
         sums.uncompressed_bytes += batch.uncompressed_size() as u64;
     }
 
-    /// A request was handed to its connection.
+    /// Counts a request that was handed to its connection.
     pub(crate) fn written(&self, batches: usize, records: u64, bytes: usize) {
         let mut sums = self.lock();
         sums.request_batches.record(batches as u64);
@@ -97,12 +98,12 @@ impl Counters {
         sums.request_bytes.record(bytes as u64);
     }
 
-    /// A broker answered a request after so long.
+    /// Records the time that a broker took to answer a request.
     pub(crate) fn latency(&self, node: i32, time: Duration) {
         self.lock().produce_latency_micros.entry(node).or_default().record_micros(time);
     }
 
-    /// A request of these batches ended.
+    /// Counts the end of a request with these batches.
     pub(crate) fn answered(&self, parts: &[RequestPart], response: &Result<Option<ProduceResponse<'_>>, Error>) {
         let mut sums = self.lock();
         sums.requests += 1;
@@ -115,13 +116,13 @@ impl Counters {
                 }
             }
             Ok(None) => {}
-            // One that had lost all of its batches was not sent, and nothing went wrong with it.
+            // A request that had lost all of its batches was not sent, which is no failure.
             Err(_) if parts.iter().all(|part| part.withdrawn) => {}
             Err(_) => sums.requests_failed += 1,
         }
     }
 
-    /// A batch of so many records goes back to be sent again.
+    /// Counts a batch, with its records, that is sent again.
     pub(crate) fn retried(&self, records: u32) {
         let mut sums = self.lock();
         sums.batches_retried += 1;
@@ -132,7 +133,7 @@ impl Counters {
         self.lock().batches_split += 1;
     }
 
-    /// The time of a batch of so many records is up.
+    /// Counts a batch, with its records, that expired.
     pub(crate) fn expired(&self, records: u32) {
         let mut sums = self.lock();
         sums.batches_expired += 1;
@@ -143,8 +144,8 @@ impl Counters {
         self.lock().epoch_bumps += 1;
     }
 
-    /// So many records got their results: none for those that were acknowledged, or how far they
-    /// got.
+    /// Counts results of records: `None` if they were acknowledged, otherwise their delivery
+    /// status.
     pub(crate) fn settled(&self, failed: Option<DeliveryStatus>, records: u32) {
         let mut sums = self.lock();
         let records = u64::from(records);
@@ -158,7 +159,7 @@ impl Counters {
         }
     }
 
-    /// Somebody waited for room; in vain, if `exhausted`.
+    /// Counts a call that waited for room; `exhausted` if it got none.
     pub(crate) fn waited(&self, time: Duration, exhausted: bool) {
         let mut sums = self.lock();
         sums.buffer_waits += 1;
@@ -166,8 +167,7 @@ impl Counters {
         sums.buffer_exhausted += u64::from(exhausted);
     }
 
-    /// The brokers of the cluster are known: lets go of those that are no more, once there are
-    /// many.
+    /// Removes brokers that are no longer in the cluster, once there are many.
     pub(crate) fn keep_brokers(&self, is_there: impl Fn(i32) -> bool) {
         let latencies = &mut self.lock().produce_latency_micros;
         if latencies.len() > BROKERS {
@@ -175,17 +175,18 @@ impl Counters {
         }
     }
 
-    /// The producer ends: records that have no result yet fail.
+    /// Marks the end of the producer: records without a result fail from now on.
     pub(crate) fn ending(&self) {
         self.ending.store(true, Ordering::Relaxed);
     }
 
-    /// How many records failed because the producer ended. Complete once it has.
+    /// Returns the number of records that failed because the producer ended. It is complete once
+    /// the producer has ended.
     pub(crate) fn given_up(&self) -> u64 {
         self.given_up.load(Ordering::Relaxed)
     }
 
-    /// The producer's task has ended: what was on its way is given up.
+    /// Counts requests in flight as failed, because the producer's task has ended.
     pub(crate) fn ended(&self) {
         let mut sums = self.lock();
         let given_up = std::mem::take(&mut sums.requests_in_flight);
@@ -194,8 +195,8 @@ impl Counters {
         sums.batches_in_flight = 0;
     }
 
-    /// What was counted here; `outstanding` is read afterwards, so that a record is rather counted
-    /// twice than not at all.
+    /// Returns a snapshot. `outstanding` is read afterwards, so that a record may be counted twice
+    /// but is never missing.
     pub(crate) fn snapshot(&self, outstanding: impl FnOnce() -> u64) -> ProducerMetrics {
         let mut snapshot = self.lock().clone();
         let batches = self.batches.load(Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! The results of many records as one future: of a `send_batch`, or collected from single sends.
+//! The results of many records as one future: those of a `send_batch`, or collected from single
+//! sends.
 
 use std::{
     future::Future,
@@ -14,13 +15,14 @@ use crate::{
     record::RecordMetadata,
 };
 
-/// The results of many records: those of one [`send_batch`](super::Producer::send_batch), or of
-/// single sends that [`push`](Self::push) or `collect` put together. To be awaited or dropped.
+/// The results of many records as one future: those of one
+/// [`send_batch`](super::Producer::send_batch), or of single sends that [`push`](Self::push) or
+/// `collect` put together. It may be awaited or dropped.
 ///
-/// It resolves when the last of them has its result, to all results in the order of the records. It
-/// takes a few words for each batch that the records went into, and nothing for each record (where
+/// It resolves to all results in the order of the records, once the last record has its result. It
+/// takes a few words for each batch that the records went into, and no memory for each record (if
 /// records of several partitions alternate, a few words for each change). A program that sends
-/// without end awaits one of these from time to time, or reads
+/// continuously awaits one of these from time to time, or reads
 /// [`delivery_reports`](super::Producer::delivery_reports).
 ///
 /// ```
@@ -42,23 +44,23 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
-/// Dropping it does not take the records back.
+/// Dropping it does not cancel the records.
 ///
 /// # Cancel safety
-/// It may be polled, left and polled again, and awaited by reference. Once it was ready it is
-/// empty.
+/// It may be polled, left and polled again, and awaited by reference. It is empty after it was
+/// ready.
 #[derive(Debug, Default)]
 #[must_use = "without awaiting the deliveries (or reading the producer's delivery reports) a failure goes unseen"]
 pub struct Deliveries {
     parts: Vec<Part>,
-    /// Parts up to here have their results.
+    /// Number of parts, from the start, with known results.
     done: usize,
     results: DeliveryResults,
 }
 
 #[derive(Debug)]
 enum Part {
-    /// Records that are next to each other in a cell.
+    /// Consecutive records of one batch.
     Sent {
         results: Arc<BatchResults>,
         next: u32,
@@ -69,13 +71,13 @@ enum Part {
     Refused(Error),
 }
 
-/// The results of many records, in the order in which they were sent.
+/// Holds the results of many records, in the order in which they were sent.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryResults {
     runs: Vec<OutcomeRun>,
 }
 
-/// Records that share an outcome: the first one's.
+/// Consecutive records that share an outcome. `outcome` is that of the first.
 #[derive(Clone, Debug)]
 struct OutcomeRun {
     count: u32,
@@ -84,7 +86,7 @@ struct OutcomeRun {
 }
 
 impl Deliveries {
-    /// How many records it is about.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         let waiting = self.parts.iter().skip(self.done).map(|part| match part {
             Part::Sent { next, end, .. } => (end - next) as usize,
@@ -93,12 +95,12 @@ impl Deliveries {
         self.results.len() + waiting.sum::<usize>()
     }
 
-    /// Whether it is about none.
+    /// Returns true if there are no records.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds the result of a record that was sent by itself, behind the others.
+    /// Appends the result of a record that was sent by itself.
     pub fn push(&mut self, delivery: Delivery) {
         self.push_delivery(&delivery);
     }
@@ -125,14 +127,14 @@ impl Deliveries {
         self.push_sent(delivery.results(), delivery.index(), delivery.timestamp());
     }
 
-    /// A record that is not sent.
+    /// Appends a record that is not sent.
     pub(super) fn push_refused(&mut self, error: Error) {
         self.add(Part::Refused(error.with_status(DeliveryStatus::NotPersisted)));
     }
 
     fn add(&mut self, part: Part) {
         if self.parts.is_empty() {
-            // As many as the batches that a thousand small records go into.
+            // A thousand small records go into about as many batches.
             self.parts.reserve(8);
         }
         self.parts.push(part);
@@ -203,23 +205,24 @@ impl Drop for Deliveries {
 }
 
 impl DeliveryResults {
-    /// How many results there are.
+    /// Returns the number of results.
     pub fn len(&self) -> usize {
         self.runs.iter().map(|run| run.count as usize).sum()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no results.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    /// The results, in the order in which the records were sent.
+    /// Returns the results, in the order in which the records were sent.
     pub fn iter(&self) -> impl Iterator<Item = Result<RecordMetadata>> {
         let of_run = |run: &OutcomeRun, at| result(run.outcome.clone(), at, run.timestamp);
         self.runs.iter().flat_map(move |run| (0..run.count).map(move |at| of_run(run, at)))
     }
 
-    /// The places in the order of sending and the errors of the records that were not acknowledged.
+    /// Returns the records that were not acknowledged: their index in the order of sending, and
+    /// their error.
     pub fn failures(&self) -> impl Iterator<Item = (usize, &Error)> {
         let mut next = 0;
         self.runs.iter().flat_map(move |run| {
@@ -233,10 +236,11 @@ impl DeliveryResults {
         })
     }
 
-    /// The error of the first record that was not acknowledged, if there is one.
+    /// Returns `Ok` if all records were acknowledged.
     ///
     /// # Errors
-    /// As a [`Delivery`]'s.
+    /// The error of the first record that was not acknowledged, as its [`Delivery`] would return
+    /// it.
     pub fn ok(&self) -> Result<()> {
         self.failures().next().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }

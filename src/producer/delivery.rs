@@ -1,4 +1,4 @@
-//! What `send` gives back: the promise of a result.
+//! The future that `send` returns for a record's result.
 
 use std::{
     future::Future,
@@ -10,20 +10,21 @@ use std::{
 use crate::producer::batch_results::{BatchResults, Outcome};
 use crate::{error::Result, record::RecordMetadata};
 
-/// The result of one record that is in the producer's buffer, to be awaited or dropped.
+/// The result of one record in the producer's buffer, as a future. It may be awaited or dropped.
 ///
-/// It resolves when the record was acknowledged as `acks` asks, or when it has failed for good:
-/// then the error's [`delivery_status`](crate::Error::delivery_status) says whether the record may
-/// be in the log. Every delivery resolves at the latest `delivery.timeout.ms` after its batch was
-/// begun (and `max.block.ms` before that, if the topic was not known yet).
+/// It resolves when the record was acknowledged as `acks` requires, or when it has failed
+/// permanently: then the error's [`delivery_status`](crate::Error::delivery_status) says whether
+/// the record may be in the log. Every delivery resolves at most `delivery.timeout.ms` after the
+/// start of its batch; a batch that begins with a record that waited for its topic is as old as
+/// that record.
 ///
-/// The results of a partition come in the order in which its records were sent, in all forms: a
-/// record that has its result earlier (the one before it is sent again, or it was refused itself)
-/// waits with it for those before. Exceptions are what is given up from outside:
-/// [`purge`](super::Producer::purge) and the end of the producer tell at once what is known.
-/// Between partitions there is no order.
+/// The results of a partition come in the order in which its records were sent, in all forms of
+/// reports. If a record's result is known earlier (because the record before it is sent again, or
+/// because the record itself was refused), it waits for the results of the records before it.
+/// [`purge`](super::Producer::purge) and the end of the producer are exceptions: they resolve the
+/// records at once with the status known so far. There is no order between partitions.
 ///
-/// Dropping it does not take the record back.
+/// Dropping it does not cancel the record.
 ///
 /// # Cancel safety
 /// It may be polled, left and polled again, and awaited by reference.
@@ -36,8 +37,8 @@ pub struct Delivery {
     slot: Option<usize>,
 }
 
-/// Tells the records of one producer apart: a [`Delivery`] and the
-/// [`DeliveryReport`](super::DeliveryReport) of the same record have the same one.
+/// Identifies a record of one producer: the [`Delivery`] and the
+/// [`DeliveryReport`](super::DeliveryReport) of a record have the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId {
     pub(super) results: u64,
@@ -61,15 +62,15 @@ impl Delivery {
         self.timestamp
     }
 
-    /// The name under which the record's report comes.
+    /// Returns the id under which the record is reported.
     pub fn id(&self) -> DeliveryId {
         DeliveryId { results: self.results.id(), index: self.index }
     }
 }
 
 impl Delivery {
-    /// The result, if it is there already; awaiting the delivery gives the same. For loops that
-    /// look in from time to time.
+    /// Returns the result if it is already known; awaiting the delivery returns the same result.
+    /// For loops that poll from time to time.
     pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
         self.results.try_outcome(self.index).map(|outcome| result(outcome, 0, self.timestamp))
     }
@@ -92,7 +93,7 @@ impl Drop for Delivery {
     }
 }
 
-/// The result of the record `place` records behind the start of its run.
+/// Returns the result of the record that is `place` records after the first of its run.
 pub(super) fn result(outcome: Outcome, place: u32, timestamp: i64) -> Result<RecordMetadata> {
     match outcome.advanced(place) {
         Outcome::Persisted { topic, partition, first_offset, log_append_millis } => Ok(RecordMetadata {

@@ -1,4 +1,4 @@
-//! The result of one record, as callbacks and streams get it.
+//! The result of one record, as given to callbacks and streams.
 
 use crate::{
     error::Result,
@@ -12,41 +12,41 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// The result of one record, as [`DeliveryReports`] gives it out and
-/// [`on_delivery`](super::ProducerBuilder::on_delivery) is told it.
+/// The result of one record, as [`DeliveryReports`](super::DeliveryReports) returns it and
+/// [`on_delivery`](super::ProducerBuilder::on_delivery) receives it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeliveryReport {
-    /// The same as [`Delivery::id`](super::Delivery::id) of the record.
+    /// Identifies the record; equal to [`Delivery::id`](super::Delivery::id) of the record.
     pub id: DeliveryId,
-    /// The number that the record was given with [`Record::tag`](crate::Record::tag).
+    /// The number that was given to the record with [`Record::tag`](crate::Record::tag).
     pub tag: Option<u64>,
     /// The topic that the record was sent to.
     pub topic: Arc<str>,
-    /// The partition, unless the record failed before it had one.
+    /// The partition; `None` if the record failed before it had one.
     pub partition: Option<i32>,
-    /// Where the record stands in the log, or why it failed and how far it got.
+    /// The record's position in the log, or its error with its delivery status.
     pub result: Result<RecordMetadata>,
 }
 
-/// Records next to each other that share an outcome.
+/// Consecutive records that share an outcome.
 #[derive(Debug)]
 pub(crate) struct ReportRun {
     pub(crate) results: u64,
     pub(crate) first: u32,
     pub(crate) topic: Arc<str>,
     pub(crate) partition: Option<i32>,
-    /// The first record's.
+    /// The outcome of the first record.
     pub(crate) outcome: Outcome,
-    /// One for each record.
+    /// One note for each record.
     pub(crate) notes: ReportNotes,
-    /// How many of them were read.
+    /// Number of notes that were read.
     pub(crate) read: u32,
     pub(crate) reserved: BufferReservation,
 }
 
 impl ReportRun {
-    /// The report of the record at that place of the run.
+    /// Returns the report of the record at that place of the run.
     pub(crate) fn report(&self, place: u32) -> Option<DeliveryReport> {
         let note = self.notes.get(place)?;
         Some(DeliveryReport {

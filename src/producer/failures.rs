@@ -1,5 +1,5 @@
-//! What the log is told of records that failed for good: one line for each cause, with how many
-//! there were.
+//! Log lines for records that failed permanently: one line for each cause, with the number of
+//! records.
 //!
 //! Sans-IO.
 
@@ -14,15 +14,15 @@ use crate::{
     log::{Origin, event, several},
 };
 
-/// A cause has one line in so long at most.
+/// Minimum time between two lines of one cause.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// So many partitions of one line are told apart.
+/// Maximum number of partitions that one line lists.
 const PLACES: usize = 1024;
 
 type Cause = (ErrorKind, Option<ErrorCode>);
 
-/// Failures by cause. The first of a cause is written at once; those that follow within ten seconds
-/// are gathered in one line.
+/// Failures by cause. The first failure of a cause is logged at once; later ones within ten seconds
+/// are summarized in one line.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Vec<(Cause, Gathered)>);
 
@@ -32,16 +32,16 @@ struct Gathered {
     unwritten: Option<FailureLine>,
 }
 
-/// A topic, and the partition where the record had one.
+/// A topic, and the partition if the record had one.
 pub(crate) type FailurePlace<'a> = (&'a str, Option<i32>);
 
-/// One line.
+/// One log line.
 #[derive(Debug)]
 pub(crate) struct FailureLine {
     error: Error,
     status: DeliveryStatus,
     records: u64,
-    /// Batches, and records that failed on their own.
+    /// Batches, and records that failed individually.
     failures: u64,
     places: BTreeSet<(Arc<str>, Option<i32>)>,
 }
@@ -76,7 +76,7 @@ impl FailureLine {
         event!(
             WARN, origin, topic = &**topic, partition, places = %several(&places), count = places.len(), records, failures,
             code, %error, ?status, advice = error.advice(),
-            "records failed for good: the producer does not send them again"
+            "records failed permanently: the producer does not send them again"
         );
     }
 }
@@ -86,7 +86,7 @@ fn place(topic: &str, partition: Option<i32>) -> String {
 }
 
 impl Failures {
-    /// So many records failed. Returns the line that is to be written now.
+    /// Adds failed records. Returns the line to write now, if any.
     pub(crate) fn failed(
         &mut self,
         at: FailurePlace<'_>,
@@ -114,7 +114,7 @@ impl Failures {
         None
     }
 
-    /// The lines that are due, or all that were gathered.
+    /// Returns the lines that are due, or all.
     pub(crate) fn take_due(&mut self, all: bool, now: Instant) -> Vec<FailureLine> {
         let mut due = Vec::new();
         for (_, gathered) in &mut self.0 {
@@ -127,7 +127,7 @@ impl Failures {
         due
     }
 
-    /// When a line is due.
+    /// Returns the time at which the next line is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let gathered = self.0.iter().filter(|(_, gathered)| gathered.unwritten.is_some());
         gathered.map(|(_, gathered)| gathered.written + INTERVAL).min()
@@ -148,7 +148,11 @@ mod tests {
     fn summarizes_repeated_cause_every_ten_seconds() {
         let (mut failures, start) = (Failures::default(), Instant::now());
         let refused = error(DeliveryStatus::NotPersisted);
-        assert_eq!(failures.failed(("t", Some(0)), 5, &refused, start).unwrap().records, 5, "the first at once");
+        assert_eq!(
+            failures.failed(("t", Some(0)), 5, &refused, start).unwrap().records,
+            5,
+            "the first failure is logged at once"
+        );
         for partition in 1..200 {
             assert!(failures.failed(("t", Some(partition)), 2, &refused, start + SECOND).is_none());
         }
@@ -159,7 +163,7 @@ mod tests {
         assert!(failures.take_due(false, start + 9 * SECOND).is_empty());
         let [line] = <[FailureLine; 1]>::try_from(failures.take_due(false, start + INTERVAL)).unwrap();
         assert_eq!((line.records, line.failures, line.places.len()), (399, 200, 199));
-        assert_eq!(line.status, DeliveryStatus::PossiblyPersisted, "the worst of them");
+        assert_eq!(line.status, DeliveryStatus::PossiblyPersisted, "the line has the worst status");
         assert!(failures.next_due().is_none() && failures.take_due(true, start + INTERVAL).is_empty());
     }
 

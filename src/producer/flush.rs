@@ -1,14 +1,15 @@
-//! Who is waited for by a flush: everything that was sent before it, and nothing that comes after.
+//! Groups of records that a flush waits for: everything that was sent before it, and nothing that
+//! is sent later.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-/// Held by every batch (and every record that waits for its topic) until its results are out. When
-/// the last holder is gone, so is the watch's sender, which is what flushes wait for.
+/// Held by every batch (and every record that waits for its topic) until its results are published.
+/// When the last holder is dropped, the watch's sender is dropped, which ends the wait of flushes.
 pub(crate) type FlushGroup = Arc<watch::Sender<()>>;
 
-/// The group that new batches join, and those of earlier flushes that are not done yet.
+/// The group that new batches join, and the unfinished groups of earlier flushes.
 #[derive(Debug)]
 pub(crate) struct FlushGroups {
     state: Mutex<State>,
@@ -25,13 +26,13 @@ impl FlushGroups {
         Self { state: Mutex::new(State { current: new_group(), earlier: Vec::new() }) }
     }
 
-    /// The group to hold until one's results are out.
+    /// Returns the group to hold until the holder's results are published.
     pub(crate) fn join(&self) -> FlushGroup {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).current.clone()
     }
 
-    /// Closes the current group, so that what comes later joins another; gives what there is to
-    /// wait for.
+    /// Closes the current group, so that later records join another; returns the groups to wait
+    /// for.
     pub(crate) fn cut(&self) -> Vec<watch::Receiver<()>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = std::mem::replace(&mut state.current, new_group());
@@ -48,7 +49,7 @@ impl FlushGroups {
 /// Waits until all of these groups are done.
 pub(crate) async fn wait_for(groups: Vec<watch::Receiver<()>>) {
     for mut group in groups {
-        // Nothing is ever sent: the only change is the end.
+        // No value is ever sent: the only change is the end.
         while group.changed().await.is_ok() {}
     }
 }
@@ -67,7 +68,7 @@ mod tests {
     fn flush_waits_only_for_earlier_records() {
         let groups = FlushGroups::new();
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(groups.cut().is_empty(), "nothing was sent, so nothing is waited for");
+        assert!(groups.cut().is_empty(), "nothing was sent, so the flush has nothing to wait for");
         let first = groups.join();
         let mut flush = pin!(wait_for(groups.cut()));
         let second = groups.join();

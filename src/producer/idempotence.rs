@@ -1,14 +1,14 @@
-//! Idempotence (KIP-98, KIP-360): who the producer is, and which sequence numbers its batches get
-//! in one partition.
+//! Idempotence (KIP-98, KIP-360): the producer id and epoch, and the sequence numbers of the
+//! batches of one partition.
 //!
-//! A broker keeps, for each partition and producer id, the epoch and the last sequence number it
-//! wrote. It drops what it has already, and refuses what does not come next. So a batch that may
-//! have been written may only be sent again under the same number, and a number that no batch will
-//! ever carry again leaves a hole that everything behind it runs into. Where a hole cannot be
-//! helped, the partition goes on under the next epoch and counts from 0.
+//! A broker keeps, for each partition and producer id, the epoch and the last sequence number that
+//! it wrote. It drops batches that it already has, and refuses a batch that does not come next. So
+//! a batch that may have been written may only be sent again under its number, and a number that no
+//! batch will ever use again leaves a hole: the broker refuses every batch after it. If a hole
+//! cannot be avoided, the partition continues under the next epoch and counts from 0.
 //!
-//! The epoch is raised for the one partition that needs it: without transactions brokers know
-//! epochs by partition only.
+//! The epoch is raised only for the partition that needs it: without transactions brokers track
+//! epochs by partition.
 //!
 //! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs,
 //! for all partitions.
@@ -17,26 +17,27 @@
 
 use crate::wire::batch::ProducerStamp;
 
-/// The sequence number so many records later: they run from 0 to `i32::MAX` and start over.
+/// Returns the sequence number that is `records` later. Sequence numbers run from 0 to `i32::MAX`
+/// and start over.
 pub(crate) fn advance(sequence: i32, records: u32) -> i32 {
     ((i64::from(sequence) + i64::from(records)) & 0x7fff_ffff) as i32
 }
 
-/// A producer id and its epoch, as the broker gave them.
+/// A producer id and its epoch, as the broker assigned them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerId {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
 }
 
-/// Who this producer is to the brokers.
+/// The identity of this producer towards the brokers.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
-    /// Idempotence is off: nobody.
+    /// Idempotence is off: the producer has no id.
     Anonymous,
-    /// No id yet.
+    /// There is no id yet.
     Unknown,
-    /// An id was asked for.
+    /// An id was requested.
     Asking,
     Known(ProducerId),
 }
@@ -50,12 +51,12 @@ impl Identity {
     }
 }
 
-/// What a partition has to do before it can give out more sequence numbers.
+/// The result of raising a partition's epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Raise {
-    /// It is under its next epoch now.
+    /// The partition uses its next epoch now.
     Done,
-    /// All epochs of the producer id are used up: it takes a new id.
+    /// All epochs of the producer id are used up: the partition takes a new id.
     NeedsNewId,
 }
 
@@ -64,19 +65,19 @@ pub(crate) enum Raise {
 pub(crate) struct Sequences {
     producer: Option<ProducerId>,
     next: i32,
-    /// The sequence number behind the last acknowledged batch.
+    /// The sequence number after the last acknowledged batch.
     acked: i32,
     last_acked_offset: Option<i64>,
-    /// Whether the partition's log has a batch of the producer id.
+    /// True if the partition's log has a batch of the producer id.
     introduced: bool,
     unresolved: bool,
-    /// A number that no batch will carry any more has others behind it.
+    /// True if a number that no batch will use any more has others after it.
     hole: bool,
     raise: bool,
 }
 
 impl Sequences {
-    /// The identity that the numbers count under.
+    /// Returns the producer id and epoch of the numbers.
     pub(crate) fn producer(&self) -> Option<ProducerId> {
         self.producer
     }
@@ -86,14 +87,14 @@ impl Sequences {
         *self = Self { producer: Some(producer), last_acked_offset: self.last_acked_offset, ..Self::default() };
     }
 
-    /// Gives out the numbers of a batch of so many records.
+    /// Assigns the numbers of a batch with `records` records; returns the first.
     pub(crate) fn assign(&mut self, records: u32) -> i32 {
         let first = self.next;
         self.next = advance(first, records);
         first
     }
 
-    /// The stamp of a batch whose first number is `sequence`; `None` for a producer without
+    /// Returns the stamp of a batch with the first number `sequence`; `None` for a producer without
     /// idempotence.
     pub(crate) fn stamp(&self, sequence: Option<i32>) -> ProducerStamp {
         match (self.producer, sequence) {
@@ -107,7 +108,7 @@ impl Sequences {
         }
     }
 
-    /// A batch was acknowledged.
+    /// Records that a batch was acknowledged.
     pub(crate) fn acknowledged(&mut self, sequence: i32, records: u32, last_offset: Option<i64>) {
         self.acked = advance(sequence, records);
         self.introduced = true;
@@ -116,14 +117,15 @@ impl Sequences {
         }
     }
 
-    /// A batch that may have been written failed, so whether its numbers are used up is not known:
-    /// no more are given out until the batches behind it have told, or the epoch is raised.
+    /// Records that a batch that may have been written failed. It is not known whether its numbers
+    /// are used up, so no more are assigned until the batches after it are answered, or the epoch
+    /// is raised.
     pub(crate) fn unresolved(&mut self) {
         self.unresolved = true;
     }
 
-    /// A batch that is not in the log, and never will be, failed. The last one out gives its
-    /// numbers back; any other leaves a hole.
+    /// Records that a batch failed that is not in the log and never will be. If it was the last one
+    /// sent, its numbers are used again; otherwise it leaves a hole.
     pub(crate) fn dropped(&mut self, sequence: i32, records: u32, others_outstanding: bool) {
         if !others_outstanding && !self.unresolved && advance(sequence, records) == self.next {
             self.next = sequence;
@@ -132,47 +134,48 @@ impl Sequences {
         }
     }
 
-    /// A batch failed whose numbers a broker may have taken although it is not in the log: they are
-    /// given to nobody else.
+    /// Records that a batch failed that is not in the log, although a broker may have recorded its
+    /// numbers. No other batch gets these numbers.
     pub(crate) fn lost(&mut self) {
         self.hole = true;
     }
 
-    /// Whether a batch that failed may have been written, or may still be.
+    /// Returns true if a batch that failed may have been written, or may still be.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.unresolved
     }
 
-    /// The epoch must be raised before anything more is sent.
+    /// Requires that the epoch is raised before anything more is sent.
     pub(crate) fn must_raise(&mut self) {
         self.raise = true;
     }
 
-    /// Whether the epoch is to be raised as soon as nothing is on the wire.
+    /// Returns true if the epoch is to be raised as soon as no batch is in flight.
     pub(crate) fn wants_raise(&self) -> bool {
         self.raise || self.hole
     }
 
-    /// Whether that waits until it is known what became of batches that may have been written:
-    /// those before a hole can still be sent again under their numbers, and must not get others.
+    /// Returns true if raising the epoch has to wait until the fate of batches that may have been
+    /// written is known: batches before a hole can still be sent again under their numbers, and
+    /// must not get others.
     pub(crate) fn raise_can_wait(&self) -> bool {
         self.hole && !self.raise
     }
 
-    /// Whether new batches may get numbers.
+    /// Returns true if new batches may get numbers.
     pub(crate) fn may_assign(&self) -> bool {
         !self.unresolved && !self.wants_raise()
     }
 
-    /// Whether the broker knows the producer, and so refuses what does not come next. One that it
-    /// does not know may begin with any number since Kafka 2.5 (KIP-360): were the first batch
-    /// refused, the second would be taken for the start.
+    /// Returns true if the broker knows the producer, and so refuses a batch that does not come
+    /// next. A broker that does not know the producer accepts any first number since Kafka 2.5
+    /// (KIP-360): if the first batch were refused, the second would be accepted as the start.
     pub(crate) fn is_introduced(&self) -> bool {
         self.introduced
     }
 
-    /// Nothing that has a number is outstanding any more: decides whether what failed before was
-    /// written after all.
+    /// Decides, once no numbered batch is outstanding, whether earlier failed batches were written
+    /// after all.
     pub(crate) fn nothing_outstanding(&mut self) {
         if self.unresolved {
             if self.acked != self.next {
@@ -182,7 +185,7 @@ impl Sequences {
         }
     }
 
-    /// Raises the epoch and starts at 0. Only when nothing is on the wire.
+    /// Raises the epoch and starts at 0. Call it only when no batch is in flight.
     pub(crate) fn raise(&mut self) -> Raise {
         let raised = match self.producer {
             Some(ProducerId { id, epoch }) if epoch < i16::MAX => Some(ProducerId { id, epoch: epoch + 1 }),
@@ -193,7 +196,8 @@ impl Sequences {
         if raised.is_some() { Raise::Done } else { Raise::NeedsNewId }
     }
 
-    /// The topic is another one of the same name: its log knows nothing of this producer.
+    /// Resets the state for a topic that was deleted and created again: its log has no batch of
+    /// this producer.
     pub(crate) fn topic_recreated(&mut self) {
         self.last_acked_offset = None;
         self.introduced = false;
@@ -248,7 +252,7 @@ mod tests {
         sequences.assign(2);
         sequences.dropped(0, 3, true);
         assert!(sequences.wants_raise() && !sequences.may_assign());
-        assert!(sequences.raise_can_wait(), "the batch behind it may be before another hole");
+        assert!(sequences.raise_can_wait(), "the batch after it may be before another hole");
         sequences.must_raise();
         assert!(!sequences.raise_can_wait());
         assert_eq!(sequences.raise(), Raise::Done);
@@ -290,7 +294,7 @@ mod tests {
         assert!(!sequences.is_introduced());
         sequences.acknowledged(0, 1, None);
         sequences.topic_recreated();
-        assert!(!sequences.is_introduced(), "another log knows nothing");
+        assert!(!sequences.is_introduced(), "another log does not know the producer");
     }
 
     #[test]

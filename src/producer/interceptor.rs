@@ -1,5 +1,5 @@
-//! What a program hangs into a producer: sees each record before it is sent, may change it, and is
-//! told of its result.
+//! The interceptors of a producer: they see each record before it is sent, may change it, and
+//! receive its result.
 
 use std::{
     fmt,
@@ -15,17 +15,17 @@ use super::{callback::DeliveryCallback, counters::Counters};
 use crate::producer::delivery_report::DeliveryReport;
 use crate::{error::said, log::event, record::Record};
 
-/// Sees every record on its way out and every result, as Java's `ProducerInterceptor` does
-/// (KIP-42): to put trace contexts into headers, to count, to check or to change.
+/// Sees every record before it is sent and every result, like Java's `ProducerInterceptor`
+/// (KIP-42): to put trace contexts into headers, to count, to check or to change records.
 ///
 /// [`ProducerBuilder::interceptor`](super::ProducerBuilder::interceptor) adds one; several are
-/// called in the order in which they were added. One that panics is told of by a `tracing` event of
-/// level ERROR, and the record goes on.
+/// called in the order in which they were added. A panic of an interceptor is logged as a `tracing`
+/// event of level ERROR, and the record is still processed.
 ///
 /// ```
 /// use ottla::{Record, producer::ProducerInterceptor};
 ///
-/// /// Hands the trace that the sender is in on to whoever reads the record (W3C trace context).
+/// /// Passes the sender's trace on to the reader of the record (W3C trace context).
 /// #[derive(Debug)]
 /// struct TraceContext;
 ///
@@ -54,29 +54,30 @@ use crate::{error::said, log::event, record::Record};
 /// # fn main() {}
 /// ```
 pub trait ProducerInterceptor: fmt::Debug + Send + Sync {
-    /// Sees a record that was given to `send`, `try_send` or `send_batch`, and may change anything
-    /// of it. It is called on the caller's thread before the record is checked and its partition
-    /// chosen, so it must not block or take long.
+    /// Receives a record that was given to `send`, `try_send` or `send_batch`, and may change any
+    /// part of it. It is called on the caller's thread before the record is checked and its
+    /// partition chosen, so it must not block or take long.
     ///
-    /// Once for each record: one that `try_send` gave back is not shown again when this producer
-    /// gets it again. Being shown does not mean that the record is sent: it may still be refused.
+    /// It is called once for each record: a record that `try_send` returned is not shown again when
+    /// the same producer gets it again. A record that was shown may still be refused.
     fn on_send(&self, record: &mut Record<'_>) {
         let _ = record;
     }
 
-    /// Is told of a record's result, once, as [`on_delivery`](super::ProducerBuilder::on_delivery)
-    /// is and before it: in the producer's own task, so it must not block or wait. The report is
-    /// lent, and changed from one record to the next.
+    /// Receives a record's result, once, before
+    /// [`on_delivery`](super::ProducerBuilder::on_delivery) does. It is called in the producer's
+    /// own task, so it must not block or wait. The report is borrowed and is changed from one
+    /// record to the next.
     ///
-    /// It is told of every record that was taken, and of no other: what `send` refused with an
-    /// error it has been shown, but the error is the caller's alone.
-    /// [`Record::tag`](crate::Record::tag) connects the two.
+    /// It is called for every record that was taken, and for no other: a record that `send` refused
+    /// with an error was shown to `on_send`, but only the caller gets the error.
+    /// [`Record::tag`](crate::Record::tag) connects the two calls.
     fn on_acknowledgement(&self, report: &DeliveryReport) {
         let _ = report;
     }
 }
 
-/// A shared interceptor, for programs that keep a hold of it.
+/// A shared interceptor, for programs that keep a reference to it.
 impl<T: ProducerInterceptor + ?Sized> ProducerInterceptor for Arc<T> {
     fn on_send(&self, record: &mut Record<'_>) {
         (**self).on_send(record);
@@ -91,13 +92,13 @@ impl<T: ProducerInterceptor + ?Sized> ProducerInterceptor for Arc<T> {
 #[derive(Debug, Default)]
 pub(super) struct Interceptors {
     chain: Vec<Arc<dyn ProducerInterceptor>>,
-    /// Tells the producers that have some apart.
+    /// Identifies the producer; `None` without interceptors.
     mark: Option<NonZeroU32>,
     lines: Option<Arc<Counters>>,
 }
 
 impl Interceptors {
-    /// The producer's counters say how many lines about panics may be written.
+    /// Creates the interceptors. `lines` limits the number of log lines about panics.
     pub(super) fn new(chain: Vec<Arc<dyn ProducerInterceptor>>, lines: Arc<Counters>) -> Self {
         static MARKS: AtomicU32 = AtomicU32::new(1);
         let next = || NonZeroU32::new(MARKS.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN);
@@ -105,7 +106,7 @@ impl Interceptors {
         Self { chain, mark, lines: Some(lines) }
     }
 
-    /// How each is told of results.
+    /// Returns the callbacks that pass results to each interceptor.
     pub(super) fn callbacks(&self) -> impl Iterator<Item = DeliveryCallback> {
         self.chain.iter().cloned().map(|interceptor| {
             DeliveryCallback::new("an interceptor's on_acknowledgement", move |report| {
@@ -114,8 +115,8 @@ impl Interceptors {
         })
     }
 
-    /// Shows a record to all, unless they have seen it. Costs a record one branch when there is
-    /// none.
+    /// Shows a record to all interceptors, unless they have seen it. Without interceptors this
+    /// costs one branch for each record.
     #[inline]
     pub(super) fn on_send(&self, record: &mut Record<'_>) {
         if self.mark.is_some() && record.marks.seen_by() != self.mark {
@@ -127,7 +128,7 @@ impl Interceptors {
     fn show(&self, record: &mut Record<'_>) {
         record.marks.set_seen_by(self.mark);
         for interceptor in &self.chain {
-            // The caller of `send` must not fall over what only wanted to look.
+            // A panic of an interceptor must not reach the caller of `send`.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| interceptor.on_send(record))) {
                 let now = tokio::time::Instant::now().into_std();
                 let lines = self.lines.as_ref();
@@ -137,7 +138,7 @@ impl Interceptors {
                         lines.origin(),
                         ?interceptor,
                         suppressed,
-                        "on_send panicked, and the record goes on: {}",
+                        "on_send panicked; the producer goes on with the record: {}",
                         said(&*panic)
                     );
                 }

@@ -1,11 +1,13 @@
-//! The producer: records in, results out.
+//! The producer: takes records, sends them in batches and returns their results.
 //!
 //! ```text
-//! send ─ credits ─ topics ─ partition's accumulator ─ inbox ─▶ sender task: queue, sequences ─▶ requests ─▶ broker
-//!                                                               results: cell ◀─ batch ◀─ response ◀──────────┘
+//! send ─▶ buffer_pool ─▶ topics ─▶ accumulator ─▶ sender_mailbox ─▶ sender_task ─▶ requests ─▶ broker
+//!                                                                  (sender, partition_queue,      │
+//!                                                                   idempotence)                  │
+//! Delivery ◀─ batch_results ◀─ partition_queue::completion ◀─ sender ◀─ response ◀────────────────┘
 //! ```
-//! What decides is in `sender`, `queue`, `idempotence`, `response`, `accumulator` and `topics`; IO
-//! is in `sender_task` and `requests`.
+//! The decisions are in `sender`, `partition_queue`, `idempotence`, `response`, `accumulator` and
+//! `topics`. The IO is in `sender_task` and `requests`.
 
 mod accumulator;
 mod batch;
@@ -90,28 +92,27 @@ use crate::{
     wire::batch::{BATCH_HEADER_SIZE, record_size_bound},
 };
 
-/// How many records of a [`Producer::send_batch`] are looked at before their partitions' locks are
-/// taken.
+/// Records of a [`Producer::send_batch`] that are checked before their partitions' locks are taken.
 const CHUNK: usize = 64;
 
-/// How long `close` waits for the producer's task to take note that its time is up: it need not
-/// wait for anything then, but a runtime with much to do may let it wait.
+/// Time that `close` gives the producer's task to notice that the timeout has passed. The task has
+/// nothing to wait for then, but a busy runtime may delay it.
 const TURN: Duration = Duration::from_secs(1);
 
 /// Sends records to Kafka.
 ///
-/// Clones are the same producer; one producer for a whole program is the rule. With the default
-/// settings each record that is acknowledged is in the log once, and the records of a partition are
-/// in the order in which they were sent (idempotence, KIP-98).
+/// Clones share one producer. A program normally needs only one. With the default settings each
+/// acknowledged record is in the log exactly once, and the records of a partition are in the order
+/// in which they were sent (idempotence, KIP-98).
 ///
-/// A record's way: [`send`](Self::send) puts it into the buffer, from where it leaves in a batch
-/// with others of its partition, after `linger.ms` at the latest or when the batch is full. The
-/// [`Delivery`] that `send` returns resolves when it is acknowledged.
+/// [`send`](Self::send) puts a record into the buffer. It leaves the buffer in a batch with other
+/// records of its partition, after `linger.ms` at the latest or as soon as the batch is full. The
+/// [`Delivery`] that `send` returns resolves when the record is acknowledged.
 ///
-/// Dropping the last clone does not take records back: what was sent goes on being delivered in the
-/// background, as long as the runtime lives and at most for `delivery.timeout.ms`.
-/// [`close`](Self::close) waits for it. When the runtime is dropped first, every delivery that is
-/// left resolves with [`ErrorKind::Closed`].
+/// Dropping the last clone does not cancel records: the producer delivers in the background what
+/// was sent, as long as the runtime lives and at most for `delivery.timeout.ms`.
+/// [`close`](Self::close) waits for these records. If the runtime is dropped first, every remaining
+/// delivery resolves with [`ErrorKind::Closed`].
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -129,12 +130,13 @@ const TURN: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Producer(Arc<ProducerHandle>);
 
-/// What the clones of a producer share; its task lives on until it is drained when this is dropped.
+/// State shared by the clones of a producer. When it is dropped, the task delivers what is left and
+/// ends.
 struct ProducerHandle {
     shared: Arc<ProducerShared>,
 }
 
-/// What a producer and its task share.
+/// State shared by a producer and its task.
 #[derive(Debug)]
 struct ProducerShared {
     topics: Topics,
@@ -144,16 +146,16 @@ struct ProducerShared {
     client: Client,
     max_record: usize,
     max_block: Duration,
-    /// Why nothing can be sent any more.
+    /// The error of every later `send`, set when the producer is closed or has failed.
     gate: OnceLock<Error>,
     look_for_topics: AtomicBool,
-    /// Whether the task has ended.
+    /// True once the task has ended.
     ended: watch::Sender<bool>,
 }
 
-/// A record that [`Producer::try_send`] did not take, and why.
+/// A record that [`Producer::try_send`] did not take, and the reason.
 ///
-/// The record is given back, to be sent later or elsewhere.
+/// The record can be sent later or elsewhere.
 pub struct TrySendError<'a>(Box<(Record<'a>, Error)>);
 
 impl<'a> TrySendError<'a> {
@@ -161,18 +163,18 @@ impl<'a> TrySendError<'a> {
         Self(Box::new((record, not_sent(error))))
     }
 
-    /// Why the record was not taken. Its kind is [`BufferFull`](ErrorKind::BufferFull) if sending
-    /// it later may work.
+    /// Returns the reason why the record was not taken. Its kind is
+    /// [`BufferFull`](ErrorKind::BufferFull) if sending the record later may work.
     pub fn error(&self) -> &Error {
         &self.0.1
     }
 
-    /// The record.
+    /// Returns the record.
     pub fn into_record(self) -> Record<'a> {
         self.0.0
     }
 
-    /// The record and the error.
+    /// Returns the record and the error.
     pub fn into_parts(self) -> (Record<'a>, Error) {
         *self.0
     }
@@ -203,20 +205,20 @@ impl From<TrySendError<'_>> for Error {
 }
 
 impl Producer {
-    /// Settings for a producer of the cluster with these brokers: `"host:port"`, with commas
-    /// between several.
+    /// Returns a builder for a producer of the cluster with these bootstrap brokers: `"host:port"`,
+    /// separated by commas (`bootstrap.servers`).
     pub fn builder(bootstrap: impl Into<String>) -> ProducerBuilder {
         ProducerBuilder::new(bootstrap.into())
     }
 
     /// Builds a producer from properties by their Java or librdkafka names. The same properties may
-    /// build a consumer and an admin client: those that mean nothing to a producer are named in one
-    /// warning.
+    /// also be used for a consumer and an admin client: one warning names those that have no
+    /// meaning for a producer.
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or
-    /// contradicts another, for one whose loss would weaken security or delivery, and as
-    /// [`ProducerBuilder::build`].
+    /// contradicts another, for one that cannot be ignored without weakening security or delivery,
+    /// and for the reasons of [`ProducerBuilder::build`].
     ///
     /// # Cancel safety
     /// Safe. Nothing here waits for the network.
@@ -230,20 +232,21 @@ impl Producer {
 
     /// Puts a record into the buffer. Waits only while the buffer is full, at most `max.block.ms`.
     ///
-    /// A record whose topic is not known yet waits for it inside the buffer; its [`Delivery`] fails
-    /// if the topic does not appear within `max.block.ms`.
+    /// A record of a topic that is not known yet waits inside the buffer for the topic's metadata.
+    /// Its [`Delivery`] fails if the topic does not appear within `max.block.ms` (or
+    /// `delivery.timeout.ms`, if that is shorter).
     ///
     /// # Errors
-    /// [`BufferFull`](ErrorKind::BufferFull) when no room came free in time,
+    /// [`BufferFull`](ErrorKind::BufferFull) if no room became free in time,
     /// [`RecordTooLarge`](ErrorKind::RecordTooLarge) above `max.request.size`,
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a topic name that Kafka forbids or a
-    /// negative partition, and [`Closed`](ErrorKind::Closed). With an error the record is not sent:
-    /// its [`delivery_status`](Error::delivery_status) is
+    /// negative partition, and [`Closed`](ErrorKind::Closed). After an error the record is not
+    /// sent: the error's [`delivery_status`](Error::delivery_status) is
     /// [`NotPersisted`](DeliveryStatus::NotPersisted).
     ///
     /// # Cancel safety
-    /// When the future is dropped before it is ready, the record was not sent. Waiting senders are
-    /// served in the order in which they came.
+    /// If the future is dropped before it is ready, the record was not sent. Waiting senders are
+    /// served in the order in which they called.
     pub async fn send(&self, mut record: Record<'_>) -> Result<Delivery> {
         let shared = &self.0.shared;
         shared.interceptors.on_send(&mut record);
@@ -258,10 +261,11 @@ impl Producer {
         }
     }
 
-    /// Puts a record into the buffer if there is room for it at once; gives it back otherwise.
+    /// Puts a record into the buffer if there is room for it at once; otherwise returns it to the
+    /// caller.
     ///
     /// # Errors
-    /// As [`send`](Self::send), with the record.
+    /// Like [`send`](Self::send), and the error holds the record.
     #[inline]
     pub fn try_send<'a>(&self, mut record: Record<'a>) -> Result<Delivery, TrySendError<'a>> {
         let shared = &self.0.shared;
@@ -278,20 +282,21 @@ impl Producer {
             Err(refused) => {
                 let is_full = matches!(refused, Refused::Full);
                 let error = shared.why(refused, admitted.bound);
-                // A full buffer is an answer, and the record may be sent later.
+                // A full buffer is an expected answer and is not logged, because the record may be
+                // sent later.
                 let error = if is_full { error } else { shared.refused(&record, error) };
                 Err(TrySendError::new(record, error))
             }
         }
     }
 
-    /// Puts records into the buffer, one after the other, for less than [`send`](Self::send) takes
-    /// for each: the clock is read once for all that have no timestamp of their own, and records of
-    /// one partition that come one behind the other cost its lock once.
+    /// Puts several records into the buffer, in order. This is cheaper than calling
+    /// [`send`](Self::send) for each: the clock is read once for all records without a timestamp of
+    /// their own, and consecutive records of one partition take its lock once.
     ///
-    /// It waits while the buffer is full, altogether at most `max.block.ms`. What it gives resolves
-    /// to the results of all records in their order, including those that were refused: nothing is
-    /// said about a record in two places.
+    /// Waits while the buffer is full, altogether at most `max.block.ms`. The returned future
+    /// resolves to the results of all records in their order. It includes the records that were
+    /// refused, so that each record has its result in one place.
     ///
     /// ```no_run
     /// # use ottla::{Producer, Record};
@@ -304,19 +309,19 @@ impl Producer {
     /// # }
     /// ```
     ///
-    /// Where the future has to be `Send` and the compiler finds an iterator of borrowing closures
-    /// "not general enough", collect the records into a `Vec` first.
+    /// If the future has to be `Send` and the compiler reports that an iterator of borrowing
+    /// closures is "not general enough", collect the records into a `Vec` first.
     ///
     /// # Cancel safety
-    /// When the future is dropped before it is ready, records from the start up to some place were
-    /// sent, and the others were not; which is not told.
+    /// If the future is dropped before it is ready, some records from the start of the iterator
+    /// were sent and the rest were not. How many were sent is not reported.
     pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Deliveries {
         let shared = &self.0.shared;
         let mut records = records.into_iter();
         let mut deliveries = Deliveries::default();
         let timestamp = timestamp::now_millis();
         let deadline = Instant::now() + shared.max_block;
-        // What the caller's iterator does is done before any lock is taken.
+        // The caller's iterator runs before any lock is taken.
         let mut chunk = Vec::with_capacity(records.size_hint().0.clamp(1, CHUNK));
         loop {
             chunk.clear();
@@ -338,7 +343,8 @@ impl Producer {
             while !left.is_empty() {
                 let placed = shared.place_run(left, &mut deliveries);
                 left = left.get(placed..).unwrap_or_default();
-                // The next one cannot be put down at once: it goes the way of a single record.
+                // The next record cannot be placed at once, so it takes the path of a single
+                // record.
                 if let [(record, admitted), rest @ ..] = left {
                     let placed = match shared.place(record, *admitted, false) {
                         Err(Refused::Full) => shared.wait_and_place(record, *admitted, deadline).await,
@@ -357,21 +363,21 @@ impl Producer {
         }
     }
 
-    /// The reports of all records that are sent from now on: a stream of results, for programs that
-    /// do not keep each [`Delivery`]. Several streams share the reports; each report is given out
-    /// once.
+    /// Returns a stream with the reports of all records that are sent from now on, for programs
+    /// that do not keep each [`Delivery`]. Several streams share the reports; each report is given
+    /// to one of them.
     pub fn delivery_reports(&self) -> DeliveryReports {
         DeliveryReports::new(self.0.shared.batch_shared.clone())
     }
 
-    /// Sends what is in the buffer without waiting for `linger.ms`, and waits until every record
-    /// that was sent before has its result, or the time is up. Gives how many records are
-    /// outstanding then: 0 if all have their results, whatever these are.
+    /// Sends the buffered records without waiting for `linger.ms`, and waits until every record
+    /// that was sent before has its result, at most for `timeout`. Returns the number of records
+    /// that are outstanding then: 0 if all have their results, successful or not.
     ///
-    /// Records that others send meanwhile are not waited for.
+    /// Records that other callers send meanwhile are not waited for.
     ///
     /// # Cancel safety
-    /// Safe: the records go on being sent.
+    /// Safe: the records are still sent.
     pub async fn flush(&self, timeout: Duration) -> usize {
         let shared = &self.0.shared;
         let deadline = Instant::now() + timeout.min(FOREVER);
@@ -383,23 +389,24 @@ impl Producer {
         }
     }
 
-    /// Gives up records that have no result yet, and gives how many these were. Each fails at once
-    /// with [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: those
-    /// in the buffer are not persisted, those in a request that was written are possibly persisted,
-    /// and so are those of earlier attempts that were. Records that are sent meanwhile may stay.
+    /// Gives up records that have no result yet, and returns their number. Each fails at once with
+    /// [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: records in
+    /// the buffer are not persisted; records in a request that was written, in this or an earlier
+    /// attempt, are possibly persisted. Records that are sent meanwhile may stay.
     ///
-    /// The producer goes on: records that are sent afterwards are delivered as ever, with
-    /// idempotence once and in order. What is in a request is not called back; it goes on taking
-    /// its place among the requests in flight until it is answered. Nobody who waits for room in
-    /// the buffer is turned away.
+    /// The producer remains usable: records that are sent afterwards are delivered as usual, with
+    /// idempotence once and in order. A request that was written cannot be recalled; it counts as
+    /// one of the requests in flight until it is answered. Calls that wait for room in the buffer
+    /// go on waiting.
     ///
-    /// After `close` it gives up what `close` waits for.
+    /// After `close`, it gives up the records that `close` waits for.
     ///
-    /// It is the producer's task that gives them up. Where that gets no turn for `max.block.ms`,
-    /// because its runtime does not run, this returns 0, and they are given up as soon as it does.
+    /// The producer's task carries this out. If the task does not run within `max.block.ms`,
+    /// because its runtime does not run, this returns 0, and the records are given up as soon as
+    /// the task runs again.
     ///
     /// # Cancel safety
-    /// When the future is dropped after it was polled, the records are given up all the same.
+    /// If the future is dropped after it was polled, the records are given up all the same.
     pub async fn purge(&self, what: PurgeScope) -> usize {
         let shared = &self.0.shared;
         let purged = shared.mailbox.purge(what);
@@ -408,30 +415,31 @@ impl Producer {
             tokio::select! {
                 biased;
                 records = purged => records.unwrap_or(0),
-                // Then all have their results.
+                // The task has ended, so all records have their results.
                 _ = ended.wait_for(|ended| *ended) => 0,
             }
         };
         timeout_at(Instant::now() + shared.max_block.min(FOREVER), given_up).await.unwrap_or(0)
     }
 
-    /// Takes no more records, waits until those it has have their results, at most for `timeout`,
-    /// and ends. What is not acknowledged by then fails with [`Closed`](ErrorKind::Closed), each
-    /// record with its own status.
+    /// Stops taking records, waits until all records have their results, at most for `timeout`, and
+    /// ends the producer. Records that are not acknowledged by then fail with
+    /// [`Closed`](ErrorKind::Closed), each with its own status.
     ///
-    /// Of several calls at once the one with the least time decides. `Ok` means for each of them,
-    /// and for later ones, that the end of the producer left no record without its proper result.
+    /// If several calls run at once, the one with the shortest time left decides. `Ok` means, for
+    /// each of these calls and for later ones, that the end of the producer left no record without
+    /// its proper result.
     ///
     /// # Errors
     /// The message says how many records were given up.
     /// - [`Timeout`](ErrorKind::Timeout) if `timeout` was too short for them, or if the producer's
-    ///   task gets no turn because its runtime does not run.
+    ///   task does not run because its runtime does not run.
     /// - [`Closed`](ErrorKind::Closed) if something else ended the producer before they had their
     ///   results: another `close` with less time, or the end of its runtime.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the producer takes no more records and goes on delivering those
-    /// it has; `close` may be called again to wait for it.
+    /// If the future is dropped, the producer takes no more records and goes on delivering those
+    /// that it has. Call `close` again to wait for them.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let shared = &self.0.shared;
         let deadline = Instant::now() + timeout.min(FOREVER);
@@ -442,14 +450,17 @@ impl Producer {
         let in_time = timeout_at(deadline, ended.wait_for(|ended| *ended)).await.is_ok();
         if !in_time {
             shared.mailbox.enter(Phase::Aborting);
-            // The task has nothing to wait for any more; it only needs its turn. Unless nobody runs
-            // its runtime.
+            // The task has nothing left to wait for and only needs to be polled, which does not
+            // happen if its runtime does not run.
             let turn = tokio::time::timeout(TURN, ended.wait_for(|ended| *ended));
             if turn.await.is_err() {
                 let left = shared.outstanding();
                 return Err(Error::new(
                     ErrorKind::Timeout,
-                    format!("the producer's task gets no turn: does its runtime run? {left} records have no result"),
+                    format!(
+                        "the producer's task does not run, so {left} records have no result: is its tokio runtime \
+                         running?"
+                    ),
                 ));
             }
         }
@@ -462,18 +473,18 @@ impl Producer {
             (left, true) => Err(Error::new(
                 ErrorKind::Closed,
                 format!(
-                    "the producer had ended with {left} records that were not acknowledged: it was closed with less \
-                     patience, or its runtime was shut down"
+                    "the producer had ended with {left} records that were not acknowledged: another close had a \
+                     shorter timeout, or its runtime was shut down"
                 ),
             )),
         }
     }
 
-    /// What was counted so far: records and their results, batches, requests, errors, latencies,
-    /// brokers.
+    /// Returns what the producer has counted so far: records and their results, batches, requests,
+    /// errors, latencies, brokers.
     ///
-    /// Costs a copy of some kilobytes and a look at each partition; meant to be called every few
-    /// seconds, and not for each record. See [`ProducerMetrics`] for what there is.
+    /// Copies some kilobytes and looks at each partition: call it every few seconds, not for each
+    /// record. See [`ProducerMetrics`] for the metrics.
     pub fn metrics(&self) -> ProducerMetrics {
         let shared = &self.0.shared;
         let buffer_pool = &shared.batch_shared.buffer;
@@ -486,11 +497,11 @@ impl Producer {
         metrics
     }
 
-    /// Returns the partitions of a topic by their numbers. Takes at most `max.block.ms`, for a
-    /// topic that does not exist (yet).
+    /// Returns the partitions of a topic in the order of their numbers. For a topic that does not
+    /// exist (yet) it waits at most `max.block.ms`.
     /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) and
-    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call. Records that are
-    /// sent next need not wait for the topic.
+    /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call. Records of the
+    /// topic that are sent next need not wait for its metadata.
     ///
     /// # Errors
     /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;
@@ -507,7 +518,8 @@ impl Producer {
         let deadline = Instant::now() + shared.max_block;
         let partitions = shared.client.partitions_for(topic, deadline).await?;
         if shared.topics.get(topic).is_none() {
-            // So that records that are sent next need not wait for the topic.
+            // Adds the topic to the producer's table, so that records that are sent next need not
+            // wait for it.
             let taken_over = shared.mailbox.request_topic(topic);
             let mut ended = shared.ended.subscribe();
             let answer = async {
@@ -517,7 +529,8 @@ impl Producer {
                     _ = ended.wait_for(|ended| *ended) => {}
                 }
             };
-            // The task only needs its turn, and without it the records would still find their way.
+            // The task only needs to be polled. If it is not, the records still find their
+            // partitions later.
             let _ = timeout_at(deadline, answer).await;
         }
         Ok(partitions)
@@ -525,7 +538,7 @@ impl Producer {
 }
 
 impl ProducerShared {
-    /// Checks what can be checked of a record, and gives what has to be known of it.
+    /// Checks a record and returns its size bound and timestamp.
     #[inline]
     fn admit(&self, record: &Record<'_>, now_millis: impl FnOnce() -> i64) -> Result<AdmittedRecord> {
         if let Some(error) = self.gate.get() {
@@ -543,16 +556,16 @@ impl ProducerShared {
         }
     }
 
-    /// Writes that a record was not taken: its caller has the error, and the log the first of each
+    /// Logs a record that was not taken. The caller has the error; the log gets the first of each
     /// cause.
     #[cold]
     fn refused(&self, record: &Record<'_>, error: Error) -> Error {
         let error = not_sent(error);
-        // The producer was closed by its user.
+        // The user closed the producer, which is no reason for a log line.
         if error.kind() != ErrorKind::Closed {
             let (topic, partition) = (record.topic(), record.partition());
             if self.batch_shared.log_failed(topic, partition, 1, &error) {
-                // What is gathered is written by the task.
+                // The task writes the summary of the suppressed lines.
                 self.mailbox.wake();
             }
         }
@@ -570,7 +583,8 @@ impl ProducerShared {
         )
     }
 
-    /// Puts an admitted record where it belongs; `paid` says that its bytes were taken.
+    /// Puts an admitted record into its partition, or among the records that wait for its topic.
+    /// `paid` is true if its bytes are already taken from the buffer.
     #[inline]
     fn place(&self, record: &Record<'_>, admitted: AdmittedRecord, paid: bool) -> Result<Delivery, Refused> {
         let PlacedRecord { results, index, look_for_topic } =
@@ -582,8 +596,8 @@ impl ProducerShared {
         Ok(Delivery::new(results, index, admitted.timestamp))
     }
 
-    /// Puts admitted records where they belong, up to the first that cannot be put down at once.
-    /// Gives how many were.
+    /// Puts admitted records into their partitions, up to the first that cannot be placed at once.
+    /// Returns the number that was placed.
     fn place_run(&self, records: &[(Record<'_>, AdmittedRecord)], deliveries: &mut Deliveries) -> usize {
         self.topics.place_run(records, &mut self.hand(), |results, index, timestamp| {
             deliveries.push_sent(results, index, timestamp)
@@ -597,7 +611,7 @@ impl ProducerShared {
         AppendContext { shared: &self.batch_shared, clock: || Instant::now().into_std(), notify: tell }
     }
 
-    /// Waits for room for a record, and puts it where it belongs.
+    /// Waits for room for a record, and puts it into its partition.
     async fn wait_and_place(
         &self,
         record: &Record<'_>,
@@ -607,7 +621,7 @@ impl ProducerShared {
         let bound = admitted.bound;
         let mut wait = BufferWait { counters: &self.batch_shared.counters, since: Instant::now(), in_vain: false };
         let room = self.batch_shared.buffer.take(bound);
-        // Somebody waits: nothing lingers any more.
+        // A sender waits for room, so batches must leave without lingering.
         self.mailbox.wake();
         let came = timeout_at(deadline, room).await;
         wait.in_vain = came.is_err();
@@ -632,7 +646,7 @@ impl ProducerShared {
     fn why(&self, refused: Refused, bound: u32) -> Error {
         match refused {
             Refused::For(error) => error,
-            // A buffer that was closed has no room either.
+            // A closed buffer has no room either.
             Refused::Full => self.gate.get().cloned().unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::BufferFull,
@@ -647,7 +661,7 @@ impl ProducerShared {
     }
 }
 
-/// Somebody waits for room; counted when that ends, in whatever way.
+/// A call that waits for room. It is counted when the wait ends, with or without success.
 struct BufferWait<'a> {
     counters: &'a Counters,
     since: Instant,
@@ -672,7 +686,7 @@ impl fmt::Debug for Producer {
     }
 }
 
-/// The error of a record that is not taken over, and so never sent.
+/// Marks the error of a record that was not taken, and so never sent.
 #[cold]
 fn not_sent(error: Error) -> Error {
     error.with_status(DeliveryStatus::NotPersisted)

@@ -1,29 +1,29 @@
-//! One partition as the sender sees it: what waits to be sent again, what is on its way, and the
-//! order between them.
+//! One partition's queue at the sender: batches to be sent again, batches in flight, and the order
+//! between them.
 //!
 //! ```text
 //!   accumulator ──take──▶ in flight ──written──▶ settled
 //!                          ▲     │
 //!                    drain │     │ retriable, split, out of order
 //!                          │     ▼
-//!                          waiting (in the order of first sending; always before the accumulator)
+//!                          waiting (in the order of first sending; before the accumulator)
 //! ```
 //!
-//! What keeps the log in order and free of doubles:
-//! - a batch that was numbered is sent again only while no batch before it is outstanding;
-//! - new batches are numbered only when nothing waits, when no number is in doubt, when no epoch is
-//!   to be raised, and when nothing in flight may be a repetition: brokers recognize one among the
-//!   last five batches only;
-//! - the first batch goes alone: a broker that does not know the producer would take any other for
-//!   the first;
-//! - everything in flight is at one broker: a partition whose leader moved goes on there when the
-//!   old one has answered;
-//! - the epoch is raised only while nothing is in flight, and then all that waits is numbered anew;
-//!   so what waits must not be in the log, and if it may be, it is first sent again under its old
-//!   number, unless that cannot tell either.
+//! These rules keep the log ordered and free of duplicates:
+//! - a numbered batch is sent again only while no batch before it is outstanding;
+//! - new batches are numbered only when no batch waits, no number is in doubt, no epoch is to be
+//!   raised, and no batch in flight may be a duplicate, because brokers recognize a duplicate only
+//!   among the last five batches;
+//! - the first batch is sent alone, because a broker that does not know the producer would accept
+//!   any other batch as the first;
+//! - all batches in flight are at one broker: if the leader moves, the partition continues there
+//!   when the old leader has answered;
+//! - the epoch is raised only while nothing is in flight, and then all waiting batches are numbered
+//!   again. So waiting batches must not be in the log: a batch that may be is first sent again
+//!   under its old number, unless that cannot clarify it either.
 //!
-//! Results are told in the order of sending: one that is known is kept back until all before it
-//! are. Only a purge, or the end, tells at once what is known.
+//! Results are published in the order of sending: a known result is withheld until all results
+//! before it are known. Only a purge, or the end of the producer, publishes results at once.
 //!
 //! Sans-IO.
 
@@ -53,7 +53,7 @@ use crate::{
     wire::batch::{ProducerStamp, SealedBatch},
 };
 
-/// What the sender keeps to; from the producer's settings.
+/// The sender's rules, from the producer's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct SenderRules {
     pub(crate) acks: i16,
@@ -62,43 +62,43 @@ pub(crate) struct SenderRules {
     pub(crate) max_request_size: usize,
     pub(crate) linger: Duration,
     pub(crate) delivery_timeout: Duration,
-    /// `None`: the partitioner does not ask which brokers take data.
+    /// `None` if the partitioner does not use the availability of brokers.
     pub(crate) availability_timeout: Option<Duration>,
     pub(crate) backoff: Backoff,
-    /// Where the waits of many partitions end together.
+    /// Aligns the backoffs of many partitions, so that they end together.
     pub(crate) grid: RetryGrid,
 }
 
-/// The distance between the orders of batches, which the parts of a split one share.
+/// The distance between the `order` of two batches; the parts of a split batch share it.
 const SPAN: u128 = 1 << 32;
 
-/// When a partition can send.
+/// The readiness of a partition to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It has nothing to send.
+    /// The partition has nothing to send.
     Empty,
-    /// It will have to be asked again then.
+    /// The partition has to be checked again at that time.
     At(Instant),
-    /// Now.
+    /// The partition can send now.
     Ready,
-    /// Not before an answer of its own has come.
+    /// The partition has to wait for one of its own answers.
     Blocked,
-    /// It needs a producer id.
+    /// The partition needs a producer id.
     NoProducerId,
 }
 
-/// What has come of an answer.
+/// The effects of an event on the partition's epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EpochEffects {
-    /// The epoch was raised.
+    /// True if the epoch was raised.
     pub(crate) raised: bool,
-    /// To this, where the producer id goes on.
+    /// The new epoch, if the producer id stays.
     pub(crate) raised_to: Option<ProducerId>,
-    /// The producer id's epochs are used up.
+    /// True if the producer id's epochs are used up.
     pub(crate) needs_new_id: bool,
 }
 
-/// A batch taken for a request.
+/// A batch that was taken for a request.
 #[derive(Debug)]
 pub(crate) struct DrainedBatch {
     pub(crate) body: Body,
@@ -106,7 +106,7 @@ pub(crate) struct DrainedBatch {
     pub(crate) revocable: RevocableBatch,
     pub(crate) records: u32,
     pub(crate) attempt: u32,
-    /// When it was begun, if it leaves for the first time.
+    /// Time at which it was begun, if this is its first attempt.
     pub(crate) created: Option<Instant>,
 }
 
@@ -115,13 +115,13 @@ struct InFlight {
     request: u64,
     node: i32,
     batch: Batch,
-    /// Its records are compressed for this attempt, not for one before it.
+    /// True if its records are compressed for this attempt, not for an earlier one.
     compressed_now: bool,
 }
 
 impl InFlight {
-    /// Whether an earlier attempt may have written it. A broker recognizes it among the last five
-    /// batches only, so no more may come behind it until it is known.
+    /// Returns true if an earlier attempt may have written it. A broker recognizes it only among
+    /// the last five batches, so no more may follow it until its fate is known.
     fn is_repeated(&self) -> bool {
         (self.batch.maybe_written || self.batch.sequences_used) && self.batch.attempts > 1
     }
@@ -132,12 +132,12 @@ pub(crate) struct PartitionQueue {
     pub(crate) partition: Arc<Partition>,
     waiting: VecDeque<Batch>,
     in_flight: VecDeque<InFlight>,
-    /// Batches whose results are known and kept back for those of earlier ones.
+    /// Batches with known results that are withheld until those of earlier batches are known.
     decided: VecDeque<Batch>,
     sequences: Sequences,
-    /// Batches from that place on are surely not in the log under the numbers that they have,
-    /// whatever became of their attempts: brokers write numbers one behind the other, and one was
-    /// refused that came next and was never written.
+    /// Order from which batches are certainly not in the log under their current numbers,
+    /// regardless of their attempts: brokers write numbers consecutively, and a batch with the
+    /// number that came next was refused and never written.
     unwritten_from: u128,
     drained: u128,
     topic_id: uuid::Uuid,
@@ -157,7 +157,7 @@ impl PartitionQueue {
         }
     }
 
-    /// Whether it could send to `leader`, and if not, why.
+    /// Returns the readiness to send to `leader`.
     pub(crate) fn readiness(
         &self,
         now: Instant,
@@ -168,8 +168,8 @@ impl PartitionQueue {
     ) -> Readiness {
         let numbered = match self.waiting.front() {
             Some(batch) => {
-                // A new leader need not be waited for; but two brokers that point at each other are
-                // not asked without end.
+                // A batch does not wait for its backoff at a new leader, except if the last attempt
+                // did the same: so two brokers that point at each other are not asked in a loop.
                 let moved = leader.is_some() && leader != batch.last_node && !batch.retried_at_once;
                 if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
                     return Readiness::At(at);
@@ -215,17 +215,17 @@ impl PartitionQueue {
         Readiness::Ready
     }
 
-    /// Whether a batch of it is on its way to that broker.
+    /// Returns true if one of its batches is in flight at that broker.
     pub(crate) fn is_in_flight_at(&self, node: i32) -> bool {
         self.in_flight.iter().any(|flying| flying.node == node)
     }
 
-    /// How many batches are to be sent again.
+    /// Returns the number of batches that wait to be sent again.
     pub(crate) fn queued_batches(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What the next batch weighs, to see whether it still fits into a request.
+    /// Returns the size of the next batch in bytes, to check whether it still fits into a request.
     pub(crate) fn next_size(&self) -> Option<usize> {
         match self.waiting.front() {
             Some(batch) => Some(batch.size()),
@@ -233,7 +233,8 @@ impl PartitionQueue {
         }
     }
 
-    /// Takes the next batch for a request. Only when [`readiness`](Self::readiness) said `Ready`.
+    /// Takes the next batch for a request. Call it only when [`readiness`](Self::readiness)
+    /// returned `Ready`.
     pub(crate) fn drain(&mut self, request: u64, node: i32, now: Instant, identity: &Identity) -> Option<DrainedBatch> {
         let mut batch = match self.waiting.pop_front() {
             Some(batch) => batch,
@@ -262,7 +263,7 @@ impl PartitionQueue {
         Some(drained)
     }
 
-    /// Gives a batch from the accumulator its place behind all others.
+    /// Sets the order of a batch from the accumulator, after all others.
     fn next_in_order(&mut self, mut batch: Batch) -> Batch {
         batch.order = self.drained * SPAN;
         batch.span = SPAN;
@@ -270,7 +271,8 @@ impl PartitionQueue {
         batch
     }
 
-    /// Takes in what became of the batch in that request. `body` is what the request gives back.
+    /// Handles the decision on the batch in that request. `body` is the body that the request
+    /// returns.
     pub(crate) fn handle_decision(
         &mut self,
         request: u64,
@@ -295,7 +297,7 @@ impl PartitionQueue {
                 sealed
             }
             Err(error) => {
-                // Its bytes could not be made, so nothing was sent.
+                // Its bytes could not be built, so nothing was sent.
                 let status = batch.status();
                 self.fail(batch, error.with_status(status));
                 return self.settle_down();
@@ -311,8 +313,8 @@ impl PartitionQueue {
             }
             BatchDecision::Duplicate(error) => match batch.sequence {
                 Some(_) if !batch.maybe_written && !batch.sequences_used => {
-                    // No attempt of ours can have written it: its numbers were taken by something
-                    // else.
+                    // No attempt of this producer can have written it: its numbers were used by
+                    // something else.
                     self.sequences.must_raise();
                     self.retry(batch, error, false, now, rules, rng);
                 }
@@ -320,7 +322,7 @@ impl PartitionQueue {
                     if let Some(sequence) = sequence {
                         self.sequences.acknowledged(sequence, batch.records(), None);
                     }
-                    // Where it stands, the broker has forgotten.
+                    // The broker has forgotten its offset.
                     self.decide(batch, BatchOutcome::Persisted { base_offset: None, log_append_millis: None });
                 }
             },
@@ -333,13 +335,14 @@ impl PartitionQueue {
             BatchDecision::OutOfOrder(error) => {
                 batch.attempts = batch.attempts.saturating_sub(1);
                 let is_next = !self.has_outstanding_before(batch.order);
-                // A part's numbers do not come next either if the whole is there.
+                // A part's numbers do not come next either if the whole batch is in the log.
                 let may_be_in_whole = is_next && batch.whole_in_doubt;
                 let hopeless = batch.sequence.is_none() || may_be_in_whole;
                 batch.maybe_written |= may_be_in_whole;
                 if is_next && !hopeless {
-                    // What is before it is missing for good, so no attempt can have written it or
-                    // ever will; unless what is before it is in doubt, and arrives late.
+                    // The batch before it is missing permanently, so no attempt can have written
+                    // this one or ever will; except if an earlier batch is in doubt, and arrives
+                    // late.
                     batch.maybe_written &= self.sequences.is_in_doubt();
                     if !batch.maybe_written {
                         self.unwritten_from = self.unwritten_from.min(batch.order);
@@ -349,11 +352,11 @@ impl PartitionQueue {
                 self.retry(batch, error, hopeless, now, rules, rng);
             }
             BatchDecision::UnknownProducer { error, log_start } => {
-                // What an earlier attempt may have written would be there twice under another
-                // epoch.
+                // A batch that an earlier attempt may have written would be duplicated under
+                // another epoch.
                 let hopeless = batch.sequence.is_none() || batch.maybe_written;
-                // Where the log starts is not known while the partition moves: then once more
-                // before the epoch is raised.
+                // While the partition moves, the log's start is not known. The batch is then sent
+                // once more before the epoch is raised.
                 if batch.sequence.is_some() && (hopeless || log_start != -1 || batch.attempts > 1) {
                     self.refused_unwritten(&batch);
                     self.sequences.must_raise();
@@ -384,7 +387,8 @@ impl PartitionQueue {
                         bytes = sealed.size(),
                         code = error.code().map(tracing::field::display),
                         suppressed,
-                        "the broker finds a batch too large (max.message.bytes): it is split and sent in parts"
+                        "the broker rejected a batch as too large (max.message.bytes): the producer splits it and \
+                         sends the parts"
                     );
                 }
                 match split(batch, &sealed) {
@@ -404,10 +408,10 @@ impl PartitionQueue {
                 }
             }
             BatchDecision::Withdrawn => {
-                // The attempt was none, so it takes neither a retry nor a backoff.
+                // The request was not sent, so it costs neither a retry nor a backoff.
                 batch.attempts = batch.attempts.saturating_sub(1);
                 if batch.is_decided() {
-                    let message = format!("{}: taken back before it was sent", batch.place());
+                    let message = format!("{}: withdrawn before it was sent", batch.place());
                     self.fail(batch, Error::new(ErrorKind::Timeout, message));
                 } else {
                     self.put_back(batch);
@@ -417,8 +421,9 @@ impl PartitionQueue {
         self.settle_down()
     }
 
-    /// Fails what is older than `delivery.timeout.ms`. What is on the wire gets its result now and
-    /// is resolved when its request ends. `cause` says what stands in the way at the moment.
+    /// Fails batches that are older than `delivery.timeout.ms`. The outcome of a batch in flight is
+    /// decided now, and its sequence numbers are settled when its request ends. `cause` names the
+    /// current obstacle.
     pub(crate) fn expire(&mut self, now: Instant, rules: &SenderRules, cause: Option<&Error>) -> EpochEffects {
         let Some(limit) = now.checked_sub(rules.delivery_timeout) else { return EpochEffects::default() };
         for flying in &mut self.in_flight {
@@ -445,7 +450,7 @@ impl PartitionQueue {
         self.settle_down()
     }
 
-    /// When the next record would expire.
+    /// Returns the time at which the next batch expires.
     pub(crate) fn next_expiry(&self, rules: &SenderRules) -> Option<Instant> {
         let flying = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_decided());
         let oldest = flying.chain(self.waiting.front()).map(|batch| batch.created).min();
@@ -453,13 +458,13 @@ impl PartitionQueue {
         Some(oldest.into_iter().chain(incoming).min()? + rules.delivery_timeout)
     }
 
-    /// Fails everything, each batch with its own status.
+    /// Fails all batches, each with its own status.
     pub(crate) fn fail_all(&mut self, error: &Error) {
         self.decide_in_flight(|_| error.clone());
         self.fail_unsent(error);
     }
 
-    /// Fails all that is not in flight.
+    /// Fails all batches that are not in flight.
     pub(crate) fn fail_waiting(&mut self, error: &Error) -> EpochEffects {
         self.fail_unsent(error);
         self.settle_down()
@@ -469,8 +474,8 @@ impl PartitionQueue {
         for batch in std::mem::take(&mut self.waiting) {
             self.fail(batch, error.clone());
         }
-        // Looks before it takes: an accumulator that was seen empty tells of what comes in
-        // afterwards.
+        // The accumulator is checked before each batch is taken, because an accumulator that was
+        // seen empty notifies of later records.
         while self.partition.oldest_batch().is_some() {
             let Some(batch) = self.partition.take() else { break };
             let batch = self.next_in_order(batch);
@@ -479,10 +484,10 @@ impl PartitionQueue {
         self.tell_before(u128::MAX);
     }
 
-    /// Fails what the user does not want any more, and gives how many records these were. If there
-    /// are any, all results that are known are told now, also where earlier records have none yet.
-    /// What is on the wire is resolved when its request ends. Of what is in the accumulator, what
-    /// was begun until `now` goes.
+    /// Fails the batches of a purge, and returns the number of their records. If there are any, all
+    /// known results are published now, even if earlier records have none yet. The sequence numbers
+    /// of a batch in flight are settled when its request ends. Batches in the accumulator are
+    /// purged if they were begun at `now` or before.
     pub(crate) fn purge(&mut self, what: PurgeScope, now: Instant) -> (usize, EpochEffects) {
         let mut records = 0;
         let mut purged = |batch: &Batch| {
@@ -509,7 +514,7 @@ impl PartitionQueue {
         (records, self.settle_down())
     }
 
-    /// Decides that what is in flight has failed, whatever will be answered.
+    /// Decides that the batches in flight have failed, regardless of their answers.
     fn decide_in_flight(&mut self, mut error: impl FnMut(&Batch) -> Error) {
         for flying in self.in_flight.iter_mut().filter(|flying| !flying.batch.is_decided()) {
             let batch = &mut flying.batch;
@@ -520,15 +525,14 @@ impl PartitionQueue {
         }
     }
 
-    /// Takes note of the topic's id; another one means that the topic was deleted and created
-    /// again.
+    /// Sets the topic's id; a different id means that the topic was deleted and created again.
     pub(crate) fn topic_id(&mut self, id: uuid::Uuid) -> EpochEffects {
         if id.is_nil() || id == self.topic_id {
             return EpochEffects::default();
         }
         if !std::mem::replace(&mut self.topic_id, id).is_nil() {
             self.sequences.topic_recreated();
-            // The log is another, and has nothing.
+            // The log of the new topic has none of the batches.
             self.unwritten_from = 0;
         }
         self.settle_down()

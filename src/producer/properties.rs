@@ -1,4 +1,4 @@
-//! A producer's settings by name: Java's names, and librdkafka's where they differ.
+//! The properties of a producer by name: Java's names, and librdkafka's where they differ.
 
 use super::{
     partitioner,
@@ -42,13 +42,14 @@ pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "partitioner.rack.aware", BOOLEAN, |s, v| s.partitioning.rack_aware = boolean(v)?;
 };
 
-/// The size of the buffer, unless its other name has set another one.
+/// Returns the size of the buffer, or `None` if the property's other name has set another size.
 fn buffer_memory(settings: &ProducerSettings, other: &str, bytes: usize) -> Option<usize> {
     let contradicts = settings.client.given.has(other) && settings.buffer_memory != bytes;
     (!contradicts).then_some(bytes)
 }
 
-/// `inherit` is librdkafka's default for a topic: the codec is that of the producer.
+/// Sets the codec. `inherit` is librdkafka's default for a topic and means the codec of the
+/// producer.
 fn compression(settings: &mut ProducerSettings, value: &str) -> Option<()> {
     if value.trim().eq_ignore_ascii_case("inherit") { Some(()) } else { settings.compression.set_codec(value) }
 }

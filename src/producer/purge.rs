@@ -1,24 +1,24 @@
-//! Which records to give up.
+//! The scope of a purge.
 
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 
-/// Which records [`Producer::purge`](super::Producer::purge) gives up.
+/// Selects the records that [`Producer::purge`](super::Producer::purge) gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PurgeScope {
-    /// Those that are not on their way: in the buffer, waiting for their topic, or waiting to be
-    /// sent again.
+    /// Records outside of a request: in the buffer, waiting for their topic, or waiting to be sent
+    /// again.
     Queued,
-    /// Those in a request that was not answered yet.
+    /// Records in a request without an answer yet.
     InFlight,
-    /// All.
+    /// All records without a result.
     All,
 }
 
 impl PurgeScope {
-    /// What purged records fail with; `place` is "orders[3]".
+    /// Returns the error of purged records; `place` is "orders[3]".
     pub(crate) fn error(place: impl fmt::Display) -> Error {
         Error::new(ErrorKind::Purged, format!("{place}: purged before the record was acknowledged"))
     }

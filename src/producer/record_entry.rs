@@ -1,4 +1,4 @@
-//! A record on its way into a batch, and the memory that it has reserved.
+//! A record that is to be appended to a batch, and the memory that is reserved for it.
 
 use crate::{
     producer::{batch_results::ResultRun, buffer_pool::BufferReservation, flush::FlushGroup, partitioner::Sticky},
@@ -8,22 +8,22 @@ use crate::{
 /// A record to be appended.
 pub(crate) struct RecordEntry<'a> {
     pub(crate) parts: RecordParts<'a>,
-    /// An upper bound of its bytes in a batch: what it is charged.
+    /// An upper bound of its bytes in a batch, which is the number of bytes that it reserves.
     pub(crate) bound: u32,
     pub(crate) timestamp: i64,
-    /// The topic's turns, for a record that may go to any partition.
+    /// The topic's sticky partition, for a record that may go to any partition.
     pub(crate) sticky: Option<&'a Sticky>,
 }
 
-/// Where the bytes of a record are charged.
+/// The source of a record's reserved bytes.
 #[derive(Debug)]
 pub(crate) enum RecordReservation {
-    /// Its batch takes them from the credits.
+    /// Its batch takes them from the buffer pool.
     FromPool,
-    /// They were taken before, by who waited for them.
+    /// The caller has already taken them.
     Reserved,
-    /// The record waited for its topic: it was charged, and has a place for its result. `None` once
-    /// a batch has it. In a box, so that a payment is small for all the others.
+    /// The record waited for its topic: its bytes are reserved, and it has a place for its result.
+    /// `None` once a batch has it. Boxed, so that the enum is small for all other records.
     Waited(Option<Box<WaitedRecord>>),
 }
 

@@ -1,5 +1,5 @@
-//! What a report says of a record that its batch does not know: kept from `send` to the result, for
-//! as little as can be.
+//! Data of a report that the batch does not know: kept from `send` to the result, in as little
+//! memory as possible.
 //!
 //! Sans-IO.
 
@@ -7,22 +7,22 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-/// What a report says of one record.
+/// The data of one record's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReportNote {
     pub(crate) timestamp: i64,
     pub(crate) tag: Option<u64>,
 }
 
-/// The notes of records next to each other.
+/// The notes of consecutive records.
 ///
-/// Thousands of records are sent within a millisecond, and most have no tag: so timestamps are kept
-/// a stretch of equal ones at a time, and tags only once there is one.
+/// Thousands of records are sent within a millisecond, and most have no tag. So equal consecutive
+/// timestamps are stored once, and tags only if there is one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReportNotes {
     count: u32,
     stretches: SmallVec<[TimestampRun; 1]>,
-    /// One for each record, or none at all.
+    /// One tag for each record, or none at all.
     tags: Vec<Option<u64>>,
 }
 
@@ -56,22 +56,21 @@ impl ReportNotes {
 
     fn push_tag(&mut self, tag: Option<u64>) {
         if self.tags.is_empty() {
-            // Its neighbours will have one, too: as many again as there are is what a list takes at
-            // a time anyway.
+            // Its neighbours probably have a tag, too; a list grows by about that number anyway.
             self.tags.reserve(self.count as usize + 64);
             self.tags.resize(self.count as usize, None);
         }
         self.tags.push(tag);
     }
 
-    /// The note at that place.
+    /// Returns the note at that place.
     pub(crate) fn get(&self, place: u32) -> Option<ReportNote> {
         let at = self.stretches.partition_point(|stretch| stretch.end <= place);
         let timestamp = self.stretches.get(at)?.timestamp;
         Some(ReportNote { timestamp, tag: self.tag(place) })
     }
 
-    /// All notes from that place on, with their places.
+    /// Returns all notes from that place on, with their places.
     pub(crate) fn from(&self, place: u32) -> impl Iterator<Item = (u32, ReportNote)> {
         let first = self.stretches.partition_point(|stretch| stretch.end <= place);
         let mut start = place;
@@ -82,7 +81,7 @@ impl ReportNotes {
         })
     }
 
-    /// Those of a part of the records.
+    /// Returns the notes of a part of the records.
     pub(crate) fn part(&self, range: Range<u32>) -> Self {
         let mut part = Self::default();
         let notes = self.from(range.start).take_while(|(place, _)| *place < range.end);

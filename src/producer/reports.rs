@@ -1,5 +1,5 @@
 //! Delivery reports: the result of every record, for programs that do not hold a `Delivery` for
-//! each. They are told to the callbacks (interceptors' among them), and given out by the stream.
+//! each. Callbacks (interceptors' included) receive them at once, streams when they are read.
 
 use std::{
     collections::VecDeque,
@@ -18,26 +18,27 @@ use super::callback::DeliveryCallback;
 use crate::producer::batch_shared::BatchShared;
 use crate::producer::delivery_report::{DeliveryReport, ReportRun};
 
-/// The reports of a producer's records, each once, from
+/// A stream of a producer's delivery reports, from
 /// [`Producer::delivery_reports`](super::Producer::delivery_reports).
 ///
 /// The reports of a partition come in the order of its results, which is the order of sending (see
-/// [`Delivery`](super::Delivery)). Several streams share the reports a batch at a time: what one
-/// has begun to read comes from it alone, so that between two streams there is no order.
+/// [`Delivery`](super::Delivery)). Several streams share the reports, each report goes to one of
+/// them, and a stream takes a run of records of one batch at a time. So there is no order between
+/// two streams.
 ///
-/// A record whose report waits to be read still takes its bytes of `buffer.memory`, so a program
-/// that asks for reports has to read them. Dropping the stream ends that; what it has not given out
-/// goes to the other streams. It ends by itself when the producer is closed and all was read.
+/// A record takes its bytes of `buffer.memory` until its report is read, so a program that asks for
+/// reports has to read them. Dropping the stream ends that; reports that it has not returned go to
+/// the other streams. The stream ends when the producer is closed and all reports were read.
 #[derive(Debug)]
 pub struct DeliveryReports {
     batch_shared: Arc<BatchShared>,
     reader: usize,
-    /// What it took from the queue and has not given out yet, so that it need not ask for each
-    /// report.
+    /// Run that was taken from the queue and is not fully read, so that the lock is not taken for
+    /// each report.
     run: Option<ReportRun>,
 }
 
-/// Whom to tell of results, a run of records at a time.
+/// Distributes results, a run of records at a time.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     on: AtomicBool,
@@ -45,7 +46,7 @@ pub(super) struct Reports {
     state: Mutex<State>,
 }
 
-/// What the streams share.
+/// State shared by the streams.
 #[derive(Debug, Default)]
 struct State {
     runs: VecDeque<ReportRun>,
@@ -59,18 +60,18 @@ struct Reader {
 }
 
 impl Reports {
-    /// Also tells these, in their order.
+    /// Creates reports for these callbacks, which are called in order.
     pub(super) fn with_callbacks(callbacks: Vec<DeliveryCallback>) -> Self {
         Self { on: AtomicBool::new(!callbacks.is_empty()), callbacks, ..Self::default() }
     }
 
-    /// Whether records that are appended now will be reported.
+    /// Returns true if records that are appended now will be reported.
     pub(super) fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
 
-    /// Tells of a run: the callbacks at once, the streams when they ask. What nobody asks for is
-    /// thrown away.
+    /// Reports a run: calls the callbacks at once, and queues the run for the streams. Without a
+    /// stream it is dropped.
     pub(super) fn report(&self, run: ReportRun) {
         self.callbacks.iter().for_each(|callback| callback.tell(&run));
         let mut state = self.lock();
@@ -82,7 +83,7 @@ impl Reports {
         state.wake_all();
     }
 
-    /// No more reports will come.
+    /// Marks the end of the reports and wakes the streams.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -121,7 +122,8 @@ impl DeliveryReports {
         Self { batch_shared, reader, run: None }
     }
 
-    /// The next report; `None` once the producer is closed and all reports were read.
+    /// Waits for the next report; returns `None` once the producer is closed and all reports were
+    /// read.
     ///
     /// # Cancel safety
     /// Safe: no report is lost when the future is dropped.
@@ -129,7 +131,7 @@ impl DeliveryReports {
         poll_fn(|cx| self.poll_report(cx)).await
     }
 
-    /// A report that is there already.
+    /// Returns a report if one is available now.
     pub fn try_next(&mut self) -> Option<DeliveryReport> {
         if self.run.is_none() {
             let next = self.batch_shared.reports.lock().runs.pop_front();
@@ -138,14 +140,14 @@ impl DeliveryReports {
         self.give_out()
     }
 
-    /// Takes a run over, which ends what it takes of the buffer: the records are gone, their
-    /// reports are all there is.
+    /// Takes over a run and releases its share of the buffer: the records are gone, and only their
+    /// reports are left.
     fn begin(&mut self, mut run: ReportRun) {
         drop(run.reserved.split(usize::MAX));
         self.run = Some(run);
     }
 
-    /// The next report of the run in hand.
+    /// Returns the next report of the current run.
     fn give_out(&mut self) -> Option<DeliveryReport> {
         let run = self.run.as_mut()?;
         let report = run.report(run.read);
@@ -196,14 +198,15 @@ impl Drop for DeliveryReports {
             if let Some(run) = self.run.take() {
                 state.runs.push_front(run);
             }
-            // It may have been woken for what it will not read any more.
+            // This stream may have been woken for a report that it will not read any more, so
+            // another one is woken.
             if !state.runs.is_empty() {
                 state.wake_all();
             }
             return;
         }
         let unread = std::mem::take(&mut state.runs);
-        // Records that are sent from now on need not be noted down.
+        // Records that are sent from now on need no notes.
         reports.on.store(!reports.callbacks.is_empty(), Ordering::Relaxed);
         drop(state);
         drop(unread);

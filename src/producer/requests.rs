@@ -1,12 +1,12 @@
-//! Produce requests on their way: sealed, handed to a connection and answered, without a task or a
+//! Produce requests in flight: sealed, handed to a connection and answered, without a task or a
 //! future for each.
 //!
 //! ```text
 //! start ─▶ line of the node: sealing ─ sealed ─▶ connection ─▶ answers ─▶ next
 //! ```
-//! The requests to one broker are *written* in the order in which they were drained, as the
-//! sequence numbers in them ask: the next is handed to the connection only when the one before has
-//! been. Sealing goes ahead of that, and answers come in whatever order.
+//! The requests to one broker are *written* in the order in which they were drained, because their
+//! sequence numbers require it: a request is handed to the connection only after the one before it.
+//! Sealing runs ahead of that, and answers come in any order.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -43,13 +43,13 @@ pub(super) struct Requests {
     settings: RequestSettings,
     sealing: Arc<Sealing>,
     responses: ResponseQueue,
-    /// What was not handed to a connection yet, by node.
+    /// Requests that were not handed to a connection yet, by node.
     queues: HashMap<i32, NodeQueue>,
-    /// Requests in all lines.
+    /// Number of requests in all queues.
     unsent: usize,
-    /// What connections have.
+    /// Requests that connections have.
     sent: HashMap<u64, SentRequest>,
-    /// What ended before a connection had it.
+    /// Requests that ended before a connection had them.
     ended: VecDeque<EndedRequest>,
 }
 
@@ -57,7 +57,7 @@ struct RequestSettings {
     client: Client,
     acks: i16,
     request_timeout: Duration,
-    /// How long the broker waits for acknowledgements.
+    /// Time for which the broker waits for acknowledgements.
     ack_timeout: Duration,
     counters: Arc<Counters>,
 }
@@ -74,16 +74,16 @@ struct SentRequest {
 #[derive(Default)]
 struct NodeQueue {
     unsent: VecDeque<Unsent>,
-    /// The first one's wait for a connection, and until when its answer has to be there.
+    /// The connection attempt for the first request, and the deadline of the request's answer.
     connecting: Option<(BoxFuture<'static, Result<Link>>, Instant)>,
 }
 
 enum Unsent {
     Sealing(BoxFuture<'static, ProduceRequest>),
     Sealed(ProduceRequest),
-    /// What waits for its turn when there is no connection to be had does not wait for the next
-    /// attempt at one, which takes longer from time to time: what it holds may have a leader
-    /// elsewhere by then.
+    /// If connecting fails, all requests queued for that broker fail instead of waiting for the
+    /// next, longer attempt, because their partitions may have a new leader by then. This one fails
+    /// once it is sealed.
     Lost(BoxFuture<'static, ProduceRequest>, Error),
 }
 
@@ -100,12 +100,12 @@ impl EndedRequest {
         Self { request, version: 0, answer: Err(error) }
     }
 
-    /// The request, and how it ended, to be read from the bytes.
+    /// Passes the request and its answer, decoded from the bytes, to `tell`.
     #[inline(never)]
     pub(super) fn read<T>(self, tell: impl FnOnce(ProduceRequest, Result<Option<ProduceResponse<'_>>>) -> T) -> T {
         let response = match &self.answer {
             Ok(None) => Ok(None),
-            // What cannot be read does not say what became of the batches.
+            // An unreadable answer does not tell the fate of the batches.
             Ok(Some(body)) => decode_produce(body, self.version)
                 .map(Some)
                 .map_err(|error| error.with_status(DeliveryStatus::PossiblyPersisted)),
@@ -134,10 +134,11 @@ impl Requests {
         })
     }
 
-    /// Takes a request over. It leaves at once if it can, and else when [`next`](Self::next) is
+    /// Takes over a request. It is sent at once if possible, otherwise when [`next`](Self::next) is
     /// polled.
     ///
-    /// A function of its own, as is [`Ended::read`]: `scripts/instructions` counts what it costs.
+    /// Not inlined, like [`EndedRequest::read`], because `scripts/instructions` counts its
+    /// instructions.
     #[inline(never)]
     pub(super) fn start(&mut self, mut request: ProduceRequest) {
         let node = request.node;
@@ -149,18 +150,20 @@ impl Requests {
         };
         self.queues.entry(node).or_default().unsent.push_back(unsent);
         self.unsent += 1;
-        // Nobody is woken by this; what cannot leave now is looked at again when `next` is polled.
+        // Nothing is woken by this poll; a request that cannot be sent now is polled again by
+        // `next`.
         self.advance(node, &mut Context::from_waker(Waker::noop()));
     }
 
-    /// The next request that ended; waits for ever when none is under way.
+    /// Waits for the next request that has ended; never returns if there is none.
     ///
     /// Safe to drop: nothing is lost.
     pub(super) async fn next(&mut self) -> EndedRequest {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Another request that has ended by now, behind what [`next`](Self::next) gave.
+    /// Returns another request that has already ended, after the one that [`next`](Self::next)
+    /// returned.
     pub(super) fn next_ended(&mut self) -> Option<EndedRequest> {
         match self.poll_answer(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ended) => Some(ended),
@@ -203,7 +206,7 @@ impl Requests {
         Poll::Pending
     }
 
-    /// Hands over what is ready at the front of a node's line.
+    /// Sends the sealed requests at the front of a node's queue.
     fn advance(&mut self, node: i32, cx: &mut Context<'_>) {
         let Some(line) = self.queues.get_mut(&node) else { return };
         line.unsent.retain_mut(|unsent| {
@@ -252,8 +255,8 @@ impl Requests {
 }
 
 impl NodeQueue {
-    /// No connection is to be had: gives up all that waits for one. Gives how many requests ended
-    /// with that.
+    /// Fails all requests that wait for a connection, because connecting failed. Returns the number
+    /// of requests that ended.
     fn fail_unsent(&mut self, error: &Error, ended: &mut VecDeque<EndedRequest>) -> usize {
         let waiting = self.unsent.len();
         for unsent in std::mem::take(&mut self.unsent) {
@@ -266,7 +269,7 @@ impl NodeQueue {
         waiting - self.unsent.len()
     }
 
-    /// The connection for the first request, and until when its answer has to be there.
+    /// Polls the connection for the first request, with the deadline of its answer.
     fn poll_link(
         &mut self,
         settings: &RequestSettings,
@@ -294,8 +297,8 @@ impl NodeQueue {
 }
 
 impl RequestSettings {
-    /// Writes a request without the batches that were taken back by now. When one of the others is
-    /// taken back before the connection hands the request to the socket, the request is not sent.
+    /// Writes a request without the batches that are withdrawn by now. If another batch is
+    /// withdrawn before the connection hands the request to the socket, the request is not sent.
     fn write(&self, request: &mut ProduceRequest, version: i16, head: &mut BytesMut) -> Result<RawRequest> {
         let (mut batches, mut records) = (0, 0);
         for part in &mut request.parts {
@@ -326,7 +329,7 @@ impl RequestSettings {
     }
 }
 
-/// What a request is called while it is under way; costs nothing while nobody listens.
+/// Returns the span of a request in flight; it costs nothing while no subscriber listens.
 fn span(request: &ProduceRequest) -> Span {
     let batches = || request.parts.iter().filter_map(|part| leaving(part).map(|leaving| leaving.batch));
     tracing::debug_span!(

@@ -1,4 +1,4 @@
-//! What a broker's answer means for a batch.
+//! Decides what a broker's answer means for a batch.
 //!
 //! Sans-IO.
 
@@ -9,45 +9,45 @@ use crate::{
     wire::produce::ProducePartitionResponse,
 };
 
-/// What to do with a batch after an attempt.
+/// The decision on a batch after an attempt.
 #[derive(Debug)]
 pub(crate) enum BatchDecision {
     Written {
         base_offset: Option<i64>,
         log_append_millis: Option<i64>,
     },
-    /// Send it again, under the same sequence numbers.
+    /// Send it again, under its sequence numbers.
     Retry {
         error: Error,
-        /// The attempt may have written it all the same.
+        /// True if the attempt may have written it all the same.
         maybe_written: bool,
     },
-    /// The broker has a batch of these sequence numbers already, so this attempt wrote nothing.
+    /// The broker already has a batch with these sequence numbers, so this attempt wrote nothing.
     Duplicate(Error),
     /// The broker expected other sequence numbers, so the batch is not in its log.
     OutOfOrder(Error),
-    /// The broker does not know the producer (any more). `log_start` is −1 where it is not known.
+    /// The broker does not know the producer (any more). `log_start` is −1 if it is not known.
     UnknownProducer {
         error: Error,
         log_start: i64,
     },
     /// The broker knows a newer epoch of this producer.
     StaleEpoch(Error),
-    /// Too large for the topic: smaller batches may pass.
+    /// The batch is too large for the topic: smaller batches may be accepted.
     TooLarge(Error),
-    /// Trying again cannot help.
+    /// Sending it again cannot help.
     Rejected {
         error: Error,
         maybe_written: bool,
         records: Vec<(i32, Option<String>)>,
     },
-    /// The attempt was taken back before it was written, because records of it or of another batch
+    /// The attempt was withdrawn before it was written, because records of it or of another batch
     /// in its request had been given up.
     Withdrawn,
 }
 
 impl BatchDecision {
-    /// What a broker said of one partition. `place` is "orders[3]".
+    /// Reads a broker's answer for one partition. `place` is "orders[3]".
     pub(crate) fn read(response: ProducePartitionResponse<'_>, place: impl fmt::Display) -> Self {
         let code = response.error;
         if code.is_ok() {
@@ -69,7 +69,8 @@ impl BatchDecision {
             ErrorCode::INVALID_PRODUCER_EPOCH => BatchDecision::StaleEpoch(error),
             ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => BatchDecision::TooLarge(error),
             _ if code.is_retriable() => BatchDecision::Retry { error, maybe_written: may_be_written(code) },
-            // What the broker could not name, and what we cannot read, says nothing about the log.
+            // An unknown server error, and a code that this client does not know, say nothing about
+            // the log.
             _ => BatchDecision::Rejected {
                 error,
                 maybe_written: code == ErrorCode::UNKNOWN_SERVER_ERROR || !code.is_known(),
@@ -78,12 +79,12 @@ impl BatchDecision {
         }
     }
 
-    /// What it means that there was no answer.
+    /// Decides on a batch without an answer.
     pub(crate) fn failed(error: &Error) -> Self {
         let error = error.clone();
         let maybe_written = error.delivery_status() != Some(DeliveryStatus::NotPersisted);
-        // What ends an attempt for good once it was sent does not say what became of it: the next
-        // attempt will.
+        // A permanent error after the request was sent does not tell its fate: the next attempt
+        // will.
         if maybe_written || error.is_retriable() || error.kind() == ErrorKind::Protocol {
             BatchDecision::Retry { error, maybe_written }
         } else {
@@ -91,13 +92,16 @@ impl BatchDecision {
         }
     }
 
-    /// What it means that the answer left the partition out.
+    /// Decides on a batch if the answer leaves out its partition.
     pub(crate) fn missing(place: impl fmt::Display) -> Self {
-        let error = Error::new(ErrorKind::Protocol, format!("the broker's answer to produce leaves {place} out"));
+        let error = Error::new(
+            ErrorKind::Protocol,
+            format!("the broker's answer to a produce request has no entry for {place}"),
+        );
         BatchDecision::Retry { error: error.with_retriable(true), maybe_written: true }
     }
 
-    /// Whether the picture of the cluster may be wrong.
+    /// Returns true if the metadata may be wrong.
     pub(crate) fn asks_for_refresh(&self) -> bool {
         match self {
             BatchDecision::Retry { error, .. } => match error.code() {
@@ -109,9 +113,9 @@ impl BatchDecision {
     }
 }
 
-/// Whether a batch that was refused with a retriable code may be in the log all the same: the
-/// leader appended it and then waited in vain for its followers, or lost the leadership while it
-/// waited.
+/// Returns true if a batch that was refused with a retriable code may be in the log all the same:
+/// the leader appended it and its followers did not confirm in time, or it lost the leadership
+/// while it waited.
 ///
 /// KAFKA_STORAGE_ERROR counts as not written: the directory that might hold it is offline.
 fn may_be_written(code: ErrorCode) -> bool {
@@ -156,8 +160,9 @@ mod tests {
         assert!(matches!(duplicate, BatchDecision::Duplicate(_)));
     }
 
-    /// What is done about a code: R sends the batch again, F fails it; + says that it may be in the
-    /// log; m looks for the leader anew. The others have rules of their own, by number and epoch.
+    /// Returns the decision for a code: R sends the batch again, F fails it; + if it may be in the
+    /// log; m if the metadata is refreshed. The other decisions depend on sequence number and
+    /// epoch.
     fn done_about(code: ErrorCode) -> String {
         let answer = BatchDecision::read(response(code), "t[0]");
         let refresh = if answer.asks_for_refresh() { "m" } else { "" };
@@ -182,7 +187,7 @@ mod tests {
         let table = [
             (ErrorCode::NONE, "written"),
             (ErrorCode::UNKNOWN_SERVER_ERROR, "F+"),
-            // Damaged on its way, if the checksum does not fit.
+            // Damaged in transit, if the checksum does not match.
             (ErrorCode::CORRUPT_MESSAGE, "R"),
             // The leader may have written it and lost the partition while it waited for its
             // followers.

@@ -1,4 +1,4 @@
-//! Who may still decide about a batch that was given to a request.
+//! Withdrawing a batch that was given to a request.
 //!
 //! Sans-IO.
 
@@ -10,18 +10,17 @@ use std::sync::{
 use crate::cluster::Revocable;
 use crate::producer::batch_results::BatchResults;
 
-/// Whether a batch that was given to a request can still be taken back: decided once, by the first
-/// of the connection, when it hands the request to the socket, and the sender, when it gives up on
-/// the batch.
+/// Decides once if a batch in a request is written or withdrawn. The first decides: the connection,
+/// when it hands the request to the socket, or the sender, when it gives up the batch.
 ///
-/// It lives in the batch's cell, so that an attempt allocates nothing for it.
+/// The state is stored in the batch's results, so that an attempt allocates nothing for it.
 #[derive(Clone, Debug)]
 pub(crate) struct RevocableBatch {
     results: Arc<BatchResults>,
     attempt: u32,
 }
 
-/// The last attempt's number, and in its low bits what became of that.
+/// The number of the last attempt, with its outcome in the low bits.
 #[derive(Debug, Default)]
 pub(crate) struct RevocableState(AtomicU32);
 
@@ -30,8 +29,8 @@ const WITHDRAWN: u32 = 2;
 const ATTEMPT: u32 = 4;
 
 impl RevocableBatch {
-    /// A ticket for the next attempt of the batch whose own cell this is. Those of earlier attempts
-    /// are void.
+    /// Returns a handle for the next attempt of the batch with these results. Handles of earlier
+    /// attempts become void.
     pub(crate) fn next(results: &Arc<BatchResults>) -> Self {
         let state = &results.revocable_state().0;
         let attempt = (state.load(Ordering::Acquire) & !(ATTEMPT - 1)).wrapping_add(ATTEMPT);
@@ -39,17 +38,17 @@ impl RevocableBatch {
         Self { results: results.clone(), attempt }
     }
 
-    /// The batch as a part of a request that a connection has.
+    /// Returns the batch as a part of a request that a connection has.
     pub(crate) fn part(&self) -> (Arc<dyn Revocable>, u32) {
         (self.results.clone(), self.attempt)
     }
 
-    /// Takes the batch back; `false` when it may be on the wire.
+    /// Withdraws the batch; returns `false` if it may be on the wire.
     pub(crate) fn withdraw(&self) -> bool {
         self.results.revocable_state().decide(self.attempt, WITHDRAWN) || self.is_withdrawn()
     }
 
-    /// Whether this attempt was taken back, so that no byte of it was written.
+    /// Returns true if this attempt was withdrawn, so that no byte of it was written.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.results.is_withdrawn(self.attempt)
     }
@@ -73,7 +72,7 @@ impl Revocable for BatchResults {
     fn withdraw(&self, attempt: u32) {
         let state = self.revocable_state();
         if !state.decide(attempt, WITHDRAWN) {
-            // Fails where the batch was taken back already, or the attempt is void: then there is
+            // This fails if the batch is already withdrawn, or the attempt is void: then there is
             // nothing to undo.
             let (written, withdrawn) = (attempt + WRITTEN, attempt + WITHDRAWN);
             let _ = state.0.compare_exchange(written, withdrawn, Ordering::AcqRel, Ordering::Acquire);
@@ -97,7 +96,7 @@ mod tests {
         assert!(results.write(revocable.attempt));
         assert!(!revocable.withdraw() && !results.write(revocable.attempt));
         let next = RevocableBatch::next(&results);
-        assert!(!results.write(revocable.attempt), "an earlier attempt's is void");
+        assert!(!results.write(revocable.attempt), "the handle of an earlier attempt is void");
         assert!(next.withdraw() && next.withdraw());
         assert!(!results.write(next.attempt));
     }
@@ -118,8 +117,7 @@ mod tests {
     fn unsent_request_withdraws_all_its_batches() {
         let result_cells = [1, 2].map(|id| Arc::new(BatchResults::new(id)));
         let tickets = result_cells.each_ref().map(RevocableBatch::next);
-        // The second attempt is void, as if it were taken back between the look at it and the
-        // decision.
+        // The second attempt is void, as if it were withdrawn between the check and the decision.
         let _newer = RevocableBatch::next(&result_cells[1]);
         assert!(!leave(&tickets));
         assert!(tickets[0].is_withdrawn());

@@ -1,5 +1,5 @@
-//! Closes batches: compresses and checksums them. A little of it at once where it falls due; what
-//! takes longer on threads for such work, in parallel over the partitions of a request.
+//! Closes batches: compresses and checksums them. Small batches are sealed at once; larger ones on
+//! blocking threads, in parallel over the partitions of a request.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +27,7 @@ use crate::{
 /// request.
 type BoxedCompressor = Box<Compressor>;
 
-/// The codecs' states that are not in use, and how many may be at work elsewhere.
+/// The idle states of the codec, and the number of threads that may seal at once.
 pub(super) struct Sealing {
     compression: Compression,
     counters: Arc<Counters>,
@@ -43,12 +43,12 @@ impl Sealing {
         Ok(Self { compression, counters, idle, cores, permits: Arc::new(Semaphore::new(cores)) })
     }
 
-    /// Whether the batches are sealed as soon as they could be handed to another thread.
+    /// Returns true if sealing the batches takes no longer than handing them to another thread.
     pub(super) fn is_small(&self, parts: &[RequestPart]) -> bool {
         self.compression == Compression::None || parts.iter().map(unsealed).sum::<usize>() <= self.worth_a_thread()
     }
 
-    /// So many bytes take about 30 µs.
+    /// Returns the number of bytes that take about 30 µs.
     fn worth_a_thread(&self) -> usize {
         match self.compression {
             Compression::Gzip(_) => 4 * 1024,
@@ -57,12 +57,12 @@ impl Sealing {
         }
     }
 
-    /// Seals here and now.
+    /// Seals on the current thread.
     pub(super) fn seal(&self, parts: &mut [RequestPart]) {
         let mut compressor = None;
         for part in parts {
             if !matches!(part.body, Ok(Body::Open(_))) {
-                // Sealed for an attempt before this one.
+                // Sealed for an earlier attempt.
                 continue;
             }
             let body = std::mem::replace(&mut part.body, Ok(Body::Lent(part.revocable.clone())));
@@ -73,7 +73,7 @@ impl Sealing {
                         compressor = Some(Ok(state));
                         sealed.inspect(|sealed| self.counters.sealed(sealed)).map(Body::Sealed)
                     }
-                    // Nobody knows what state it is in, so the next batch gets another.
+                    // The state is unknown after a panic, so the next batch gets another one.
                     Err(panic) => Err(panic),
                 },
                 Err(error) => {
@@ -87,10 +87,10 @@ impl Sealing {
         }
     }
 
-    /// Seals on threads for work that takes long: in parallel where there is enough of it, and
-    /// never more at once than there are cores, whatever the number of requests.
+    /// Seals on blocking threads: in parallel if there is enough work, and never on more threads
+    /// than there are cores, regardless of the number of requests.
     ///
-    /// Dropping the future throws the request away.
+    /// Dropping the future drops the request.
     pub(super) async fn seal_elsewhere(self: Arc<Self>, mut request: ProduceRequest) -> ProduceRequest {
         let mut shares: VecDeque<(Vec<RequestPart>, JoinHandle<Vec<RequestPart>>)> = VecDeque::new();
         for mut share in self.shares(std::mem::take(&mut request.parts)) {
@@ -107,7 +107,7 @@ impl Sealing {
         for (mut heads, work) in shares {
             match work.await {
                 Ok(mut sealed) => request.parts.append(&mut sealed),
-                // The runtime goes down: the bytes are gone.
+                // The runtime shuts down, and the bytes are lost.
                 Err(failure) => {
                     let error = Error::new(ErrorKind::Internal, "a batch could not be compressed").with_source(failure);
                     heads.iter_mut().for_each(|part| part.body = Err(error.clone()));
@@ -118,7 +118,7 @@ impl Sealing {
         request
     }
 
-    /// Shares of about the same size, in the order of the parts: one for each core, if each is
+    /// Divides the parts, in order, into shares of about equal size: one for each core, if each is
     /// worth a thread.
     fn shares(&self, parts: Vec<RequestPart>) -> Vec<Vec<RequestPart>> {
         let mut left: usize = parts.iter().map(unsealed).sum();
@@ -127,7 +127,7 @@ impl Sealing {
         let (mut share, mut size) = (Vec::new(), 0);
         for part in parts {
             let bytes = unsealed(&part);
-            // Whatever comes closer to an equal share: with this part, or without it.
+            // The part begins a new share if that comes closer to an equal share.
             if count > 1 && !share.is_empty() && size + bytes / 2 > left / count {
                 shares.push(std::mem::take(&mut share));
                 left -= std::mem::take(&mut size);
@@ -150,8 +150,8 @@ impl Sealing {
     }
 }
 
-/// Seals one batch. A codec that panics, which is the outer error, costs its batch and nothing
-/// else: not the others of the request, and not the producer.
+/// Seals one batch. A panic of the codec (the outer error) fails only this batch, not the others of
+/// the request, and not the producer.
 fn sealed(
     builder: BatchBuilder,
     compressor: &mut Compressor,
@@ -160,7 +160,7 @@ fn sealed(
 ) -> Result<Result<SealedBatch>> {
     let seal = || {
         #[cfg(test)]
-        assert_ne!(part.records, tests::UNLUCKY, "the codec finds a batch of so many records unlucky");
+        assert_ne!(part.records, tests::UNLUCKY, "the test's codec panics for a batch of this size");
         builder.seal(compressor)
     };
     catch_unwind(AssertUnwindSafe(seal)).map_err(|panic| {
@@ -180,7 +180,7 @@ fn sealed(
     })
 }
 
-/// Bytes that are still to be sealed.
+/// Returns the number of bytes that are still to be sealed.
 fn unsealed(part: &RequestPart) -> usize {
     match &part.body {
         Ok(Body::Open(builder)) => builder.size(),
@@ -188,7 +188,7 @@ fn unsealed(part: &RequestPart) -> usize {
     }
 }
 
-/// A part without its body.
+/// Returns the part without its body.
 fn head(part: &RequestPart) -> RequestPart {
     RequestPart {
         slot: part.slot,
@@ -215,7 +215,7 @@ pub(super) mod tests {
         wire::batch::{BatchBuilder, ProducerStamp, RecordParts},
     };
 
-    /// A batch of so many records makes every codec panic.
+    /// A batch of that number of records makes every codec panic.
     pub(in crate::producer) const UNLUCKY: u32 = 1313;
 
     fn part(partition: i32, bytes: usize) -> RequestPart {
@@ -250,7 +250,7 @@ pub(super) mod tests {
         let (one, two) = (sealing(1), sealing(2));
         assert_eq!(sizes(&one, &[40_000, 40_000]), [[0, 1]]);
         assert_eq!(sizes(&two, &[40_000, 40_000]), [[0], [1]]);
-        assert_eq!(sizes(&two, &[20_000, 20_000]), [[0, 1]], "a share would not be worth a thread");
+        assert_eq!(sizes(&two, &[20_000, 20_000]), [[0, 1]], "a smaller share would not be worth a thread");
         assert_eq!(sizes(&two, &[90_000, 30_000, 30_000, 30_000]), vec![vec![0], vec![1, 2, 3]]);
         assert_eq!(sizes(&two, &[10, 10, 200_000]), vec![vec![0, 1], vec![2]]);
         assert_eq!(sizes(&sealing(8), &[500_000]), [[0]]);

@@ -1,11 +1,10 @@
-//! What is sent when, to whom: the decisions of a producer, without IO and without a clock of its
-//! own.
+//! The sender: decides which batches are sent, when, and to which broker.
 //!
-//! It is told of news, answers, metadata and the time; it gives out requests and [`Effect`]s. Each
-//! partition that can send stands once in the ready queue of its leader. A request takes from the
-//! front of that queue, one batch of each partition, and a partition with more to send goes to the
-//! back; one that cannot go on leaves the queue until an event of its own lets it back, so it stops
-//! nobody else.
+//! It receives notifications, answers, metadata and the time, and returns requests and [`Effect`]s;
+//! it has no clock of its own. Each partition that can send is once in the ready queue of its
+//! leader. A request takes one batch of each partition from the front of that queue, and a
+//! partition with more to send goes to the back. A partition that cannot continue leaves the queue
+//! until one of its own events makes it ready again, so that it blocks no other partition.
 //!
 //! Sans-IO.
 
@@ -42,30 +41,30 @@ use crate::{
     wire::{fetch::NodeEndpoint, produce::ProduceResponse},
 };
 
-/// What a request costs besides its batches, for each partition in it: more than enough for the
-/// longest topic name.
+/// Bytes of a request for each partition in addition to its batch: more than enough for the longest
+/// topic name.
 const PARTITION_OVERHEAD: usize = 300;
 
-/// The waits after a refused producer id, which double. Only a human can mend the usual causes.
+/// Backoff after a refused producer id; it doubles. The usual causes need an operator.
 const ID_BACKOFF: Duration = Duration::from_secs(1);
 const ID_BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Requests whose room is kept for the next ones.
+/// Number of request buffers that are kept for reuse.
 const SPARE: usize = 16;
 
 #[derive(Debug, Default)]
 struct SenderNode {
     ready: VecDeque<usize>,
     in_flight: usize,
-    /// Whether it has answered since the last failure. One that has not gets one request at a time,
-    /// so that batches grow instead of queueing up before a connection that may never come.
+    /// True if it has answered since the last failure. Otherwise it gets one request at a time, so
+    /// that batches grow instead of queueing before a connection that may never come.
     established: bool,
 }
 
 #[derive(Debug)]
 struct SenderSlot {
     queue: PartitionQueue,
-    /// The ready queue that it stands in.
+    /// The node that has it in its ready queue.
     ready_at: Option<i32>,
     /// The earliest timer that is set for its linger or backoff.
     wake: Option<Instant>,
@@ -76,7 +75,7 @@ struct SenderSlot {
 enum SenderTimer {
     Wake,
     Expiry,
-    /// Of a broker, not of a slot: whether data has waited too long for it.
+    /// Timer of a broker, not of a slot: checks if data has waited too long for it.
     Availability(i32),
 }
 
@@ -85,7 +84,7 @@ enum SenderTimer {
 pub(crate) struct Sender {
     rules: SenderRules,
     identity: Identity,
-    /// Waits between requests for a producer id that is refused, and the end of the present one.
+    /// Backoff between refused requests for a producer id, and the end of the current one.
     id_backoff: Backoff,
     ask_id_at: Option<Instant>,
     slots: Vec<Option<SenderSlot>>,
@@ -96,11 +95,11 @@ pub(crate) struct Sender {
     /// Slots that wait for the producer id.
     awaiting_producer_id: BTreeSet<usize>,
     hurry: bool,
-    /// Why there is no metadata, for the errors of what expires meanwhile.
+    /// The reason why there is no metadata, for the errors of batches that expire meanwhile.
     cause: Option<Error>,
     effects: Vec<Effect>,
     rng: StdRng,
-    /// Room for the parts of requests, and for the slots in one, used again and again.
+    /// Reused memory for the parts of requests, and for the slots in one.
     spare: Vec<Vec<RequestPart>>,
     taken: Vec<usize>,
     counters: Arc<Counters>,
@@ -131,7 +130,7 @@ impl Sender {
 
     // ---- events
 
-    /// A partition has a batch that was just begun, or a full one.
+    /// Handles a partition with a batch that was just begun, or a full one.
     pub(crate) fn partition_notified(&mut self, partition: &Arc<Partition>, now: Instant, metadata: &Metadata) {
         let slot = partition.slot;
         if self.slots.len() <= slot {
@@ -146,7 +145,7 @@ impl Sender {
         self.schedule(slot, now, metadata);
     }
 
-    /// Whether records wait for room in the buffer: then nothing lingers.
+    /// Sets whether records wait for room in the buffer; if so, batches do not linger.
     pub(crate) fn set_hurry(&mut self, hurry: bool, now: Instant, metadata: &Metadata) {
         if hurry && !self.hurry {
             self.hurry = true;
@@ -155,25 +154,25 @@ impl Sender {
         self.hurry = hurry;
     }
 
-    /// Batches were flushed.
+    /// Handles a flush of open batches.
     pub(crate) fn flushed(&mut self, now: Instant, metadata: &Metadata) {
         self.reschedule_all(now, metadata);
     }
 
-    /// There is a new picture of the cluster.
+    /// Handles new metadata.
     pub(crate) fn metadata_changed(&mut self, now: Instant, metadata: &Metadata) {
         self.counters.keep_brokers(|id| metadata.brokers.contains_key(&id));
         self.nodes.retain(|id, node| metadata.brokers.contains_key(id) || node.in_flight > 0 || !node.ready.is_empty());
         self.reschedule_all(now, metadata);
     }
 
-    /// What stands in the way of metadata at the moment, if anything does.
+    /// Sets the current obstacle to metadata, if any.
     pub(crate) fn set_cause(&mut self, cause: Option<Error>) {
         self.cause = cause;
     }
 
-    /// Takes the answer to [`Effect::AskProducerId`]. An error fails the records that wait for the
-    /// id; records that come later wait for the next request, which follows after a backoff.
+    /// Handles the answer to [`Effect::RequestProducerId`]. An error fails the records that wait
+    /// for the id; later records wait for the next request, which follows after a backoff.
     pub(crate) fn producer_id(&mut self, answer: Result<ProducerId, Error>, now: Instant, metadata: &Metadata) {
         let refusal = match answer {
             Ok(id) => {
@@ -201,8 +200,8 @@ impl Sender {
         }
     }
 
-    /// A request ended. The response is `None` with acks=0: it was written, and nobody will say
-    /// more.
+    /// Handles the end of a request. The response is `None` with acks=0: the request was written,
+    /// and there is no answer.
     pub(crate) fn handle_response(
         &mut self,
         request: ProduceRequest,
@@ -214,7 +213,7 @@ impl Sender {
         self.counters.answered(&parts, &response);
         let known = self.nodes.entry(node).or_default();
         known.in_flight = known.in_flight.saturating_sub(1);
-        // A request that was taken back says nothing of the broker.
+        // A withdrawn request says nothing about the broker.
         if !parts.iter().all(|part| part.withdrawn) {
             known.established = response.is_ok();
         }
@@ -248,7 +247,7 @@ impl Sender {
                             node,
                             leader,
                             leader_epoch = epoch,
-                            "the broker names another leader"
+                            "the broker names another leader; the metadata is updated"
                         );
                         self.effects.push(Effect::LearnLeader {
                             topic: part.topic.clone(),
@@ -284,7 +283,7 @@ impl Sender {
                 self.counters.origin(),
                 node,
                 suppressed,
-                "the broker answered for partitions that it was not asked about: these answers are ignored"
+                "the broker answered for partitions that were not in the request: these answers are ignored"
             );
         }
         if refresh {
@@ -292,7 +291,7 @@ impl Sender {
         }
     }
 
-    /// The time has come for some partitions.
+    /// Handles the timers that are due.
     pub(crate) fn tick(&mut self, now: Instant, metadata: &Metadata) {
         while let Some(Reverse((at, timer, slot))) = self.timers.peek().copied()
             && at <= now
@@ -320,14 +319,14 @@ impl Sender {
         }
     }
 
-    /// Fails all there is, each batch with its own status.
+    /// Fails all batches, each with its own status.
     pub(crate) fn fail_all(&mut self, error: &Error) {
         for place in self.slots.iter_mut().flatten() {
             place.queue.fail_all(error);
         }
     }
 
-    /// Fails what the user does not want any more; gives how many records that were.
+    /// Fails the records of a purge; returns their number.
     pub(crate) fn purge(&mut self, what: PurgeScope, now: Instant, metadata: &Metadata) -> usize {
         let mut records = 0;
         for slot in 0..self.slots.len() {
@@ -340,9 +339,9 @@ impl Sender {
         records
     }
 
-    // ---- what comes of them
+    // ---- requests and effects
 
-    /// The next request that can go out, if there is one.
+    /// Returns the next request to send, if there is one.
     pub(crate) fn next_request(&mut self, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
         let max = self.rules.max_in_flight;
         loop {
@@ -358,7 +357,7 @@ impl Sender {
         }
     }
 
-    /// Whatever is ready now waits for its broker.
+    /// Records that data waits for the brokers of all ready partitions.
     fn record_waits(&mut self, now: Instant) {
         if !self.availability.is_heeded() {
             return;
@@ -370,10 +369,10 @@ impl Sender {
         }
     }
 
-    /// A request to a broker was answered, or failed.
+    /// Records that a request to a broker was answered, or failed.
     fn record_response(&mut self, node: i32, failed: bool, now: Instant) {
         if failed {
-            // What was in it waits for the broker again.
+            // The batches of the request wait for the broker again.
             if let Some(at) = self.availability.waits(node, now) {
                 self.timers.push(Reverse((at, SenderTimer::Availability(node), 0)));
             }
@@ -382,18 +381,18 @@ impl Sender {
         }
     }
 
-    /// What else there is to do; called until it is empty.
+    /// Returns the pending effects; called until there are none.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`tick`](Self::tick) is due.
+    /// Returns the time at which [`tick`](Self::tick) is due.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         self.timers.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Fills a request for a node from its ready queue. `None` when nothing in it could be sent
-    /// after all; then the queue is empty.
+    /// Fills a request for a node from its ready queue. Returns `None` if nothing in the queue
+    /// could be sent after all; the queue is then empty.
     fn fill(&mut self, id: i32, now: Instant, metadata: &Metadata) -> Option<ProduceRequest> {
         let request = self.next_request;
         let mut parts = self.spare.pop().unwrap_or_default();
@@ -440,7 +439,7 @@ impl Sender {
             });
             taken.push(slot);
         }
-        // Only now, so that a partition is in a request once.
+        // Scheduled only now, so that a partition is in a request once.
         for slot in taken.drain(..) {
             self.schedule(slot, now, metadata);
         }
@@ -458,8 +457,8 @@ impl Sender {
         Some(ProduceRequest { id: request, node: id, parts })
     }
 
-    /// Puts a partition where it belongs: into a ready queue, among those that wait for something,
-    /// or nowhere.
+    /// Puts a partition into the ready queue of its leader, sets its timers, or lets it wait for an
+    /// event.
     fn schedule(&mut self, slot: usize, now: Instant, metadata: &Metadata) {
         let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let partition = place.queue.partition.clone();
@@ -471,7 +470,7 @@ impl Sender {
         match readiness {
             Readiness::Empty => {}
             Readiness::Blocked => {
-                // With all in flight that may be, it is the broker's answer that it waits for.
+                // With the maximum number of requests in flight, it waits for the broker's answer.
                 if self.availability.is_heeded()
                     && let Some(node) = leader
                     && place.queue.is_in_flight_at(node)
@@ -542,7 +541,8 @@ impl Sender {
                 producer_id = producer.id,
                 epoch = producer.epoch,
                 suppressed,
-                "the epoch was raised: batches whose place in the log is not certain are numbered anew"
+                "the epoch was raised, because the fate of batches is uncertain: waiting batches get new sequence \
+                 numbers"
             );
         }
         if effects.needs_new_id && matches!(self.identity, Identity::Known(_)) {
@@ -550,7 +550,7 @@ impl Sender {
         }
     }
 
-    /// The error of whoever is still waited for when the producer is closed.
+    /// Returns the error of records that are outstanding when the producer is closed.
     pub(crate) fn closing_error() -> Error {
         Error::new(ErrorKind::Closed, "the producer was closed before the record was acknowledged")
     }

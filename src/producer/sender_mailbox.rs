@@ -1,5 +1,5 @@
-//! How `send` reaches the sender's task: once per batch at most, and only when it would otherwise
-//! sleep too long.
+//! Notifies the sender's task from `send`: at most once for each batch, and only if the task would
+//! otherwise sleep too long.
 
 use std::{
     sync::{
@@ -16,24 +16,24 @@ use crate::producer::{
     purge::PurgeScope,
 };
 
-/// What the task is asked to do.
+/// The phase of the task's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// Go on.
+    /// Send records as they come.
     Running = 0,
-    /// Send what there is at once, then end.
+    /// Send the remaining records at once, then end.
     Draining = 1,
-    /// Fail what there is and end.
+    /// Fail the remaining records and end.
     Aborting = 2,
 }
 
-/// News for the sender's task.
+/// Notifications for the sender's task.
 #[derive(Debug)]
 pub(crate) struct SenderMailbox {
     notified: Mutex<Vec<Arc<Partition>>>,
     waker: Notify,
-    /// Until when the task sleeps if it is not woken, in nanoseconds since `start`.
+    /// Time until which the task sleeps if it is not woken, in nanoseconds since `start`.
     parked_until: AtomicU64,
     start: Instant,
     linger: Duration,
@@ -42,12 +42,12 @@ pub(crate) struct SenderMailbox {
     requests: Mutex<Vec<SenderRequest>>,
 }
 
-/// Something that somebody waits for the task to do.
+/// A request that its caller waits for.
 #[derive(Debug)]
 pub(crate) enum SenderRequest {
-    /// Take a topic over from the metadata.
+    /// Update a topic from the metadata.
     UpdateTopic { topic: Arc<str>, done: oneshot::Sender<()> },
-    /// Give records up, and say how many.
+    /// Give up records, and return their number.
     Purge { what: PurgeScope, done: oneshot::Sender<usize> },
 }
 
@@ -65,8 +65,8 @@ impl SenderMailbox {
         }
     }
 
-    /// A partition has something new. `is_short`: whether somebody waits for room, so that nothing
-    /// lingers.
+    /// Notifies the task of an event of a partition. `is_short` returns true if a call waits for
+    /// room, so that batches must not linger.
     pub(crate) fn notify(&self, partition: &Arc<Partition>, event: SenderEvent, is_short: impl FnOnce() -> bool) {
         let wake = match event {
             SenderEvent::None => return,
@@ -76,9 +76,9 @@ impl SenderMailbox {
             }
             SenderEvent::BatchOpened(at) => {
                 self.push(partition);
-                // The task reads the inbox whenever it wakes: it need not wake for this if it will
-                // in time anyway. Who comes to wait, or ends the producer, rings afterwards; who
-                // did before the push is seen here.
+                // The task reads the mailbox whenever it wakes, so it is woken only if it would
+                // sleep past the linger. A call that starts to wait for room, or ends the producer,
+                // wakes the task afterwards; one that did so before the push is seen here.
                 is_short()
                     || self.phase() != Phase::Running
                     || self.nanos(at + self.linger) < self.parked_until.load(Ordering::SeqCst)
@@ -93,21 +93,21 @@ impl SenderMailbox {
         self.notified.lock().unwrap_or_else(PoisonError::into_inner).push(partition.clone());
     }
 
-    /// Takes the partitions that have something new, in the order of the news.
+    /// Takes the notified partitions, in order.
     pub(crate) fn take_notified(&self, into: &mut Vec<Arc<Partition>>) {
         std::mem::swap(&mut *self.notified.lock().unwrap_or_else(PoisonError::into_inner), into);
     }
 
-    /// The task is about to sleep until then (for ever, if `None`). Gives `false` when there is
-    /// news to be read first.
+    /// Announces that the task will sleep until `until` (forever, if `None`). Returns `false` if
+    /// there are notifications to read first.
     pub(crate) fn park(&self, until: Option<Instant>) -> bool {
         self.parked_until.store(until.map_or(u64::MAX, |at| self.nanos(at)), Ordering::SeqCst);
-        // Whoever put something in before this look is seen; whoever does after it sees when the
-        // task will wake.
+        // A notification from before this check is seen here; a later one sees the time at which
+        // the task will wake.
         self.notified.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// The task is awake: nobody has to wake it.
+    /// Announces that the task is awake, so that it need not be woken.
     pub(crate) fn unpark(&self) {
         self.parked_until.store(0, Ordering::SeqCst);
     }
@@ -117,19 +117,19 @@ impl SenderMailbox {
         self.waker.notify_one();
     }
 
-    /// Waits to be woken. A ring that came before is not lost.
+    /// Waits to be woken. An earlier wake-up is not lost.
     pub(crate) async fn woken(&self) {
         self.waker.notified().await;
     }
 
-    /// Asks for a topic to be taken over from the metadata.
+    /// Requests that a topic is updated from the metadata.
     pub(crate) fn request_topic(&self, topic: &str) -> oneshot::Receiver<()> {
         let (done, answer) = oneshot::channel();
         self.request(SenderRequest::UpdateTopic { topic: topic.into(), done });
         answer
     }
 
-    /// Asks for records to be given up; the answer says how many were.
+    /// Requests that records are given up; the answer is their number.
     pub(crate) fn purge(&self, what: PurgeScope) -> oneshot::Receiver<usize> {
         let (done, answer) = oneshot::channel();
         self.request(SenderRequest::Purge { what, done });
@@ -141,8 +141,8 @@ impl SenderMailbox {
         self.wake();
     }
 
-    /// Takes what was asked for. Before the news, so that who asks finds taken in what it sent
-    /// before.
+    /// Takes the requests. They are taken before the notifications, so that a request covers the
+    /// records that its caller sent before.
     pub(crate) fn take_requests(&self) -> Vec<SenderRequest> {
         std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -153,7 +153,7 @@ impl SenderMailbox {
         self.wake();
     }
 
-    /// How many flushes were asked for.
+    /// Returns the number of flushes that were requested.
     pub(crate) fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::Acquire)
     }
@@ -166,7 +166,7 @@ impl SenderMailbox {
         }
     }
 
-    /// Goes to a later phase; never back.
+    /// Enters a later phase; never goes back.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         self.wake();
@@ -194,13 +194,13 @@ mod tests {
         let mailbox = SenderMailbox::new(start, Duration::from_millis(5));
         let partition = Arc::new(Partition::new(0, "t".into(), 0, Arc::default()));
         mailbox.notify(&partition, SenderEvent::BatchOpened(start), || false);
-        assert!(!mailbox.park(None), "there is news to be read first");
+        assert!(!mailbox.park(None), "there is a notification to read first");
         mailbox.take_notified(&mut Vec::new());
         assert!(mailbox.park(Some(start + Duration::from_millis(5))));
         mailbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(1)), || false);
         assert!(!rung(&mailbox));
         mailbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(1)), || true);
-        assert!(rung(&mailbox), "nothing lingers while somebody waits for room");
+        assert!(rung(&mailbox), "batches do not linger while a call waits for room");
         mailbox.park(None);
         mailbox.notify(&partition, SenderEvent::BatchOpened(start + Duration::from_millis(2)), || false);
         assert!(rung(&mailbox));
@@ -212,7 +212,7 @@ mod tests {
         mailbox.enter(Phase::Draining);
         assert!(rung(&mailbox));
         mailbox.notify(&partition, SenderEvent::BatchOpened(start), || false);
-        assert!(rung(&mailbox), "nothing lingers at the end");
+        assert!(rung(&mailbox), "batches do not linger when the producer ends");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The thin loop around [`Sender`]: turns requests and effects into IO, and what comes of it into
-//! events.
+//! The task of the [`Sender`]: carries out its requests and effects as IO, and passes the results
+//! to it as events.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,11 +26,11 @@ use crate::{
     wire::messages::InitProducerIdRequest,
 };
 
-/// A producer's task. Ends when the producer is closed, or dropped and all it was given has its
-/// result.
+/// The task of a producer. It ends when the producer is closed, or when it is dropped and all
+/// records have their results.
 pub(super) struct SenderTask {
-    // In the order in which they are to be dropped: the batches give their records results before
-    // the end is told.
+    // Fields are in the order in which they are to be dropped: batches give their records results
+    // before the end is published.
     ending: UnfinishedGuard,
     sender: Sender,
     requests: Requests,
@@ -45,14 +45,14 @@ pub(super) struct SenderTask {
     end: TerminationGuard,
 }
 
-/// Something that took its time and is done.
+/// The result of a background task.
 enum BackgroundResult {
     ProducerId(Result<ProducerId>),
-    /// A topic was looked for until that time.
+    /// The result of looking for a topic, with the deadline.
     Topic(Arc<str>, Instant, Result<()>),
 }
 
-/// Takes note that what has no result yet is given up, however the task ends.
+/// Marks records without a result as given up, however the task ends.
 struct UnfinishedGuard(Arc<Counters>);
 
 impl Drop for UnfinishedGuard {
@@ -61,7 +61,7 @@ impl Drop for UnfinishedGuard {
     }
 }
 
-/// Tells everybody that the task is no more, however it ended.
+/// Publishes the end of the task, however it ended.
 struct TerminationGuard(Arc<ProducerShared>);
 
 impl Drop for TerminationGuard {
@@ -130,14 +130,14 @@ impl SenderTask {
                 }
                 Some(done) = self.errands.join_next() => match done {
                     Ok(done) => self.handle_background(done),
-                    // Better to end, telling everybody, than to wait for what will never come.
+                    // Ending the producer is better than waiting for a result that will never come.
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
-                // Behind what is rare, which answers without end would keep waiting.
+                // After the rare events, because a continuous stream of answers would starve them.
                 ended = self.requests.next() => self.handle_ended(ended),
                 () = self.end.0.mailbox.woken() => {}
-                // Others get their turn even if news never ends.
+                // Yields to other tasks even if notifications never end.
                 () = tokio::task::yield_now(), if !quiet => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -146,8 +146,8 @@ impl SenderTask {
         self.finish();
     }
 
-    /// Takes in a request that has ended, and those that have by now: what comes of all of them
-    /// leaves together.
+    /// Handles a request that has ended, and all others that have ended by now, so that their
+    /// effects are sent together.
     fn handle_ended(&mut self, first: EndedRequest) {
         let metadata = self.client.metadata();
         let mut next = Some(first);
@@ -157,7 +157,7 @@ impl SenderTask {
         }
     }
 
-    /// Reads the news.
+    /// Handles requests, notifications, flushes and timers.
     fn handle_notified(&mut self, metadata: &Metadata) {
         let shared = self.end.0.clone();
         let now = now();
@@ -171,7 +171,7 @@ impl SenderTask {
             self.flushes = flushes;
             self.flush(metadata);
         }
-        // Nothing lingers while somebody waits for room, or for the end.
+        // Batches do not linger while a call waits for room, or for the end of the producer.
         let hurry = shared.batch_shared.buffer.has_waiters() || shared.mailbox.phase() != Phase::Running;
         self.sender.set_hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
@@ -217,7 +217,7 @@ impl SenderTask {
         self.sender.flushed(now(), metadata);
     }
 
-    /// Sends what can be sent, and does what else there is to do.
+    /// Sends ready requests, and carries out effects.
     fn send_ready(&mut self, metadata: &Metadata) {
         while let Some(request) = self.sender.next_request(now(), metadata) {
             self.requests.start(request);
@@ -248,7 +248,7 @@ impl SenderTask {
         self.sender.metadata_changed(now(), &metadata);
     }
 
-    /// Brings the producer's own table of topics up to date with what the metadata says of some.
+    /// Updates the producer's table with these topics of the metadata.
     fn update_topics<'n>(&self, names: impl IntoIterator<Item = &'n str>, metadata: &Metadata) {
         let shared = &self.end.0;
         let tell = |partition: &Arc<Partition>, event| shared.mailbox.notify(partition, event, || false);
@@ -259,7 +259,7 @@ impl SenderTask {
         );
     }
 
-    /// Looks for a topic if records wait for it, unless that is under way.
+    /// Looks for a topic if records wait for it, unless that is already under way.
     fn look_for_topic(&mut self, name: Arc<str>) {
         let Some(deadline) = self.end.0.topics.first_deadline(&name) else { return };
         if self.looking.insert(name.clone()) {
@@ -274,7 +274,8 @@ impl SenderTask {
                 if let Err(error) = &answer {
                     event!(
                         WARN, self.client.origin(), %error,
-                        "the producer id is refused: the records that wait for it fail, and later ones ask again"
+                        "the broker refused a producer id: records that wait for it fail, and later records request \
+                         one again"
                     );
                 }
                 self.sender.producer_id(answer, now(), &self.client.metadata());
@@ -288,20 +289,20 @@ impl SenderTask {
         }
     }
 
-    /// Fails what has waited too long for its topic, and all that waits if the topic is not to be
-    /// had.
+    /// Fails records that have waited too long for their topic, or all that wait for it if looking
+    /// for the topic failed early.
     fn fail_waiting(&mut self, name: &Arc<str>, looked_until: Instant, found: Result<()>) {
         let topics = &self.end.0.topics;
         let now = now();
         let partitions = topics.get(name).map_or(0, |topic| topic.partitions.len());
-        // A failure before the time is up is not about time. Those that wait now may have come
-        // later than those that were looked for, if these were purged.
+        // A failure before the deadline is not a timeout. The records that wait now may have come
+        // after those for which the topic was looked for, if these were purged.
         let early = found.is_err() && now < looked_until.into_std();
         let timeout = topics.topic_timeout();
         topics.fail_waiting(name, now, early, |name| match &found {
             Err(error) if partitions == 0 && early => error.clone().context(format_args!("topic {name}")),
             Err(error) if partitions == 0 => {
-                error.clone().context(format_args!("topic {name} was not there within {timeout}"))
+                error.clone().context(format_args!("topic {name} did not appear within {timeout}"))
             }
             _ => Error::new(
                 ErrorKind::UnknownTopicOrPartition,
@@ -312,7 +313,7 @@ impl SenderTask {
         });
     }
 
-    /// Keeps the metadata of topics that were written to lately.
+    /// Keeps the metadata of topics that were written to recently.
     fn keep_topics_in_use(&mut self) {
         self.check_use_at = Instant::now() + use_interval(&self.client);
         for topic in self.end.0.topics.all() {
@@ -332,7 +333,7 @@ impl SenderTask {
         }
     }
 
-    /// Fails what is left, with the status that each batch has.
+    /// Fails the remaining batches, each with its own status.
     fn finish(mut self) {
         drop(self.ending);
         let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);
@@ -342,12 +343,13 @@ impl SenderTask {
     }
 }
 
-/// How often the topics in use are told to the client: well before it forgets them.
+/// Returns the interval for reporting topics in use to the client: well below the time after which
+/// it forgets them.
 fn use_interval(client: &Client) -> Duration {
     (client.settings().metadata_max_idle / 3).max(Duration::from_millis(100))
 }
 
-/// Waits for a topic, or, where it is known and lacks a partition, for newer metadata.
+/// Waits for a topic, or, if it is known and lacks a partition, for newer metadata.
 async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool) -> BackgroundResult {
     client.want_topics([&*name]);
     let found = if known {
@@ -359,11 +361,11 @@ async fn look_for(client: Client, name: Arc<str>, deadline: Instant, known: bool
     BackgroundResult::Topic(name, deadline, found)
 }
 
-/// UNKNOWN_SERVER_ERROR is a mishap of the broker more often than a refusal: so many of them are
-/// passed over.
+/// Number of UNKNOWN_SERVER_ERROR answers that are retried, because that code is a transient
+/// failure of the broker more often than a refusal.
 const MISHAPS: u32 = 5;
 
-/// Asks for a producer id until there is one or it is refused.
+/// Requests a producer id until there is one or it is refused.
 async fn request_producer_id(client: Client) -> BackgroundResult {
     let mut mishaps = 0;
     let mut outage = Outage::after(Duration::ZERO);
@@ -388,8 +390,7 @@ async fn request_producer_id(client: Client) -> BackgroundResult {
             Err(code) => Err(Error::broker(code, "InitProducerId")),
         });
         match answer {
-            // Under no id, or none of an epoch, brokers take batches for those of a producer
-            // without idempotence.
+            // Brokers treat a batch without id or epoch as that of a producer without idempotence.
             Ok(response) if response.producer_id < 0 || response.producer_epoch < 0 => {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
                     let outage_s = duration.as_secs();
@@ -399,7 +400,7 @@ async fn request_producer_id(client: Client) -> BackgroundResult {
                         ?response,
                         outage_s,
                         attempts,
-                        "the broker gave a producer id that is none; asking again"
+                        "the broker answered with an invalid producer id; the producer requests one again"
                     );
                 }
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
@@ -410,24 +411,24 @@ async fn request_producer_id(client: Client) -> BackgroundResult {
                 event!(INFO, client.origin(), producer_id = id.id, epoch = id.epoch, outage_s, "got a producer id");
                 return BackgroundResult::ProducerId(Ok(id));
             }
-            // An answer that cannot be read cost its connection; another one may be sound, as for a
-            // batch.
+            // An unreadable answer cost its connection; as for a batch, another connection may
+            // work.
             Err(error) if error.is_retriable() || error.kind() == ErrorKind::Protocol => {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
                     let outage_s = duration.as_secs();
                     event!(
                         WARN, client.origin(), %error, outage_s, attempts,
-                        "no producer id yet, so that nothing is sent; asking again"
+                        "no producer id yet, so nothing is sent; the producer requests one again"
                     );
                 }
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Err(error) if error.code() == Some(ErrorCode::UNKNOWN_SERVER_ERROR) && mishaps < MISHAPS => {
                 mishaps += 1;
-                event!(DEBUG, client.origin(), %error, mishaps, "no producer id yet; asking again");
+                event!(DEBUG, client.origin(), %error, mishaps, "no producer id yet; the producer requests one again");
                 tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
-            Err(error) => return BackgroundResult::ProducerId(Err(error.context("no producer id is to be had"))),
+            Err(error) => return BackgroundResult::ProducerId(Err(error.context("no producer id available"))),
         }
     }
 }

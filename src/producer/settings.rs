@@ -1,4 +1,4 @@
-//! What a producer can be told, with Java's defaults, and what contradicts what.
+//! The settings of a producer, their defaults (Java's), and the rules for their combinations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,17 +12,18 @@ use crate::{
     wire::{Compression, codec::CompressionSettings},
 };
 
-/// Whose acknowledgement a record waits for (`acks`).
+/// The acknowledgement that a record waits for (`acks`).
 ///
 /// The list is complete: Kafka knows these three values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Acks {
-    /// Nobody's (`acks=0`): a record counts as delivered when it was written to the connection, and
-    /// its offset is not known.
+    /// Waits for no acknowledgement (`acks=0`): a record counts as delivered when it was written to
+    /// the connection, and its offset is not known.
     None,
-    /// The leader's (`acks=1`): lost if the leader fails before its followers have the record.
+    /// Waits for the leader (`acks=1`): the record is lost if the leader fails before its followers
+    /// have it.
     Leader,
-    /// Those of all in-sync replicas (`acks=all`). The default.
+    /// Waits for all in-sync replicas (`acks=all`). The default.
     #[default]
     All,
 }
@@ -51,43 +52,42 @@ pub(crate) struct ProducerSettings {
     pub(crate) buffer_memory: usize,
     /// `max.block.ms`.
     pub(crate) max_block: Duration,
-    /// `delivery.timeout.ms`; `None` where the user said nothing.
+    /// `delivery.timeout.ms`; `None` if it was not set.
     pub(crate) delivery_timeout: Option<Duration>,
     /// `max.request.size`.
     pub(crate) max_request_size: usize,
     /// `max.in.flight.requests.per.connection`.
     pub(crate) max_in_flight: usize,
-    /// `enable.idempotence`; `None` where the user said nothing.
+    /// `enable.idempotence`; `None` if it was not set.
     pub(crate) idempotence: Option<bool>,
     /// `retries`.
     pub(crate) retries: u32,
     /// `compression.type` and its levels.
     pub(crate) compression: CompressionSettings,
-    /// `partitioner` and what begins with it.
+    /// `partitioner` and the properties that begin with it.
     pub(crate) partitioning: Partitioning,
-    /// In the order in which they are called.
+    /// Interceptors in the order in which they are called.
     pub(crate) interceptors: Vec<Arc<dyn ProducerInterceptor>>,
-    /// Who is told of every result.
+    /// Callback for every result.
     pub(crate) on_delivery: Option<DeliveryCallback>,
 }
 
-/// What follows from the settings where Java derives one from another.
+/// Settings that are derived from others, as in Java.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Derived {
     pub(crate) idempotent: bool,
     pub(crate) delivery_timeout: Duration,
-    /// How long the answer to a produce is waited for.
+    /// Time for which the answer to a produce request is waited for.
     pub(crate) request_timeout: Duration,
-    /// How long a broker waits for acknowledgements.
+    /// Time for which a broker waits for acknowledgements.
     pub(crate) ack_timeout: Duration,
     pub(crate) compression: Compression,
 }
 
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
-/// The least that `request.timeout.ms` is lowered to.
+/// The lowest value to which `request.timeout.ms` is lowered.
 const SHORTEST_REQUEST: Duration = Duration::from_millis(1);
-/// How many batches a broker remembers for each producer and partition, so that it recognizes
-/// doubles among them.
+/// Batches that a broker remembers for each producer and partition, to recognize duplicates.
 const MAX_IDEMPOTENT_IN_FLIGHT: usize = 5;
 
 impl Default for ProducerSettings {
@@ -143,7 +143,7 @@ impl ProducerSettings {
             .into_iter()
             .chain(&mut self.delivery_timeout);
         let common = [&mut client.request_timeout, &mut client.retry_backoff, &mut client.retry_backoff_max];
-        // So that adding one to a time can never overflow.
+        // Bounded so that adding one to a time can never overflow.
         for duration in own.chain(common).chain([&mut client.metadata_max_idle]) {
             *duration = (*duration).min(FOREVER);
         }
@@ -172,8 +172,8 @@ impl ProducerSettings {
         })
     }
 
-    /// On unless it was switched off, or other settings rule it out and it was not asked for by
-    /// name.
+    /// Returns true if the producer is idempotent: unless idempotence was switched off, or other
+    /// settings rule it out and it was not requested explicitly.
     fn idempotent(&self) -> Result<bool> {
         let against = if self.acks != Acks::All {
             Some("acks=all")
@@ -188,17 +188,18 @@ impl ProducerSettings {
             (Some(false), _) => Ok(false),
             (_, None) => Ok(true),
             (None, Some(needed)) => {
-                event!(INFO, self.client.origin, "idempotence is off, because it needs {needed}");
+                event!(INFO, self.client.origin, "idempotence is off because it needs {needed}");
                 Ok(false)
             }
             (Some(true), Some(needed)) => Err(contradiction(format!("enable.idempotence=true needs {needed}"))),
         }
     }
 
-    /// `delivery.timeout.ms`, and how long the answer to a produce is waited for: a batch has to be
-    /// able to linger and to be answered once within the former. What was not set gives way:
-    /// `delivery.timeout.ms` is raised; where it was set, `linger.ms` and `request.timeout.ms` are
-    /// lowered, the latter for produces only.
+    /// Returns `delivery.timeout.ms`, and the time for which the answer to a produce request is
+    /// waited for. A batch has to be able to linger and to be answered once within
+    /// `delivery.timeout.ms`. The values that were not set are adapted: `delivery.timeout.ms` is
+    /// raised; if it was set, `linger.ms` and `request.timeout.ms` are lowered, the latter for
+    /// produce requests only.
     fn timeouts(&mut self) -> Result<(Duration, Duration)> {
         let request = self.client.request_timeout;
         let least = (self.linger + request).min(FOREVER);
@@ -226,8 +227,8 @@ impl ProducerSettings {
         event!(
             INFO,
             self.client.origin,
-            "because delivery.timeout.ms is {} ms, batches linger for {} ms at most, and the answer to a produce is waited \
-             for {} ms",
+            "because delivery.timeout.ms is {} ms, batches linger for at most {} ms and a produce request times out \
+             after {} ms",
             given.as_millis(),
             linger.as_millis(),
             for_request.as_millis()

@@ -4,18 +4,18 @@
 
 use crate::producer::compression_ratio::CompressionRatio;
 
-/// A turn gets as much at most: whoever sends little would else send to one partition for long, if
-/// batches may be large.
+/// Maximum size of a turn: with large batches, a producer that sends little would otherwise send to
+/// one partition for a long time.
 const TURN: usize = 64 * 1024;
 
-/// `batch.size`, and how many turns it takes to fill a batch.
+/// `batch.size`, and the number of turns that fill a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     batch: usize,
     turns: usize,
 }
 
-/// The bytes of records, not compressed, at which a batch is full, and those of a turn.
+/// The bytes of records, uncompressed, at which a batch is full, and at which a turn is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) batch: usize,
@@ -27,7 +27,7 @@ impl Sizes {
         Self { batch: batch_size, turns: batch_size.div_ceil(TURN).max(1) }
     }
 
-    /// What they come to for a topic whose batches are compressed like that.
+    /// Returns the limits for a topic with that compression ratio.
     pub(crate) fn limits(&self, compression_ratio: &CompressionRatio) -> Limits {
         let batch = compression_ratio.limit(self.batch);
         Limits { batch, turn: batch / self.turns }

@@ -1,13 +1,13 @@
-//! The time of `send`, for records that have no timestamp of their own.
+//! The time of `send`, for records without a timestamp of their own.
 //!
-//! Reading the clock takes longer than most other things that are done for a small record. So a
-//! thread that sends without a pause reads it for one record in so many; the others between get the
-//! same millisecond. What keeps that honest:
-//! - it is done only while the last records came so fast that all of these together take a fraction
-//!   of a millisecond;
-//! - the system's coarse clock, which costs little, is looked at for each of them: once it has
-//!   moved on, the exact one is read again. So the time is never older than a tick of that clock (1
-//!   to 10 ms), whatever the thread does in between.
+//! Reading the clock takes longer than most other work for a small record. So a thread that sends
+//! continuously reads it only for one record in [`SHARERS`]; the records in between get the
+//! timestamp of that reading. Two rules keep the timestamps correct:
+//! - a reading is shared only while records come so fast that all of its sharers together take a
+//!   fraction of a millisecond;
+//! - the system's coarse clock, which is cheap, is read for each of these records: when it has
+//!   advanced, the exact clock is read again. So the time is never older than a tick of the coarse
+//!   clock (1 to 10 ms), whatever the thread does in between.
 
 use std::{
     cell::Cell,
@@ -16,22 +16,22 @@ use std::{
 
 use crate::record::{millis_of, to_millis};
 
-/// So many records may get one reading.
+/// Maximum number of records that share one reading.
 const SHARERS: u32 = 32;
-/// As far apart as records may have come to share one, on an average.
+/// Maximum average distance between records that share a reading.
 const CLOSE: Duration = Duration::from_micros(3);
 
 thread_local! {
     static LAST: ClockReading = const { ClockReading::none() };
 }
 
-/// The time in milliseconds since the Unix epoch.
+/// Returns the time in milliseconds since the Unix epoch.
 #[inline]
 pub(super) fn now_millis() -> i64 {
     LAST.with(|last| last.millis(coarse, SystemTime::now))
 }
 
-/// What the coarse clock shows, if there is one.
+/// Returns the coarse clock's time, if there is such a clock.
 #[inline]
 fn coarse() -> Option<(i64, i64)> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -44,16 +44,17 @@ fn coarse() -> Option<(i64, i64)> {
     None
 }
 
-/// When the clock was last read, and for how many more records that counts.
+/// The last reading of the clock, and the number of records that may still share it.
 #[derive(Debug)]
 struct ClockReading {
     since: Cell<Duration>,
-    /// Records come in close order, so the next reading may be shared.
+    /// True if records come close together, so that the next reading may be shared.
     close: Cell<bool>,
-    /// Records that still may share this one, and those that might when it was new.
+    /// Number of records that may still share this reading, and the number that could when it was
+    /// new.
     left: Cell<u32>,
     shared: Cell<u32>,
-    /// What they get, as long as the coarse clock shows this.
+    /// The shared timestamp, valid as long as the coarse clock shows `tick`.
     millis: Cell<i64>,
     tick: Cell<(i64, i64)>,
 }
@@ -77,8 +78,8 @@ impl ClockReading {
             self.left.set(left - 1);
             return self.millis.get();
         }
-        // Before the exact one: whoever sees it unchanged is less than a tick behind. Not where
-        // nothing will be shared.
+        // Read before the exact clock: a record that sees it unchanged is less than a tick behind.
+        // It is not read if the reading will not be shared.
         let coarse = if self.close.get() { coarse() } else { None };
         self.read(coarse, exact())
     }
@@ -86,7 +87,7 @@ impl ClockReading {
     fn read(&self, coarse: Option<(i64, i64)>, exact: SystemTime) -> i64 {
         let Ok(since) = exact.duration_since(UNIX_EPOCH) else { return to_millis(exact) };
         let records = 1 + self.shared.get() - self.left.get();
-        // A clock that was set back says nothing.
+        // A clock that was set back gives no distance.
         let close = since.checked_sub(self.since.get()).is_some_and(|took| took < CLOSE * records);
         let millis = millis_of(since);
         let shared = match coarse {
@@ -111,7 +112,7 @@ mod tests {
 
     const TICK: u64 = 4_000_000;
 
-    /// A reading that is asked at given times, and how often it read the exact clock.
+    /// A reading at given times, with the number of exact clock reads.
     struct Asked(ClockReading, u32);
 
     impl Asked {
@@ -138,7 +139,7 @@ mod tests {
         for n in 0..10_000 {
             let at = START + n * 100;
             let millis = asked.at(at) as u64;
-            assert!(at / 1_000_000 - millis <= 1, "no more than the next millisecond is missed");
+            assert!(at / 1_000_000 - millis <= 1, "the timestamp is at most one millisecond late");
         }
         assert!((300..400).contains(&asked.1), "{} of 10,000", asked.1);
     }
@@ -196,7 +197,7 @@ mod tests {
         for _ in 0..1000 {
             let before = to_millis(SystemTime::now());
             let now = now_millis();
-            // A tick is 10 ms at most; the rest is for a machine that is busy.
+            // A tick is at most 10 ms; the rest is for a busy machine.
             assert!((before - 11..=before + 10_000).contains(&now), "{now} at {before}");
         }
     }

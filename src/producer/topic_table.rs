@@ -1,8 +1,8 @@
-//! The topics that `send` finds without a lock: an immutable table, swapped whole.
+//! The topics that `send` finds without a lock: an immutable table, replaced as a whole.
 //!
-//! Even the counting of references that a swapped pointer needs would cost a record a good part of
-//! its time, so each thread keeps the table that it used last, and only looks at a number to see
-//! whether it is still the newest.
+//! Even the reference counting of a swapped pointer would cost a record a considerable part of its
+//! time. So each thread keeps the table that it used last, and compares only a number to see if it
+//! is still the newest.
 
 use std::{
     cell::Cell,
@@ -21,7 +21,8 @@ use crate::producer::topics::Topic;
 /// Topics by name.
 pub(super) type Table = HashMap<Arc<str>, Arc<Topic>, BuildHasherDefault<NameHasher>>;
 
-/// Editions of all tables of all producers, so that a thread cannot take one's table for another's.
+/// Number of the next edition, over all tables of all producers, so that a thread cannot confuse
+/// the tables of two producers.
 static EDITIONS: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
@@ -32,7 +33,7 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Tables {
     newest: ArcSwap<Table>,
-    /// Of the newest table; written behind it.
+    /// Edition of the newest table; written after it.
     edition: AtomicU64,
     #[cfg(test)]
     pub(super) published: AtomicU64,
@@ -48,12 +49,12 @@ impl Tables {
         }
     }
 
-    /// The newest table, to be kept.
+    /// Returns the newest table, to be kept.
     pub(super) fn newest(&self) -> Arc<Table> {
         self.newest.load_full()
     }
 
-    /// Of the newest table: as long as it stays, so does the table.
+    /// Returns the edition of the newest table: as long as the edition stays, so does the table.
     pub(super) fn edition(&self) -> u64 {
         self.edition.load(Ordering::Acquire)
     }
@@ -62,19 +63,19 @@ impl Tables {
     #[inline]
     pub(super) fn with<T>(&self, with: impl FnOnce(&Table) -> T) -> T {
         let edition = self.edition();
-        // Taken out meanwhile: whoever gets here within `with`, on the same thread, only finds
-        // nothing.
+        // The table is taken out meanwhile: a nested call on this thread, inside of `with`, finds
+        // none and loads the newest.
         let table = match LAST.try_with(Cell::take) {
             Ok(Some((known, table))) if known == edition => table,
             _ => self.newest(),
         };
         let result = with(&table);
-        // A thread that ends keeps nothing.
+        // A thread that is ending keeps no table.
         let _ = LAST.try_with(|last| last.set(Some((edition, table))));
         result
     }
 
-    /// Publishes the next table; one thread at a time.
+    /// Publishes the next table; only one thread may do so at a time.
     pub(super) fn publish(&self, table: Table) {
         #[cfg(test)]
         self.published.fetch_add(1, Ordering::Relaxed);
@@ -83,8 +84,7 @@ impl Tables {
     }
 }
 
-/// A hash for names of topics, of which a program has few and mostly short ones: eight bytes at a
-/// time, folded.
+/// A hash for topic names, which are few and mostly short: eight bytes at a time, folded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NameHasher(u64);
 
@@ -103,14 +103,14 @@ impl Hasher for NameHasher {
         for word in words {
             self.mix(u64::from_le_bytes(*word));
         }
-        // The length tells names apart that end in zeros.
+        // The length distinguishes names that end in zeros.
         let tail = rest.iter().fold(bytes.len() as u64, |tail, byte| (tail << 8) | u64::from(*byte));
         self.mix(tail);
     }
 
     #[inline]
     fn write_u8(&mut self, byte: u8) {
-        // What ends a string: its length is in the hash already.
+        // This byte ends a string; its length is already in the hash.
         self.0 ^= u64::from(byte);
     }
 
@@ -138,7 +138,7 @@ mod tests {
             scope.spawn(|| assert!(has(&one)));
         });
         one.with(|outer| {
-            assert!(!has(&other), "within another call, too");
+            assert!(!has(&other), "a nested call sees its own producer's table");
             assert!(outer.contains_key("orders"));
         });
         one.publish(Table::default());

@@ -1,9 +1,10 @@
-//! The topics that the producer knows, and the records that wait for one it does not know yet.
+//! The topics that the producer knows, and the records that wait for a topic that it does not know
+//! yet.
 //!
-//! `send` looks a topic up in an immutable table, without a lock. A record whose topic or partition
-//! is not in the table waits in a queue of the topic. When the partition appears, the queue's
-//! records are appended before the new table is published, and the queue is seen empty under its
-//! lock in the moment of publishing: so no later record overtakes them.
+//! `send` looks up a topic in an immutable table, without a lock. If the table lacks a record's
+//! topic or partition, the record waits in a queue of the topic. When the partition appears, the
+//! queue's records are appended before the new table is published, and the queue is found empty
+//! under its lock at the moment of publishing, so that no later record overtakes them.
 //!
 //! Sans-IO.
 
@@ -43,17 +44,17 @@ use crate::{
     wire::batch::RecordParts,
 };
 
-/// How records are put into partitions; from the producer's settings.
+/// The rules for placing records into partitions, from the producer's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     pub(crate) sizes: Sizes,
-    /// How far a batch may grow beyond that if it is compressed.
+    /// Growth of batches beyond that size if they are compressed.
     pub(crate) growth: Arc<BatchGrowth>,
     pub(crate) partitioning: Partitioning,
     /// `client.rack`.
     pub(crate) rack: Option<String>,
     pub(crate) seed: u64,
-    /// How long a record waits for its topic.
+    /// Time for which a record waits for its topic.
     pub(crate) topic_timeout: TopicTimeout,
 }
 
@@ -63,11 +64,12 @@ pub(crate) struct Topic {
     pub(crate) name: Arc<str>,
     pub(crate) id: Uuid,
     pub(crate) partitions: Vec<Arc<Partition>>,
-    /// Partitions with higher numbers that a topic of the name had before. They keep their records
-    /// and their sequences, and come back if the topic gets as many again: a second one of the same
-    /// number would number its batches anew, and the broker would take them for repetitions.
+    /// Partitions with higher numbers of an earlier topic with this name. They keep their records
+    /// and their sequences, and are used again if the topic gets that many partitions: a second
+    /// partition object with the same number would start its sequence numbers again, and the broker
+    /// would treat its batches as duplicates.
     gone: Vec<Arc<Partition>>,
-    /// How well its batches are compressed.
+    /// Compression ratio of its batches.
     compression_ratio: Arc<CompressionRatio>,
     chooser: Chooser,
 }
@@ -80,34 +82,34 @@ pub(crate) struct Topics {
     placement: Placement,
 }
 
-/// What is known of a record once it was looked at.
+/// The properties of a record that was checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdmittedRecord {
-    /// An upper bound of its bytes in a batch: what it is charged.
+    /// An upper bound of its bytes in a batch, which is the number of bytes that it reserves.
     pub(crate) bound: u32,
     pub(crate) timestamp: i64,
 }
 
-/// What putting a record down needs besides the record. `tell` gets what the sender has to know.
+/// The context for placing a record. `notify` gets the events for the sender.
 pub(crate) struct AppendContext<'a, C, T> {
     pub(crate) shared: &'a Arc<BatchShared>,
     pub(crate) clock: C,
     pub(crate) notify: T,
 }
 
-/// Why a record was not put down.
+/// The reason why a record was not placed.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// There are no bytes left to pay with.
+    /// The buffer has no bytes left for the record.
     Full,
     For(Error),
 }
 
-/// Where a record is, and where its result will be.
+/// The place of a record's result.
 pub(crate) struct PlacedRecord {
     pub(crate) results: Arc<BatchResults>,
     pub(crate) index: u32,
-    /// It is the first that waits for its topic, which has to be looked for.
+    /// True if it is the first that waits for its topic, which has to be looked for.
     pub(crate) look_for_topic: bool,
 }
 
@@ -116,13 +118,14 @@ impl Topics {
         Self { table: Tables::new(), waiting: Mutex::default(), placement }
     }
 
-    /// The topic, if it is known.
+    /// Returns the topic, if it is known.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
         self.table.newest().get(name).cloned()
     }
 
-    /// Puts a record into a batch or into its topic's queue. `paid` says that its bytes were taken
-    /// from the credits; they are the caller's again if it is refused.
+    /// Puts a record into a batch or into its topic's queue. `paid` is true if its bytes are
+    /// already taken from the buffer pool; if the record is refused, they belong to the caller
+    /// again.
     pub(crate) fn place<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         record: &Record<'_>,
@@ -134,9 +137,9 @@ impl Topics {
             return Ok(placed);
         }
         check_topic_name(record.topic()).map_err(Refused::For)?;
-        // Once more, until it is sure that the record is not in the newest table: that one is
-        // published under the lock. The look itself is not, because the user's partitioner may be
-        // asked.
+        // Repeated until the record is certainly not in the newest table, which is published under
+        // the lock. The lookup itself is not under the lock, because it may call a custom
+        // partitioner.
         let (mut waiting, table) = loop {
             let edition = self.table.edition();
             let table = self.table.newest();
@@ -203,9 +206,9 @@ impl Topics {
         }
     }
 
-    /// Puts records down that come one behind the other, as long as each can be put down at once: a
-    /// run of records of one partition costs its lock once. Gives how many were; `took` hears where
-    /// the result of each will be.
+    /// Places consecutive records, as long as each can be placed at once: a run of records of one
+    /// partition takes its lock once. Returns the number of placed records; `took` gets the place
+    /// of each result.
     pub(crate) fn place_run<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         records: &[(Record<'_>, AdmittedRecord)],
@@ -237,9 +240,9 @@ impl Topics {
         })
     }
 
-    /// Takes over what metadata says of topics: new partitions, another id, other leaders. Records
-    /// that waited for what is there now go into its batches. The table is made anew once, however
-    /// many topics there are.
+    /// Updates topics from the metadata: new partitions, another id, other leaders. Records that
+    /// waited for partitions that now exist go into their batches. The table is built once,
+    /// regardless of the number of topics.
     pub(crate) fn update<'m, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
         &self,
         names: impl IntoIterator<Item = &'m str>,
@@ -247,7 +250,8 @@ impl Topics {
         context: &mut AppendContext<'_, C, T>,
     ) {
         let known = self.table.newest();
-        // A topic that is named twice is made once: its waiting records are in one place only.
+        // A topic that is named twice is built once, because its waiting records are in one place
+        // only.
         let mut seen = HashSet::new();
         let mut made: Vec<(Arc<Topic>, VecDeque<WaitingRecord>)> = Vec::new();
         for name in names {
@@ -295,7 +299,7 @@ impl Topics {
         }
     }
 
-    /// The topic as metadata says it is, unless it is known like that, or better.
+    /// Returns the topic according to the metadata, unless the known one is equal or newer.
     fn changed(&self, known: Option<&Arc<Topic>>, name: &str, metadata: &Metadata) -> Option<Arc<Topic>> {
         let said = metadata.topic(name)?;
         let count = said.partitions.len();
@@ -308,8 +312,8 @@ impl Topics {
         let Placement { growth, partitioning, rack, seed, .. } = &self.placement;
         if let Some(known) = known {
             let recreated = known.id != said.id && !said.id.is_nil();
-            // An older picture may lack partitions that are there; only another topic of the name
-            // has fewer.
+            // Older metadata may lack existing partitions; only another topic with this name has
+            // fewer.
             if count < known.partitions.len() && !recreated {
                 return None;
             }
@@ -338,8 +342,8 @@ impl Topics {
         Some(Arc::new(Topic { name, id: said.id, partitions, gone, compression_ratio: compression_ratio, chooser }))
     }
 
-    /// Fails the records that wait for this topic longer than they may (all of them, if `all`) with
-    /// what `error` makes of the topic's name. Gives the deadline of the next.
+    /// Fails the records that have waited too long for this topic (all of them, if `all`) with the
+    /// error that `error` makes of the topic's name. Returns the deadline of the next.
     pub(crate) fn fail_waiting(
         &self,
         name: &str,
@@ -367,8 +371,7 @@ impl Topics {
         next
     }
 
-    /// Fails all records that wait for a topic, because the user does not want them any more. Gives
-    /// how many these were.
+    /// Fails all records that wait for a topic, because of a purge. Returns their number.
     pub(crate) fn purge(&self) -> usize {
         let left = std::mem::take(&mut self.lock().topics);
         let mut records = 0;
@@ -381,49 +384,50 @@ impl Topics {
         records
     }
 
-    /// The topics that records wait for, and the deadline of the first of each.
+    /// Returns the topics that records wait for, and the deadline of the first record of each.
     pub(crate) fn waited_for(&self) -> Vec<(Arc<str>, Instant)> {
         let waiting = self.lock();
         let deadline = |record: &WaitingRecord| self.topic_timeout().after(record.since);
         waiting.topics.iter().filter_map(|(name, queue)| Some((name.clone(), deadline(queue.front()?)))).collect()
     }
 
-    /// The deadline of the first record that waits for a topic.
+    /// Returns the deadline of the first record that waits for a topic.
     pub(crate) fn first_deadline(&self, name: &str) -> Option<Instant> {
         Some(self.topic_timeout().after(self.lock().topics.get(name)?.front()?.since))
     }
 
-    /// How long a record waits for its topic.
+    /// Returns the time for which a record waits for its topic.
     pub(crate) fn topic_timeout(&self) -> TopicTimeout {
         self.placement.topic_timeout
     }
 
-    /// The topics that records have begun to wait for since the last call, each once for every time
-    /// that it began.
+    /// Returns the topics that records have begun to wait for since the last call; a topic is
+    /// listed each time that this happened.
     pub(crate) fn take_unseen(&self) -> Vec<Arc<str>> {
         std::mem::take(&mut self.lock().unseen)
     }
 
-    /// Whether a broker takes no data at the moment.
+    /// Sets whether a broker is unavailable at the moment.
     pub(crate) fn set_unavailable(&self, node: i32, clogged: bool) {
         self.lock().clogged.entry(node).or_default().set(clogged);
     }
 
-    /// All topics in the table.
+    /// Returns all topics in the table.
     pub(crate) fn all(&self) -> Vec<Arc<Topic>> {
         self.table.newest().values().cloned().collect()
     }
 
-    /// How many tables were published.
+    /// Returns the number of published tables.
     #[cfg(test)]
     pub(crate) fn editions(&self) -> u64 {
         self.table.published.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Records that came in and have no result yet, as far as `settled` counts those of batches.
+    /// Returns the number of records without a result; `settled` returns the number of records of
+    /// batches with results.
     pub(crate) fn outstanding(&self, settled: impl Fn() -> u64) -> u64 {
-        // Settled first: then what comes in meanwhile counts as outstanding, not the other way
-        // round.
+        // `settled` is read first, so that records that come in meanwhile count as outstanding, not
+        // as settled.
         let settled = settled();
         let waiting = self.lock();
         let queued: u64 = waiting.topics.values().map(|queue| queue.len() as u64).sum();
@@ -454,10 +458,11 @@ impl Topics {
     }
 }
 
-/// What became of a record; unless it is done, its payment is still the caller's.
+/// The result of appending a record; unless it is `Done`, the reservation still belongs to the
+/// caller.
 enum TopicAppend<R> {
     Done(R),
-    /// The record names a partition that is not there.
+    /// The record names a partition that does not exist.
     NoPartition,
     Full,
     /// The producer has ended, or there is no partition for this record.
@@ -485,13 +490,13 @@ impl Topic {
         })
     }
 
-    /// All partitions that it has, and those that a topic of the name had before.
+    /// Returns all its partitions, and those of earlier topics with this name.
     pub(crate) fn ever(&self) -> impl Iterator<Item = &Arc<Partition>> {
         self.partitions.iter().chain(&self.gone)
     }
 
-    /// Appends a record to its partition, which is left in `held` for the next one. `take` hears
-    /// where its result will be.
+    /// Appends a record to its partition, which stays locked in `held` for the next one. `take`
+    /// gets the place of its result.
     #[allow(clippy::too_many_arguments, reason = "the one place where a record and its producer meet")]
     #[inline]
     fn append<'t, R, C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
@@ -504,7 +509,7 @@ impl Topic {
         context: &mut AppendContext<'_, C, T>,
         mut take: impl FnMut(&Arc<BatchResults>, u32) -> R,
     ) -> TopicAppend<R> {
-        // The user's code may send records itself, so nothing is held meanwhile.
+        // A custom partitioner may send records itself, so no lock is held meanwhile.
         let fixed = match self.chooser.choose(record, &self.name, &placement.partitioning, || *held = None) {
             Choice::Partition(index) => Some(index),
             Choice::Any => None,
@@ -513,13 +518,13 @@ impl Topic {
         let sticky = &self.chooser.sticky;
         let AdmittedRecord { bound, timestamp } = admitted;
         let mut entry = RecordEntry { parts: parts_of(record), bound, timestamp, sticky: None };
-        // A turn can end under us, and again under the next choice; after some rounds any partition
-        // will do.
+        // A turn can end concurrently, and again after the next choice; after some rounds any
+        // partition is accepted.
         for round in 0..8 {
             let index = fixed.unwrap_or_else(|| sticky.current() as usize);
             entry.sticky = (fixed.is_none() && round < 7).then_some(sticky);
             let Some(partition) = self.partitions.get(index) else { break };
-            // Whatever is held is let go of before another lock is taken.
+            // A held lock is released before another one is taken.
             let mut here = match held.take_if(|held| std::ptr::eq(held.partition(), &**partition)) {
                 Some(here) => here,
                 None => {
@@ -553,7 +558,7 @@ impl Topic {
     }
 }
 
-/// What is written of a record.
+/// Returns the parts of a record that are written.
 pub(crate) fn parts_of<'a>(record: &'a Record<'a>) -> RecordParts<'a> {
     RecordParts { key: record.key(), value: record.value(), record: Some(record) }
 }

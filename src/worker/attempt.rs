@@ -1,4 +1,4 @@
-//! One run of a handler: its panics contained, and an end to it from outside.
+//! One attempt of a handler: catches its panics, and can be ended from outside.
 
 use std::{
     future::poll_fn,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::error::said;
 
-/// How it ended.
+/// The end of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended<T> {
     With(T),
@@ -21,7 +21,7 @@ pub(super) enum Ended<T> {
     Cancelled,
 }
 
-/// By which an attempt can be ended; a lane has one for all of its attempts.
+/// Ends attempts; a handler task has one for all of its attempts.
 #[derive(Debug, Default)]
 pub(super) struct Cancel {
     cancelled: AtomicBool,
@@ -37,7 +37,7 @@ impl Cancel {
         }
     }
 
-    /// Another attempt begins.
+    /// Prepares for the next attempt.
     pub(super) fn reset(&self) {
         self.cancelled.store(false, SeqCst);
     }
@@ -51,7 +51,7 @@ impl Cancel {
     }
 }
 
-/// Runs a future to its end, or until it is cancelled; then it is dropped where it stands.
+/// Runs a future to its end, or until it is cancelled; then it is dropped at its current `.await`.
 pub(super) async fn run<T>(future: impl Future<Output = T>, cancel: &Cancel) -> Ended<T> {
     let mut future = pin!(Some(future));
     let ended = poll_fn(|cx| {
@@ -70,7 +70,7 @@ pub(super) async fn run<T>(future: impl Future<Output = T>, cancel: &Cancel) -> 
         }
     })
     .await;
-    // What it holds may panic as well when it is dropped.
+    // Values that the future holds may panic as well when they are dropped.
     match (catch_unwind(AssertUnwindSafe(|| future.set(None))), ended) {
         (Err(panic), Ended::With(_)) => Ended::Panicked(said(&*panic).into_owned()),
         (_, ended) => ended,

@@ -1,4 +1,4 @@
-//! How a worker is set up and started.
+//! The builder of a worker.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -23,10 +23,10 @@ use crate::{
     record::{ConsumerRecord, TopicName, check_topic_name},
 };
 
-/// Settings for a [`Worker`], from [`Consumer::worker`].
+/// Configures a [`Worker`], from [`Consumer::worker`].
 ///
 /// The `run` methods start the worker and wait for its end; dropping their future ends it at once,
-/// without a commit. The `start` methods give the running worker.
+/// without a commit. The `start` methods return the running worker.
 ///
 /// ```no_run
 /// # async fn example(consumer: ottla::Consumer, producer: ottla::Producer) -> ottla::Result<()> {
@@ -58,10 +58,10 @@ pub struct WorkerBuilder {
 }
 
 impl Consumer {
-    /// Runs `handler` for every record, partitions side by side and each in order, until something
-    /// cannot be handled. Subscribe before. The same as [`worker`](Self::worker)`().run(handler)`:
-    /// there is where to set concurrency, retries, dead letters and how to stop; [`Worker`] says
-    /// what is promised.
+    /// Runs `handler` for every record, with partitions in parallel and each partition in order,
+    /// until a record cannot be handled. Subscribe first. This is short for
+    /// [`worker`](Self::worker)`().run(handler)`; the builder sets concurrency, retries, dead
+    /// letters and the shutdown. [`Worker`] describes the guarantees.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -71,11 +71,11 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// As [`Worker::wait`].
+    /// The errors of [`Worker::wait`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends handlers and consumer at once; what was done since the last commit
-    /// is handled again.
+    /// Dropping the future ends handlers and consumer at once; records that were completed since
+    /// the last commit are handled again.
     pub async fn run<F, Fut>(self, handler: F) -> Result<()>
     where
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
@@ -84,8 +84,8 @@ impl Consumer {
         self.worker().run(handler).await
     }
 
-    /// Settings for a [`Worker`] that runs a handler for every record. It is the consumer's one
-    /// reader; clones of the consumer pause and seek partitions while it runs.
+    /// Returns a builder for a [`Worker`] that runs a handler for every record. The worker is the
+    /// consumer's only reader; clones of the consumer may pause and seek partitions while it runs.
     pub fn worker(self) -> WorkerBuilder {
         WorkerBuilder::new(self)
     }
@@ -101,43 +101,47 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many handlers may run at once, over all partitions. Default: 16.
+    /// Sets the number of handlers that may run at once, over all partitions. Default: 16.
     pub fn concurrency(self, handlers: usize) -> Self {
         self.set(|s| s.concurrency = handlers)
     }
 
-    /// Which records are handled one after the other. Default: [`OrderBy::Partition`].
+    /// Selects the records that are handled one after the other. Default: [`OrderBy::Partition`].
     pub fn order_by(self, order: OrderBy) -> Self {
         self.set(|s| s.order_by = order)
     }
 
-    /// How many records of each partition may be taken ahead and not be done. With [`OrderBy::Key`]
-    /// it is also how far others may get ahead of a key that is slow. Default: 500.
+    /// Sets the number of records of each partition that may be read ahead without being completed.
+    /// With [`OrderBy::Key`] it also bounds how far other keys may get ahead of a slow key.
+    /// Default: 500.
     pub fn buffer_records(self, records: usize) -> Self {
         self.set(|s| s.buffer_records = records)
     }
 
-    /// How many bytes of records, of all partitions together, may be taken ahead and not be done.
-    /// At this bound a partition still has what came to it last, so it may be exceeded by one
-    /// fetched batch for each. What is fetched and not taken is bounded by the consumer
-    /// (`queued.max.messages.kbytes`). Default: 67108864.
+    /// Sets the number of bytes of records, over all partitions, that may be read ahead without
+    /// being completed. At this bound a partition still keeps the records that it received last, so
+    /// the bound may be exceeded by one fetched batch for each partition. Records that are fetched
+    /// and not read by the worker are bounded by the consumer (`queued.max.messages.kbytes`).
+    /// Default: 67108864.
     pub fn buffer_bytes(self, bytes: usize) -> Self {
         self.set(|s| s.buffer_bytes = bytes)
     }
 
-    /// The most records of one batch, for [`run_batches`](Self::run_batches). Default: 500.
+    /// Sets the maximum number of records in a batch of [`run_batches`](Self::run_batches).
+    /// Default: 500.
     pub fn max_batch(self, records: usize) -> Self {
         self.set(|s| s.max_batch = records)
     }
 
-    /// Sets how long a batch of [`run_batches`](Self::run_batches) waits to be full
-    /// ([`max_batch`](Self::max_batch)), counted from when its first record was there. It begins
-    /// earlier where no more records can come: the buffer is full
-    /// ([`buffer_bytes`](Self::buffer_bytes)), or an error of the partition stands behind them. The
-    /// wait is not the handler's time: it keeps no lane, and the group takes the partition back
-    /// without waiting for it (the records are read again by the next owner). While a batch is
-    /// handled, the next one fills only as far as [`buffer_records`](Self::buffer_records), which
-    /// should be twice `max_batch`. Default: none, so that a batch is what is there.
+    /// Sets the time that a batch of [`run_batches`](Self::run_batches) waits to become full
+    /// ([`max_batch`](Self::max_batch)), counted from the arrival of its first record. It begins
+    /// earlier if no more records can come: because the buffer is full
+    /// ([`buffer_bytes`](Self::buffer_bytes)), or because an error of the partition follows them.
+    /// The wait does not count as the handler's time: it takes none of the
+    /// [`concurrency`](Self::concurrency), and the group revokes the partition without waiting for
+    /// it (the next owner reads the records again). While a batch is handled, the next one fills
+    /// only up to [`buffer_records`](Self::buffer_records), which should be twice `max_batch`.
+    /// Default: none, so that a batch has the records that are available.
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
@@ -165,58 +169,60 @@ impl WorkerBuilder {
     /// ```
     ///
     /// # Errors
-    /// Starting gives `Configuration` where the handler takes single records, and where
+    /// Starting returns `Configuration` if the handler takes single records, and if
     /// `buffer_records` is less than `max_batch`.
     pub fn batch_linger(self, linger: Duration) -> Self {
         self.set(|s| s.batch_linger = linger)
     }
 
-    /// How often a handler that failed is called again with the same record; 0 for never,
-    /// `u32::MAX` for without end. Not for errors that are [`NonRetriable`](super::NonRetriable) or of
-    /// kind [`Deserialization`](crate::ErrorKind::Deserialization). Default: 5.
+    /// Sets how often a handler that failed is called again with the same record; 0 for never,
+    /// `u32::MAX` for no limit. Errors that are [`NonRetriable`](super::NonRetriable) or of kind
+    /// [`Deserialization`](crate::ErrorKind::Deserialization) are not retried. Default: 5.
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)
     }
 
-    /// How long to wait before the first of these calls, and at most: the wait doubles, by a fifth
-    /// more or less. Deliveries to the dead letter topic that failed wait alike. Defaults: 100 ms
-    /// and 10 s.
+    /// Sets the backoff before the first retry, and its maximum: the backoff doubles with each
+    /// retry, with a jitter of ±20 %. Failed deliveries to the dead letter topic wait in the same
+    /// way. Defaults: 100 ms and 10 s.
     pub fn retry_backoff(self, first: Duration, max: Duration) -> Self {
         self.set(|s| s.backoff = (first, max))
     }
 
-    /// How long one call of the handler may take; one that takes longer is ended, and counts as
-    /// failed. Default: as long as the group has patience (`max.poll.interval.ms`).
+    /// Sets the time that one call of the handler may take. A call that takes longer is ended and
+    /// counts as failed. Default: no limit of its own; `max.poll.interval.ms` of the group still
+    /// applies.
     pub fn handler_timeout(self, timeout: Duration) -> Self {
         self.set(|s| s.timeout = Some(timeout))
     }
 
-    /// Sends a record whose handler has failed for the last time to this topic, as it was, with
-    /// headers that say where it is from and what was wrong: `__ottla.errors.topic`, `.partition`,
-    /// `.offset`, `.message`, `.attempts` and `.group`, as text. It is done when the dead letter is
-    /// acknowledged; one that is not is sent again, so a dead letter may be there twice. Where that
-    /// cannot help (no such topic, no right to write, too large) the worker ends with the error.
+    /// Sends a record to this topic after its last attempt has failed, unchanged, with headers that
+    /// name its origin and the error: `__ottla.errors.topic`, `.partition`, `.offset`, `.message`,
+    /// `.attempts` and `.group`, as text. The record is done when the dead letter is acknowledged.
+    /// A dead letter that is not acknowledged is sent again, so it may be in the topic twice. If
+    /// sending again cannot help (the topic does not exist, the right to write is missing, the
+    /// record is too large), the worker ends with the error. Default: none.
     pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
         self.dead_letters = Some((producer.clone(), topic.into_arc()));
         self.set(|s| s.failed = Failed::Bury)
     }
 
-    /// Passes over a record whose handler has failed for the last time: it counts as done, and is
-    /// told to `tracing` at ERROR. Default: the worker ends.
+    /// Skips a record after its last attempt has failed: it counts as done, and is logged with
+    /// `tracing` at ERROR. Default: the worker ends.
     pub fn skip_failed(self) -> Self {
         self.set(|s| s.failed = Failed::Skip)
     }
 
-    /// Passes over stored records that are damaged ([`Consumer::skip_corrupt`]). Default: the
-    /// worker ends with the [`Corrupt`](crate::ErrorKind::Corrupt) error.
+    /// Sets whether stored records that are damaged are skipped ([`Consumer::skip_corrupt`]).
+    /// Default: false, so the worker ends with the [`Corrupt`](crate::ErrorKind::Corrupt) error.
     pub fn skip_corrupt(self, skip: bool) -> Self {
         self.set(|s| s.skip_corrupt = skip)
     }
 
-    /// How long handlers may go on when the group takes their partition back (for half of
-    /// `max.poll.interval.ms` at most), and when the worker ends; then they are
+    /// Sets the time that handlers have to finish when the group revokes their partition (at most
+    /// half of `max.poll.interval.ms`), and when the worker ends; after that they are
     /// [ended](Worker#when-a-handler-is-ended). After a [shutdown](Self::shutdown) or a failure,
-    /// committing and leaving the group may take as long again. Default: 30 s.
+    /// committing and leaving the group may take that time once more. Default: 30 s.
     pub fn drain_timeout(self, timeout: Duration) -> Self {
         self.set(|s| s.drain = timeout)
     }
@@ -235,14 +241,15 @@ impl WorkerBuilder {
 
     // ---- run
 
-    /// Starts, and waits for the end. A record is done when the handler gives `()` or `Ok(())`.
+    /// Starts the worker and waits for its end. A record is done when the handler returns `()` or
+    /// `Ok(())`.
     ///
     /// # Errors
-    /// As [`start`](Self::start) and [`Worker::wait`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`].
     ///
     /// # Cancel safety
-    /// Dropping the future ends handlers and consumer at once; what was done since the last commit
-    /// is handled again.
+    /// Dropping the future ends handlers and consumer at once; records that were completed since
+    /// the last commit are handled again.
     pub async fn run<F, Fut>(self, handler: F) -> Result<()>
     where
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
@@ -251,15 +258,15 @@ impl WorkerBuilder {
         self.start(handler)?.wait().await
     }
 
-    /// The same with batches of a partition's records, in order: those that are there, up to
-    /// [`max_batch`](Self::max_batch), or what comes within [`batch_linger`](Self::batch_linger). A
-    /// batch is done, or fails, as a whole.
+    /// Like [`run`](Self::run), but the handler gets batches of a partition's records, in order:
+    /// the available records, up to [`max_batch`](Self::max_batch), or those that come within
+    /// [`batch_linger`](Self::batch_linger). A batch is done, or fails, as a whole.
     ///
     /// # Errors
-    /// As [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run).
+    /// Like [`run`](Self::run).
     pub async fn run_batches<F, Fut>(self, handler: F) -> Result<()>
     where
         F: Fn(Arc<[ConsumerRecord]>) -> Fut + Send + Sync + 'static,
@@ -268,13 +275,13 @@ impl WorkerBuilder {
         self.start_batches(handler)?.wait().await
     }
 
-    /// The same with a handler that is a type of its own.
+    /// Like [`run`](Self::run), but with a [`Handler`], which is a type of its own.
     ///
     /// # Errors
-    /// As [`start`](Self::start) and [`Worker::wait`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`].
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run).
+    /// Like [`run`](Self::run).
     pub async fn run_handler(self, handler: impl Handler) -> Result<()> {
         self.start_handler(handler)?.wait().await
     }
@@ -283,8 +290,8 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// `Configuration` for settings that allow nothing, and without a tokio runtime that has
-    /// timers; `InvalidArgument` for a dead letter topic whose name Kafka forbids, and while
-    /// somebody else reads the consumer; `Closed`.
+    /// timers; `InvalidArgument` for a dead letter topic with a name that Kafka forbids, and while
+    /// another reader of the consumer is active; `Closed`.
     pub fn start<F, Fut>(self, handler: F) -> Result<Worker>
     where
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
@@ -293,10 +300,10 @@ impl WorkerBuilder {
         self.start_work(Each(handler))
     }
 
-    /// As [`start`](Self::start), for [batches](Self::run_batches).
+    /// Like [`start`](Self::start), but for [batches](Self::run_batches).
     ///
     /// # Errors
-    /// As [`start`](Self::start); `Configuration` with [`OrderBy::Key`].
+    /// The errors of [`start`](Self::start); `Configuration` with [`OrderBy::Key`].
     pub fn start_batches<F, Fut>(self, handler: F) -> Result<Worker>
     where
         F: Fn(Arc<[ConsumerRecord]>) -> Fut + Send + Sync + 'static,
@@ -305,10 +312,10 @@ impl WorkerBuilder {
         self.start_work(Batches(handler))
     }
 
-    /// As [`start`](Self::start), for a handler that is a type of its own.
+    /// Like [`start`](Self::start), but with a [`Handler`], which is a type of its own.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// The errors of [`start`](Self::start).
     pub fn start_handler(self, handler: impl Handler) -> Result<Worker> {
         self.start_work(ByRef(handler))
     }

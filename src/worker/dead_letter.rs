@@ -1,4 +1,4 @@
-//! Dead letters: records that could not be handled, on a topic of their own.
+//! Dead letters: records that could not be handled, sent to a topic of their own.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ const MESSAGE: &str = "__ottla.errors.message";
 const ATTEMPTS: &str = "__ottla.errors.attempts";
 const GROUP: &str = "__ottla.errors.group";
 
-/// Where dead letters go.
+/// The destination of dead letters.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetters {
     pub(super) producer: Producer,
     pub(super) topic: Arc<str>,
-    /// The group that could not handle them.
+    /// The group of the worker that could not handle them.
     pub(super) group: Option<Arc<str>>,
 }
 
@@ -37,7 +37,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// The record as it was, and in its headers where it is from and why it is here.
+    /// Returns the record unchanged, with headers for its origin and its error.
     fn dead_letter<'r>(&'r self, record: &'r ConsumerRecord, error: &Error, attempts: u32) -> Record<'r> {
         let letter = Record::forward(&self.topic, record)
             .with_header(TOPIC, record.topic.as_bytes())

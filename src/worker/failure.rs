@@ -1,4 +1,4 @@
-//! A handler's errors as the worker's.
+//! Converts errors of handlers into errors of the worker.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -9,9 +9,9 @@ use crate::{
     record::ConsumerRecord,
 };
 
-/// An error of a handler that trying again cannot help: the record goes at once where one goes that
-/// has failed for the last time (see [`WorkerBuilder`](super::WorkerBuilder)). Errors of kind
-/// [`Deserialization`](ErrorKind::Deserialization) need no such wrapping.
+/// Marks an error of a handler as permanent: the worker does not retry the record, and treats it at
+/// once like a record after its last attempt (see [`WorkerBuilder`](super::WorkerBuilder)). Errors
+/// of kind [`Deserialization`](ErrorKind::Deserialization) need not be wrapped.
 ///
 /// ```
 /// use ottla::{BoxError, ConsumerRecord, worker::NonRetriable};
@@ -25,7 +25,7 @@ use crate::{
 pub struct NonRetriable(BoxError);
 
 impl NonRetriable {
-    /// This error, for good.
+    /// Marks this error as permanent.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
     }
@@ -43,14 +43,14 @@ impl StdError for NonRetriable {
     }
 }
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 pub(super) enum Cause {
     Error(BoxError),
     Panic(String),
     Timeout(Duration),
 }
 
-/// The outcome of a failed attempt at these records.
+/// Returns the outcome of a failed attempt at these records.
 pub(super) fn failed(records: &[ConsumerRecord], attempt: u32, cause: Cause) -> Outcome {
     let (again, what, source) = match cause {
         Cause::Error(error) => (may_pass(&*error), format!("failed: {error}"), Some(error)),
@@ -60,7 +60,7 @@ pub(super) fn failed(records: &[ConsumerRecord], attempt: u32, cause: Cause) -> 
     let Some(first) = records.first() else {
         return Outcome::Failed { error: Error::new(ErrorKind::Handler, what), again };
     };
-    let more = if records.len() > 1 { format!(" and {} behind it", records.len() - 1) } else { String::new() };
+    let more = if records.len() > 1 { format!(" and {} after it", records.len() - 1) } else { String::new() };
     let message = format!(
         "{}[{}], offset {}{more}: attempt {attempt} of the handler {what}",
         first.topic, first.partition, first.offset
@@ -69,7 +69,7 @@ pub(super) fn failed(records: &[ConsumerRecord], attempt: u32, cause: Cause) -> 
     Outcome::Failed { error: source.map_or_else(|| error.clone(), |source| error.clone().with_source(source)), again }
 }
 
-/// Whether another attempt may go better.
+/// Returns true if another attempt may succeed.
 fn may_pass(error: &(dyn StdError + Send + Sync + 'static)) -> bool {
     let malformed = |error: &Error| error.kind() == ErrorKind::Deserialization;
     !error.is::<NonRetriable>() && !error.downcast_ref::<Error>().is_some_and(malformed)

@@ -1,11 +1,12 @@
-//! Handlers, in the forms in which users have them.
+//! Handlers, in the forms that users write.
 
 use std::sync::Arc;
 
 use super::schedule::Load;
 use crate::{error::BoxError, record::ConsumerRecord};
 
-/// What a handler gives: nothing, or a `Result<(), E>` whose error turns into a [`BoxError`].
+/// The result of a handler: nothing, or a `Result<(), E>` with an error that converts into a
+/// [`BoxError`].
 pub trait HandlerResult: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> Result<(), BoxError>;
@@ -30,9 +31,9 @@ impl<E: Into<BoxError>> HandlerResult for Result<(), E> {
 }
 
 /// A handler as a type of its own, for
-/// [`WorkerBuilder::run_handler`](super::WorkerBuilder::run_handler): it borrows the record, where
-/// a closure gets a copy for each attempt: of its few references, not of its bytes, and where it
-/// has headers, of their list and their names.
+/// [`WorkerBuilder::run_handler`](super::WorkerBuilder::run_handler). It borrows the record,
+/// whereas a closure gets a clone for each attempt. The clone copies references and no key or value
+/// bytes; if the record has headers, it also copies their list and their names.
 ///
 /// ```no_run
 /// use ottla::{BoxError, ConsumerRecord, record::KafkaFormats, worker::Handler};
@@ -52,19 +53,19 @@ impl<E: Into<BoxError>> HandlerResult for Result<(), E> {
 /// # }
 /// ```
 pub trait Handler: Send + Sync + 'static {
-    /// Handles a record. It is done when this gives `Ok`; an error, a panic and a timeout are
-    /// failed attempts.
+    /// Handles a record. The record is done when this returns `Ok`; an error, a panic and a timeout
+    /// are failed attempts.
     ///
     /// # Cancel safety
-    /// The worker drops the future at one of its `.await`s when the record is no longer this
-    /// worker's: its partition was lost, or the time to drain is over. The record is then not done,
-    /// and is handled again by whoever has it next.
+    /// The worker drops the future at one of its `.await`s when the record no longer belongs to
+    /// this worker: its partition was lost, or the time to drain is over. The record is then not
+    /// done, and the partition's next owner handles it again.
     fn handle(&self, record: &ConsumerRecord) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 /// Any of the forms.
 pub(super) trait Work: Send + Sync + 'static {
-    /// Whether it takes many records at a time.
+    /// True if it takes several records at a time.
     const BATCHES: bool;
 
     fn work(&self, load: &Load) -> impl Future<Output = Result<(), BoxError>> + Send;

@@ -1,4 +1,4 @@
-//! A lane: runs handlers one after the other.
+//! A handler task: runs handlers one after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,21 +17,21 @@ use crate::{
     log::event,
 };
 
-/// What every lane has.
+/// State that every handler task needs.
 pub(super) struct HandlerContext<W> {
     pub(super) schedule: Arc<SharedSchedule>,
     pub(super) handler: W,
-    /// Of one attempt.
+    /// Timeout of one attempt.
     pub(super) timeout: Option<Duration>,
     pub(super) dead_letters: Option<DeadLetters>,
 }
 
-/// Goes on until it is aborted.
+/// Runs until it is aborted.
 pub(super) async fn run<W: Work>(context: Arc<HandlerContext<W>>, lane: HandlerId) {
     let cancel = context.schedule.cancel_of(lane);
     let mut next = None;
     loop {
-        // A handler that never waits leaves room for others all the same.
+        // A handler that never waits still yields to other tasks.
         consume_budget().await;
         let job = match next.take() {
             Some(job) => job,
@@ -65,7 +65,8 @@ impl<W: Work> HandlerContext<W> {
 
     async fn handle(&self, job: &Job, cancel: &Cancel) -> Outcome {
         let failed = |cause| failed(job.load.records(), job.attempt, cause);
-        // Inside of it, so that a panic while the future is made stays inside as well.
+        // Called inside of the future, so that a panic while the handler's future is created is
+        // caught as well.
         let handling = async { self.handler.work(&job.load).await };
         let ended = match self.timeout {
             None => attempt::run(handling, cancel).await,
@@ -90,7 +91,7 @@ impl<W: Work> HandlerContext<W> {
         }
     }
 
-    /// Tells the plan how it ended, and the log if it did not go well.
+    /// Reports the outcome to the schedule, and logs it unless it was a success.
     fn finish(&self, lane: HandlerId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
         let error = match &outcome {
             Outcome::Handled | Outcome::Buried => return self.schedule.finished(lane, job, outcome, cancel).1,
@@ -120,10 +121,29 @@ impl<W: Work> HandlerContext<W> {
         match verdict {
             Verdict::Done => {}
             Verdict::Again(after) => {
-                event!(WARN, origin, topic, partition, offset, error, ?after, suppressed, "a record is tried again");
+                event!(
+                    WARN,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    ?after,
+                    suppressed,
+                    "a handler or the delivery to the dead letter topic failed: the record is tried again"
+                );
             }
             Verdict::ToTheDeadLetters => {
-                event!(WARN, origin, topic, partition, offset, error, suppressed, "a record goes to the dead letters");
+                event!(
+                    WARN,
+                    origin,
+                    topic,
+                    partition,
+                    offset,
+                    error,
+                    suppressed,
+                    "the last attempt at a record failed: it is sent to the dead letter topic"
+                );
             }
             Verdict::Skipped => {
                 event!(
@@ -134,7 +154,7 @@ impl<W: Work> HandlerContext<W> {
                     offset,
                     error,
                     suppressed,
-                    "a record could not be handled and is passed over (skip_failed)"
+                    "the last attempt at a record failed: it is skipped (skip_failed)"
                 );
             }
             Verdict::Stopped => {
@@ -145,8 +165,8 @@ impl<W: Work> HandlerContext<W> {
                     partition,
                     offset,
                     error,
-                    "the worker ends: a record could not be handled, and there is no place for those that fail \
-                     (WorkerBuilder::dead_letter, skip_failed)"
+                    "the worker ends, because a record could not be handled or sent to the dead letter topic; \
+                     WorkerBuilder::dead_letter or skip_failed let it go on"
                 );
             }
             Verdict::Abandoned => {
@@ -158,7 +178,7 @@ impl<W: Work> HandlerContext<W> {
                     offset,
                     error,
                     suppressed,
-                    "a record was not finished before its partition was given up: it is read again"
+                    "a record was not finished before its partition was given up: the next owner handles it again"
                 );
             }
         }

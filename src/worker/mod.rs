@@ -1,16 +1,19 @@
-//! A handler for each record: above the consumer, which reads, and the producer, which takes dead
-//! letters.
+//! Runs a handler for each record. It is built on the consumer, which reads, and the producer,
+//! which sends dead letters.
 //!
 //! ```text
-//!  group ─▶ driver task ─▶ partition task ──▶ schedule ──▶ lane task: handler ─▶ done, or dead letters ─▶ mark ─▶ commit
-//!                          (one for each:      (decides)   (one for each job
-//!                           takes, drains)                  at a time)
+//!  group ─▶ worker_task ─▶ partition_task ─▶ schedule ─▶ handler_task ─▶ done, or dead letter
+//!                          (one for each,    (decides)   (one job at
+//!                           reads, drains)                a time)
+//!                                                             │
+//!                                                             └──▶ CompletionMark ─▶ commit
 //! ```
-//! `schedule` decides which record may run, what is done, and when a failed one is tried again.
-//! `worker_task` follows the group and starts the other tasks; a `partition_task` brings a
-//! partition's records in and drains it when it is taken back; a `lane_task` runs handlers one
-//! after the other, so that nothing is started or allocated for a record. What is done is said to
-//! the partition's mark (`consumer/hand`), and the consumer commits it as it commits everything.
+//! `schedule` decides which record may run, which records are done, and when a failed record is
+//! tried again. `worker_task` follows the group and starts the other tasks. A `partition_task`
+//! reads a partition's records and drains the partition when it is revoked. A `handler_task` runs
+//! handlers one after the other, so that nothing is started or allocated for a single record.
+//! Completed records are reported to the partition's `CompletionMark`, and the consumer commits
+//! them like any others.
 
 mod attempt;
 mod builder;
@@ -26,7 +29,7 @@ mod shared_schedule;
 mod status;
 #[cfg(all(test, feature = "testkit"))]
 mod tests;
-#[expect(clippy::module_inception, reason = "the worker is the room's main thing")]
+#[expect(clippy::module_inception, reason = "the worker is the main type of the module")]
 mod worker;
 mod worker_task;
 

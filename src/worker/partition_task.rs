@@ -1,4 +1,4 @@
-//! Brings a partition's records in, and drains it when it is taken back.
+//! Reads a partition's records into the schedule, and drains it when it is revoked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,19 +17,19 @@ pub(super) struct Feeder {
     pub(super) consumer: Consumer,
     pub(super) partition: PartitionId,
     pub(super) hand: ManualPartitionReader,
-    /// How long what runs may go on when the group waits for the partition.
+    /// Time that running handlers have to finish when the group waits for the partition.
     pub(super) drain: Duration,
     pub(super) skip_corrupt: bool,
 }
 
-/// How a partition came to an end.
+/// The end of a partition's task.
 pub(super) struct FeedEnd {
     pub(super) partition: PartitionId,
     pub(super) ending: PartitionEnd,
 }
 
 impl Feeder {
-    /// Goes on until the partition is no longer ours and nothing of it runs.
+    /// Runs until the partition is revoked or lost and none of its jobs runs.
     pub(super) async fn run(self) -> FeedEnd {
         let ending = self.feed().await;
         let ending = self.drain(ending).await;
@@ -47,7 +47,7 @@ impl Feeder {
             match self.hand.receive(room.records, room.bytes, &mut records).await {
                 Some(Ok(mark)) => self.plan.offer(self.partition, mark, &mut records),
                 Some(Err(error)) => {
-                    // Trouble comes behind the records before it.
+                    // An error is reported after the records before it are done.
                     tokio::select! {
                         biased;
                         ending = self.hand.ended() => return ending,
@@ -59,18 +59,18 @@ impl Feeder {
         }
     }
 
-    /// What is in the way of this partition: what only the user can mend ends the worker, all else
-    /// passes.
+    /// Handles an error of this partition: an error that only the user can resolve ends the worker,
+    /// any other is logged.
     fn report_error(&self, error: Error) {
         match error.kind() {
             ErrorKind::EndOfPartition => return,
             ErrorKind::Corrupt if self.skip_corrupt => {
                 let partition = self.hand.partition();
-                // Sought or taken away meanwhile, there is nothing to pass over any more.
+                // If the partition was sought or revoked meanwhile, there is nothing left to skip.
                 if let Ok(next) = self.consumer.skip_corrupt(partition) {
                     event!(
                         ERROR, self.plan.origin, %partition, next, %error,
-                        "damaged records are passed over (skip_corrupt): they are not handled"
+                        "damaged records are skipped (skip_corrupt) and are not handled"
                     );
                     self.plan.with(|schedule| schedule.count_corrupt());
                 }
@@ -83,7 +83,8 @@ impl Feeder {
         self.plan.record_error(error);
     }
 
-    /// What waits is dropped; what runs may end, within the time, and what lies between.
+    /// Drops waiting records, and lets running jobs, and the records between them, finish within
+    /// the time.
     async fn drain(&self, ending: PartitionEnd) -> PartitionEnd {
         self.plan.with(|schedule| schedule.drain(self.partition));
         let ending = match ending {
@@ -96,7 +97,7 @@ impl Feeder {
                     event!(
                         WARN, self.plan.origin, partition = %self.hand.partition(),
                         drain_ms = %self.drain.as_millis(),
-                        "handlers are ended, because they took longer than drain_timeout and the group waits for the \
+                        "handlers are ended because they took longer than drain_timeout and the group waits for the \
                          partition: their records are handled again"
                     );
                     PartitionEnd::Revoking

@@ -1,4 +1,4 @@
-//! What a worker can be told.
+//! The settings of a worker.
 //!
 //! Sans-IO.
 
@@ -11,22 +11,22 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// Which records of a partition are handled one after the other.
+/// Selects the records of a partition that are handled one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OrderBy {
-    /// All of them, in the order of the log. As many records run at once as there are partitions,
-    /// at most, so that a handler that waits for something bounds the worker to partitions ÷ that
-    /// wait: [how fast it can be](super::Worker#how-fast-it-can-be). The default.
+    /// All records, in the order of the log. At most as many records run at once as there are
+    /// partitions, so a handler that waits for something limits the worker to partitions ÷ that
+    /// wait: see [how fast it can be](super::Worker#how-fast-it-can-be). The default.
     #[default]
     Partition,
-    /// Those with the same key, in the order of the log. Others run side by side, those without a
-    /// key too. What is committed is still only what is done with all that lies before it, so a
-    /// crash repeats what was done behind a record that was not.
+    /// Records with the same key, in the order of the log. Other records run in parallel, including
+    /// those without a key. Only the contiguous completed prefix is committed: after a crash,
+    /// records completed beyond the first incomplete one are handled again.
     Key,
 }
 
-/// What becomes of a record whose handler has failed for the last time.
+/// The handling of a record after its last attempt has failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Failed {
     #[default]
@@ -72,7 +72,7 @@ impl Default for Settings {
 
 impl Settings {
     /// # Errors
-    /// `Configuration` for what allows nothing or contradicts itself.
+    /// `Configuration` for settings that allow nothing or contradict each other.
     pub(super) fn rules(&self, batches: bool, patience: Option<Duration>) -> Result<Rules> {
         let nothing = [
             ("concurrency", self.concurrency == 0),
@@ -102,7 +102,7 @@ impl Settings {
         }
         let queues = match self.order_by {
             OrderBy::Partition => 1,
-            // Enough that different keys seldom wait for each other.
+            // A number of queues at which different keys seldom wait for each other.
             OrderBy::Key => self.concurrency.saturating_mul(4).clamp(16, 1024),
         };
         Ok(Rules {

@@ -1,5 +1,5 @@
-//! What the worker's tasks share: the schedule under its lock, whom to wake, and the ends of
-//! attempts.
+//! State shared by the worker's tasks: the schedule under its lock, the wakers, and the
+//! cancellation of attempts.
 
 use std::{
     future::poll_fn,
@@ -41,13 +41,14 @@ impl CompletionTarget for CompletionMark {
 #[derive(Debug)]
 pub(super) struct SharedSchedule {
     schedule: Mutex<Schedule<CompletionMark>>,
-    /// By lane; changed under the schedule's lock, so that it is the job that runs which is ended.
+    /// One for each handler task; used under the schedule's lock, so that the cancelled job is the
+    /// one that runs.
     cancels: Mutex<Vec<Arc<Cancel>>>,
     /// Wakes the worker's own task.
     pub(super) driver: Notify,
     last_error: Mutex<Option<Error>>,
     closing: AtomicBool,
-    /// The consumer, as log lines name it.
+    /// The consumer, as named in log lines.
     pub(super) origin: Origin,
     lines: Mutex<Limiter<(&'static str, Option<ErrorCode>)>>,
 }
@@ -73,23 +74,24 @@ impl SharedSchedule {
         })
     }
 
-    /// Returns how many log lines of that kind were suppressed of late, if this one may be written.
+    /// Returns the number of log lines of that kind that were suppressed recently, if this one may
+    /// be written.
     pub(super) fn admit_line(&self, kind: &'static str, error: Option<&Error>) -> Option<u64> {
         lock(&self.lines).admit((kind, error.and_then(Error::code)), now())
     }
 
-    /// The consumer told of an error that does not end the worker.
+    /// Logs an error of the consumer that does not end the worker.
     pub(super) fn warn_of_error(&self, partition: Option<&TopicPartition>, error: &Error) {
         if let Some(suppressed) = self.admit_line("trouble", Some(error)) {
             let partition = partition.map(tracing::field::display);
             event!(
                 WARN, self.origin, partition, %error, advice = error.advice(), suppressed,
-                "the worker goes on, though its consumer told of an error"
+                "the worker's consumer reported an error; the worker goes on"
             );
         }
     }
 
-    /// Does something with the schedule, and wakes whom it concerns.
+    /// Does something with the schedule, and wakes the tasks that are concerned.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Schedule<CompletionMark>) -> R) -> R {
         let mut schedule = lock(&self.schedule);
         let result = act(&mut schedule);
@@ -102,9 +104,9 @@ impl SharedSchedule {
         result
     }
 
-    // ---- lanes
+    // ---- handler tasks
 
-    /// What ends the attempts of that lane.
+    /// Returns the handle that ends the attempts of that handler task.
     pub(super) fn cancel_of(&self, lane: HandlerId) -> Arc<Cancel> {
         let mut cancels = lock(&self.cancels);
         if cancels.len() <= lane {
@@ -113,7 +115,7 @@ impl SharedSchedule {
         cancels.get(lane).cloned().unwrap_or_default()
     }
 
-    /// The next job of a lane; waits for it.
+    /// Waits for the next job of a handler task.
     pub(super) async fn next_job(&self, lane: HandlerId, cancel: &Cancel) -> Job {
         poll_fn(|cx| {
             self.with(|schedule| match schedule.next(lane, now()) {
@@ -130,8 +132,8 @@ impl SharedSchedule {
         .await
     }
 
-    /// A lane is through with an attempt; what became of it, and the lane's next job if there is
-    /// one.
+    /// Reports the outcome of a handler task's attempt. Returns its verdict, and the task's next
+    /// job if there is one.
     pub(super) fn finished(
         &self,
         lane: HandlerId,
@@ -147,7 +149,7 @@ impl SharedSchedule {
         })
     }
 
-    /// Ends what runs of that partition, or of all.
+    /// Cancels the running jobs of that partition, or of all.
     pub(super) fn cancel(&self, partition: Option<PartitionId>) {
         self.with(|schedule| {
             let lanes = schedule.cancel(partition);
@@ -156,9 +158,9 @@ impl SharedSchedule {
         });
     }
 
-    // ---- feeders
+    // ---- partition tasks
 
-    /// Waits until records of that partition may be offered; says how many.
+    /// Waits until records of that partition may be offered; returns how many.
     pub(super) async fn room(&self, partition: PartitionId) -> OfferRoom {
         poll_fn(|cx| self.with(|schedule| schedule.room(partition, cx.waker())).map_or(Poll::Pending, Poll::Ready))
             .await
@@ -169,7 +171,7 @@ impl SharedSchedule {
         self.with(|schedule| schedule.offer(partition, mark, records.drain(..), now));
     }
 
-    /// Waits until all that was offered of that partition is done.
+    /// Waits until all offered records of that partition are done.
     pub(super) async fn settled(&self, partition: PartitionId) {
         poll_fn(|cx| match self.with(|schedule| schedule.is_settled(partition, cx.waker())) {
             true => Poll::Ready(()),
@@ -178,7 +180,7 @@ impl SharedSchedule {
         .await;
     }
 
-    /// Waits until nothing of that partition runs.
+    /// Waits until no job of that partition runs or waits.
     pub(super) async fn drained(&self, partition: PartitionId) {
         poll_fn(|cx| match self.with(|schedule| schedule.is_drained(partition, cx.waker())) {
             true => Poll::Ready(()),
@@ -198,7 +200,7 @@ impl SharedSchedule {
         self.closing.load(SeqCst)
     }
 
-    /// Waits until nothing runs.
+    /// Waits until no job runs or waits.
     pub(super) async fn idle(&self) {
         poll_fn(|cx| match self.with(|schedule| schedule.is_idle(cx.waker())) {
             true => Poll::Ready(()),
@@ -207,7 +209,7 @@ impl SharedSchedule {
         .await;
     }
 
-    /// The worker went on after this.
+    /// Stores an error that did not end the worker.
     pub(super) fn record_error(&self, error: Error) {
         *lock(&self.last_error) = Some(error);
     }

@@ -1,62 +1,61 @@
-//! What a worker does at the moment.
+//! The current state of a worker.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{consumer::ConsumerStatus, error::Error, record::TopicPartition};
 
-/// What a worker does and waits for, from [`Worker::status`](super::Worker::status).
+/// The current state of a worker, from [`Worker::status`](super::Worker::status).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// Whether it works.
+    /// Running, closing or ended.
     pub state: WorkerState,
-    /// What handlers are at, the one that has been at it for longest first. One that hangs is the
-    /// first here.
+    /// Running handlers, the longest-running first. A handler that hangs is first in this list.
     pub running: Vec<RunningJob>,
-    /// The partitions that it works on.
+    /// Partitions that the worker handles.
     pub partitions: BTreeMap<TopicPartition, WorkerPartition>,
-    /// The last error that it went on after, if there was one: of the consumer, or of a delivery to
-    /// the dead letters.
+    /// The last error that did not end the worker: of the consumer, or of a delivery to the dead
+    /// letter topic.
     pub last_error: Option<Error>,
-    /// What the consumer waits for.
+    /// State of the consumer.
     pub consumer: ConsumerStatus,
 }
 
-/// Whether a worker works.
+/// The phase of a worker's life.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WorkerState {
-    /// It takes records and handles them.
+    /// The worker reads records and handles them.
     Running,
-    /// It begins nothing more: handlers finish, then what is done is committed and the group is
-    /// left.
+    /// The worker begins no more records: handlers finish, then completed records are committed and
+    /// the group is left.
     Closing,
-    /// It has ended, by this error if there is one.
+    /// The worker has ended, with this error if there is one.
     Ended(Option<Error>),
 }
 
-/// A record, or a batch of them, that a handler is at.
+/// A record, or a batch of records, that a handler is processing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunningJob {
-    /// Where the records are from.
+    /// The partition of the records.
     pub partition: TopicPartition,
-    /// The offset of the first of them.
+    /// The offset of the first record.
     pub offset: i64,
-    /// How many there are: one, unless the handler takes batches.
+    /// The number of records: one, unless the handler takes batches.
     pub records: usize,
-    /// Which attempt it is, counted from 1.
+    /// The number of the attempt, counted from 1.
     pub attempt: u32,
-    /// The handler has failed, and the records are on their way to the dead letters.
+    /// True if the handler has failed and the records are on their way to the dead letter topic.
     pub dead_lettering: bool,
-    /// The handler was told to end, because the records are no longer this worker's, and has not
-    /// come to an `.await` since.
+    /// True if the handler was told to end, because the records no longer belong to this worker,
+    /// and has not reached an `.await` since.
     pub cancelled: bool,
-    /// How long it has been at them.
+    /// The time for which the attempt has run.
     pub for_how_long: Duration,
 }
 
-/// A partition as a worker has it.
+/// A partition that a worker handles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerPartition {
@@ -64,11 +63,11 @@ pub struct WorkerPartition {
     pub waiting: usize,
     /// Jobs that run: records, or batches.
     pub running: usize,
-    /// Records that wait until they are tried again, by the handler or on their way to the dead
-    /// letters.
+    /// Records that wait for a retry, of the handler or of their delivery to the dead letter topic.
     pub retrying: usize,
-    /// Behind the last record that is done with all before it; `None` before the first.
+    /// Offset after the last record that is done together with all records before it; `None` before
+    /// the first.
     pub done: Option<i64>,
-    /// It is to be given up, once what runs has ended.
+    /// True if the partition is given up once its running jobs have ended.
     pub draining: bool,
 }

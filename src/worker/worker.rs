@@ -1,4 +1,4 @@
-//! The worker as its user sees it.
+//! The handle of a running worker.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,54 +16,55 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// Runs a handler for each record of a consumer: partitions side by side, each in order.
+/// Runs a handler for each record of a consumer: partitions in parallel, each in order.
 ///
-/// [`Consumer::run`] starts one and waits for its end; [`Consumer::worker`] sets it up first.
+/// [`Consumer::run`] starts one and waits for its end; [`Consumer::worker`] configures it first.
 ///
 /// # What it takes care of
-/// - **Order**: records of a partition are handled one after the other, or those of a key
-///   ([`OrderBy`](super::OrderBy)).
-/// - **Bounds**: so many handlers at once, and so many records and bytes taken ahead; behind that
-///   the consumer's own bounds hold.
-/// - **Commits**: a record is done when its handler gave `Ok`, when it is in the dead letter topic,
-///   or when it was passed over. What is committed, every `auto.commit.interval.ms`, when the group
-///   takes a partition back and at the end, is the offset behind the last record that is done with
-///   all before it. So each record is handled at least once, and with clean ends exactly once. With
-///   `enable.auto.commit` off nothing is committed: for handlers that keep offsets with their
-///   results.
-/// - **Failures**: a handler that gives an error, panics or exceeds
-///   [`handler_timeout`](super::WorkerBuilder::handler_timeout) is called again after a wait that
-///   doubles; after the last attempt the record goes to the [dead
-///   letters](super::WorkerBuilder::dead_letter), or is [passed
-///   over](super::WorkerBuilder::skip_failed), or the worker ends with the error (the default).
-///   Others go on meanwhile; those behind it in order wait.
-/// - **Rebalances**: when the group takes a partition back, nothing more of it is begun (but what
-///   lies before records of other keys that were begun already, so that these need not be done
-///   twice), and what runs may end within [`drain_timeout`](super::WorkerBuilder::drain_timeout).
-///   When a partition is lost, another member may read it already, so its handlers are ended at
-///   once.
-/// - **Hanging handlers**: `max.poll.interval.ms` counts from when the handler that has run for
-///   longest was called. After that the member is out of the group, its handlers are ended, and it
-///   joins again. [`status`](Self::status) names what runs and for how long. An attempt that waits
-///   to be made again does not count.
+/// - **Order**: records of a partition, or those of a key ([`OrderBy`](super::OrderBy)), are
+///   handled one after the other.
+/// - **Bounds**: the number of handlers that run at once is bounded, and so are the records and
+///   bytes that are read ahead; beyond these the consumer's own bounds apply.
+/// - **Commits**: a record is done when its handler returned `Ok`, when it is in the dead letter
+///   topic, or when it was skipped. The committed offset is that after the last record that is done
+///   together with all records before it. It is committed every `auto.commit.interval.ms`, when the
+///   group revokes a partition, and at the end. So each record is handled at least once, and
+///   exactly once if no handler is ended and the worker does not crash. With `enable.auto.commit`
+///   off nothing is committed: for handlers that store offsets with their results.
+/// - **Failures**: a handler that returns an error, panics or exceeds
+///   [`handler_timeout`](super::WorkerBuilder::handler_timeout) is called again after a backoff
+///   that doubles. After the last attempt the record goes to the [dead letter
+///   topic](super::WorkerBuilder::dead_letter), or is [skipped](super::WorkerBuilder::skip_failed),
+///   or the worker ends with the error (the default). Other records are handled meanwhile; those
+///   that follow it in order wait.
+/// - **Rebalances**: when the group revokes a partition, no more of its records are begun (except
+///   those before records of other keys that were begun already, so that these need not be handled
+///   twice), and running handlers may finish within
+///   [`drain_timeout`](super::WorkerBuilder::drain_timeout). When a partition is lost, another
+///   member may read it already, so its handlers are ended at once.
+/// - **Hanging handlers**: `max.poll.interval.ms` counts from the call of the handler that has run
+///   for longest. After that time the member is out of the group and its handlers are ended; when
+///   they have ended, it joins again. [`status`](Self::status) lists the running handlers with
+///   their durations. An attempt that waits for its retry does not count.
 ///
 /// # How fast it can be
 /// With [`OrderBy::Partition`](super::OrderBy::Partition), the default, one handler runs for each
 /// partition, whatever [`concurrency`](super::WorkerBuilder::concurrency) allows. So a handler that
 /// waits (for a database, for the [`Delivery`](crate::Delivery) of a record that it sends on)
-/// bounds the worker to partitions ÷ that wait. For a delivery the wait is the producer's
+/// limits the worker to partitions ÷ that wait. For a delivery the wait is the producer's
 /// `linger.ms` (5 ms by default) and a round trip: with 6 partitions and 1 ms to the broker, about
 /// 1,000 records a second. [`Worker::status`] shows such a worker: one record runs in each
 /// partition, and the others wait. Remedies:
 /// - [`run_batches`](super::WorkerBuilder::run_batches) waits once for each batch. With
 ///   [`send_batch`](crate::Producer::send_batch) the records of a batch wait for the broker
 ///   together, as in the example.
-/// - [`OrderBy::Key`](super::OrderBy::Key) runs different keys of a partition side by side, up to
+/// - [`OrderBy::Key`](super::OrderBy::Key) handles different keys of a partition in parallel, up to
 ///   `concurrency`.
-/// - [`linger(Duration::ZERO)`](crate::producer::ProducerBuilder::linger) leaves the round trip.
+/// - [`linger(Duration::ZERO)`](crate::producer::ProducerBuilder::linger) reduces the wait to the
+///   round trip.
 ///
-/// Not to wait for the delivery at all is no help: the record would be done, and be committed,
-/// before its copy is in the log.
+/// Do not skip the wait for the delivery: the record would be done, and be committed, before its
+/// copy is in the log.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -92,16 +93,16 @@ use crate::{
 /// ```
 ///
 /// # When a handler is ended
-/// Its future is dropped at one of its `.await`s. One that blocks its thread instead cannot be
-/// ended: blocking work belongs into [`spawn_blocking`](tokio::task::spawn_blocking).
+/// Its future is dropped at one of its `.await`s. A handler that blocks its thread cannot be ended:
+/// use [`spawn_blocking`](tokio::task::spawn_blocking) for blocking work.
 ///
 /// # When it ends
 /// [`close`](Self::close) drains, commits and leaves the group. Dropping the worker ends its
-/// handlers, and the consumer as [dropping it](Consumer#when-it-ends) does: what is done is
-/// committed and the group is left in the background, for five seconds at most. Records whose
-/// handlers were ended are not done, and come again.
+/// handlers, and the consumer like [dropping it](Consumer#when-it-ends): completed records are
+/// committed and the group is left in the background, for five seconds at most. A record is not
+/// done if its handler was ended, and is handled again.
 ///
-/// All methods take `&self`: put it in an [`Arc`] to watch it from elsewhere.
+/// All methods take `&self`: put the worker in an [`Arc`] to observe it from elsewhere.
 pub struct Worker {
     plan: Arc<SharedSchedule>,
     consumer: Consumer,
@@ -124,9 +125,10 @@ impl Worker {
     /// Waits until the worker has ended.
     ///
     /// # Errors
-    /// What ended it: `Handler` where a record could not be handled and there is no other place for
-    /// it; what only the user can mend (`Corrupt`, `NoOffset`, a fatal error of the consumer); a
-    /// dead letter that cannot be sent; what could not be done in time at the end.
+    /// The reason for the end: `Handler` if a record could not be handled and neither dead letters
+    /// nor skipping is configured; an error that only the user can resolve (`Corrupt`, `NoOffset`,
+    /// a fatal error of the consumer); a dead letter that cannot be sent; an error of the final
+    /// commit, or of leaving the group, or their timeout.
     ///
     /// # Cancel safety
     /// Safe: the worker goes on.
@@ -137,19 +139,20 @@ impl Worker {
         ended.unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "the worker's runtime was dropped")))
     }
 
-    /// Begins nothing more, lets handlers end (for half of the timeout, and for
-    /// [`drain_timeout`](super::WorkerBuilder::drain_timeout) at most), commits what is done and
+    /// Begins no more records, lets handlers finish (for half of the timeout, and at most for
+    /// [`drain_timeout`](super::WorkerBuilder::drain_timeout)), commits completed records and
     /// leaves the group. Never takes longer than the timeout.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait); `Timeout` where it was not done in time.
+    /// The errors of [`wait`](Self::wait); `Timeout` if it did not complete in time.
     ///
     /// # Cancel safety
-    /// A close that was dropped goes on.
+    /// Dropping the future does not cancel the close.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let timeout = timeout.min(FOREVER);
         let deadline = Instant::now() + timeout;
-        // A little earlier for the task than for us, so that what it says is heard.
+        // The task gets a slightly earlier deadline, so that its result arrives before this call
+        // times out.
         self.close.send_if_modified(|at| {
             let earlier = deadline - timeout / 16;
             let sooner = at.is_none_or(|at| earlier < at);
@@ -165,9 +168,9 @@ impl Worker {
         }
     }
 
-    /// What the worker is at: which handlers run and for how long, what waits in each partition,
-    /// and what the consumer waits for. Costs no request; call it when nothing moves, or for a
-    /// health check.
+    /// Returns what the worker is doing: the running handlers with their durations, the records
+    /// that wait in each partition, and the state of the consumer. Sends no request; call it when
+    /// the worker makes no progress, or for a health check.
     pub fn status(&self) -> WorkerStatus {
         let now = now();
         let (running, partitions) = self.plan.with(|schedule| (schedule.running(now), schedule.partitions()));
@@ -185,13 +188,13 @@ impl Worker {
         }
     }
 
-    /// A snapshot of what was counted.
+    /// Returns a snapshot of the worker's counters.
     pub fn metrics(&self) -> WorkerMetrics {
         self.plan.with(|schedule| schedule.metrics())
     }
 
-    /// The consumer that it reads, to look at its [metrics](Consumer::metrics), and to pause or
-    /// seek partitions.
+    /// Returns the consumer that the worker reads, to look at its [metrics](Consumer::metrics), and
+    /// to pause or seek partitions.
     pub fn consumer(&self) -> &Consumer {
         &self.consumer
     }
@@ -200,7 +203,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.task.abort();
-        // What was taken and is not done would be passed over by whoever read on.
+        // Another reader would skip the records that were read and are not done.
         self.consumer.abandon();
     }
 }

@@ -1,5 +1,5 @@
-//! The worker's own task: follows the group, starts lanes and feeders, and ends everything within
-//! its time.
+//! The worker's own task: follows the group, starts handler tasks and partition tasks, and ends
+//! everything in time.
 
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
     record::TopicPartition,
 };
 
-/// How long handlers that were told to end may take to notice.
+/// Time that cancelled handlers have to notice it.
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -36,7 +36,7 @@ pub(super) struct WorkerTask<W> {
     pub(super) context: Arc<HandlerContext<W>>,
     pub(super) consumer: Consumer,
     pub(super) hands: ManualReader,
-    /// When all has to be over, once somebody closes.
+    /// Deadline of `close`, once it was called.
     pub(super) close: watch::Receiver<Option<Instant>>,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) drain: Duration,
@@ -44,19 +44,19 @@ pub(super) struct WorkerTask<W> {
     pub(super) running: ChildTask,
 }
 
-/// What runs under the driver, and ends with it.
+/// Tasks of the worker, which end with it.
 #[derive(Default)]
 pub(super) struct ChildTask {
     lanes: JoinSet<()>,
     feeders: JoinSet<FeedEnd>,
     names: HashMap<TopicPartition, PartitionId>,
-    /// Partitions that came back while something of them still ran.
+    /// Partitions that were assigned again while a job of their earlier assignment still runs.
     early: Vec<ManualPartitionReader>,
-    /// The group may have put us out, and is to hear that we are well.
+    /// True if the group may have excluded this member, and is to be told that it is ready again.
     unwell: bool,
 }
 
-/// Why the worker ends.
+/// The reason and the deadline of the worker's end.
 struct StopReason {
     deadline: Instant,
     error: Option<Error>,
@@ -108,7 +108,7 @@ impl<W: Work> WorkerTask<W> {
     }
 
     fn end_by(&self, error: Option<Error>) -> StopReason {
-        // As long for what runs, as for the commit and the goodbye.
+        // Half of the time is for running handlers, half for committing and leaving the group.
         StopReason { deadline: Instant::now() + self.drain.saturating_mul(2).min(FOREVER), error }
     }
 
@@ -118,7 +118,7 @@ impl<W: Work> WorkerTask<W> {
         }
     }
 
-    /// Tells the group that we are well, if it may think otherwise and no handler hangs any more.
+    /// Rejoins the group, if the member may be excluded and no handler hangs any more.
     fn report_recovery(&mut self) {
         if self.running.unwell && !self.plan.with(|schedule| schedule.is_overdue(now())) {
             self.running.unwell = false;
@@ -126,11 +126,11 @@ impl<W: Work> WorkerTask<W> {
         }
     }
 
-    /// What is in the way of the whole consumer; it tries on.
+    /// Handles an error of the whole consumer, which goes on trying.
     fn handle_error(&mut self, error: Error) {
         self.plan.warn_of_error(None, &error);
         self.plan.record_error(error);
-        // The group waits with the next attempt until somebody asks.
+        // The group makes its next attempt only when it is asked to.
         self.running.unwell = true;
     }
 
@@ -139,7 +139,8 @@ impl<W: Work> WorkerTask<W> {
     fn begin_partition(&mut self, hand: ManualPartitionReader) {
         let name = hand.partition().clone();
         if self.running.names.contains_key(&name) {
-            // What runs of it from before has to end first: two must not handle the same record.
+            // Running jobs of the earlier assignment have to end first: two handlers must not
+            // handle the same record.
             return self.running.early.push(hand);
         }
         let partition = self.plan.with(|schedule| schedule.add(name.clone()));
@@ -168,8 +169,8 @@ impl<W: Work> WorkerTask<W> {
 
     // ---- the end
 
-    /// Lets what runs end, commits what is done, and leaves the group; all of it before the
-    /// deadline.
+    /// Lets running handlers finish, commits completed records, and leaves the group, all before
+    /// the deadline.
     async fn finish(mut self, deadline: Instant) -> Result<()> {
         self.plan.close();
         let left = deadline.saturating_duration_since(Instant::now());
@@ -181,9 +182,13 @@ impl<W: Work> WorkerTask<W> {
             idle = timeout_at((drained + GRACE).min(deadline), self.plan.idle()).await;
         }
         if idle.is_err() {
-            event!(WARN, self.plan.origin, "the worker ends though a handler blocks its thread");
+            event!(
+                WARN,
+                self.plan.origin,
+                "the worker ends while a handler still blocks its thread: use spawn_blocking for blocking work"
+            );
         }
-        // Dropped with the task; one that blocks its thread cannot be waited for.
+        // They are dropped with the task; a handler that blocks its thread cannot be waited for.
         self.running.lanes.abort_all();
         self.running.early.clear();
         self.running.feeders.shutdown().await;

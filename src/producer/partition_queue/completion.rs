@@ -1,5 +1,5 @@
-//! How batches leave a partition's queue, or come back into it: retries, verdicts in the order of
-//! sending, and what both do to the numbers.
+//! Batches that leave a partition's queue or return to it: retries, results in the order of
+//! sending, and the effects of both on the sequence numbers.
 //!
 //! Sans-IO.
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// For how long records may be sent again before the log is told: longer than a leader's move
+/// Time for which records may be sent again before this is logged: longer than a leader's move
 /// takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -93,7 +93,7 @@ impl PartitionQueue {
         self.decide(batch, BatchOutcome::Failed(error.with_status(status)));
     }
 
-    /// Gives a batch its verdict. It is told when those of all earlier batches have been, so that
+    /// Sets the outcome of a batch. It is published after those of all earlier batches, so that
     /// results come in the order of sending.
     pub(super) fn decide(&mut self, mut batch: Batch, outcome: BatchOutcome) {
         batch.decide(outcome);
@@ -103,14 +103,14 @@ impl PartitionQueue {
         }
     }
 
-    /// Tells the verdicts that need not wait for an earlier one any more.
+    /// Publishes the outcomes that need not wait for an earlier one any more.
     fn tell_in_turn(&mut self) {
         let undecided = self.in_flight.iter().map(|flying| &flying.batch).filter(|batch| !batch.is_decided());
         let first = undecided.chain(self.waiting.front()).map(|batch| batch.order).min();
         self.tell_before(first.unwrap_or(u128::MAX));
     }
 
-    /// Tells the verdicts of all batches before that place, in their order.
+    /// Publishes the outcomes of all batches before that order, in order.
     pub(super) fn tell_before(&mut self, order: u128) {
         loop {
             let flying = self.in_flight.iter_mut().map(|flying| &mut flying.batch).filter(|batch| batch.is_withheld());
@@ -123,7 +123,7 @@ impl PartitionQueue {
         }
     }
 
-    /// A numbered batch will not be sent again: what does that do to the numbers?
+    /// Updates the sequence numbers for a numbered batch that will not be sent again.
     pub(super) fn forget(&mut self, batch: &Batch) {
         let Some(sequence) = batch.sequence else { return };
         if batch.maybe_written {
@@ -135,7 +135,7 @@ impl PartitionQueue {
         }
     }
 
-    /// Whether a numbered batch is on its way or waits to be sent again.
+    /// Returns true if a numbered batch is in flight or waits to be sent again.
     pub(super) fn has_outstanding(&self) -> bool {
         !self.in_flight.is_empty() || self.waiting.iter().any(|batch| batch.sequence.is_some())
     }
@@ -145,17 +145,17 @@ impl PartitionQueue {
             || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
     }
 
-    /// A batch that no attempt can have written was refused for other reasons than that it did not
-    /// come next.
+    /// Handles a refusal of a batch that no attempt can have written, for another reason than being
+    /// out of order.
     pub(super) fn refused_unwritten(&mut self, batch: &Batch) {
         if !batch.maybe_written && !batch.sequences_used {
             self.unwritten_from = self.unwritten_from.min(batch.order);
         }
     }
 
-    /// What may be in the log, or still reach it from a connection that is long given up, would be
-    /// there twice if it was sent again under new numbers. Where a number is in doubt, so is all
-    /// that was sent behind it.
+    /// Fails batches that may be in the log, or may still reach it from a connection that was given
+    /// up long ago: if they were sent again under new numbers, they would be duplicated. If a
+    /// number is in doubt, so is every batch that was sent after it.
     fn fail_what_new_numbers_would_double(&mut self) {
         let from = if self.sequences.is_in_doubt() { u128::MAX } else { self.unwritten_from };
         let (doubtful, rest) = std::mem::take(&mut self.waiting)
@@ -168,7 +168,7 @@ impl PartitionQueue {
         }
     }
 
-    /// What every event ends with: the epoch, and the results that can be told now.
+    /// Ends every event: updates the epoch, and publishes results.
     pub(super) fn settle_down(&mut self) -> EpochEffects {
         let effects = self.settle_numbers();
         self.tell_in_turn();
@@ -192,7 +192,7 @@ impl PartitionQueue {
         self.unwritten_from = u128::MAX;
         for batch in &mut self.waiting {
             batch.sequence = None;
-            // Not under the numbers that it gets now.
+            // It is not in the log under the numbers that it gets next.
             (batch.maybe_written, batch.sequences_used, batch.whole_in_doubt) = (false, false, false);
         }
         let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
@@ -203,11 +203,11 @@ impl PartitionQueue {
 fn in_doubt(batch: &Batch) -> Error {
     Error::new(
         ErrorKind::Timeout,
-        format!("{}: it may be in the log, and could only be sent again in a way that might double it", batch.place()),
+        format!("{}: it may be in the log, and sending it again might duplicate it", batch.place()),
     )
 }
 
-/// Takes note of a batch whose time is up, and gives its error.
+/// Counts an expired batch, and returns its error.
 pub(super) fn late(batch: &Batch, rules: &SenderRules, cause: Option<&Error>) -> Error {
     batch.counters().expired(batch.records());
     let place = batch.place();

@@ -1,9 +1,9 @@
-//! Which brokers take no data for longer than `partitioner.availability.timeout.ms`.
+//! Finds the brokers that take no data for longer than `partitioner.availability.timeout.ms`.
 //!
 //! Data waits for a broker when its partitions are ready and no request may be sent to it, or when
-//! a request to it failed; it waits no longer when the broker has answered one. Java compares the
-//! times at which a node was last ready to be sent to and last drained, which comes to the same: a
-//! node that is not connected, or that has its fill of requests in flight, is not drained.
+//! a request to it failed. The wait ends when the broker has answered a request. Java compares the
+//! times at which a node was last ready and last drained, which has the same effect: a node that is
+//! not connected, or that has the maximum number of requests in flight, is not drained.
 //!
 //! Sans-IO.
 
@@ -12,29 +12,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The brokers that data waits for.
+/// The brokers for which data waits.
 #[derive(Debug)]
 pub(crate) struct Availability {
-    /// `None` where the partitioner is not to heed it.
+    /// `None` if the partitioner ignores availability.
     timeout: Option<Duration>,
     brokers: HashMap<i32, BrokerAvailability>,
 }
 
 #[derive(Debug, Default)]
 struct BrokerAvailability {
-    /// Since when data waits for it.
+    /// Time since which data waits for the broker.
     since: Option<Instant>,
     clogged: bool,
-    /// Whether its time to be looked at is set: once, however often it answers until then.
+    /// True if a check of this broker is scheduled: once, however often it answers until then.
     timer: bool,
 }
 
-/// What is found at the time at which a broker is to be looked at.
+/// The result of a scheduled check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AvailabilityCheck {
-    /// Data has waited too long for it, from now on.
+    /// Data has waited too long; the broker counts as unavailable from now on.
     Clogged,
-    /// It is to be looked at again then.
+    /// Time of the next check.
     Again(Instant),
     Nothing,
 }
@@ -44,13 +44,13 @@ impl Availability {
         Self { timeout, brokers: HashMap::new() }
     }
 
-    /// Whether it is to be told anything.
+    /// Returns true if the partitioner uses availability.
     pub(crate) fn is_heeded(&self) -> bool {
         self.timeout.is_some()
     }
 
-    /// Data waits for a broker. Gives the time at which it is to be looked at, if that is not known
-    /// yet.
+    /// Records that data waits for a broker. Returns the time at which to check it, unless a check
+    /// is already scheduled.
     pub(crate) fn waits(&mut self, node: i32, now: Instant) -> Option<Instant> {
         let timeout = self.timeout?;
         let broker = self.brokers.entry(node).or_default();
@@ -62,14 +62,14 @@ impl Availability {
         Some(since + timeout)
     }
 
-    /// A broker has answered. Gives whether it was clogged until now.
+    /// Records an answer of a broker. Returns true if it was unavailable until now.
     pub(crate) fn answered(&mut self, node: i32) -> bool {
         let Some(broker) = self.brokers.get_mut(&node) else { return false };
         broker.since = None;
         std::mem::take(&mut broker.clogged)
     }
 
-    /// The time has come to look at a broker.
+    /// Carries out the scheduled check of a broker.
     pub(crate) fn look(&mut self, node: i32, now: Instant) -> AvailabilityCheck {
         let Some((timeout, broker)) = self.timeout.zip(self.brokers.get_mut(&node)) else {
             return AvailabilityCheck::Nothing;
@@ -100,13 +100,13 @@ mod tests {
         let mut availability = Availability::new(Some(TIMEOUT));
         let start = Instant::now();
         assert_eq!(availability.waits(1, start), Some(start + TIMEOUT));
-        assert_eq!(availability.waits(1, start + TIMEOUT / 2), None, "it waits already");
-        assert_eq!(availability.look(2, start + TIMEOUT), AvailabilityCheck::Nothing, "nothing waits for that one");
+        assert_eq!(availability.waits(1, start + TIMEOUT / 2), None, "a check is already scheduled");
+        assert_eq!(availability.look(2, start + TIMEOUT), AvailabilityCheck::Nothing, "no data waits for this broker");
         assert_eq!(availability.look(1, start + TIMEOUT), AvailabilityCheck::Clogged);
-        assert_eq!(availability.waits(1, start + TIMEOUT), None, "that is known");
+        assert_eq!(availability.waits(1, start + TIMEOUT), None, "the broker is already unavailable");
         assert!(availability.answered(1));
         assert!(!availability.answered(1));
-        assert_eq!(availability.waits(1, start + TIMEOUT), Some(start + TIMEOUT * 2), "it begins again");
+        assert_eq!(availability.waits(1, start + TIMEOUT), Some(start + TIMEOUT * 2), "the timeout starts again");
     }
 
     #[test]
@@ -114,15 +114,15 @@ mod tests {
         let mut availability = Availability::new(Some(TIMEOUT));
         let start = Instant::now();
         availability.waits(1, start);
-        assert!(!availability.answered(1), "it was not clogged");
+        assert!(!availability.answered(1), "the broker was available");
         let again = start + TIMEOUT / 2;
-        assert_eq!(availability.waits(1, again), None, "it will be looked at before");
+        assert_eq!(availability.waits(1, again), None, "a check is already scheduled");
         assert_eq!(availability.look(1, start + TIMEOUT), AvailabilityCheck::Again(again + TIMEOUT));
         assert_eq!(availability.look(1, again + TIMEOUT), AvailabilityCheck::Clogged);
         assert!(availability.answered(1));
         availability.waits(1, again + TIMEOUT);
         availability.answered(1);
-        assert_eq!(availability.look(1, again + TIMEOUT * 2), AvailabilityCheck::Nothing, "nothing waits any more");
+        assert_eq!(availability.look(1, again + TIMEOUT * 2), AvailabilityCheck::Nothing, "no data waits any more");
     }
 
     #[test]

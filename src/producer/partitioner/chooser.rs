@@ -1,5 +1,5 @@
-//! The choice of a partition in one topic: the rule of the partitioner, and what it needs to know
-//! of the topic.
+//! Chooses the partition of a record in one topic, by the partitioner's rule and the topic's
+//! leaders.
 //!
 //! Sans-IO.
 
@@ -16,30 +16,30 @@ use super::{
 };
 use crate::{error::Error, record::Record};
 
-/// Where a record goes.
+/// The choice for a record.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// To this partition, if the topic has it.
+    /// This partition, if the topic has it.
     Partition(usize),
-    /// To whichever has its turn.
+    /// The partition of the current turn.
     Any,
-    /// Nowhere: the user's partitioner was wrong.
+    /// The custom partitioner failed.
     Refused(Error),
 }
 
-/// What the choice in a topic is made by, as long as its leaders stay.
+/// The state by which partitions of a topic are chosen, as long as its leaders stay.
 #[derive(Debug)]
 pub(crate) struct Chooser {
-    /// By partition.
+    /// Leaders in the order of the partitions.
     leaders: Vec<Leader>,
     pub(crate) sticky: Sticky,
-    /// The next one of those that go round.
+    /// Number of the next record for round robin.
     next: AtomicU32,
 }
 
 impl Chooser {
-    /// For a topic with these leaders by partition. `rack` is the producer's own; `before` is the
-    /// one that this one follows.
+    /// Creates the chooser of a topic with these leaders, in the order of the partitions. `rack` is
+    /// the producer's own; `before` is the chooser that this one replaces.
     pub(crate) fn new(
         seed: u64,
         leaders: Vec<Leader>,
@@ -68,8 +68,9 @@ impl Chooser {
         Self { leaders, sticky: Sticky::new(seed, candidates, preference), next: AtomicU32::new(next) }
     }
 
-    /// Whether it may stay although these are the leaders now: where nothing depends on who leads,
-    /// only on whether somebody does, and as long as anybody does at all.
+    /// Returns true if this chooser may stay in use with these leaders. If only the existence of
+    /// leaders matters (`heeds_leaders` is false), it stays while the same partitions have a
+    /// leader, and also while none has one.
     pub(crate) fn suits(&self, leaders: &[Leader], heeds_leaders: bool) -> bool {
         if heeds_leaders || self.leaders.len() != leaders.len() {
             return self.leaders == leaders;
@@ -78,7 +79,7 @@ impl Chooser {
         !leaders.iter().any(led) || leaders.iter().map(led).eq(self.leaders.iter().map(led))
     }
 
-    /// Where a record of the topic goes. `let_go` is called before the user's code is.
+    /// Returns the choice for a record of the topic. Calls `let_go` before the custom partitioner.
     #[inline]
     pub(crate) fn choose(
         &self,
@@ -109,7 +110,7 @@ impl Chooser {
 
     fn next(&self) -> u32 {
         let candidates = self.sticky.candidates();
-        // As in Java, the turn jumps when the number runs over.
+        // As in Java, the turn jumps when the number overflows.
         let next = self.next.fetch_add(1, Ordering::Relaxed) as usize;
         let at = next.checked_rem(candidates.len()).unwrap_or(0);
         candidates.get(at).map_or(0, |candidate| candidate.partition)

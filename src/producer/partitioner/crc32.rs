@@ -1,6 +1,7 @@
 //! The hash of keys of librdkafka's `consistent` partitioners: CRC-32 as zlib computes it.
 //!
-//! A table of one byte at a time: keys are short, and the checksums of batches are another CRC.
+//! The table covers one byte at a time, because keys are short. The checksums of batches are
+//! another CRC.
 //!
 //! Sans-IO.
 
@@ -26,7 +27,7 @@ fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(u32::MAX, |crc, byte| TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
 }
 
-/// The partition of a key among `partitions`.
+/// Returns the partition of a key among `partitions`.
 pub(super) fn partition(key: &[u8], partitions: usize) -> usize {
     modulo(crc32(key), partitions)
 }

@@ -1,4 +1,4 @@
-//! The user's own partitioner: what it sees, and what it says.
+//! Custom partitioners: the trait, the topic that they see, and their choice.
 //!
 //! Sans-IO.
 
@@ -13,16 +13,17 @@ use crate::{
     record::Record,
 };
 
-/// A partitioner of the user's own ([`Partitioner::custom`](crate::producer::Partitioner::custom)).
+/// A custom partitioner, to be set with
+/// [`Partitioner::custom`](crate::producer::Partitioner::custom).
 ///
-/// It is asked in the call that sends the record, or, for a record whose topic was not known then,
-/// on the producer's task: so it must not block, and it should be quick. No lock of the producer is
-/// held meanwhile. It is not asked about records that name their partition. It may be asked more
-/// than once about a record that could not be put down at once, because the buffer was full or its
+/// It is called in the call that sends the record, or on the producer's task if the record's topic
+/// was not known then. So it must not block, and it should be quick. No lock of the producer is
+/// held meanwhile. It is not called for records that name their partition. It may be called more
+/// than once for a record that could not be placed at once, because the buffer was full or its
 /// topic changed.
 ///
-/// A partition that the topic does not have, and a panic, fail the record with
-/// [`InvalidArgument`](ErrorKind::InvalidArgument), and no other.
+/// A partition that the topic does not have, or a panic, fails that record with
+/// [`InvalidArgument`](ErrorKind::InvalidArgument), and no other record.
 ///
 /// ```
 /// use ottla::{producer::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot}, Producer, Record};
@@ -47,28 +48,29 @@ use crate::{
 /// # ;
 /// ```
 pub trait CustomPartitioner: Send + Sync + Debug {
-    /// The partition for a record.
+    /// Returns the partition for a record.
     fn partition(&self, record: &Record<'_>, topic: &TopicSnapshot<'_>) -> PartitionChoice;
 }
 
-/// What a [`CustomPartitioner`] says of a record.
+/// The choice of a [`CustomPartitioner`] for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PartitionChoice {
-    /// It goes to this partition.
+    /// The record goes to this partition.
     Partition(i32),
-    /// It may go to any: the producer chooses, as it does by default for records without a key.
+    /// The record may go to any partition: the producer chooses, as it does by default for records
+    /// without a key.
     Any,
 }
 
-/// A topic as the producer's metadata shows it at the moment.
+/// A topic in the producer's current metadata.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicSnapshot<'a> {
     name: &'a str,
     leaders: &'a [Leader],
 }
 
-/// Who leads a partition.
+/// The leader of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leader {
     pub(crate) node: Option<i32>,
@@ -76,33 +78,34 @@ pub(crate) struct Leader {
 }
 
 impl<'a> TopicSnapshot<'a> {
-    /// `leaders` by partition.
+    /// Creates a snapshot; `leaders` are in the order of the partitions.
     pub(crate) fn new(name: &'a str, leaders: &'a [Leader]) -> Self {
         Self { name, leaders }
     }
 
-    /// The topic's name.
+    /// Returns the topic's name.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// How many partitions it has, at least one; they are numbered from 0.
+    /// Returns the number of partitions, at least one. They are numbered from 0.
     pub fn partitions(&self) -> usize {
         self.leaders.len()
     }
 
-    /// The id of the broker that leads a partition. `None` while there is none, and for a partition
-    /// that is not there.
+    /// Returns the id of the broker that leads a partition; `None` if the partition has no leader
+    /// or does not exist.
     pub fn leader(&self, partition: i32) -> Option<i32> {
         self.of(partition)?.node
     }
 
-    /// The rack (`broker.rack`) of the broker that leads a partition, if it has both.
+    /// Returns the rack (`broker.rack`) of the broker that leads a partition; `None` if it has no
+    /// leader or the leader has no rack.
     pub fn leader_rack(&self, partition: i32) -> Option<&'a str> {
         self.of(partition)?.rack.as_deref()
     }
 
-    /// The partitions that have a leader, in ascending order.
+    /// Returns the partitions that have a leader, in ascending order.
     pub fn available(&self) -> impl Iterator<Item = i32> + use<'a> {
         (0..).zip(self.leaders).filter(|(_, leader)| leader.node.is_some()).map(|(partition, _)| partition)
     }
@@ -112,16 +115,17 @@ impl<'a> TopicSnapshot<'a> {
     }
 }
 
-/// What the user's partitioner says; `None` for any partition.
+/// Returns the choice of the custom partitioner; `None` for any partition.
 pub(super) fn ask(
     partitioner: &dyn CustomPartitioner,
     record: &Record<'_>,
     topic: &TopicSnapshot<'_>,
 ) -> Result<Option<usize>, Error> {
     let invalid = |message| Error::new(ErrorKind::InvalidArgument, message);
-    // What it leaves behind half done is its own; nothing of ours is in its hands.
+    // A panic can only leave state of the partitioner itself inconsistent: it holds nothing of the
+    // producer's.
     let choice = catch_unwind(AssertUnwindSafe(|| partitioner.partition(record, topic))).map_err(|panic| {
-        invalid(format!("the partitioner panicked at a record of topic {}: {}", topic.name, said(&*panic)))
+        invalid(format!("the partitioner panicked for a record of topic {}: {}", topic.name, said(&*panic)))
     })?;
     match choice {
         PartitionChoice::Any => Ok(None),
@@ -129,7 +133,7 @@ pub(super) fn ask(
             let index = usize::try_from(partition).ok().filter(|index| *index < topic.partitions());
             index.map(Some).ok_or_else(|| {
                 invalid(format!(
-                    "the partitioner chose partition {partition} of topic {}, which has {}",
+                    "the partitioner chose partition {partition} of topic {}, which has {} partitions",
                     topic.name,
                     topic.partitions()
                 ))

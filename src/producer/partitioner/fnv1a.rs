@@ -1,5 +1,5 @@
 //! The hash of keys of librdkafka's `fnv1a` partitioners, which is that of Sarama: FNV-1a with 32
-//! bits, its sign taken off by negation.
+//! bits, the sign removed by negation.
 //!
 //! Sans-IO.
 
@@ -7,11 +7,11 @@ use super::modulo;
 
 fn fnv1a(data: &[u8]) -> u32 {
     let hash = data.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    // The smallest i32 has no positive counterpart and stays what it is, as in C.
+    // The smallest i32 has no positive counterpart and stays as it is, as in C.
     (hash as i32).unsigned_abs()
 }
 
-/// The partition of a key among `partitions`.
+/// Returns the partition of a key among `partitions`.
 pub(super) fn partition(key: &[u8], partitions: usize) -> usize {
     modulo(fnv1a(key), partitions)
 }

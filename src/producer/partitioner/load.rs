@@ -1,7 +1,7 @@
-//! How much waits for a partition or a broker, as far as the choice of the next partition has to
-//! know.
+//! The load of a partition or a broker, as far as it matters for the choice of the next partition.
 //!
-//! These are hints: who reads one a moment too early chooses a little worse and nothing else.
+//! These are hints: a value that is read slightly too early makes the choice a little worse and has
+//! no other effect.
 //!
 //! Sans-IO.
 
@@ -10,13 +10,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-/// A partition's batches that are not on their way: apart from the partition itself, whose lock is
-/// busy.
+/// Counts a partition's batches that are not in a request. It is separate from the partition,
+/// because the partition's lock is busy.
 #[derive(Debug, Default)]
 pub(crate) struct PartitionLoad {
-    /// In the accumulator, the open one included; written under its lock, once a batch.
+    /// Batches in the accumulator, including the open one; written under its lock, once for each
+    /// batch.
     accumulated: AtomicU32,
-    /// At the sender, to be sent again; written by the sender.
+    /// Batches at the sender that wait to be sent again; written by the sender.
     again: AtomicU32,
 }
 
@@ -29,13 +30,13 @@ impl PartitionLoad {
         self.again.store(u32::try_from(batches).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// All that wait.
+    /// Returns the number of all waiting batches.
     pub(crate) fn batches(&self) -> u32 {
         self.accumulated.load(Ordering::Relaxed).saturating_add(self.again.load(Ordering::Relaxed))
     }
 }
 
-/// Whether a broker takes what there is for it; shared by all partitions that it leads.
+/// True if a broker does not take data; shared by all partitions that it leads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BrokerUnavailable(Arc<AtomicBool>);
 

@@ -1,5 +1,5 @@
-//! Which partition a record goes to: the one it asks for, by its key's hash, the one that is having
-//! its turn, or what the user's own partitioner says.
+//! Chooses a record's partition: the one that the record names, the one of its key's hash, the
+//! sticky partition of the current turn, or the choice of a custom partitioner.
 //!
 //! Sans-IO.
 
@@ -28,22 +28,23 @@ pub(crate) use self::{
     sticky::{Sticky, turn_is_over},
 };
 
-/// How a record that names no partition gets one (`partitioner`, `partitioner.class`).
+/// Chooses the partition of a record that names none (`partitioner`, Java: `partitioner.class`).
 ///
 /// A record that does name one ([`Record::partition`](crate::Record::partition)) goes there,
-/// whatever the partitioner.
+/// regardless of the partitioner.
 ///
-/// Where a record may go to *any* partition, its topic's records stay with one partition until that
+/// If a record may go to *any* partition, its topic's records stay with one partition until that
 /// has had its share of `batch.size` bytes, at most 64 KiB (as expected after compression), so that
-/// batches are full; then the next one has its turn (KIP-480, KIP-794). Which one that is, is
+/// batches are full; then another partition has its turn (KIP-480, KIP-794). The next partition is
 /// random: partitions without a leader are left out, those with fewer waiting batches come more
-/// often (`partitioner.adaptive.partitioning.enable`), those whose broker takes no data are left
-/// out (`partitioner.availability.timeout.ms`), and those whose leader is nearby are preferred
-/// (`partitioner.rack.aware`, KIP-1123).
+/// often (`partitioner.adaptive.partitioning.enable`), those of a broker that takes no data are
+/// left out (`partitioner.availability.timeout.ms`), and those with a leader in the producer's rack
+/// are preferred (`partitioner.rack.aware`, KIP-1123).
 ///
-/// The names are librdkafka's, and a key goes to the partition to which librdkafka sends it. What
-/// librdkafka calls "random" is "any" here, as it is there unless `sticky.partitioning.linger.ms`
-/// is 0; only [`Random`](Self::Random) itself draws for each record.
+/// The names are librdkafka's, and a key goes to the partition to which librdkafka sends it. In the
+/// table, *any* stands for what librdkafka calls "random": it behaves like librdkafka unless
+/// `sticky.partitioning.linger.ms` is 0 there. Only [`Random`](Self::Random) draws a partition for
+/// each record.
 ///
 /// | partitioner | a key | an empty key | no key |
 /// |---|---|---|---|
@@ -56,44 +57,45 @@ pub(crate) use self::{
 /// | `fnv1a_random` | FNV-1a | FNV-1a | any |
 /// | `RoundRobinPartitioner` | in turn | in turn | in turn |
 ///
-/// When a topic gets more partitions, keys move, because hashes are taken modulo their number;
-/// records that were sent before stay where they are.
+/// When partitions are added to a topic, keys move, because hashes are taken modulo their number.
+/// Records that were sent before stay in their partitions.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Partitioner {
-    /// A random partition for each record, whatever its key. Batches are small;
+    /// A random partition for each record, with or without a key. Batches are small;
     /// [`Murmur2Random`](Self::Murmur2Random) with `partitioner.ignore.keys=true` spreads as evenly
-    /// for less.
+    /// at a lower cost.
     Random,
-    /// CRC-32 of the key; a record without one is taken for one with an empty key.
+    /// CRC-32 of the key; a record without a key is treated like one with an empty key.
     Consistent,
     /// CRC-32 of the key; without a key, or with an empty one, any partition. librdkafka's default.
     ConsistentRandom,
-    /// Murmur2 of the key; a record without one is taken for one with an empty key.
+    /// Murmur2 of the key; a record without a key is treated like one with an empty key.
     Murmur2,
-    /// Murmur2 of the key, an empty one included; without a key any partition. This is the Java
-    /// client's way, and the default.
+    /// Murmur2 of the key, including an empty one; without a key any partition. This is what the
+    /// Java client does, and the default.
     #[default]
     Murmur2Random,
-    /// FNV-1a of the key, as Sarama's hash partitioner; a record without one is taken for one with
-    /// an empty key.
+    /// FNV-1a of the key, like Sarama's hash partitioner; a record without a key is treated like
+    /// one with an empty key.
     Fnv1a,
-    /// FNV-1a of the key, an empty one included; without a key any partition.
+    /// FNV-1a of the key, including an empty one; without a key any partition.
     Fnv1aRandom,
-    /// The next partition for each record, whatever its key: those with a leader, or all if none
-    /// has one. What Java's `RoundRobinPartitioner` does. Batches are small.
+    /// The next partition in turn for each record, with or without a key: among the partitions with
+    /// a leader, or among all if none has one. Like Java's `RoundRobinPartitioner`. Batches are
+    /// small.
     RoundRobin,
-    /// The user's own; see [`CustomPartitioner`].
+    /// A custom partitioner; see [`CustomPartitioner`].
     Custom(Arc<dyn CustomPartitioner>),
 }
 
 impl Partitioner {
-    /// The user's own.
+    /// Returns a partitioner that calls a [`CustomPartitioner`].
     pub fn custom(partitioner: impl CustomPartitioner + 'static) -> Self {
         Self::Custom(Arc::new(partitioner))
     }
 
-    /// Its name as a property's value.
+    /// Returns its name as a property's value.
     fn name(&self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -118,22 +120,22 @@ impl fmt::Debug for Partitioner {
     }
 }
 
-/// What a partitioner says of a record that names no partition.
+/// The choice of a partitioner for a record that names no partition.
 #[derive(Debug)]
 enum Rule<'a> {
     Partition(usize),
-    /// Whichever has its turn.
+    /// The partition of the current turn.
     Any,
-    /// One at random, for this record alone.
+    /// A random partition, for this record alone.
     Random,
-    /// The next one, for this record alone.
+    /// The next partition in turn, for this record alone.
     Next,
-    /// What the user says.
+    /// The choice of the custom partitioner.
     Ask(&'a dyn CustomPartitioner),
 }
 
 impl Partitioning {
-    /// The rule for a record with that key, in a topic of so many partitions.
+    /// Returns the rule for a record with that key, in a topic with that number of partitions.
     #[inline]
     fn rule(&self, key: Option<&[u8]>, partitions: usize) -> Rule<'_> {
         let key = key.filter(|_| !self.ignore_keys);
@@ -154,7 +156,8 @@ impl Partitioning {
     }
 }
 
-/// What a hash is modulo a number of partitions (not 0): 32 bits are enough, and the fastest.
+/// Returns the hash modulo a number of partitions (not 0), in 32 bits, because these are sufficient
+/// and fastest.
 fn modulo(hash: u32, partitions: usize) -> usize {
     (hash % u32::try_from(partitions).unwrap_or(u32::MAX).max(1)) as usize
 }

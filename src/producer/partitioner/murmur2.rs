@@ -1,13 +1,13 @@
-//! The hash of keys of Kafka's Java client: murmur2 with Kafka's seed.
+//! The hash of keys in Kafka's Java client: murmur2 with Kafka's seed.
 //!
 //! Sans-IO.
 
 use super::modulo;
 
-/// The hash of keys that most of Kafka's clients agree on.
+/// Returns the hash of a key that most of Kafka's clients agree on.
 pub(crate) fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
-    // The length enters as Java's 32-bit int does.
+    // The length is a 32-bit int, as in Java.
     let mut h = 0x9747_b28c_u32 ^ (data.len() as u32);
     let (words, rest) = data.as_chunks::<4>();
     for word in words {
@@ -25,7 +25,7 @@ pub(crate) fn murmur2(data: &[u8]) -> u32 {
     h ^ (h >> 15)
 }
 
-/// The partition of a key among `partitions`; the hash's sign is cut off, as Java does.
+/// Returns the partition of a key among `partitions`; the hash's sign is cut off, as in Java.
 pub(super) fn partition(key: &[u8], partitions: usize) -> usize {
     modulo(murmur2(key) & 0x7fff_ffff, partitions)
 }

@@ -1,4 +1,4 @@
-//! How records are put into partitions, as it was set: names, and what contradicts what.
+//! The partitioner's settings: their names, and the rules for their combinations.
 //!
 //! Sans-IO.
 
@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// What the user said about partitions.
+/// The partitioner's settings as the user gave them.
 #[derive(Clone, Debug)]
 pub(crate) struct Partitioning {
     /// `partitioner` and `partitioner.class`.
@@ -37,17 +37,18 @@ impl Default for Partitioning {
     }
 }
 
-/// What [`named`] allows.
+/// The values that [`named`] accepts.
 pub(crate) const NAMES: &str = "random, consistent, consistent_random, murmur2, murmur2_random, fnv1a, fnv1a_random, or \
                                 Java's RoundRobinPartitioner or DefaultPartitioner (instead of UniformStickyPartitioner, \
                                 which Kafka 4 does not have either, set partitioner.ignore.keys=true)";
 
-/// The partitioner of a name: librdkafka's, or a Java class, with its package or without.
+/// Returns the partitioner of a name: librdkafka's name, or a Java class, with or without its
+/// package.
 pub(crate) fn named(value: &str) -> Option<Partitioner> {
     const PACKAGE: &str = "org.apache.kafka.clients.producer.";
     let short = value.trim();
     let short = short.strip_prefix(PACKAGE).map_or(short, |class| class.strip_prefix("internals.").unwrap_or(class));
-    // Not the partitioners themselves: one of them can hold what cannot be copied.
+    // Constructors and not values, because one variant can hold what cannot be copied.
     type Make = fn() -> Partitioner;
     let known: [(&str, Make); 9] = [
         ("random", || Partitioner::Random),
@@ -64,17 +65,20 @@ pub(crate) fn named(value: &str) -> Option<Partitioner> {
 }
 
 impl Partitioning {
-    /// How long a broker may take no data before its partitions are left out.
+    /// Returns the time for which a broker may take no data before its partitions are left out;
+    /// `None` if it is off.
     pub(crate) fn availability(&self) -> Option<Duration> {
         Some(self.availability_timeout).filter(|timeout| !timeout.is_zero())
     }
 
-    /// Whether it matters who leads a partition, and not only whether somebody does.
+    /// Returns true if the choice depends on which broker leads a partition, and not only on
+    /// whether there is a leader.
     pub(crate) fn heeds_leaders(&self) -> bool {
         self.rack_aware || self.availability().is_some() || matches!(self.partitioner, Partitioner::Custom(_))
     }
 
-    /// Refuses what contradicts itself; errors are of kind `Configuration` and name the properties.
+    /// Refuses settings that contradict each other. The error has the kind `Configuration` and
+    /// names the properties.
     pub(crate) fn check(&self, client_rack: Option<&str>) -> Result<()> {
         use Partitioner::{Consistent, Custom, Fnv1a, Murmur2, Random, RoundRobin};
         let name = self.partitioner.name();

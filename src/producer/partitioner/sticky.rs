@@ -1,4 +1,4 @@
-//! The partition that records go to that may go to any, and which one is next.
+//! The current partition for records that may go to any, and the choice of the next one.
 //!
 //! Sans-IO.
 
@@ -12,65 +12,66 @@ use super::{
     weights::{QueueLength, Weights},
 };
 
-/// A partition that has a leader, as far as turns are concerned.
+/// A partition that may get a turn.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(crate) partition: u32,
-    /// Whether its leader is in the producer's own rack.
+    /// True if its leader is in the producer's own rack.
     pub(crate) local: bool,
     pub(crate) load: Arc<PartitionLoad>,
-    /// Of its leader.
+    /// Availability of its leader.
     pub(crate) clogged: BrokerUnavailable,
 }
 
-/// What goes before what among the candidates.
+/// The preferences among the candidates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Preference {
-    /// Those with fewer batches waiting come more often
+    /// Partitions with fewer waiting batches come more often
     /// (`partitioner.adaptive.partitioning.enable`).
     pub(crate) adaptive: bool,
-    /// Those with batches waiting for a clogged broker are left out
+    /// Partitions with batches that wait for an unavailable broker are left out
     /// (`partitioner.availability.timeout.ms`).
     pub(crate) available: bool,
-    /// Those that are not local are left out if any is (`partitioner.rack.aware`).
+    /// Partitions that are not local are left out if any is local (`partitioner.rack.aware`).
     pub(crate) local: bool,
 }
 
-/// The partition that a topic's records go to that may go to any, until it has had its share
+/// The current partition for a topic's records that may go to any, until it has had its share
 /// (KIP-480, KIP-794).
 ///
-/// Every partition gets the same number of bytes in the long run, whatever its batches weigh,
-/// because a turn ends by bytes: see [`turn_is_over`]. Nothing but the number of the current
-/// partition is read for a record. At the end of a turn the next partition is drawn from a table,
-/// which is made anew after a sixteenth as many turns as there are candidates: so a turn looks at
-/// sixteen queues on an average, however many thousand partitions there are, and at all of them
-/// where they are few.
+/// Every partition gets the same number of bytes in the long run, however large its batches are,
+/// because a turn ends by bytes: see [`turn_is_over`]. For each record only the number of the
+/// current partition is read. At the end of a turn the next partition is drawn from a table. The
+/// table is built again after a number of turns that is a sixteenth of the number of candidates: so
+/// a turn looks at sixteen queues on average, even with thousands of partitions, and at all queues
+/// if there are few.
 #[derive(Debug)]
 pub(crate) struct Sticky {
     current: AtomicU32,
     random: AtomicU64,
     preference: Preference,
-    /// All of the topic's partitions when none has a leader.
+    /// Candidates; all of the topic's partitions if none has a leader.
     candidates: Vec<Candidate>,
-    /// Those that are preferred whatever waits for them.
+    /// Partitions that are preferred regardless of their load.
     near: Vec<u32>,
     table: Mutex<Drawing>,
 }
 
-/// Queues that a turn looks at on an average.
+/// Queues that a turn looks at on average.
 const LOOKS: usize = 16;
 
 #[derive(Debug, Default)]
 struct Drawing {
     weights: Weights,
-    /// How many more turns are drawn from them.
+    /// Number of turns that are still drawn from the weights.
     turns: usize,
-    /// Memory for the next ones.
+    /// Memory for the next queue lengths.
     queues: Vec<QueueLength>,
 }
 
 impl Sticky {
-    /// `candidates` are the partitions with a leader, or all if none has one, in ascending order.
+    /// Creates the state. `candidates` are the partitions with a leader, or all if none has one, in
+    /// ascending order.
     pub(super) fn new(seed: u64, candidates: Vec<Candidate>, preference: Preference) -> Self {
         let any_local = preference.local && candidates.iter().any(|candidate| candidate.local);
         let near = candidates.iter().filter(|candidate| candidate.local || !any_local);
@@ -91,7 +92,7 @@ impl Sticky {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// Ends the turn of `partition`, unless another has ended it already. Waits for nobody.
+    /// Ends the turn of `partition`, unless another thread has ended it already. Never blocks.
     pub(crate) fn leave(&self, partition: u32) {
         if self.current() != partition {
             return;
@@ -107,18 +108,18 @@ impl Sticky {
         let _ = self.current.compare_exchange(partition, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Whether there is anywhere else to go.
+    /// Returns true if there is more than one candidate.
     #[inline]
     pub(crate) fn has_choice(&self) -> bool {
         self.candidates.len() > 1
     }
 
-    /// What the choice is made of.
+    /// Returns the candidates.
     pub(super) fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
-    /// A candidate for one record alone: a local one where these are preferred.
+    /// Returns a candidate for one record alone: a local one if these are preferred.
     pub(super) fn random(&self) -> u32 {
         let at = self.draw().checked_rem(self.near.len() as u64).unwrap_or(0);
         self.near.get(at as usize).copied().unwrap_or(0)
@@ -138,7 +139,7 @@ impl Drawing {
         self.weights.draw(sticky.draw(), over).unwrap_or(0)
     }
 
-    /// Looks at all queues, and makes the table anew.
+    /// Looks at all queues, and builds the table again.
     fn look(&mut self, Sticky { candidates, preference, .. }: &Sticky) {
         let changes = preference.adaptive || preference.available;
         self.turns = if changes { candidates.len() / LOOKS } else { usize::MAX };
@@ -153,8 +154,8 @@ impl Drawing {
             }
             !queues.is_empty()
         };
-        // A partition for which nothing waits is tried even at a clogged broker: how else would it
-        // be found out that it takes data again?
+        // A partition without waiting batches is tried even at an unavailable broker, because
+        // otherwise the producer would not find out that the broker takes data again.
         let is_open = |candidate: &Candidate, waiting| !available || waiting == 0 || !candidate.clogged.get();
         let queues = &mut self.queues;
         let found = (local && take(queues, &|candidate, waiting| candidate.local && is_open(candidate, waiting)))
@@ -166,8 +167,9 @@ impl Drawing {
     }
 }
 
-/// Whether a partition's turn ends before the next record: it has had its share of bytes and its
-/// batch is closed or full (or may stay open), or twice as much whatever its batch is.
+/// Returns true if a partition's turn ends before the next record: it has had its share of bytes
+/// and its batch is closed or full (or may stay open), or it has had twice its share regardless of
+/// its batch.
 #[inline]
 pub(crate) fn turn_is_over(bytes: usize, share: usize, batch_may_be_left: bool) -> bool {
     (batch_may_be_left && bytes >= share) || bytes >= share.saturating_mul(2)

@@ -1,27 +1,27 @@
-//! How likely each partition is to have the next turn: the fewer batches wait for it, the more
+//! The probability of each partition for the next turn: the fewer batches wait for it, the higher
 //! (KIP-794).
 //!
 //! Sans-IO.
 
-/// A queue's partition, and how many batches are in it.
+/// A partition, and the number of batches in its queue.
 pub(super) type QueueLength = (u32, u32);
 
-/// The table that the next turn is drawn from.
+/// The table from which the next turn is drawn.
 ///
 /// With queues of 0, 3 and 1 batches the weights are 4, 1 and 3 (the longest queue, plus one, minus
 /// the partition's own), and the table is 4, 5, 8: of the numbers below 8, four stand for the first
-/// partition, one for the second, three for the third. Where all queues are equal there is no
-/// table, and each partition is as likely as any other.
+/// partition, one for the second, three for the third. If all queues are equal there is no table,
+/// and each partition is as likely as any other.
 #[derive(Debug, Default)]
 pub(super) struct Weights {
-    /// In ascending order.
+    /// Partitions in ascending order.
     partitions: Vec<u32>,
-    /// Empty where all are equal.
+    /// Cumulative weights; empty if all queues are equal.
     cumulative: Vec<u64>,
 }
 
 impl Weights {
-    /// Makes the table anew, in the memory of the last one.
+    /// Builds the table again, in the memory of the last one.
     pub(super) fn fill(&mut self, queues: &[QueueLength]) {
         self.partitions.clear();
         self.cumulative.clear();
@@ -38,9 +38,9 @@ impl Weights {
         }));
     }
 
-    /// The partition that a random number stands for. Where all are equal it is never the one whose
-    /// turn is over, unless that is the only one: that is as even, and no queue gets two turns at
-    /// once for nothing. `None` without partitions.
+    /// Returns the partition of a random number; `None` without partitions. `over` is the partition
+    /// that had the last turn. If all queues are equal, it is not drawn again unless it is the only
+    /// one: the distribution stays even, and no queue gets two turns in a row without a reason.
     pub(super) fn draw(&self, random: u64, over: u32) -> Option<u32> {
         if let Some(sum) = self.cumulative.last() {
             let number = random % sum;
@@ -84,7 +84,7 @@ mod tests {
             let turns: Vec<_> = (0..6).map(|number| table.draw(number, 2).unwrap()).collect();
             assert_eq!(turns, [0, 1, 3, 0, 1, 3]);
             let turns: Vec<_> = (0..4).map(|number| table.draw(number, u32::MAX).unwrap()).collect();
-            assert_eq!(turns, [0, 1, 2, 3], "at the beginning nobody had a turn");
+            assert_eq!(turns, [0, 1, 2, 3], "at the beginning no partition had a turn");
         }
         assert_eq!(weights(&[3]).draw(9, 0), Some(0));
         assert_eq!(weights(&[]).draw(9, 0), None);
@@ -97,7 +97,7 @@ mod tests {
             prop_assume!(!table.cumulative.is_empty());
             let longest = *lengths.iter().max().unwrap();
             let sum = *table.cumulative.last().unwrap();
-            // Any numbers one behind the other, as long as they do not run over.
+            // Any consecutive numbers, as long as they do not overflow.
             let from = from % (u64::MAX - sum) / sum * sum;
             let mut turns = vec![0; lengths.len()];
             (from..from + sum).for_each(|number| turns[table.draw(number, 0).unwrap() as usize] += 1);

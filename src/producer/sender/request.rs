@@ -1,4 +1,4 @@
-//! What the sender gives out: requests, and what it asks of the world besides.
+//! The output of the sender: requests and effects.
 //!
 //! Sans-IO.
 
@@ -12,37 +12,37 @@ use crate::{
     wire::{batch::ProducerStamp, fetch::NodeEndpoint},
 };
 
-/// One Produce request: given out to be sent, and given back when it has ended.
+/// One Produce request: returned by the sender to be sent, and passed back to it when it has ended.
 #[derive(Debug)]
 pub(crate) struct ProduceRequest {
     pub(crate) id: u64,
     pub(crate) node: i32,
-    /// Those of one topic stand next to each other.
+    /// The parts; those of one topic are consecutive.
     pub(crate) parts: Vec<RequestPart>,
 }
 
 /// One partition's batch in a request.
 #[derive(Debug)]
 pub(crate) struct RequestPart {
-    /// The partition's place in the sender's list.
+    /// The partition's index in the sender's list.
     pub(crate) slot: usize,
     pub(crate) topic: Arc<str>,
     pub(crate) topic_id: Uuid,
     pub(crate) partition: i32,
-    /// Sealed on the way; an error for what could not be.
+    /// The batch's bytes, sealed before sending; an error if they could not be sealed.
     pub(crate) body: Result<Body, Error>,
     pub(crate) stamp: ProducerStamp,
     pub(crate) revocable: RevocableBatch,
-    /// Set when it was taken back before the request was written, because records of it or of
-    /// another batch in the request had been given up.
+    /// True if it was withdrawn before the request was written, because records of it or of another
+    /// batch in the request had been given up.
     pub(crate) withdrawn: bool,
     pub(crate) records: u32,
     pub(crate) attempt: u32,
-    /// When the batch was begun, if it leaves for the first time.
+    /// Time at which the batch was begun, if this is its first attempt.
     pub(crate) begun: Option<Instant>,
 }
 
-/// What the sender asks of the world besides requests.
+/// An action of the sender in addition to requests.
 #[derive(Debug)]
 pub(crate) enum Effect {
     RefreshMetadata,
@@ -67,7 +67,7 @@ pub(crate) enum Effect {
     },
 }
 
-/// "orders[3]", for errors.
+/// Displays "orders[3]", for errors.
 pub(super) struct PartitionName<'a>(pub(super) &'a RequestPart);
 
 impl fmt::Display for PartitionName<'_> {

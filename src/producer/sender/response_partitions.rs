@@ -1,4 +1,4 @@
-//! The parts of a response, by the parts of its request.
+//! Matches the partitions of a response to those of its request.
 //!
 //! Sans-IO.
 
@@ -11,8 +11,8 @@ use crate::wire::produce::ProducePartitionResponse;
 /// The partitions of a response: found by the order of the request, or else by search.
 pub(super) struct ResponsePartitions<'a> {
     partitions: SmallVec<[Option<ProducePartitionResponse<'a>>; 4]>,
-    /// Those that were left when one did not come in the request's order, sorted: brokers answer in
-    /// the order of a hash table.
+    /// The remaining partitions, sorted, once one did not come in the request's order: brokers
+    /// answer in the order of a hash table.
     sorted: Option<Vec<(ResponseKey<'a>, usize)>>,
 }
 
@@ -23,7 +23,7 @@ impl<'a> ResponsePartitions<'a> {
         Self { partitions: partitions.into_iter().map(Some).collect(), sorted: None }
     }
 
-    /// What was said of a part, once; of several answers the first counts.
+    /// Takes the answer for a part, once; if there are several, the first counts.
     pub(super) fn take(&mut self, guess: usize, part: &RequestPart) -> Option<ProducePartitionResponse<'a>> {
         let by_name = (&*part.topic, Uuid::nil(), part.partition);
         let by_id = Some(("", part.topic_id, part.partition)).filter(|_| !part.topic_id.is_nil());
@@ -51,7 +51,7 @@ impl<'a> ResponsePartitions<'a> {
     }
 }
 
-/// The topic's name or id, and the partition. A name goes before an id that stands beside it.
+/// Returns the topic's name or id, and the partition. A name takes precedence over an id beside it.
 fn key<'a>(answer: &ProducePartitionResponse<'a>) -> ResponseKey<'a> {
     let id = if answer.topic.is_empty() { answer.topic_id } else { Uuid::nil() };
     (answer.topic, id, answer.partition)

@@ -1,4 +1,4 @@
-//! Records that wait for a topic that is not known yet, or a partition that is not there.
+//! Records that wait for a topic that is not known yet, or for a partition that does not exist yet.
 //!
 //! Sans-IO.
 
@@ -24,20 +24,21 @@ use crate::{
     record::Record,
 };
 
-/// Records that share a cell while they wait, so that each completion looks at few of them.
+/// Records that share one `BatchResults` while they wait, so that each completion looks at few of
+/// them.
 const CELL_RECORDS: u32 = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct WaitingRecords {
     pub(super) topics: HashMap<Arc<str>, VecDeque<WaitingRecord>>,
-    /// Topics that records have begun to wait for, and nobody has been told of.
+    /// Topics that records have begun to wait for, and that the task does not know of yet.
     pub(super) unseen: Vec<Arc<str>>,
-    /// The cell that the next record gets its place in, and how many have one there.
+    /// The results in which the next record gets its place, and the number of places in use.
     pub(super) results: Option<(Arc<BatchResults>, u32)>,
     pub(super) closed: Option<Error>,
-    /// Slots given out to partitions.
+    /// Number of slots that were assigned to partitions.
     pub(super) slots: usize,
-    /// Of the brokers that lead partitions.
+    /// Availability of the brokers that lead partitions.
     pub(super) clogged: HashMap<i32, BrokerUnavailable>,
 }
 
@@ -49,8 +50,8 @@ pub(crate) struct TopicTimeout {
 }
 
 impl TopicTimeout {
-    /// The shorter of `max.block.ms` and `delivery.timeout.ms`: no record outlives its delivery
-    /// timeout.
+    /// Returns the shorter of `max.block.ms` and `delivery.timeout.ms`: no record outlives its
+    /// delivery timeout.
     pub(crate) fn new(max_block: Duration, delivery_timeout: Duration) -> Self {
         if delivery_timeout < max_block {
             Self { time: delivery_timeout, property: "delivery.timeout.ms" }
@@ -75,7 +76,7 @@ impl fmt::Display for TopicTimeout {
 pub(super) struct WaitingRecord {
     pub(super) record: Record<'static>,
     pub(super) admitted: AdmittedRecord,
-    /// When it was sent: its delivery timeout runs from here.
+    /// Time at which it was sent: its delivery timeout runs from here.
     pub(super) since: Instant,
     pub(super) place: Option<Box<WaitedRecord>>,
     pub(super) batch_shared: Arc<BatchShared>,
@@ -100,7 +101,7 @@ impl WaitingRecords {
 }
 
 impl WaitingRecord {
-    /// Appends the record to its partition of the topic; gives it back if the topic has no such
+    /// Appends the record to its partition of the topic; returns it if the topic has no such
     /// partition. A batch that it begins is as old as the record, so that the wait for the topic
     /// counts towards `delivery.timeout.ms`.
     pub(super) fn move_to<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
@@ -117,7 +118,7 @@ impl WaitingRecord {
         self.place = reservation.waited();
         match appended {
             TopicAppend::Done(()) => None,
-            // What was paid is never refused for want of bytes.
+            // A record with reserved bytes is never refused for lack of memory.
             TopicAppend::NoPartition | TopicAppend::Full => Some(self),
             TopicAppend::Refused(error) => {
                 self.fail(error);

@@ -1,4 +1,4 @@
-//! What runs on a lane, and how it ends.
+//! Jobs of handler tasks, and their outcomes.
 //!
 //! Sans-IO.
 
@@ -23,15 +23,15 @@ impl Load {
     }
 }
 
-/// What is to be done with them.
+/// The action for the records of a job.
 #[derive(Clone, Debug)]
 pub(in crate::worker) enum Task {
     Handle,
-    /// To the dead letters, because of this error.
+    /// Sends them to the dead letter topic, because of this error.
     Bury(Error),
 }
 
-/// Records of one strand that are worked on together.
+/// Records of one queue that are handled together.
 #[derive(Debug)]
 pub(in crate::worker) struct Job {
     pub(in crate::worker) partition: PartitionId,
@@ -39,18 +39,18 @@ pub(in crate::worker) struct Job {
     /// The slot of its first record.
     pub(super) first: u64,
     pub(in crate::worker) load: Load,
-    /// How often its handler was called, with this time.
+    /// Number of handler calls, including this one.
     pub(in crate::worker) attempt: u32,
-    /// How often that was before it came to the dead letters.
+    /// Number of failed deliveries to the dead letter topic.
     pub(super) buried: u32,
     pub(in crate::worker) task: Task,
 }
 
-/// How a lane's attempt ended.
+/// The outcome of a handler task's attempt.
 #[derive(Debug)]
 pub(in crate::worker) enum Outcome {
     Handled,
-    /// The handler failed; `again` where trying again may help.
+    /// The handler failed; `again` is true if another attempt may help.
     Failed {
         error: Error,
         again: bool,
@@ -60,7 +60,7 @@ pub(in crate::worker) enum Outcome {
     Cancelled,
 }
 
-/// What became of a job, for those who tell.
+/// The decision on a finished job, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Verdict {
     Done,
@@ -68,6 +68,6 @@ pub(in crate::worker) enum Verdict {
     ToTheDeadLetters,
     Skipped,
     Stopped,
-    /// Its records are read again by whoever has the partition next.
+    /// Its records are read again by the partition's next owner.
     Abandoned,
 }

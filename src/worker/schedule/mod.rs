@@ -1,15 +1,15 @@
-//! What may run, what is done, what is tried again and when.
+//! The schedule: decides which records may run, which are done, and which are tried again and when.
 //!
 //! ```text
 //!            offer                next                   finished
-//!  feeder ──────────► slots ─ strands ─ ready ──────────► lane ──────────► done: the prefix goes to the mark
+//!  feeder ──────────► slots ─ queues ── ready ──────────► handler task ──► done: prefix to the mark
 //!                                  ▲                        │ failed
-//!                                  └── due ◄── parked ◄─────┘ backoff, or on its way to the dead letters
+//!                                  └── due ◄── parked ◄─────┘ backoff, or sent to the dead letters
 //! ```
-//! A partition's records lie in *slots*, in the order of the log; what is done at their front may
-//! be committed. Each belongs to a *strand*: within it one job runs at a time, so order is kept. A
-//! partition has one strand, or many over which keys are spread. Jobs run on *lanes*, as many as
-//! may run at once.
+//! A partition's records lie in *slots*, in the order of the log; the completed prefix may be
+//! committed. Each record belongs to an *ordered queue*: one job of a queue runs at a time, so
+//! order is kept. A partition has one queue, or many over which keys are spread. Jobs run on
+//! *handler tasks*; their number is the concurrency.
 //!
 //! Sans-IO.
 use crate::worker::schedule::rules::Rules;
@@ -38,31 +38,32 @@ use crate::{
     record::{ConsumerRecord, TopicPartition},
 };
 
-/// How far a partition has come, as its consumer wants to know it.
+/// Receives the progress of a partition, for its consumer.
 pub(super) trait CompletionTarget {
-    /// All records before this offset are done.
+    /// Reports that all records before this offset are done.
     fn finish_to(&self, next: i64);
-    /// Whether records that came under it are no longer wanted.
+    /// Returns true if records under this mark are no longer wanted.
     fn is_over(&self) -> bool;
-    /// Whether it is another form of that one.
+    /// Returns true if both stand for the same progress.
     fn is_same(&self, other: &Self) -> bool;
 }
 
 pub(super) type PartitionId = usize;
 pub(super) type HandlerId = usize;
 
-/// How many records of how many bytes may be offered.
+/// Number of records and of bytes that may be offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OfferRoom {
     pub(super) records: usize,
     pub(super) bytes: usize,
 }
 
-/// Whom to wake after a change.
+/// The tasks to wake after a change.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     pub(super) wakers: Vec<Waker>,
-    /// The worker's own task: lanes to begin, a retry that is due earlier, the end.
+    /// Wakes the worker's own task: to start handler tasks, for a retry that is due earlier, or for
+    /// the end.
     pub(super) driver: bool,
 }
 
@@ -72,7 +73,7 @@ struct HandlerSlot {
     running: Option<RunningHandler>,
 }
 
-/// A job on a lane.
+/// A job that a handler task runs.
 #[derive(Clone, Debug)]
 struct RunningHandler {
     partition: PartitionId,
@@ -90,20 +91,20 @@ pub(super) struct Schedule<M> {
     rng: StdRng,
     partitions: Vec<Option<ScheduledPartition<M>>>,
     ready: VecDeque<(PartitionId, usize)>,
-    /// Retries whose time has come; before all that is ready.
+    /// Retries that are due; they come before all ready jobs.
     due: VecDeque<Job>,
-    /// Retries by when they are due.
+    /// Retries by the time at which they are due.
     parked: BTreeMap<(Instant, u64), Job>,
     parkings: u64,
-    /// Partitions by when a batch that is not full begins all the same; at most one entry of each
+    /// Partitions by the time at which a batch that is not full begins; at most one entry of each
     /// partition counts.
     lingering: BTreeSet<(Instant, PartitionId)>,
     handlers: Vec<HandlerSlot>,
-    /// Lanes that wait; some of them may have got a job meanwhile.
+    /// Handler tasks that wait; some of them may have got a job meanwhile.
     idle: Vec<HandlerId>,
     running: usize,
     bytes: usize,
-    /// Partitions whose feeders wait until bytes come free.
+    /// Partitions with feeders that wait until bytes are freed.
     starved: Vec<PartitionId>,
     closing: bool,
     closer: Option<Waker>,
@@ -144,7 +145,7 @@ impl<M: CompletionTarget> Schedule<M> {
         self.partitions.get_mut(id)?.as_mut()
     }
 
-    // ---- partitions come and go
+    // ---- partitions are added and removed
 
     pub(super) fn add(&mut self, name: TopicPartition) -> PartitionId {
         let lingers = !self.rules.linger.is_zero();
@@ -165,11 +166,11 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    /// Begins no more of that partition than what lies before records that were begun already: what
-    /// waits behind them is dropped, and whoever has the partition next reads it. So nothing that
-    /// was done has to be done again.
+    /// Drains a partition: begins only records that lie before records that were begun already.
+    /// Later waiting records are dropped, and the partition's next owner reads them. So no
+    /// completed record has to be handled again.
     pub(super) fn drain(&mut self, id: PartitionId) {
-        // Nobody waits for a retry: there the partition is left.
+        // Retries are not waited for: the partition is given up at the first of them.
         let waits = self.parked.values().chain(&self.due).filter(|job| job.partition == id);
         let left = waits.map(|job| job.first).min().unwrap_or(u64::MAX);
         self.forget_retries(id);
@@ -182,7 +183,7 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    /// Begins no more of that partition at all.
+    /// Begins no more records of that partition.
     pub(super) fn end(&mut self, id: PartitionId) {
         self.forget_retries(id);
         if let Some(partition) = self.partition(id) {
@@ -198,7 +199,8 @@ impl<M: CompletionTarget> Schedule<M> {
         self.parked.retain(|_, job| job.partition != id);
     }
 
-    /// The lanes that work on that partition (on anything, without one), to be told to stop.
+    /// Marks the jobs of that partition (or all jobs) as cancelled, and returns their handler
+    /// tasks.
     pub(super) fn cancel(&mut self, id: Option<PartitionId>) -> Vec<HandlerId> {
         let lanes = self.handlers.iter_mut().enumerate();
         let working = lanes.filter_map(|(lane, state)| Some((lane, state.running.as_mut()?)));
@@ -211,8 +213,8 @@ impl<M: CompletionTarget> Schedule<M> {
             .collect()
     }
 
-    /// Whether nothing of that partition runs, or is to run, any more; if not, its feeder is woken
-    /// when that is so.
+    /// Returns true if no job of that partition runs or waits; otherwise its feeder is woken when
+    /// that is the case.
     pub(super) fn is_drained(&mut self, id: PartitionId, feeder: &Waker) -> bool {
         let Some(partition) = self.partition(id) else { return true };
         if !partition.is_quiet() {
@@ -221,7 +223,7 @@ impl<M: CompletionTarget> Schedule<M> {
         partition.is_quiet()
     }
 
-    /// Forgets a partition of which nothing runs.
+    /// Removes a partition without running jobs.
     pub(super) fn remove(&mut self, id: PartitionId) {
         self.end(id);
         self.ready.retain(|(partition, _)| *partition != id);
@@ -232,15 +234,16 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    // ---- records come in
+    // ---- records are offered
 
-    /// How much of a partition may be offered; if nothing, its feeder is woken when that changes.
+    /// Returns the room for records of a partition; if there is none, its feeder is woken when that
+    /// changes.
     pub(super) fn room(&mut self, id: PartitionId, feeder: &Waker) -> Option<OfferRoom> {
         let (bound, bytes, used) = (self.rules.buffer_records, self.rules.buffer_bytes, self.bytes);
         let partition = self.partition(id)?;
         let held = partition.slots.len();
-        // Half of it at a time, so that the feeder does not come for each record; but a batch that
-        // lingers gets its fill.
+        // Only when half of the buffer is free, so that the feeder is not woken for each record;
+        // but a batch that lingers may fill the buffer.
         let full = held > bound / 2 && !(partition.is_lingering() && held < bound);
         let starved = held > 0 && used >= bytes;
         if full || starved {
@@ -254,8 +257,8 @@ impl<M: CompletionTarget> Schedule<M> {
         Some(OfferRoom { records: bound - held, bytes: bytes.saturating_sub(used).max(1) })
     }
 
-    /// Whether all that was offered of a partition is done; if not, its feeder is woken when that
-    /// may be so.
+    /// Returns true if all offered records of a partition are done; otherwise its feeder is woken
+    /// when that may be the case.
     pub(super) fn is_settled(&mut self, id: PartitionId, feeder: &Waker) -> bool {
         let Some(partition) = self.partition(id) else { return true };
         if partition.slots.is_empty() {
@@ -266,7 +269,7 @@ impl<M: CompletionTarget> Schedule<M> {
         false
     }
 
-    /// Records of a partition that came now, in the log's order, all under one mark.
+    /// Takes over records of a partition that came now, in the log's order, all under one mark.
     pub(super) fn offer(
         &mut self,
         id: PartitionId,
@@ -312,7 +315,7 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    /// Lets a partition's batch that lingers begin, because no more records come before it has.
+    /// Begins a partition's lingering batch, because no more records come before it has ended.
     fn end_linger(&mut self, id: PartitionId) {
         let queue = self.partition(id).and_then(ScheduledPartition::end_linger);
         if let Some(queue) = queue {
@@ -321,9 +324,10 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    // ---- lanes
+    // ---- handler tasks
 
-    /// Lanes to begin now, because there is work that none of the others takes.
+    /// Returns new handler tasks to start now, because there is work that none of the existing ones
+    /// takes.
     pub(super) fn new_lanes(&mut self) -> std::ops::Range<HandlerId> {
         let lanes = self.handlers.len();
         let fresh = self.handlers.iter().filter(|lane| lane.idle.is_none() && lane.running.is_none()).count();
@@ -346,7 +350,7 @@ impl<M: CompletionTarget> Schedule<M> {
         self.signals.driver |= left > 0 && self.handlers.len() < self.rules.concurrency;
     }
 
-    /// The next job for a lane.
+    /// Returns the next job for a handler task.
     pub(super) fn next(&mut self, lane: HandlerId, now: Instant) -> Option<Job> {
         let job = match self.due.pop_front() {
             Some(job) => job,
@@ -371,7 +375,7 @@ impl<M: CompletionTarget> Schedule<M> {
         Some(job)
     }
 
-    /// A lane without a job waits for one.
+    /// Registers a handler task that waits for a job.
     pub(super) fn wait(&mut self, lane: HandlerId, waker: &Waker) {
         if let Some(state) = self.handlers.get_mut(lane)
             && state.idle.replace(waker.clone()).is_none()
@@ -387,7 +391,8 @@ impl<M: CompletionTarget> Schedule<M> {
             let (begun, freed) = partition.begin(queue, batch);
             self.free(freed);
             if freed > 0 || begun.is_none() {
-                // What was dropped may have been all that its feeder, or the end, waited for.
+                // The feeder, or the end of the worker, may have waited only for the dropped
+                // records.
                 self.wake_feeder(id);
                 if self.is_quiet() {
                     self.signals.wakers.extend(self.closer.take());
@@ -400,13 +405,14 @@ impl<M: CompletionTarget> Schedule<M> {
         None
     }
 
-    /// A lane is through with an attempt.
+    /// Processes the outcome of a handler task's attempt.
     pub(super) fn finished(&mut self, lane: HandlerId, mut job: Job, outcome: Outcome, now: Instant) -> Verdict {
         let records = job.load.records().len() as u64;
         if let Some(running) = self.handlers.get_mut(lane).and_then(|lane| lane.running.take()) {
             self.running -= 1;
             self.count(&running, &outcome, now);
-            // Whoever was put out of the group for it may come back.
+            // The worker's task is woken, because a member that was excluded from the group for
+            // this job may rejoin.
             self.signals.driver |= self.is_overdue_since(running.since, now);
         }
         let given_up = self.partition(job.partition).is_none_or(|partition| {
@@ -423,7 +429,8 @@ impl<M: CompletionTarget> Schedule<M> {
                 self.complete(&job, now)
             }
             Outcome::Cancelled => self.abandon(&job),
-            // Nothing is decided about records that are another's now, or soon will be.
+            // Records that belong to another member now, or soon will, are not retried or skipped
+            // here.
             Outcome::Failed { .. } | Outcome::BuryingFailed(_) if given_up => self.abandon(&job),
             Outcome::Failed { again: true, .. } if job.attempt <= self.rules.retries => {
                 self.metrics.retries += 1;
@@ -440,7 +447,7 @@ impl<M: CompletionTarget> Schedule<M> {
                 }
                 Failed::Bury => {
                     job.task = Task::Bury(error);
-                    // Its lane takes it on at once.
+                    // Its handler task continues with it at once.
                     self.due.push_front(job);
                     Verdict::ToTheDeadLetters
                 }
@@ -459,15 +466,15 @@ impl<M: CompletionTarget> Schedule<M> {
         verdict
     }
 
-    /// The records are done.
+    /// Completes the records of a job.
     fn complete(&mut self, job: &Job, now: Instant) -> Verdict {
         let Some(partition) = self.partitions.get_mut(job.partition).and_then(Option::as_mut) else {
             return Verdict::Done;
         };
         let freed = partition.complete(job.first, job.load.records().len());
         if partition.release(job.queue) {
-            // Its own lane comes for the next job at once: for this one, or one that has waited
-            // longer.
+            // The job's own handler task asks for the next job at once: this one, or one that has
+            // waited longer.
             self.ready.push_back((job.partition, job.queue));
         }
         self.list_batch(job.partition, now);
@@ -476,13 +483,13 @@ impl<M: CompletionTarget> Schedule<M> {
         Verdict::Done
     }
 
-    /// The records are not done, and not tried again here.
+    /// Leaves the records of a job incomplete, without a retry here.
     fn abandon(&mut self, job: &Job) -> Verdict {
         self.metrics.records_abandoned += job.load.records().len() as u64;
         if let Some(partition) = self.partition(job.partition)
             && partition.ending
         {
-            // What is behind it is read again anyway.
+            // Records after it are read again anyway.
             let freed = partition.drop_from(job.first);
             self.free(freed);
         }
@@ -491,7 +498,8 @@ impl<M: CompletionTarget> Schedule<M> {
     }
 
     fn stop(&mut self, job: &Job, error: Error) -> Verdict {
-        // Its strand is never free again: what waits behind it would keep the end waiting.
+        // Its queue never becomes free again, so that waiting records behind it would block the
+        // end.
         if let Some(partition) = self.partition(job.partition) {
             partition.ending = true;
         }
@@ -508,7 +516,7 @@ impl<M: CompletionTarget> Schedule<M> {
         Verdict::Again(wait)
     }
 
-    /// A feeder that waits hears that there is room, or that its partition is drained.
+    /// Wakes a waiting feeder if there is room, or if its partition is drained.
     fn wake_feeder(&mut self, id: PartitionId) {
         let (bound, starved) = (self.rules.buffer_records, self.bytes >= self.rules.buffer_bytes);
         if let Some(partition) = self.partition(id) {
@@ -521,7 +529,7 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    /// Bytes came free.
+    /// Releases bytes of the buffer.
     fn free(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
         if self.bytes <= self.rules.buffer_bytes / 2 {
@@ -533,14 +541,14 @@ impl<M: CompletionTarget> Schedule<M> {
 
     // ---- time
 
-    /// When the first retry is due, or the first batch has lingered.
+    /// Returns the time at which the first retry is due, or the first batch has lingered.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let retry = self.parked.first_key_value().map(|((at, _), _)| *at);
         let batch = self.lingering.first().map(|(at, _)| *at);
         retry.into_iter().chain(batch).min()
     }
 
-    /// Retries whose time has come may run, and batches that have lingered.
+    /// Makes retries ready that are due, and batches that have lingered.
     pub(super) fn tick(&mut self, now: Instant) {
         let mut begun = 0;
         while let Some(first) = self.parked.first_entry()
@@ -560,12 +568,12 @@ impl<M: CompletionTarget> Schedule<M> {
         self.wake_lanes(begun);
     }
 
-    /// Since when the oldest job runs.
+    /// Returns the time at which the longest-running job began.
     pub(super) fn busy_since(&self) -> Option<Instant> {
         self.handlers.iter().filter_map(|lane| lane.running.as_ref()).map(|running| running.since).min()
     }
 
-    /// Whether a job has run for longer than the group has patience.
+    /// Returns true if a job has run for longer than `max.poll.interval.ms`.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         self.busy_since().is_some_and(|since| self.is_overdue_since(since, now))
     }
@@ -576,7 +584,7 @@ impl<M: CompletionTarget> Schedule<M> {
 
     // ---- the end
 
-    /// The worker cannot go on.
+    /// Stores the first error that ends the worker.
     pub(super) fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
         self.signals.driver = true;
@@ -586,19 +594,18 @@ impl<M: CompletionTarget> Schedule<M> {
         self.failure.as_ref()
     }
 
-    /// Drains all partitions, those too that come now.
+    /// Drains all partitions, including those that are added later.
     pub(super) fn close(&mut self) {
         self.closing = true;
         (0..self.partitions.len()).for_each(|id| self.drain(id));
     }
 
-    /// Begins nothing more at all.
+    /// Begins no more records at all.
     pub(super) fn end_all(&mut self) {
         (0..self.partitions.len()).for_each(|id| self.end(id));
     }
 
-    /// Whether nothing runs, or is to run, any more; if not, whoever closes is woken when that is
-    /// so.
+    /// Returns true if no job runs or waits; otherwise `closer` is woken when that is the case.
     pub(super) fn is_idle(&mut self, closer: &Waker) -> bool {
         let quiet = self.is_quiet();
         if !quiet {

@@ -1,4 +1,4 @@
-//! The records of one partition: what waits, what is under way, and how far all is done.
+//! The records of one partition: waiting, running, and completed ones.
 //!
 //! Sans-IO.
 
@@ -15,27 +15,27 @@ use crate::record::{ConsumerRecord, TopicPartition};
 #[derive(Debug)]
 pub(super) struct ScheduledPartition<M> {
     pub(super) name: TopicPartition,
-    /// From the first record that is not done on, in the log's order.
+    /// Slots from the first record that is not done, in the log's order.
     pub(super) slots: VecDeque<RecordSlot>,
     /// The number of the first slot.
     base: u64,
     /// Marks, each with the number of its first slot.
     runs: VecDeque<(u64, M)>,
     queues: Box<[OrderedQueue]>,
-    /// Where its batches wait for more records.
+    /// Set if the partition's batches wait for more records.
     batch: Option<BatchRule>,
-    /// The schedule looks at the next batch then.
+    /// Time at which the schedule looks at the next batch.
     lingers_until: Option<Instant>,
-    /// Jobs on lanes.
+    /// Jobs that run.
     pub(super) running: usize,
-    /// Of its records that are not done.
+    /// Bytes of its records that are not done.
     pub(super) bytes: usize,
     /// Records that wait for their turn.
     pub(super) waiting: usize,
     pub(super) ending: bool,
-    /// Behind the last record that is done with all before it.
+    /// Offset after the last record that is done together with all records before it.
     pub(super) done: Option<i64>,
-    /// Waits for room, or for the last job to end.
+    /// The feeder, if it waits for room or for the last job to end.
     pub(super) feeder: Option<Waker>,
 }
 
@@ -43,15 +43,15 @@ pub(super) struct ScheduledPartition<M> {
 pub(super) struct RecordSlot {
     offset: i64,
     size: usize,
-    /// When it came.
+    /// Time at which the record came.
     at: Instant,
-    /// While it waits.
+    /// The record, while it waits.
     record: Option<ConsumerRecord>,
     done: bool,
 }
 
 /// The number of records that a batch waits for, and the time. A partition with batches has one
-/// strand.
+/// queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchRule {
     pub(super) records: usize,
@@ -61,12 +61,12 @@ pub(super) struct BatchRule {
 /// The state of a partition's next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BatchReadiness {
-    /// It is full, or has lingered: that strand is listed from now on.
+    /// It is full, or has lingered: that queue is listed from now on.
     Ready(usize),
-    /// Look again then.
+    /// Time of the next look.
     LingersUntil(Instant),
-    /// No record waits, or the batch before it is not done, or it is known already when to look
-    /// again.
+    /// There is no waiting record, or the batch before it is not done, or the next look is already
+    /// scheduled.
     Nothing,
 }
 
@@ -75,14 +75,14 @@ pub(super) enum BatchReadiness {
 struct OrderedQueue {
     /// The numbers of its slots that wait.
     waiting: VecDeque<u64>,
-    /// A job of it is on a lane, or waits to be tried again.
+    /// True while one of its jobs runs, or waits for a retry.
     busy: bool,
-    /// Is among those that are ready.
+    /// True while it is listed as ready.
     listed: bool,
 }
 
 impl OrderedQueue {
-    /// Whether it becomes ready now.
+    /// Returns true if it becomes ready now.
     fn becomes_ready(&mut self) -> bool {
         !self.busy && !self.waiting.is_empty() && !std::mem::replace(&mut self.listed, true)
     }
@@ -107,15 +107,15 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         }
     }
 
-    /// What is pushed from now on came under that mark. Gives the bytes of what is no longer wanted
-    /// because of it.
+    /// Begins a run: the records that are pushed next came under that mark. Returns the bytes of
+    /// records that are no longer wanted because of it.
     pub(super) fn begin_run(&mut self, mark: M) -> usize {
         let next = self.base + self.slots.len() as u64;
         if let Some((first, last)) = self.runs.back() {
             if last.is_same(&mark) {
                 return 0;
             }
-            // A mark without slots has nothing more to say.
+            // A mark without slots has nothing left to report.
             if *first == next {
                 self.runs.pop_back();
             }
@@ -125,8 +125,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         freed
     }
 
-    /// What waits under a mark that is over counts as done: the partition was sought, or is read
-    /// anew from elsewhere.
+    /// Completes waiting records under a mark that is over: the partition was sought, or is read
+    /// again from another offset.
     fn pass_over(&mut self) -> usize {
         let mut freed = 0;
         for at in 0..self.queues.len() {
@@ -147,8 +147,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         freed
     }
 
-    /// Takes a record in that came now; gives its strand where that becomes ready. Where batches
-    /// linger, none does: [`next_batch`](Self::next_batch) says.
+    /// Adds a record that came now; returns its queue if that becomes ready. With a linger none
+    /// becomes ready here: [`next_batch`](Self::next_batch) decides.
     pub(super) fn push(&mut self, record: ConsumerRecord, now: Instant) -> Option<usize> {
         let at = self.queue_of(&record);
         let number = self.base + self.slots.len() as u64;
@@ -171,21 +171,21 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         self.batch.is_some_and(waits)
     }
 
-    /// Lists the next batch as ready, if it is, or says when it will be. Without a linger its
-    /// strand is listed elsewhere.
+    /// Lists the next batch as ready, if it is, or returns when it will be. Without a linger its
+    /// queue is listed elsewhere.
     pub(super) fn next_batch(&mut self, now: Instant) -> BatchReadiness {
         let (Some(batch), Some(queue)) = (self.batch, self.queues.first()) else { return BatchReadiness::Nothing };
         let Some(first) = queue.waiting.front().copied().filter(|_| !queue.busy && !queue.listed) else {
             return BatchReadiness::Nothing;
         };
         let full = queue.waiting.len() >= batch.records;
-        // Its slot is there as long as it waits.
+        // Its slot exists as long as it waits.
         let came = self.slot(first).map_or(now, |slot| slot.at);
         if full || now.saturating_duration_since(came) >= batch.linger {
             return self.end_linger().map_or(BatchReadiness::Nothing, BatchReadiness::Ready);
         }
         if self.lingers_until.is_some() {
-            // That is not later: records come in order.
+            // The scheduled look is not later than this one, because records come in order.
             return BatchReadiness::Nothing;
         }
         let until = came + batch.linger;
@@ -193,19 +193,19 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         BatchReadiness::LingersUntil(until)
     }
 
-    /// Lets a batch begin that is not full; gives its strand where there is one.
+    /// Begins a batch that is not full; returns its queue if there is one.
     pub(super) fn end_linger(&mut self) -> Option<usize> {
         self.batch?;
         self.queues.first_mut()?.becomes_ready().then_some(0)
     }
 
-    /// That time has come; returns true if the schedule is to look at the next batch.
+    /// Handles the scheduled look; returns true if the schedule is to look at the next batch.
     pub(super) fn lingered(&mut self, at: Instant) -> bool {
         self.lingers_until.take_if(|until| *until == at).is_some()
     }
 
-    /// Records of one key are of one strand. Those without a key have no order among them and are
-    /// spread.
+    /// Returns the queue of a record. Records of one key share a queue. Records without a key have
+    /// no order among them and are spread.
     fn queue_of(&self, record: &ConsumerRecord) -> usize {
         let queues = self.queues.len() as u64;
         if queues == 1 {
@@ -227,14 +227,14 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         self.slots.get_mut(index)
     }
 
-    /// The run that a slot is of, and whether it is over.
+    /// Returns the run of a slot, and true if its mark is over.
     fn run_of(&self, number: u64) -> (u64, bool) {
         let run = self.runs.iter().rev().find(|(first, _)| *first <= number);
         run.map_or((0, true), |(first, mark)| (*first, mark.is_over()))
     }
 
-    /// Begins the next job of a strand: a record, or up to `batch` of them, all of one run. Also
-    /// says how many bytes came free: of records that are no longer wanted.
+    /// Begins the next job of a queue: a record, or up to `batch` records, all of one run. Also
+    /// returns the bytes that were freed by records that are no longer wanted.
     pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
         let Some(queue) = self.queues.get_mut(at) else { return (None, 0) };
         queue.listed = false;
@@ -249,7 +249,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             self.waiting = self.waiting.saturating_sub(1);
             let Some(record) = self.slot(first).and_then(|slot| slot.record.take()) else { continue };
             if over {
-                // Sought, or read anew from elsewhere: what lay before counts as done.
+                // The partition was sought, or is read again from another offset: the records
+                // before count as done.
                 freed += self.complete(first, 1);
                 continue;
             }
@@ -273,8 +274,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         (begun, freed)
     }
 
-    /// These records, one behind the other, are done: tells the marks how far all is done, and
-    /// gives the bytes that came free.
+    /// Completes consecutive records: reports the progress to the marks, and returns the freed
+    /// bytes.
     pub(super) fn complete(&mut self, first: u64, records: usize) -> usize {
         let mut freed = 0;
         for number in first..first + records as u64 {
@@ -305,8 +306,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         freed
     }
 
-    /// A strand's job is through; whether the strand becomes ready. Where batches linger it does
-    /// not: [`next_batch`](Self::next_batch) says.
+    /// Releases a queue after its job has ended; returns true if the queue becomes ready. With a
+    /// linger it does not: [`next_batch`](Self::next_batch) decides.
     pub(super) fn release(&mut self, at: usize) -> bool {
         self.queues.get_mut(at).is_some_and(|queue| {
             queue.busy = false;
@@ -314,18 +315,18 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         })
     }
 
-    /// Whether nothing of it runs or waits to run.
+    /// Returns true if none of its records runs or waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.running == 0 && self.waiting == 0
     }
 
-    /// The number of the first slot behind all those that were ever begun.
+    /// Returns the number of the first slot after all slots that were ever begun.
     pub(super) fn first_never_begun(&self) -> u64 {
         let begun = self.slots.iter().rposition(|slot| slot.record.is_none());
         self.base + begun.map_or(0, |last| last as u64 + 1)
     }
 
-    /// Drops what waits from that slot on; gives the bytes that came free.
+    /// Drops waiting records from that slot on; returns the freed bytes.
     pub(super) fn drop_from(&mut self, first: u64) -> usize {
         let mut freed = 0;
         for (number, slot) in (self.base..).zip(&mut self.slots) {

@@ -1,4 +1,4 @@
-//! What the schedule has counted, and what it has in hand.
+//! The metrics and the status of the schedule.
 //!
 //! Sans-IO.
 
@@ -22,17 +22,17 @@ impl<M: CompletionTarget> Schedule<M> {
         self.metrics.attempts_failed += u64::from(matches!(outcome, Outcome::Failed { .. }));
     }
 
-    /// A handler panicked.
+    /// Counts a panic of a handler.
     pub(crate) fn count_panic(&mut self) {
         self.metrics.handler_panics += 1;
     }
 
-    /// A handler took too long.
+    /// Counts a timeout of a handler.
     pub(crate) fn count_timeout(&mut self) {
         self.metrics.handler_timeouts += 1;
     }
 
-    /// A damaged batch was passed over.
+    /// Counts a damaged batch that was skipped.
     pub(crate) fn count_corrupt(&mut self) {
         self.metrics.corrupt_skipped += 1;
     }
@@ -48,7 +48,7 @@ impl<M: CompletionTarget> Schedule<M> {
         metrics
     }
 
-    /// What runs, what has run for longest first.
+    /// Returns the running jobs, the longest-running first.
     pub(crate) fn running(&self, now: Instant) -> Vec<RunningJob> {
         let mut jobs: Vec<_> = self.handlers.iter().filter_map(|lane| lane.running.as_ref()).collect();
         jobs.sort_by_key(|running| running.since);

@@ -1,28 +1,29 @@
-//! The settings that the schedule decides by.
+//! The settings by which the schedule decides.
 
 use std::time::Duration;
 
 use crate::{cluster::Backoff, worker::settings::Failed};
 
-/// What decides has to know of the settings.
+/// The settings by which the schedule decides.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// Jobs at a time.
+    /// Maximum number of jobs that run at a time.
     pub(crate) concurrency: usize,
-    /// Of each partition; more than one spreads its keys.
+    /// Ordered queues of each partition; more than one spreads its keys.
     pub(crate) queues: usize,
-    /// The most records of one job, where jobs are batches.
+    /// Maximum number of records of a job, if jobs are batches.
     pub(crate) batch: Option<usize>,
-    /// How long a batch that is not full waits for more records, from when its first one came.
+    /// Time that a batch that is not full waits for more records, from the arrival of its first
+    /// one.
     pub(crate) linger: Duration,
-    /// Of each partition.
+    /// Records of each partition that may be buffered.
     pub(crate) buffer_records: usize,
-    /// Of all partitions together.
+    /// Bytes of all partitions together that may be buffered.
     pub(crate) buffer_bytes: usize,
-    /// How often a job is tried again.
+    /// Number of times that a job is tried again.
     pub(crate) retries: u32,
     pub(crate) backoff: Backoff,
     pub(crate) failed: Failed,
-    /// `max.poll.interval.ms`, where there is a group.
+    /// `max.poll.interval.ms`, if there is a group.
     pub(crate) patience: Option<Duration>,
 }

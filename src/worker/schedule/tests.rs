@@ -39,7 +39,7 @@ impl TestMark {
 
 impl CompletionTarget for TestMark {
     fn finish_to(&self, next: i64) {
-        assert!(self.0.done.fetch_max(next, SeqCst) < next, "only forward");
+        assert!(self.0.done.fetch_max(next, SeqCst) < next, "progress only goes forward");
     }
 
     fn is_over(&self) -> bool {
@@ -51,7 +51,7 @@ impl CompletionTarget for TestMark {
     }
 }
 
-/// Counts how often it was woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Bell(AtomicUsize);
 
@@ -106,7 +106,7 @@ fn offsets(job: &Job) -> Vec<i64> {
     job.load.records().iter().map(|record| record.offset).collect()
 }
 
-/// A schedule with lanes, and one partition with these keys at offsets from 0 on.
+/// Returns a schedule with handler tasks, and one partition with these keys at offsets from 0 on.
 fn with(rules: Rules, keys: &[Option<u8>]) -> (Schedule<TestMark>, TestMark, Instant) {
     let mut schedule = schedule(rules);
     let (mark, now) = (TestMark::new(), Instant::now());
@@ -122,7 +122,7 @@ fn handles_partition_in_order_and_marks_progress() {
     for offset in 0..3 {
         let job = schedule.next(0, now).unwrap();
         assert_eq!(offsets(&job), [offset]);
-        assert!(schedule.next(0, now).is_none(), "one after the other");
+        assert!(schedule.next(0, now).is_none(), "one record runs at a time");
         assert_eq!(schedule.finished(0, job, Outcome::Handled, now), Verdict::Done);
         assert_eq!(mark.done(), offset + 1);
     }
@@ -163,7 +163,7 @@ fn failed_record_backs_off_without_blocking_others() {
     let beside = schedule.next(0, now).unwrap();
     assert_eq!(offsets(&beside), [7]);
     schedule.finished(0, beside, Outcome::Handled, now);
-    assert!(schedule.next(0, now).is_none(), "what is behind it waits");
+    assert!(schedule.next(0, now).is_none(), "the record after it waits");
     assert_eq!(schedule.next_due(), Some(now + wait));
     schedule.tick(now);
     assert!(schedule.next(0, now).is_none());
@@ -212,7 +212,7 @@ fn dead_letter_is_retried_until_delivered() {
     let letter = schedule.next(0, now).unwrap();
     assert_eq!(schedule.finished(0, letter, Outcome::Buried, now), Verdict::Done);
     assert_eq!(mark.done(), 1);
-    // One that can never be delivered ends the worker, and is not done.
+    // A dead letter that can never be delivered ends the worker, and its record is not done.
     let job = schedule.next(0, now).unwrap();
     schedule.finished(0, job, failed(), now);
     let letter = schedule.next(0, now).unwrap();
@@ -239,7 +239,7 @@ fn failed_batch_is_retried_as_whole() {
     schedule.finished(0, again, Outcome::Handled, now);
     assert_eq!(mark.done(), 3);
     let job = schedule.next(0, now).unwrap();
-    assert_eq!(offsets(&job), [3], "what was read anew is another batch");
+    assert_eq!(offsets(&job), [3], "records that were read again are another batch");
     schedule.finished(0, job, Outcome::Handled, now);
     assert_eq!((mark.done(), next.done()), (4, -1));
     let job = schedule.next(0, now).unwrap();
@@ -248,12 +248,12 @@ fn failed_batch_is_retried_as_whole() {
     assert_eq!((mark.done(), next.done()), (4, 92));
 }
 
-/// Batches of three that wait ten seconds.
+/// Returns rules for batches of three that wait ten seconds.
 fn lingering() -> Rules {
     Rules { batch: Some(3), linger: Duration::from_secs(10), ..rules() }
 }
 
-/// As [`with`], with a lane that waits for batches of which none is ready.
+/// Like [`with`], but with a handler task that waits for batches of which none is ready.
 fn with_lingering(rules: Rules, records: usize) -> (Schedule<TestMark>, TestMark, Instant) {
     let (mut schedule, mark, now) = with(rules, &vec![None; records]);
     schedule.handlers.resize_with(1, HandlerSlot::default);
@@ -266,13 +266,13 @@ fn batch_lingers_until_full_or_expired() {
     let second = Duration::from_secs(1);
     assert!(schedule.next(0, now).is_none());
     assert_eq!(schedule.next_due(), Some(now + 10 * second));
-    assert!(schedule.take_signals().driver, "the timer is to be set");
+    assert!(schedule.take_signals().driver, "the worker's task has to set the timer");
     schedule.offer(0, mark.clone(), (2..4).map(|offset| record(0, offset, None)), now + 4 * second);
     let job = schedule.next(0, now + 4 * second).unwrap();
     assert_eq!(offsets(&job), [0, 1, 2], "full");
     schedule.tick(now + 10 * second);
     schedule.finished(0, job, Outcome::Handled, now + 11 * second);
-    assert!(schedule.next(0, now + 11 * second).is_none(), "its time counts from when its own first record came");
+    assert!(schedule.next(0, now + 11 * second).is_none(), "the linger counts from the batch's own first record");
     assert_eq!(schedule.next_due(), Some(now + 14 * second));
     schedule.tick(now + 14 * second);
     let job = schedule.next(0, now + 14 * second).unwrap();
@@ -280,7 +280,7 @@ fn batch_lingers_until_full_or_expired() {
     schedule.offer(0, mark.clone(), [record(0, 4, None)], now + 15 * second);
     schedule.finished(0, job, Outcome::Handled, now + 30 * second);
     let job = schedule.next(0, now + 30 * second).unwrap();
-    assert_eq!(offsets(&job), [4], "it lingered while the one before it was handled");
+    assert_eq!(offsets(&job), [4], "the batch lingered while the one before it was handled");
     schedule.finished(0, job, Outcome::Handled, now + 30 * second);
     assert_eq!((mark.done(), schedule.next_due()), (5, None));
 }
@@ -302,7 +302,7 @@ fn batch_starts_when_buffer_cannot_grow() {
     assert_eq!(schedule.room(0, &waker), None, "all bytes are taken");
     assert_eq!(offsets(&schedule.next(0, now).unwrap()), [0, 1]);
     let (mut schedule, _, now) = with_lingering(lingering(), 2);
-    assert!(!schedule.is_settled(0, &waker), "an error comes behind them");
+    assert!(!schedule.is_settled(0, &waker), "an error follows the records");
     assert_eq!(offsets(&schedule.next(0, now).unwrap()), [0, 1]);
 }
 
@@ -313,7 +313,7 @@ fn drained_partition_ignores_batch_linger() {
     schedule.drain(0);
     assert!(schedule.is_drained(0, &waker));
     schedule.remove(0);
-    // Another partition in its place has a time of its own.
+    // Another partition with the same id has its own linger.
     let later = now + Duration::from_secs(5);
     assert_eq!(schedule.add(TopicPartition::new("t", 1)), 0);
     schedule.offer(0, mark, [record(1, 0, None)], later);
@@ -332,7 +332,7 @@ fn seek_discards_buffered_records() {
     schedule.offer(0, next.clone(), [record(0, 1, None)], now);
     schedule.finished(0, job, Outcome::Handled, now);
     let job = schedule.next(0, now).unwrap();
-    assert_eq!(job.first, 3, "the one behind the seek");
+    assert_eq!(job.first, 3, "the first record after the seek");
     schedule.finished(0, job, Outcome::Handled, now);
     assert_eq!((next.done(), schedule.metrics().buffered_bytes), (2, 0));
 }
@@ -350,13 +350,13 @@ fn ended_partition_only_completes_running_handler() {
     assert!(schedule.running(now)[0].cancelled);
     schedule.offer(0, mark.clone(), [record(0, 3, None)], now);
     schedule.finished(0, job, Outcome::Handled, now);
-    assert_eq!(mark.done(), 1, "it was finished all the same");
+    assert_eq!(mark.done(), 1, "the running record was completed");
     schedule.take_signals().wakers.into_iter().for_each(Waker::wake);
     assert_eq!(bell.0.load(SeqCst), 1);
     assert!(schedule.is_drained(0, &waker) && schedule.next(0, now).is_none());
     schedule.remove(0);
     assert_eq!(schedule.metrics().buffered_bytes, 0);
-    assert_eq!(schedule.add(TopicPartition::new("t", 5)), 0, "its place is free");
+    assert_eq!(schedule.add(TopicPartition::new("t", 5)), 0, "the id of the removed partition is free");
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn drained_partition_leaves_no_offset_gap() {
         (schedule, mark, now, jobs.into_iter())
     };
     let (mut schedule, mark, now, mut jobs) = begin();
-    assert!(schedule.next(2, now).is_none(), "the third key was not begun, and lies behind");
+    assert!(schedule.next(2, now).is_none(), "the third key was not begun, and lies after the others");
     schedule.finished(1, jobs.nth(1).unwrap(), Outcome::Handled, now);
     assert!(schedule.next(1, now).is_none() && !schedule.is_drained(0, &waker));
     let (mut schedule, mark, now, mut jobs) = {
@@ -384,19 +384,19 @@ fn drained_partition_leaves_no_offset_gap() {
     };
     schedule.finished(0, jobs.next().unwrap(), Outcome::Handled, now);
     let between = schedule.next(0, now).unwrap();
-    assert_eq!(offsets(&between), [1], "it lies before one that was begun");
+    assert_eq!(offsets(&between), [1], "the record lies before one that was begun");
     schedule.finished(1, jobs.next().unwrap(), Outcome::Handled, now);
     assert!(!schedule.is_drained(0, &waker));
     schedule.finished(0, between, Outcome::Handled, now);
     assert!(schedule.is_drained(0, &waker) && schedule.next(0, now).is_none());
     assert_eq!(mark.done(), 3);
-    // One that fails now is not tried again, and what is behind it is left.
+    // A record that fails now is not tried again, and the records after it are left.
     let (mut schedule, mark, now, mut jobs) = begin();
     assert_eq!(schedule.finished(0, jobs.next().unwrap(), failed(), now), Verdict::Abandoned);
     assert!(schedule.next(0, now).is_none());
     schedule.finished(1, jobs.next().unwrap(), Outcome::Handled, now);
     assert!(schedule.is_drained(0, &waker) && mark.done() == -1);
-    // Nor is one waited for that waits to be tried again.
+    // A record that waits for its retry is not waited for either.
     let (mut schedule, _, now) = with(rules, &keys[..3]);
     let first = schedule.next(0, now).unwrap();
     let second = schedule.next(1, now);
@@ -416,7 +416,7 @@ fn ended_partition_drops_its_pending_retry() {
     schedule.finished(0, job, failed(), now);
     schedule.end(0);
     assert_eq!(schedule.next_due(), None);
-    // One that fails while the partition is drained is not decided about.
+    // A record that fails while its partition is drained is neither retried nor skipped.
     let (mut other, _, now) = with(Rules { retries: 0, ..rules() }, &[None]);
     let job = other.next(0, now).unwrap();
     other.end(0);
@@ -435,7 +435,7 @@ fn starts_and_wakes_one_handler_per_job() {
     }
     assert!(schedule.take_signals().driver);
     assert_eq!(schedule.new_lanes(), 0..2);
-    assert_eq!(schedule.new_lanes(), 2..2, "two that come for them are enough");
+    assert_eq!(schedule.new_lanes(), 2..2, "two handler tasks are enough for the jobs");
     let bells: Vec<_> = (0..2).map(|_| Arc::new(Bell::default())).collect();
     for (lane, bell) in bells.iter().enumerate() {
         let job = schedule.next(lane, now).unwrap();
@@ -475,7 +475,8 @@ fn limits_buffer_by_records_and_bytes() {
         schedule.finished(0, job, Outcome::Handled, now);
         rung.push((partition, ring(&mut schedule)));
     }
-    // In turns; the first has room when it is down to half, the second when bytes are free again.
+    // The partitions alternate; the first has room when it is down to half, the second when bytes
+    // are free again.
     let expected =
         [(0, [1, 0]), (1, [1, 1]), (0, [1, 1]), (1, [1, 1]), (0, [1, 1]), (0, [1, 1]), (0, [1, 1]), (0, [1, 1])];
     assert_eq!(rung, expected);
@@ -498,13 +499,13 @@ fn oldest_running_job_determines_busy_time() {
     assert!(schedule.is_overdue(overdue) && !schedule.is_overdue(overdue - Duration::from_millis(1)));
     schedule.take_signals();
     schedule.finished(0, first, Outcome::Handled, overdue);
-    assert!(schedule.take_signals().driver, "whoever was put out for it may come back");
+    assert!(schedule.take_signals().driver, "the worker's task is woken to rejoin the group");
     assert_eq!(schedule.busy_since(), Some(later));
     schedule.finished(1, second, Outcome::Handled, overdue);
     assert!(!schedule.is_overdue(overdue));
 }
 
-/// What a model test does next.
+/// The next step of a model test.
 #[derive(Clone, Debug)]
 enum Step {
     Offer { partition: usize, keys: Vec<u8> },
@@ -526,12 +527,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A partition as the model knows it.
+/// A partition in the model.
 struct Known {
     id: PartitionId,
     mark: TestMark,
     next: i64,
-    /// By offset: the key, and whether it is done.
+    /// The key of each record, by offset, and true if it is done.
     records: Vec<(u8, bool)>,
     ended: bool,
 }
@@ -539,8 +540,8 @@ struct Known {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Whatever happens: of one key (or partition) one record at a time runs, in order, and the
-    /// mark says exactly how far all is done.
+    /// In every interleaving, one record of a key (or partition) runs at a time, in order, and the
+    /// mark has the exact progress.
     #[test]
     fn keeps_order_and_exact_progress_under_interleavings(
         steps in prop::collection::vec(step(), 1..120),
@@ -564,7 +565,7 @@ proptest! {
             ended: false,
         };
         let mut known: Vec<Known> = (0..3).map(|number| fresh(&mut schedule, number)).collect();
-        // Partitions that have ended, until what runs of them has.
+        // Partitions that have ended, until their running jobs have ended.
         let mut old: HashMap<PartitionId, Known> = HashMap::new();
         let begun: Mutex<Vec<(PartitionId, i64)>> = Mutex::default();
         for step in steps {
@@ -579,18 +580,18 @@ proptest! {
                 }
                 Step::Next(lane) => {
                     if lanes[lane].is_none() && let Some(job) = schedule.next(lane, now) {
-                        let of = known.iter().find(|of| of.id == job.partition).expect("none of an ended one");
+                        let of = known.iter().find(|of| of.id == job.partition).expect("no job of an ended partition");
                         prop_assert!(!of.ended);
                         for record in job.load.records() {
                             let at = record.offset as usize;
                             let (key, done) = of.records[at];
-                            prop_assert!(!done, "begun after it was done");
+                            prop_assert!(!done, "the record was begun after it was done");
                             let before = &of.records[..at];
                             let first = job.load.records()[0].offset as usize;
                             let clear = before.iter().enumerate().all(|(place, (other, done))| {
                                 *done || place >= first || (by_key && *other != key)
                             });
-                            prop_assert!(clear, "something before it is not done: {at} of {:?}", of.records);
+                            prop_assert!(clear, "a record before it is not done: {at} of {:?}", of.records);
                         }
                         begun.lock().unwrap().push((job.partition, job.load.records()[0].offset));
                         lanes[lane] = Some(job);
@@ -628,8 +629,8 @@ proptest! {
                     schedule.tick(now);
                 }
                 Step::Seek(partition) => {
-                    // Read anew from where it stands: what was not begun comes again under another
-                    // mark.
+                    // The partition is read again from its progress: records that were not begun
+                    // come again under another mark.
                     let of = &mut known[partition];
                     let running = lanes.iter().flatten().any(|job| job.partition == of.id);
                     let parked = schedule.parked.values().chain(&schedule.due).any(|job| job.partition == of.id);
@@ -670,7 +671,7 @@ proptest! {
                 break;
             }
         }
-        // With time and success, all comes to its end.
+        // With time and success, all records are done.
         if schedule.failure().is_none() {
             for _ in 0..10_000 {
                 now += Duration::from_secs(60);

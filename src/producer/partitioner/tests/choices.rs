@@ -1,4 +1,4 @@
-//! Which partition a record goes to, by each partitioner.
+//! Tests the partition of a record with each partitioner.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ fn by(partitioner: Partitioner) -> Partitioning {
     Partitioning { partitioner, ..Partitioning::default() }
 }
 
-/// The partition of a record with that key; `None` for any.
+/// Returns the partition of a record with that key; `None` for any.
 fn chosen(partitioning: &Partitioning, chooser: &Chooser, key: Option<&[u8]>) -> Option<usize> {
     let record = Record::to("t").with_value("v");
     let record = key.into_iter().fold(record, |record, key| record.with_key(key));
@@ -34,7 +34,7 @@ fn chosen(partitioning: &Partitioning, chooser: &Chooser, key: Option<&[u8]>) ->
     }
 }
 
-/// librdkafka's tests/0048-partitioner.c: its keys, and the hashes that it expects of each
+/// Uses the keys of librdkafka's tests/0048-partitioner.c, and the hashes that it expects of each
 /// partitioner.
 #[test]
 fn assigns_keys_to_same_partitions_as_librdkafka() {
@@ -101,12 +101,16 @@ fn round_robin_skips_partitions_without_leader() {
     };
     let all = chooser(&partitioning, vec![leader(1, None); 3]);
     assert_eq!(turns(&all, 5), [0, 1, 2, 0, 1]);
-    // The topic changes: the round goes on.
+    // The topic changes, and the round continues.
     let leaders = vec![leader(1, None), Leader::default(), leader(2, None), leader(1, None)];
     let next =
         Chooser::new(5, leaders, &partitioning, None, |_| Arc::default(), |_| BrokerUnavailable::default(), Some(&all));
     assert_eq!(turns(&next, 4), [3, 0, 2, 3]);
-    assert_eq!(turns(&chooser(&partitioning, vec![Leader::default(); 2]), 3), [0, 1, 0], "all, when none has one");
+    assert_eq!(
+        turns(&chooser(&partitioning, vec![Leader::default(); 2]), 3),
+        [0, 1, 0],
+        "all partitions are used if none has a leader"
+    );
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn explicit_partition_overrides_every_partitioner() {
     struct Panics;
     impl CustomPartitioner for Panics {
         fn partition(&self, _: &Record<'_>, _: &TopicSnapshot<'_>) -> PartitionChoice {
-            panic!("it is not asked")
+            panic!("the partitioner is not called")
         }
     }
     let names = ["random", "consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"];
@@ -143,7 +147,7 @@ fn explicit_partition_overrides_every_partitioner() {
         let chooser = chooser(&partitioning, vec![leader(1, None); 3]);
         for partition in [2, 9] {
             let record = Record::to("t").with_key("kafka").with_partition(partition);
-            let choice = chooser.choose(&record, "t", &partitioning, || panic!("nothing is let go of"));
+            let choice = chooser.choose(&record, "t", &partitioning, || panic!("no lock is released"));
             assert!(matches!(choice, Choice::Partition(p) if p == partition as usize), "{choice:?}");
         }
     }
@@ -209,7 +213,7 @@ fn rejects_contradictory_partitioner_settings() {
 }
 
 proptest! {
-    /// Every key has its partition, whichever producer asks, and many keys have all partitions.
+    /// Every key has the same partition in every producer, and many keys cover all partitions.
     #[test]
     fn keys_map_stably_and_cover_all_partitions(partitions in 1usize..40, seed: u64) {
         for name in ["consistent", "murmur2_random", "fnv1a"] {

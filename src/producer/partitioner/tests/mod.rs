@@ -1,4 +1,4 @@
-//! The rules of all partitioners, beside librdkafka's own test of them, and the turns.
+//! Tests the rules of all partitioners, with librdkafka's own test vectors, and the turns.
 
 mod choices;
 mod turns;

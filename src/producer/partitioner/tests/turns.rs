@@ -1,4 +1,4 @@
-//! Who has the next turn.
+//! Tests the choice of the partition for the next turn.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn candidates(partitions: impl IntoIterator<Item = u32>) -> Vec<Candidate> {
     partitions.into_iter().map(candidate).collect()
 }
 
-/// How many of so many turns each partition below `partitions` has.
+/// Returns how many of `turns` turns each partition below `partitions` has.
 fn turns(sticky: &Sticky, partitions: usize, turns: u32) -> Vec<u32> {
     let mut had = vec![0; partitions];
     for _ in 0..turns {
@@ -81,7 +81,7 @@ fn selects_partitions_with_long_queues_less_often() {
     for (partition, (had, expected)) in had.iter().zip(expected).enumerate() {
         assert!(had.abs_diff(expected) < 350, "partition {partition} had {had} turns instead of {expected}");
     }
-    // Queues are looked at again at every turn where they are few.
+    // With few partitions the queues are read again at every turn.
     load(&there, &[0, 9, 9, 9, 9]);
     there[4].load.set_again(0);
     let had = turns(&sticky, 5, 14_000);
@@ -94,8 +94,7 @@ fn selects_partitions_with_long_queues_less_often() {
 fn refreshes_weights_of_many_partitions_periodically() {
     let there = candidates(0..1600);
     let sticky = Sticky::new(3, there.clone(), ADAPTIVE);
-    // From now on all but one are very long, which is found out after a hundred turns at the
-    // latest.
+    // All queues but one become very long, which is noticed after at most a hundred turns.
     there.iter().skip(1).for_each(|candidate| candidate.load.set_accumulated(1_000_000));
     turns(&sticky, 1600, 101);
     let had = turns(&sticky, 1600, 1000);
@@ -117,18 +116,18 @@ fn skips_queued_partitions_of_unavailable_broker() {
     sticky.leave(sticky.current());
     let had = turns(&sticky, 3, 1000);
     assert_eq!(had[1], 0, "{had:?}");
-    assert!(had[2] > had[0], "nothing waits for it, so that it is tried: {had:?}");
+    assert!(had[2] > had[0], "no batch waits for the partition, so it is tried: {had:?}");
     load(&there, &[1, 0, 1]);
     sticky.leave(sticky.current());
     assert_eq!(turns(&sticky, 3, 1000)[2], 0);
-    // When nothing is left, all are taken.
+    // If no partition is left, all are used.
     there[0].clogged = clogged.clone();
     load(&there, &[1, 1, 1]);
     let all = turns(&Sticky::new(3, there.clone(), available), 3, 3000);
     assert!(all.iter().all(|turns| (850..1150).contains(turns)), "{all:?}");
     clogged.set(false);
     there[0].clogged = BrokerUnavailable::default();
-    assert!(turns(&sticky, 3, 1000).iter().all(|turns| *turns > 200), "it takes data again");
+    assert!(turns(&sticky, 3, 1000).iter().all(|turns| *turns > 200), "the broker takes data again");
 }
 
 #[test]
@@ -144,14 +143,14 @@ fn prefers_available_partitions_in_same_rack() {
     let sticky = Sticky::new(3, there.clone(), preference);
     let had = turns(&sticky, 4, 4000);
     assert_eq!((had[0], had[2]), (0, 0));
-    // Among them queues count: one against three.
+    // Among local partitions the queues count: one against three.
     assert!(had[1].abs_diff(1000) < 150, "{had:?}");
-    // Far ones are better than those that take nothing.
+    // Remote partitions are better than unavailable ones.
     clogged.set(true);
     sticky.leave(sticky.current());
     let had = turns(&sticky, 4, 1000);
     assert_eq!((had[1], had[3]), (0, 0));
-    // None is near: all are as good.
+    // If no partition is local, all are equal.
     there.iter_mut().for_each(|candidate| candidate.local = false);
     clogged.set(false);
     load(&there, &[0; 4]);
@@ -179,7 +178,7 @@ fn concurrent_switches_select_existing_partition() {
 }
 
 proptest! {
-    /// The same seed and the same queues give the same turns, and only candidates have any.
+    /// Equal seeds and queues give equal turns, and only candidates have any.
     #[test]
     fn same_seed_selects_same_available_partitions(
         seed: u64,
