@@ -15,7 +15,11 @@ const SUB: u64 = 1 << SUB_BITS;
 /// ```
 /// # use ottla::metrics::Histogram;
 /// fn show(latency_micros: &Histogram) {
-///     println!("p50 {} µs, p99 {} µs", latency_micros.quantile(0.5), latency_micros.quantile(0.99));
+///     println!(
+///         "p50 {} µs, p99 {} µs",
+///         latency_micros.quantile(0.5),
+///         latency_micros.quantile(0.99)
+///     );
 /// }
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]

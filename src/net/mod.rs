@@ -36,8 +36,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// [`connect`](Self::connect):
 ///
 /// ```
-/// use std::{io, sync::Arc};
 /// use ottla::net::{BoxFuture, Endpoint, Network, Stream, Tcp};
+/// use std::{io, sync::Arc};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
 /// /// Connects through an HTTP proxy (RFC 9110, CONNECT).
@@ -45,14 +45,26 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// struct HttpProxy(std::net::SocketAddr);
 ///
 /// impl Network for HttpProxy {
-///     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
+///     fn resolve<'a>(
+///         &'a self,
+///         host: &'a str,
+///         port: u16,
+///     ) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
 ///         Box::pin(async move { Ok(vec![Endpoint::name(host, port)]) })
 ///     }
 ///
-///     fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+///     fn connect(
+///         &self,
+///         endpoint: Endpoint,
+///     ) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
 ///         Box::pin(async move {
 ///             let mut stream = Tcp.connect(self.0.into()).await?;
-///             stream.write_all(format!("CONNECT {endpoint} HTTP/1.1\r\nHost: {endpoint}\r\n\r\n").as_bytes()).await?;
+///             stream
+///                 .write_all(
+///                     format!("CONNECT {endpoint} HTTP/1.1\r\nHost: {endpoint}\r\n\r\n")
+///                         .as_bytes(),
+///                 )
+///                 .await?;
 ///             let mut head = Vec::new();
 ///             while !head.ends_with(b"\r\n\r\n") {
 ///                 if head.len() == 8192 {

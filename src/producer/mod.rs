@@ -1,10 +1,10 @@
 //! The producer: takes records, sends them in batches and returns their results.
 //!
 //! ```text
-//! send ─▶ buffer_pool ─▶ topics ─▶ accumulator ─▶ sender_mailbox ─▶ sender_task ─▶ requests ─▶ broker
-//!                                                                  (sender, partition_queue,      │
-//!                                                                   idempotence)                  │
-//! Delivery ◀─ batch_results ◀─ partition_queue::completion ◀─ sender ◀─ response ◀────────────────┘
+//! send ▶ buffer_pool ▶ topics ▶ accumulator ▶ sender_mailbox ▶ sender_task ▶ requests ▶ broker
+//!                                                           (sender, partition_queue,      │
+//!                                                            idempotence)                  │
+//! Delivery ◀─ batch_results ◀─ partition_queue::completion ◀─ sender ◀─ response ◀─────────┘
 //! ```
 //! The decisions are in `sender`, `partition_queue`, `idempotence`, `response`, `accumulator` and
 //! `topics`. The IO is in `sender_task` and `requests`.

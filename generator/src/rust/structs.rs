@@ -15,7 +15,7 @@ pub(super) fn write<'m>(out: &mut String, context: &Context<'m>, of: &Struct<'m>
         };
         let flexible = match message.flexible_versions {
             none if none.is_empty() => "no version is flexible".to_owned(),
-            some => format!("flexible since version {}", some.min),
+            some => format!("flexible since {}", some.min),
         };
         let versions = message.stable_versions();
         match message.api_key {

@@ -79,12 +79,20 @@ impl Token {
 ///     fn token(&self) -> BoxFuture<'_, ottla::Result<Token>> {
 ///         Box::pin(async move {
 ///             let answer = self.ask().await;
-///             match answer.map_err(|error| Error::network("the vault cannot be reached").with_source(error))? {
-///                 (200, token) => Ok(Token::new(token, SystemTime::now() + Duration::from_secs(600))),
+///             match answer.map_err(|error| {
+///                 Error::network("the vault cannot be reached").with_source(error)
+///             })? {
+///                 (200, token) => {
+///                     Ok(Token::new(token, SystemTime::now() + Duration::from_secs(600)))
+///                 }
 ///                 // Trying again does not help.
-///                 (401 | 403, _) => Err(Error::authentication("the vault refuses this service: renew its role")),
+///                 (401 | 403, _) => Err(Error::authentication(
+///                     "the vault refuses this service: renew its role",
+///                 )),
 ///                 // The vault may recover.
-///                 (status, _) => Err(Error::network(format!("the vault answered with status {status}"))),
+///                 (status, _) => Err(Error::network(format!(
+///                     "the vault answered with status {status}"
+///                 ))),
 ///             }
 ///         })
 ///     }

@@ -132,7 +132,7 @@ impl Mechanism for Scram {
 }
 
 /// ```text
-/// Begin ── client-first ──▶ First ── server-first / client-final ──▶ Final ── server-final ──▶ Over
+/// Begin ─ client-first ─▶ First ─ server-first / client-final ─▶ Final ─ server-final ─▶ Over
 /// ```
 struct ScramExchange {
     hash: ScramHash,

@@ -46,11 +46,17 @@ use super::{FilePath, Secret};
 /// read, the client logs a WARN and uses the contents that it read before.
 ///
 /// ```no_run
-/// use ottla::{Producer, security::{Security, Tls}};
+/// use ottla::{
+///     Producer,
+///     security::{Security, Tls},
+/// };
 ///
 /// # async fn example() -> ottla::Result<()> {
-/// let tls = Tls::new().ca_file("/etc/kafka/ca.pem").client_certificate_files("client.pem", "client.key");
-/// let producer = Producer::builder("broker:9093").security(Security::ssl(tls)).build().await?;
+/// let tls = Tls::new()
+///     .ca_file("/etc/kafka/ca.pem")
+///     .client_certificate_files("client.pem", "client.key");
+/// let producer =
+///     Producer::builder("broker:9093").security(Security::ssl(tls)).build().await?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of AddOffsetsToTxn (key 25), versions 0 to 4; flexible since version 3.
+/// Request of AddOffsetsToTxn (key 25), versions 0 to 4; flexible since 3.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AddOffsetsToTxnRequest {
     /// Transactional id.

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Response of AddOffsetsToTxn (key 25), versions 0 to 4; flexible since version 3.
+/// Response of AddOffsetsToTxn (key 25), versions 0 to 4; flexible since 3.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AddOffsetsToTxnResponse {
     /// Milliseconds.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of AddRaftVoter (key 80), versions 0 to 1; flexible since version 0.
+/// Request of AddRaftVoter (key 80), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AddRaftVoterRequest {
     /// Nullable.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of AddRaftVoter (key 80), versions 0 to 1; flexible since version 0.
+/// Response of AddRaftVoter (key 80), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AddRaftVoterResponse {
     /// Milliseconds.

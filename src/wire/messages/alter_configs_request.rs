@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of AlterConfigs (key 33), versions 0 to 2; flexible since version 2.
+/// Request of AlterConfigs (key 33), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AlterConfigsRequest {
     pub(crate) resources: Vec<AlterConfigsResource>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of AlterConfigs (key 33), versions 0 to 2; flexible since version 2.
+/// Response of AlterConfigs (key 33), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AlterConfigsResponse {
     /// Milliseconds.

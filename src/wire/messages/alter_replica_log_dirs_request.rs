@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of AlterReplicaLogDirs (key 34), versions 1 to 2; flexible since version 2.
+/// Request of AlterReplicaLogDirs (key 34), versions 1 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AlterReplicaLogDirsRequest {
     pub(crate) dirs: Vec<AlterReplicaLogDir>,

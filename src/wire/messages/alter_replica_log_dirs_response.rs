@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of AlterReplicaLogDirs (key 34), versions 1 to 2; flexible since version 2.
+/// Response of AlterReplicaLogDirs (key 34), versions 1 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AlterReplicaLogDirsResponse {
     /// Milliseconds.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of AlterUserScramCredentials (key 51), versions 0; flexible since version 0.
+/// Request of AlterUserScramCredentials (key 51), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AlterUserScramCredentialsRequest {
     pub(crate) deletions: Vec<ScramCredentialDeletion>,

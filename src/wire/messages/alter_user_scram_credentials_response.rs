@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of AlterUserScramCredentials (key 51), versions 0; flexible since version 0.
+/// Response of AlterUserScramCredentials (key 51), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AlterUserScramCredentialsResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ApiVersions (key 18), versions 0 to 5; flexible since version 3.
+/// Request of ApiVersions (key 18), versions 0 to 5; flexible since 3.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiVersionsRequest {
     /// Version 3 and later.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of ApiVersions (key 18), versions 0 to 5; flexible since version 3.
+/// Response of ApiVersions (key 18), versions 0 to 5; flexible since 3.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiVersionsResponse {
     /// Kafka's error code; 0 is success.

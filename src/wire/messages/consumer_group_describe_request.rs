@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ConsumerGroupDescribe (key 69), versions 0 to 1; flexible since version 0.
+/// Request of ConsumerGroupDescribe (key 69), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ConsumerGroupDescribeRequest {
     /// Group id.

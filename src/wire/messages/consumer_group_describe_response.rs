@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of ConsumerGroupDescribe (key 69), versions 0 to 1; flexible since version 0.
+/// Response of ConsumerGroupDescribe (key 69), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ConsumerGroupDescribeResponse {
     /// Milliseconds.

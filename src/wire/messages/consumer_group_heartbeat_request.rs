@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of ConsumerGroupHeartbeat (key 68), versions 0 to 1; flexible since version 0.
+/// Request of ConsumerGroupHeartbeat (key 68), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConsumerGroupHeartbeatRequest {
     /// Group id.

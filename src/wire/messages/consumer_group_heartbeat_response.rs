@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of ConsumerGroupHeartbeat (key 68), versions 0 to 1; flexible since version 0.
+/// Response of ConsumerGroupHeartbeat (key 68), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ConsumerGroupHeartbeatResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of CreateAcls (key 30), versions 1 to 3; flexible since version 2.
+/// Request of CreateAcls (key 30), versions 1 to 3; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CreateAclsRequest {
     pub(crate) creations: Vec<AclCreation>,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of CreateDelegationToken (key 38), versions 1 to 3; flexible since version 2.
+/// Response of CreateDelegationToken (key 38), versions 1 to 3; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CreateDelegationTokenResponse {
     /// Kafka's error code; 0 is success.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of CreatePartitions (key 37), versions 0 to 3; flexible since version 2.
+/// Request of CreatePartitions (key 37), versions 0 to 3; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CreatePartitionsRequest {
     pub(crate) topics: Vec<CreatePartitionsTopic>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of CreateTopics (key 19), versions 2 to 7; flexible since version 5.
+/// Request of CreateTopics (key 19), versions 2 to 7; flexible since 5.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CreateTopicsRequest {
     pub(crate) topics: Vec<CreatableTopic>,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of CreateTopics (key 19), versions 2 to 7; flexible since version 5.
+/// Response of CreateTopics (key 19), versions 2 to 7; flexible since 5.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CreateTopicsResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DeleteAcls (key 31), versions 1 to 3; flexible since version 2.
+/// Request of DeleteAcls (key 31), versions 1 to 3; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeleteAclsRequest {
     pub(crate) filters: Vec<DeleteAclsFilter>,

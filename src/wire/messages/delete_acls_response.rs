@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DeleteAcls (key 31), versions 1 to 3; flexible since version 2.
+/// Response of DeleteAcls (key 31), versions 1 to 3; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeleteAclsResponse {
     /// Milliseconds.

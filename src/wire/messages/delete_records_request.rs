@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DeleteRecords (key 21), versions 0 to 2; flexible since version 2.
+/// Request of DeleteRecords (key 21), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeleteRecordsRequest {
     pub(crate) topics: Vec<DeleteRecordsTopic>,

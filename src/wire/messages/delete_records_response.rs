@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DeleteRecords (key 21), versions 0 to 2; flexible since version 2.
+/// Response of DeleteRecords (key 21), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeleteRecordsResponse {
     /// Milliseconds.

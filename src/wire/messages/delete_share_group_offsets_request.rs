@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DeleteShareGroupOffsets (key 92), versions 0; flexible since version 0.
+/// Request of DeleteShareGroupOffsets (key 92), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeleteShareGroupOffsetsRequest {
     /// Group id.

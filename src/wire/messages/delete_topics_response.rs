@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of DeleteTopics (key 20), versions 1 to 6; flexible since version 4.
+/// Response of DeleteTopics (key 20), versions 1 to 6; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeleteTopicsResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeAcls (key 29), versions 1 to 3; flexible since version 2.
+/// Response of DescribeAcls (key 29), versions 1 to 3; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeAclsResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeClientQuotas (key 48), versions 0 to 1; flexible since version 1.
+/// Request of DescribeClientQuotas (key 48), versions 0 to 1; flexible since 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeClientQuotasRequest {
     pub(crate) components: Vec<ComponentData>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeClientQuotas (key 48), versions 0 to 1; flexible since version 1.
+/// Response of DescribeClientQuotas (key 48), versions 0 to 1; flexible since 1.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeClientQuotasResponse {
     /// Milliseconds.

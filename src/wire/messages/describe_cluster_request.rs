@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeCluster (key 60), versions 0 to 2; flexible since version 0.
+/// Request of DescribeCluster (key 60), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeClusterRequest {
     pub(crate) include_cluster_authorized_operations: bool,

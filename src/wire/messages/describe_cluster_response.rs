@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeCluster (key 60), versions 0 to 2; flexible since version 0.
+/// Response of DescribeCluster (key 60), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeClusterResponse {
     /// Milliseconds.

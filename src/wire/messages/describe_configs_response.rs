@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeConfigs (key 32), versions 1 to 4; flexible since version 4.
+/// Response of DescribeConfigs (key 32), versions 1 to 4; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeConfigsResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeDelegationToken (key 41), versions 1 to 3; flexible since version 2.
+/// Request of DescribeDelegationToken (key 41), versions 1 to 3; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeDelegationTokenRequest {
     /// Nullable.

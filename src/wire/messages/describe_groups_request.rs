@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeGroups (key 15), versions 0 to 6; flexible since version 5.
+/// Request of DescribeGroups (key 15), versions 0 to 6; flexible since 5.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeGroupsRequest {
     /// Group id.

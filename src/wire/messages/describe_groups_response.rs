@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeGroups (key 15), versions 0 to 6; flexible since version 5.
+/// Response of DescribeGroups (key 15), versions 0 to 6; flexible since 5.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeGroupsResponse {
     /// Milliseconds. Version 1 and later.

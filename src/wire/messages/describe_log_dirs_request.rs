@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeLogDirs (key 35), versions 1 to 5; flexible since version 2.
+/// Request of DescribeLogDirs (key 35), versions 1 to 5; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeLogDirsRequest {
     /// Nullable.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeLogDirs (key 35), versions 1 to 5; flexible since version 2.
+/// Response of DescribeLogDirs (key 35), versions 1 to 5; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeLogDirsResponse {
     /// Milliseconds.

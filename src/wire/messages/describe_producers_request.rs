@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeProducers (key 61), versions 0; flexible since version 0.
+/// Request of DescribeProducers (key 61), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeProducersRequest {
     pub(crate) topics: Vec<TopicRequest>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeQuorum (key 55), versions 0 to 2; flexible since version 0.
+/// Request of DescribeQuorum (key 55), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeQuorumRequest {
     pub(crate) topics: Vec<TopicData>,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeQuorum (key 55), versions 0 to 2; flexible since version 0.
+/// Response of DescribeQuorum (key 55), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeQuorumResponse {
     /// Kafka's error code; 0 is success.

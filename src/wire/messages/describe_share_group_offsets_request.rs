@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeShareGroupOffsets (key 90), versions 0 to 1; flexible since version 0.
+/// Request of DescribeShareGroupOffsets (key 90), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeShareGroupOffsetsRequest {
     pub(crate) groups: Vec<DescribeShareGroupOffsetsRequestGroup>,

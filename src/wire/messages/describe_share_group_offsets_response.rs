@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeShareGroupOffsets (key 90), versions 0 to 1; flexible since version 0.
+/// Response of DescribeShareGroupOffsets (key 90), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeShareGroupOffsetsResponse {
     /// Milliseconds.

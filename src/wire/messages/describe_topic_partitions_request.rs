@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeTopicPartitions (key 75), versions 0; flexible since version 0.
+/// Request of DescribeTopicPartitions (key 75), versions 0; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeTopicPartitionsRequest {
     pub(crate) topics: Vec<TopicRequest>,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of DescribeTopicPartitions (key 75), versions 0; flexible since version 0.
+/// Response of DescribeTopicPartitions (key 75), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeTopicPartitionsResponse {
     /// Milliseconds.

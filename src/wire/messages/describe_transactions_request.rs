@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeTransactions (key 65), versions 0; flexible since version 0.
+/// Request of DescribeTransactions (key 65), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DescribeTransactionsRequest {
     /// Transactional id.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of DescribeUserScramCredentials (key 50), versions 0; flexible since version 0.
+/// Request of DescribeUserScramCredentials (key 50), versions 0; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DescribeUserScramCredentialsRequest {
     /// Nullable.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ElectLeaders (key 43), versions 0 to 2; flexible since version 2.
+/// Request of ElectLeaders (key 43), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ElectLeadersRequest {
     /// Version 1 and later.

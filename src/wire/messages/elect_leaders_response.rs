@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of ElectLeaders (key 43), versions 0 to 2; flexible since version 2.
+/// Response of ElectLeaders (key 43), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ElectLeadersResponse {
     /// Milliseconds.

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Response of EndTxn (key 26), versions 0 to 5; flexible since version 3.
+/// Response of EndTxn (key 26), versions 0 to 5; flexible since 3.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EndTxnResponse {
     /// Milliseconds.

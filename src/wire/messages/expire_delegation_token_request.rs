@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Request of ExpireDelegationToken (key 40), versions 1 to 2; flexible since version 2.
+/// Request of ExpireDelegationToken (key 40), versions 1 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ExpireDelegationTokenRequest {
     pub(crate) hmac: Bytes,

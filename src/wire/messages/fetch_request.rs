@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of Fetch (key 1), versions 4 to 18; flexible since version 12.
+/// Request of Fetch (key 1), versions 4 to 18; flexible since 12.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FetchRequest {
     /// Version 12 and later. Nullable. Tagged field 0.

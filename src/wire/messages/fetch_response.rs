@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Response of Fetch (key 1), versions 4 to 18; flexible since version 12.
+/// Response of Fetch (key 1), versions 4 to 18; flexible since 12.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FetchResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of FindCoordinator (key 10), versions 0 to 6; flexible since version 3.
+/// Request of FindCoordinator (key 10), versions 0 to 6; flexible since 3.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FindCoordinatorRequest {
     /// Versions 0 to 3.

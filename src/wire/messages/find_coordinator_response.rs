@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of FindCoordinator (key 10), versions 0 to 6; flexible since version 3.
+/// Response of FindCoordinator (key 10), versions 0 to 6; flexible since 3.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FindCoordinatorResponse {
     /// Milliseconds. Version 1 and later.

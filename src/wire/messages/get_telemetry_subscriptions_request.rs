@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Request of GetTelemetrySubscriptions (key 71), versions 0; flexible since version 0.
+/// Request of GetTelemetrySubscriptions (key 71), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct GetTelemetrySubscriptionsRequest {
     pub(crate) client_instance_id: Uuid,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of GetTelemetrySubscriptions (key 71), versions 0; flexible since version 0.
+/// Response of GetTelemetrySubscriptions (key 71), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct GetTelemetrySubscriptionsResponse {
     /// Milliseconds.

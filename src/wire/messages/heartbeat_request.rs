@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of Heartbeat (key 12), versions 0 to 4; flexible since version 4.
+/// Request of Heartbeat (key 12), versions 0 to 4; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct HeartbeatRequest {
     /// Group id.

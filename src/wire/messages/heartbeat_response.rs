@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Response of Heartbeat (key 12), versions 0 to 4; flexible since version 4.
+/// Response of Heartbeat (key 12), versions 0 to 4; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct HeartbeatResponse {
     /// Milliseconds. Version 1 and later.

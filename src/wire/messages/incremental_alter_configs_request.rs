@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of IncrementalAlterConfigs (key 44), versions 0 to 1; flexible since version 1.
+/// Request of IncrementalAlterConfigs (key 44), versions 0 to 1; flexible since 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct IncrementalAlterConfigsRequest {
     pub(crate) resources: Vec<AlterConfigsResource>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of InitProducerId (key 22), versions 0 to 5; flexible since version 2.
+/// Request of InitProducerId (key 22), versions 0 to 5; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InitProducerIdRequest {
     /// Transactional id. Nullable.

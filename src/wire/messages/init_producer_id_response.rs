@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Response of InitProducerId (key 22), versions 0 to 6; flexible since version 2.
+/// Response of InitProducerId (key 22), versions 0 to 6; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InitProducerIdResponse {
     /// Milliseconds.

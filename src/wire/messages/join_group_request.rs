@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of JoinGroup (key 11), versions 0 to 9; flexible since version 6.
+/// Request of JoinGroup (key 11), versions 0 to 9; flexible since 6.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct JoinGroupRequest {
     /// Group id.

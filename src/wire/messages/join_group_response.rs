@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of JoinGroup (key 11), versions 0 to 9; flexible since version 6.
+/// Response of JoinGroup (key 11), versions 0 to 9; flexible since 6.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct JoinGroupResponse {
     /// Milliseconds. Version 2 and later.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of LeaveGroup (key 13), versions 0 to 5; flexible since version 4.
+/// Request of LeaveGroup (key 13), versions 0 to 5; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct LeaveGroupRequest {
     /// Group id.

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Request of ListConfigResources (key 74), versions 0 to 1; flexible since version 0.
+/// Request of ListConfigResources (key 74), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ListConfigResourcesRequest {
     /// Version 1 and later.

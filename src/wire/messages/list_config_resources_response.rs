@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of ListConfigResources (key 74), versions 0 to 1; flexible since version 0.
+/// Response of ListConfigResources (key 74), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ListConfigResourcesResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ListGroups (key 16), versions 0 to 5; flexible since version 3.
+/// Request of ListGroups (key 16), versions 0 to 5; flexible since 3.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ListGroupsRequest {
     /// Version 4 and later.

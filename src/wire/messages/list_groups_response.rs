@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of ListGroups (key 16), versions 0 to 5; flexible since version 3.
+/// Response of ListGroups (key 16), versions 0 to 5; flexible since 3.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ListGroupsResponse {
     /// Milliseconds. Version 1 and later.

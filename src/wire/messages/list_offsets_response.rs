@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of ListOffsets (key 2), versions 1 to 11; flexible since version 6.
+/// Response of ListOffsets (key 2), versions 1 to 11; flexible since 6.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ListOffsetsResponse {
     /// Milliseconds. Version 2 and later.

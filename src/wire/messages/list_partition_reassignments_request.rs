@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ListPartitionReassignments (key 46), versions 0; flexible since version 0.
+/// Request of ListPartitionReassignments (key 46), versions 0; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ListPartitionReassignmentsRequest {
     /// Milliseconds. Default: 60000.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ListTransactions (key 66), versions 0 to 2; flexible since version 0.
+/// Request of ListTransactions (key 66), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ListTransactionsRequest {
     pub(crate) state_filters: Vec<ByteString>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of ListTransactions (key 66), versions 0 to 2; flexible since version 0.
+/// Response of ListTransactions (key 66), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ListTransactionsResponse {
     /// Milliseconds.

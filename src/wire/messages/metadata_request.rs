@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of Metadata (key 3), versions 0 to 13; flexible since version 9.
+/// Request of Metadata (key 3), versions 0 to 13; flexible since 9.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MetadataRequest {
     /// Nullable in version 1 and later.

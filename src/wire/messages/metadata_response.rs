@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of Metadata (key 3), versions 0 to 13; flexible since version 9.
+/// Response of Metadata (key 3), versions 0 to 13; flexible since 9.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MetadataResponse {
     /// Milliseconds. Version 3 and later.

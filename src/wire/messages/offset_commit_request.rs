@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of OffsetCommit (key 8), versions 2 to 10; flexible since version 8.
+/// Request of OffsetCommit (key 8), versions 2 to 10; flexible since 8.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OffsetCommitRequest {
     /// Group id.

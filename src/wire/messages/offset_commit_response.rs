@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of OffsetCommit (key 8), versions 2 to 10; flexible since version 8.
+/// Response of OffsetCommit (key 8), versions 2 to 10; flexible since 8.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetCommitResponse {
     /// Milliseconds. Version 3 and later.

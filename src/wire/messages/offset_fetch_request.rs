@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of OffsetFetch (key 9), versions 1 to 10; flexible since version 6.
+/// Request of OffsetFetch (key 9), versions 1 to 10; flexible since 6.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OffsetFetchRequest {
     /// Group id. Versions 1 to 7.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of OffsetFetch (key 9), versions 1 to 10; flexible since version 6.
+/// Response of OffsetFetch (key 9), versions 1 to 10; flexible since 6.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetFetchResponse {
     /// Milliseconds. Version 3 and later.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of OffsetForLeaderEpoch (key 23), versions 2 to 4; flexible since version 4.
+/// Request of OffsetForLeaderEpoch (key 23), versions 2 to 4; flexible since 4.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OffsetForLeaderEpochRequest {
     /// Broker id. Version 3 and later. Default: −2.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of OffsetForLeaderEpoch (key 23), versions 2 to 4; flexible since version 4.
+/// Response of OffsetForLeaderEpoch (key 23), versions 2 to 4; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetForLeaderEpochResponse {
     /// Milliseconds.

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Request of Produce (key 0), versions 3 to 13; flexible since version 9.
+/// Request of Produce (key 0), versions 3 to 13; flexible since 9.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ProduceRequest {
     /// Transactional id. Nullable.

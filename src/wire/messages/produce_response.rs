@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of Produce (key 0), versions 3 to 13; flexible since version 9.
+/// Response of Produce (key 0), versions 3 to 13; flexible since 9.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ProduceResponse {
     pub(crate) responses: Vec<TopicProduceResponse>,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of PushTelemetry (key 72), versions 0; flexible since version 0.
+/// Request of PushTelemetry (key 72), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct PushTelemetryRequest {
     pub(crate) client_instance_id: Uuid,

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Response of PushTelemetry (key 72), versions 0; flexible since version 0.
+/// Response of PushTelemetry (key 72), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct PushTelemetryResponse {
     /// Milliseconds.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of RemoveRaftVoter (key 81), versions 0; flexible since version 0.
+/// Request of RemoveRaftVoter (key 81), versions 0; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RemoveRaftVoterRequest {
     /// Nullable.

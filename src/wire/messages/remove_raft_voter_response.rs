@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of RemoveRaftVoter (key 81), versions 0; flexible since version 0.
+/// Response of RemoveRaftVoter (key 81), versions 0; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RemoveRaftVoterResponse {
     /// Milliseconds.

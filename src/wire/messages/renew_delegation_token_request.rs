@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Request of RenewDelegationToken (key 39), versions 1 to 2; flexible since version 2.
+/// Request of RenewDelegationToken (key 39), versions 1 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RenewDelegationTokenRequest {
     pub(crate) hmac: Bytes,

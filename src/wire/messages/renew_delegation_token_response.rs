@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Response of RenewDelegationToken (key 39), versions 1 to 2; flexible since version 2.
+/// Response of RenewDelegationToken (key 39), versions 1 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RenewDelegationTokenResponse {
     /// Kafka's error code; 0 is success.

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Request of SaslAuthenticate (key 36), versions 0 to 2; flexible since version 2.
+/// Request of SaslAuthenticate (key 36), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SaslAuthenticateRequest {
     pub(crate) auth_bytes: Bytes,

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of SaslAuthenticate (key 36), versions 0 to 2; flexible since version 2.
+/// Response of SaslAuthenticate (key 36), versions 0 to 2; flexible since 2.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SaslAuthenticateResponse {
     /// Kafka's error code; 0 is success.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of ShareAcknowledge (key 79), versions 1 to 2; flexible since version 0.
+/// Request of ShareAcknowledge (key 79), versions 1 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ShareAcknowledgeRequest {
     /// Group id. Nullable.

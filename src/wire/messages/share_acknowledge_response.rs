@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of ShareAcknowledge (key 79), versions 1 to 2; flexible since version 0.
+/// Response of ShareAcknowledge (key 79), versions 1 to 2; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ShareAcknowledgeResponse {
     /// Milliseconds.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of ShareFetch (key 78), versions 1 to 2; flexible since version 0.
+/// Request of ShareFetch (key 78), versions 1 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ShareFetchRequest {
     /// Group id. Nullable.

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Response of ShareFetch (key 78), versions 1 to 2; flexible since version 0.
+/// Response of ShareFetch (key 78), versions 1 to 2; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ShareFetchResponse {
     /// Milliseconds.

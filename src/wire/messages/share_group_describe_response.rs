@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of ShareGroupDescribe (key 77), versions 1; flexible since version 0.
+/// Response of ShareGroupDescribe (key 77), versions 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ShareGroupDescribeResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of ShareGroupHeartbeat (key 76), versions 1; flexible since version 0.
+/// Request of ShareGroupHeartbeat (key 76), versions 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ShareGroupHeartbeatRequest {
     /// Group id.

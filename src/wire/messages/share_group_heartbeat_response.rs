@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of ShareGroupHeartbeat (key 76), versions 1; flexible since version 0.
+/// Response of ShareGroupHeartbeat (key 76), versions 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ShareGroupHeartbeatResponse {
     /// Milliseconds.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of StreamsGroupDescribe (key 89), versions 0 to 1; flexible since version 0.
+/// Response of StreamsGroupDescribe (key 89), versions 0 to 1; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StreamsGroupDescribeResponse {
     /// Milliseconds.

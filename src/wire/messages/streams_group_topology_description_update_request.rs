@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of StreamsGroupTopologyDescriptionUpdate (key 93), versions 0; flexible since version 0.
+/// Request of StreamsGroupTopologyDescriptionUpdate (key 93), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StreamsGroupTopologyDescriptionUpdateRequest {
     /// Group id.

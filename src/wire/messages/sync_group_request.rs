@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of SyncGroup (key 14), versions 0 to 5; flexible since version 4.
+/// Request of SyncGroup (key 14), versions 0 to 5; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SyncGroupRequest {
     /// Group id.

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of SyncGroup (key 14), versions 0 to 5; flexible since version 4.
+/// Response of SyncGroup (key 14), versions 0 to 5; flexible since 4.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SyncGroupResponse {
     /// Milliseconds. Version 1 and later.

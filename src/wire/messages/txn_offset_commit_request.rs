@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Request of TxnOffsetCommit (key 28), versions 0 to 6; flexible since version 3.
+/// Request of TxnOffsetCommit (key 28), versions 0 to 6; flexible since 3.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TxnOffsetCommitRequest {
     /// Transactional id.

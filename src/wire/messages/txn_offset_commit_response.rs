@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Response of TxnOffsetCommit (key 28), versions 0 to 6; flexible since version 3.
+/// Response of TxnOffsetCommit (key 28), versions 0 to 6; flexible since 3.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TxnOffsetCommitResponse {
     /// Milliseconds.

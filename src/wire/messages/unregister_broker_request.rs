@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Request of UnregisterBroker (key 64), versions 0; flexible since version 0.
+/// Request of UnregisterBroker (key 64), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct UnregisterBrokerRequest {
     /// Broker id.

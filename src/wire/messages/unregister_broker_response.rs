@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of UnregisterBroker (key 64), versions 0; flexible since version 0.
+/// Response of UnregisterBroker (key 64), versions 0; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct UnregisterBrokerResponse {
     /// Milliseconds.

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Request of UnregisterController (key 94), versions 0; flexible since version 0.
+/// Request of UnregisterController (key 94), versions 0; flexible since 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct UnregisterControllerRequest {
     pub(crate) controller_id: i32,

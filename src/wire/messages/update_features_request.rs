@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of UpdateFeatures (key 57), versions 0 to 2; flexible since version 0.
+/// Request of UpdateFeatures (key 57), versions 0 to 2; flexible since 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct UpdateFeaturesRequest {
     /// Milliseconds. Default: 60000.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Request of WriteTxnMarkers (key 27), versions 1 to 2; flexible since version 1.
+/// Request of WriteTxnMarkers (key 27), versions 1 to 2; flexible since 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct WriteTxnMarkersRequest {
     pub(crate) markers: Vec<WritableTxnMarker>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Response of WriteTxnMarkers (key 27), versions 1 to 2; flexible since version 1.
+/// Response of WriteTxnMarkers (key 27), versions 1 to 2; flexible since 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct WriteTxnMarkersResponse {
     pub(crate) markers: Vec<WritableTxnMarkerResult>,

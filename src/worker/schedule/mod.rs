@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            offer                next                   finished
-//!  feeder ──────────► slots ─ queues ── ready ──────────► handler task ──► done: prefix to the mark
+//!  feeder ──────────► slots ─ queues ── ready ──────────► handler task ─► done: prefix to the mark
 //!                                  ▲                        │ failed
 //!                                  └── due ◄── parked ◄─────┘ backoff, or sent to the dead letters
 //! ```
