@@ -22,6 +22,8 @@ pub struct Options {
     pub(crate) racks: Vec<String>,
     pub(crate) rack_aware: bool,
     pub(crate) max_versions: BTreeMap<ApiKey, i16>,
+    /// Requests without an entry in `max_versions` are not served.
+    pub(crate) serves_listed_only: bool,
     pub(crate) features: BTreeMap<String, i16>,
     pub(crate) max_message_bytes: usize,
     pub(crate) max_request_bytes: usize,
@@ -51,6 +53,7 @@ impl Default for Options {
             racks: Vec::new(),
             rack_aware: false,
             max_versions: BTreeMap::new(),
+            serves_listed_only: false,
             features: BTreeMap::new(),
             max_message_bytes: 1_048_588,
             max_request_bytes: 100 * 1024 * 1024,
@@ -162,13 +165,8 @@ impl Options {
     /// let options = Options::new().max_versions(old);
     /// ```
     pub fn max_versions(mut self, versions: impl IntoIterator<Item = (ApiKey, i16)>) -> Self {
-        let listed: BTreeMap<ApiKey, i16> = versions.into_iter().collect();
-        for key in super::api::served_keys().filter(|key| *key != ApiKey::ApiVersions) {
-            self.max_versions.insert(key, listed.get(&key).copied().unwrap_or(-1));
-        }
-        if let Some(version) = listed.get(&ApiKey::ApiVersions) {
-            self.max_versions.insert(ApiKey::ApiVersions, *version);
-        }
+        self.max_versions = versions.into_iter().collect();
+        self.serves_listed_only = true;
         self
     }
 

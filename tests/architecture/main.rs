@@ -281,15 +281,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         &["security/tls/failure/certificate.rs", "security/tls/verify.rs"],
         "a failure names the verification that failed",
     ),
-    (
-        &[
-            "testkit/state/consumer_group/mod.rs",
-            "testkit/state/group/join.rs",
-            "testkit/state/group/membership.rs",
-            "testkit/state/group/mod.rs",
-        ],
-        "a group in several files: to be cut",
-    ),
     (&["testkit/state/mod.rs", "testkit/state/sink.rs"], "the sink is a mode of the state"),
     (
         &["wire/batch/legacy.rs", "wire/batch/reader.rs", "wire/batch/records.rs"],

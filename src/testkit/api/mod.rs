@@ -108,16 +108,12 @@ pub(crate) static SERVED: [Served; 26] = serve![
     ConsumerGroupDescribeRequest => |request, _| consumer_group_describe::ConsumerGroupDescribe(request),
 ];
 
-/// Returns the keys of all requests that the testkit can serve.
-pub(crate) fn served_keys() -> impl Iterator<Item = ApiKey> {
-    SERVED.iter().map(|served| served.key)
-}
-
 /// Returns the versions of a request that the cluster offers; `None` if it does not serve the
 /// request.
 pub(crate) fn versions(key: ApiKey, options: &Options) -> Option<(i16, i16)> {
     let served = SERVED.iter().find(|served| served.key == key)?;
-    let max = options.max_versions.get(&key).map_or(served.max, |&cap| cap.min(served.max));
+    let unlisted = if options.serves_listed_only && key != ApiKey::ApiVersions { -1 } else { served.max };
+    let max = options.max_versions.get(&key).map_or(unlisted, |&cap| cap.min(served.max));
     (served.min <= max).then_some((served.min, max))
 }
 

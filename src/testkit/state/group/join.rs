@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Group, GroupSettings, Member, Outcome, Phase, Ticket, membership::MemberIdentity};
+use super::{Group, GroupSettings, Member, Outcome, Phase, Ticket};
 use crate::error::ErrorCode;
+use crate::testkit::state::group::identity::MemberIdentity;
 
 /// A JoinGroup request, whatever its version.
 #[derive(Clone, Debug)]

@@ -5,13 +5,7 @@ use std::time::Instant;
 
 use super::{Group, GroupSettings, JoinOutcome, Phase};
 use crate::error::ErrorCode;
-
-/// The ids with which a member identifies itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct MemberIdentity {
-    pub(crate) member_id: String,
-    pub(crate) instance: Option<String>,
-}
+use crate::testkit::state::group::identity::MemberIdentity;
 
 impl Group {
     /// Finds the member, unless it is unknown or another one has taken over its instance id.

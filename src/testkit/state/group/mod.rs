@@ -16,6 +16,7 @@
 //!
 //! Sans-IO.
 
+pub(super) mod identity;
 mod join;
 mod membership;
 mod migration;
@@ -33,8 +34,8 @@ use bytes::Bytes;
 
 use super::consumer_group::ConsumerGroup;
 
+pub(crate) use crate::testkit::state::group::identity::MemberIdentity;
 pub(crate) use join::{JoinOutcome, JoinRequest};
-pub(crate) use membership::MemberIdentity;
 pub(crate) use offsets::Committed;
 pub(crate) use sync::{SyncOutcome, SyncRequest};
 
