@@ -34,7 +34,7 @@ async fn warns_of_stalled_partition_with_reason() {
     refused.clear();
     assert_eq!(numbers(&consumer, 6).await.len(), 6);
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!(lines.with(Level::INFO, "go on").len(), 1);
+    assert_eq!(lines.with(Level::INFO, "make progress again").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

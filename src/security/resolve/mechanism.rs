@@ -67,7 +67,7 @@ pub(super) fn sasl(properties: &Reading<'_>, network: &Arc<dyn Network>, unused:
 }
 
 #[cfg(not(all(feature = "oauth", feature = "aws-msk-iam")))]
-fn not_built_in(mechanism: &str, feature: &str) -> crate::Error {
+fn not_built_in(mechanism: &str, feature: &str) -> crate::error::Error {
     configuration(format!(
         "property `sasl.mechanism`: {mechanism} is not built in; enable the feature `{feature}` of the crate `ottla`"
     ))
