@@ -73,9 +73,16 @@
 //! - `gzip`, `snappy`, `lz4`, `zstd` (default): the compression codecs.
 //! - `tls` (default): TLS, with cryptography for x86_64 and aarch64; on other platforms the user
 //!   supplies a provider.
+//! - `oauth` (default): OAUTHBEARER. `aws-msk-iam` (default): AWS_MSK_IAM.
 //! - `native-roots`: the system's certificate authorities.
 //! - `pkcs12`: PKCS#12 key stores.
 //! - `testkit`: the cluster inside the process.
+//!
+//! # Types of other crates
+//! These are in public signatures on purpose, so that a new major version of their crate is a
+//! breaking release of Ottla: `bytes::Bytes`, `futures_core::Stream`, `uuid::Uuid`,
+//! `tokio::io::{AsyncRead, AsyncWrite}` (below [`net::Stream`]) and, with the feature `tls`,
+//! `rustls`, which [`security`] re-exports for its `CryptoProvider`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The compiler's warnings are errors in the examples of the documentation and of the README,
