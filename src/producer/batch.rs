@@ -307,7 +307,7 @@ impl Batch {
         if self.maybe_written || on_the_wire { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted }
     }
 
-    /// Returns "orders[3]", for errors.
+    /// Returns `"orders[3]"`, for errors.
     pub(crate) fn place(&self) -> String {
         format!("{}[{}]", self.topic, self.partition)
     }

@@ -18,7 +18,7 @@ pub enum PurgeScope {
 }
 
 impl PurgeScope {
-    /// Returns the error of purged records; `place` is "orders[3]".
+    /// Returns the error of purged records; `place` is `"orders[3]"`.
     pub(crate) fn error(place: impl fmt::Display) -> Error {
         Error::new(ErrorKind::Purged, format!("{place}: purged before the record was acknowledged"))
     }

@@ -47,7 +47,7 @@ pub(crate) enum BatchDecision {
 }
 
 impl BatchDecision {
-    /// Reads a broker's answer for one partition. `place` is "orders[3]".
+    /// Reads a broker's answer for one partition. `place` is `"orders[3]"`.
     pub(crate) fn read(response: ProducePartitionResponse<'_>, place: impl fmt::Display) -> Self {
         let code = response.error;
         if code.is_ok() {

@@ -39,7 +39,8 @@ pub enum GroupState {
         generation: i32,
     },
     /// A member without partitions, because no topic that it subscribes to exists or is visible:
-    /// [`ConsumerStatus::topics`] and [`ConsumerStatus::unmatched_patterns`] say which. It is
+    /// [`ConsumerStatus::topics`](crate::consumer::ConsumerStatus::topics) and
+    /// [`unmatched_patterns`](crate::consumer::ConsumerStatus::unmatched_patterns) say which. It is
     /// assigned partitions as soon as one is.
     NoTopics {
         /// The member's id.

@@ -6,7 +6,8 @@ use crate::consumer::group::status::GroupStatus;
 use crate::consumer::{observability::wait_reason::PartitionStatus, subscription::wanted_topics::TopicStatus};
 use crate::{error::Error, record::TopicPartition};
 
-/// Activity and wait reasons of a consumer, from [`Consumer::status`].
+/// Activity and wait reasons of a consumer, from
+/// [`Consumer::status`](crate::Consumer::status).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConsumerStatus {

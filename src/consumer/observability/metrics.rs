@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{cluster::BrokerMetrics, error::ErrorCode, histogram::Histogram, record::TopicPartition};
 
-/// A consumer's metrics, from [`Consumer::metrics`]: a snapshot that the caller owns.
+/// A consumer's metrics, from [`Consumer::metrics`](crate::Consumer::metrics): a snapshot that the
+/// caller owns.
 ///
 /// Counters start with the consumer and only grow; a rate is the difference of two snapshots
 /// divided by the time between them (Java: `records-consumed-rate`, `bytes-consumed-rate`,
@@ -87,11 +88,11 @@ pub struct ConsumerMetrics {
     pub last_rebalance_age: Option<Duration>,
 
     // ---- polls
-    /// Microseconds between one [`poll`](Consumer::poll) and the next, from start to start (Java:
-    /// `time-between-poll-avg`, `time-between-poll-max`). `recv` and streams are called for each
-    /// record and are not timed.
+    /// Microseconds between one [`poll`](crate::Consumer::poll) and the next, from start to start
+    /// (Java: `time-between-poll-avg`, `time-between-poll-max`). `recv` and streams are called for
+    /// each record and are not timed.
     pub poll_interval_micros: Histogram,
-    /// Time since the last [`poll`](Consumer::poll) began (Java: `last-poll-seconds-ago`).
+    /// Time since the last [`poll`](crate::Consumer::poll) began (Java: `last-poll-seconds-ago`).
     pub last_poll_age: Option<Duration>,
 
     // ---- partitions and brokers

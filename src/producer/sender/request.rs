@@ -67,7 +67,7 @@ pub(crate) enum Effect {
     },
 }
 
-/// Displays "orders[3]", for errors.
+/// Displays `"orders[3]"`, for errors.
 pub(super) struct PartitionName<'a>(pub(super) &'a RequestPart);
 
 impl fmt::Display for PartitionName<'_> {

@@ -21,7 +21,7 @@ use crate::{error::Result, net::BoxFuture};
 
 /// A SASL mechanism with its credentials.
 ///
-/// [`Sasl`](super::Sasl) has constructors for the built-in mechanisms. A crate with another
+/// [`Sasl`] has constructors for the built-in mechanisms. A crate with another
 /// mechanism, such as GSSAPI, implements this trait and passes the mechanism to
 /// [`Sasl::mechanism`](super::Sasl::mechanism).
 pub trait Mechanism: fmt::Debug + Send + Sync + 'static {
