@@ -15,7 +15,7 @@ use super::{Backoff, ClientSettings, Metadata, metadata_merge::MetadataScope};
 use crate::cluster::deadline::saturating_deadline;
 
 /// Longest wait for the first broker that is asked, before another one is asked.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Shortest time between two log lines about rebootstraps.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ impl MetadataPlan {
             retry_backoff_max: settings.retry_backoff_max,
             trigger: settings.metadata_rebootstrap_trigger,
             backoff: Backoff::new(settings.retry_backoff, settings.retry_backoff_max),
-            attempt_timeouts: Backoff::new(PATIENCE.min(settings.request_timeout), settings.request_timeout),
+            attempt_timeouts: Backoff::new(FIRST_ATTEMPT.min(settings.request_timeout), settings.request_timeout),
             rng,
             wanted: HashMap::new(),
             ids: HashMap::new(),

@@ -28,8 +28,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// # Errors made by a program
 /// A [`TokenSource`](crate::security::TokenSource), a [`Mechanism`](crate::security::Mechanism) and
 /// an [`Exchange`](crate::security::Exchange) return this type.
-/// [`authentication`](Error::authentication) makes an error that is not retried.
-/// [`network`](Error::network) and [`timeout`](Error::timeout) make errors that are retried.
+/// [`authentication`](Error::authentication) makes an error that trying again does not cure: calls
+/// return it at once. [`network`](Error::network) and [`timeout`](Error::timeout) make errors that
+/// may pass, and are retried after a backoff.
 /// [`with_source`](Error::with_source) adds the cause. Deserializers, assignors, rebalance
 /// listeners and handlers return errors of any type.
 ///
@@ -102,7 +103,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The broker answered with an error code: see [`Error::code`].
     Broker,
-    /// The broker refused this client's credentials.
+    /// The client and the broker do not accept each other (credentials, mechanism, certificates,
+    /// TLS), or no credentials are available (a token endpoint, AWS).
     Authentication,
     /// The broker does not permit the operation.
     Authorization,
@@ -146,9 +148,9 @@ pub enum DeliveryStatus {
 }
 
 impl Error {
-    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which is not retried:
-    /// credentials are refused, revoked or missing. Calls that wait for a connection end with it at
-    /// once.
+    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again does
+    /// not cure: credentials are refused, revoked or missing. Calls that wait for a connection end
+    /// with it at once; the client itself tries again seldom, so that no account is locked.
     pub fn authentication(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Authentication, message)
     }
@@ -279,9 +281,11 @@ impl Error {
         self.0.status
     }
 
-    /// Returns the record that could not be read ([`ErrorKind::Corrupt`], [`ErrorKind::NoOffset`],
-    /// [`ErrorKind::Deserialization`]) or handled ([`ErrorKind::Handler`]), or the end that was
-    /// reached ([`ErrorKind::EndOfPartition`]); `None` for all other errors.
+    /// Returns topic, partition and offset of the place that could not be read
+    /// ([`ErrorKind::Corrupt`] in most cases, [`ErrorKind::NoOffset`],
+    /// [`ErrorKind::Deserialization`]), of the record that could not be handled
+    /// ([`ErrorKind::Handler`]), or of the end that was reached ([`ErrorKind::EndOfPartition`]);
+    /// `None` for all other errors.
     pub fn location(&self) -> Option<&Location> {
         self.0.location.as_ref()
     }

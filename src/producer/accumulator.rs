@@ -107,14 +107,7 @@ pub(crate) struct OldestBatch {
 
 impl Partition {
     pub(crate) fn new(slot: usize, topic: Arc<str>, index: i32, compression_ratio: Arc<CompressionRatio>) -> Self {
-        Self {
-            slot,
-            topic,
-            index,
-            load: Arc::default(),
-            compression_ratio: compression_ratio,
-            accumulator: Mutex::default(),
-        }
+        Self { slot, topic, index, load: Arc::default(), compression_ratio, accumulator: Mutex::default() }
     }
 
     /// Takes the partition's lock, to append records.

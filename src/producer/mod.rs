@@ -391,8 +391,8 @@ impl Producer {
 
     /// Gives up records that have no result yet, and returns their number. Each fails at once with
     /// [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: records in
-    /// the buffer are not persisted; records in a request that was written, in this or an earlier
-    /// attempt, are possibly persisted. Records that are sent meanwhile may stay.
+    /// the buffer are not persisted, unless an earlier attempt may have written them; those, and
+    /// records in a request that was written, are possibly persisted. Records that are sent meanwhile may stay.
     ///
     /// The producer remains usable: records that are sent afterwards are delivered as usual, with
     /// idempotence once and in order. A request that was written cannot be recalled; it counts as

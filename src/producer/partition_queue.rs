@@ -258,7 +258,7 @@ impl PartitionQueue {
         let compressed_now = matches!(body, Body::Open(_));
         let (records, attempt) = (batch.records(), batch.attempts);
         let stamp = self.sequences.stamp(batch.sequence);
-        let drained = DrainedBatch { body, stamp, revocable: revocable, records, attempt, created: begun };
+        let drained = DrainedBatch { body, stamp, revocable, records, attempt, created: begun };
         self.in_flight.push_back(InFlight { request, node, batch, compressed_now });
         Some(drained)
     }

@@ -339,7 +339,7 @@ impl Topics {
         let clogged = |node| waiting.clogged.entry(node).or_default().clone();
         let before = known.map(|known| &known.chooser);
         let chooser = Chooser::new(seed, leaders, partitioning, rack.as_deref(), load, clogged, before);
-        Some(Arc::new(Topic { name, id: said.id, partitions, gone, compression_ratio: compression_ratio, chooser }))
+        Some(Arc::new(Topic { name, id: said.id, partitions, gone, compression_ratio, chooser }))
     }
 
     /// Fails the records that have waited too long for this topic (all of them, if `all`) with the

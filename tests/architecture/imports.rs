@@ -91,7 +91,7 @@ impl Imports {
 
     /// Returns the file that defines the item with this path.
     fn file_of(&self, path: &Module, depth: usize) -> Option<Module> {
-        let known = (0..=path.len()).rev().find(|length| self.sources.contains_key(&path[..*length].to_vec()))?;
+        let known = (0..=path.len()).rev().find(|length| self.sources.contains_key(&path[..*length]))?;
         let module = path[..known].to_vec();
         if let Some(name) = path.get(known).filter(|_| depth < 8)
             && let Some((_, target)) = self.exports[&module].iter().find(|(exported, _)| exported == name)

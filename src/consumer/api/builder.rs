@@ -31,7 +31,7 @@ use crate::{
 
 /// Time without a leader after which the reader gets an error, unless `default.api.timeout.ms` is
 /// shorter.
-const PATIENCE: Duration = Duration::from_secs(10);
+const GRACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// `max.partition.fetch.bytes` if the user sets none: the least that is requested of a partition.
 const PARTITION_BYTES: i32 = 1 << 20;
@@ -363,7 +363,7 @@ fn rules(settings: &ConsumerSettings) -> ConsumerRules {
         rack: client.client_rack.clone(),
         backoff: Backoff::new(client.retry_backoff, client.retry_backoff_max),
         replica_age: client.metadata_max_age,
-        grace_period: PATIENCE.min(client.default_api_timeout),
+        grace_period: GRACE_PERIOD.min(client.default_api_timeout),
         max_decompressions: std::thread::available_parallelism().map_or(1, NonZero::get),
         topic_propagation: settings.topic_propagation_max,
         origin: client.origin.clone(),

@@ -25,11 +25,11 @@ use crate::{
     record::{ConsumerRecord, Offset, TopicPartition},
 };
 
-/// Part of a close's timeout, at most, that is reserved for leaving the group after the final
-/// commit.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Largest part of a close's timeout that is reserved for the steps after the final commit: half of
+/// it for the rebalance listener, the rest for leaving the group.
+const LEAVE_RESERVE: Duration = Duration::from_secs(2);
 /// Longest time for which a close waits for brokers to confirm that its fetch sessions are closed.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SESSION_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads records: of the partitions passed to [`assign`](Self::assign), or of the partitions that
 /// the group assigns after [`subscribe`](Self::subscribe).
@@ -230,7 +230,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group after committing what is done, or stops reading the assigned partitions.
+    /// Leaves the group after committing what is done (with `enable.auto.commit`), or stops reading
+    /// the assigned partitions.
     /// Records that the reader holds are not done, and are delivered again to the next reader of
     /// their partitions in the group.
     ///
@@ -465,7 +466,7 @@ impl Consumer {
         // A commit that fails must not use up the time for leaving the group, because the group
         // would wait for the session of a departed member to time out. Nor may the listener, which
         // is called in between.
-        let kept = GOODBYE.min(timeout / 4);
+        let kept = LEAVE_RESERVE.min(timeout / 4);
         let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
         let buffer = &self.shared.buffer;
         buffer.reader().complete_delivered();
@@ -492,7 +493,7 @@ impl Consumer {
             assignment.end(None);
             closes
         });
-        close_sessions(self.shared.fetch_task(), closes, deadline.min(after(FAREWELL))).await;
+        close_sessions(self.shared.fetch_task(), closes, deadline.min(after(SESSION_CLOSE_TIMEOUT))).await;
         self.leave.end();
         committed.and(told).and(left)
     }

@@ -3,7 +3,6 @@
 
 pub(super) mod builder;
 pub(super) mod checks;
-#[expect(clippy::module_inception, reason = "`Consumer` is the main type of this module")]
 pub(super) mod consumer;
 pub(super) mod inspection;
 pub(super) mod offset_and_metadata;

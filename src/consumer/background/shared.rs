@@ -84,7 +84,7 @@ impl Shared {
             client,
             settings,
             group,
-            buffer: buffer,
+            buffer,
             mode: Mutex::new(Mode::None),
             poll_stats: Mutex::default(),
             listener: Mutex::default(),

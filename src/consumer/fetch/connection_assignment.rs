@@ -26,7 +26,7 @@ impl ConsumerState {
     pub(crate) fn connection_for(&mut self, broker: i32) -> FetchConnectionId {
         let most = self.rules.connections;
         let open = self.scaling.entry(broker).or_insert_with(|| ConnectionScaling::new(most)).open();
-        let connections = (0..open).map(|lane| FetchConnectionId { broker, connection: lane });
+        let connections = (0..open).map(|connection| FetchConnectionId { broker, connection });
         let fewest = connections.min_by_key(|source| self.connections.get(source).map_or(0, |node| node.partitions));
         fewest.unwrap_or(broker.into())
     }
@@ -36,8 +36,8 @@ impl ConsumerState {
     pub(crate) fn record_bottleneck(&mut self, source: FetchConnectionId, pace: Bottleneck, now: Instant) {
         let Some(connections) = self.scaling.get_mut(&source.broker) else { return };
         let idles = |node: &FetchConnection| node.in_flight == 0 && node.session.len() == 0 && node.changed.is_empty();
-        let others = (1..connections.open()).rev().filter(|lane| *lane != source.connection);
-        let mut others = others.map(|lane| FetchConnectionId { connection: lane, ..source });
+        let others = (1..connections.open()).rev().filter(|number| *number != source.connection);
+        let mut others = others.map(|connection| FetchConnectionId { connection, ..source });
         let idle = others.find(|other| self.connections.get(other).is_none_or(idles)).map(|other| other.connection);
         let change = connections.response_received(source.connection, pace, idle, now);
         self.apply_scaling(source, change, idle);
@@ -86,7 +86,7 @@ impl ConsumerState {
             .map(|connection| connection.connection)
             .max();
         if let Some(connections) = self.scaling.get_mut(&broker) {
-            connections.connections_ended(left.map_or(1, |lane| lane.saturating_add(1)));
+            connections.connections_ended(left.map_or(1, |last| last.saturating_add(1)));
         }
         // The first connection may have waited for the end of this one.
         self.signals.connections.insert(broker.into());
@@ -119,15 +119,21 @@ impl ConsumerState {
             // Counts from zero, so that this is checked again after the same number of responses.
             return connections.reset_counts();
         }
-        let lane = match idle {
-            Some(lane) => {
+        let number = match idle {
+            Some(number) => {
                 connections.reset_counts();
-                lane
+                number
             }
             None => connections.add(),
         };
-        let to = FetchConnectionId { broker: from.broker, connection: lane };
-        event!(DEBUG, self.rules.origin, broker = to.broker, lane = to.connection, "fetching over another connection");
+        let to = FetchConnectionId { broker: from.broker, connection: number };
+        event!(
+            DEBUG,
+            self.rules.origin,
+            broker = to.broker,
+            connection = to.connection,
+            "fetching over another connection"
+        );
         let size = self.connections.get(&from).map(|node| node.fetch_size.clone());
         for (_, partition) in here.into_iter().skip(1).step_by(2) {
             self.move_to_connection(&partition, to);

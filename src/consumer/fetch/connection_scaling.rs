@@ -14,9 +14,9 @@ use crate::consumer::fetch::fetch_size::Bottleneck;
 
 /// Another connection is added after more than this number of responses in a row with the
 /// connection as bottleneck.
-const PATIENCE: u32 = 4;
+const THRESHOLD: u32 = 4;
 /// Limit of that number, which doubles each time a connection was opened and closed again.
-const MOST_PATIENCE: u32 = 64;
+const MAX_THRESHOLD: u32 = 64;
 /// Score at which the newest connection is closed.
 const SPARE: u32 = 32;
 /// Score added if the reader is the bottleneck; a response that shows no bottleneck adds 1.
@@ -54,7 +54,7 @@ pub(crate) struct ConnectionScaling {
 
 impl ConnectionScaling {
     pub(crate) fn new(most: u8) -> Self {
-        Self { open: 1, most: most.max(1), streaks: vec![None], threshold: PATIENCE, surplus: 0, not_before: None }
+        Self { open: 1, most: most.max(1), streaks: vec![None], threshold: THRESHOLD, surplus: 0, not_before: None }
     }
 
     /// Returns the number of open connections.
@@ -113,7 +113,7 @@ impl ConnectionScaling {
     /// Keeps the first `connections` ones, and doubles the threshold for the next one.
     pub(crate) fn keep(&mut self, connections: u8) {
         self.connections_ended(connections);
-        self.threshold = self.threshold.saturating_mul(2).min(MOST_PATIENCE);
+        self.threshold = self.threshold.saturating_mul(2).min(MAX_THRESHOLD);
     }
 
     /// Keeps the first `open` connections; the later ones ended because no partition was fetched
@@ -167,11 +167,11 @@ mod tests {
     fn sustained_reader_waits_open_another_connection() {
         let now = Instant::now();
         let mut connections = ConnectionScaling::new(2);
-        answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now);
+        answers(&mut connections, 0, Bottleneck::Connection, THRESHOLD, now);
         for pace in [Bottleneck::Reader, Bottleneck::Other] {
             assert_eq!(connections.response_received(0, pace, None, now), ScalingDecision::Keep);
             assert_eq!(
-                answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now),
+                answers(&mut connections, 0, Bottleneck::Connection, THRESHOLD, now),
                 ScalingDecision::Keep,
                 "counted from zero again"
             );
@@ -219,7 +219,7 @@ mod tests {
             ScalingDecision::Keep,
             "the first one stays"
         );
-        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, 4 * PATIENCE, now), ScalingDecision::Keep);
+        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, 4 * THRESHOLD, now), ScalingDecision::Keep);
         assert_eq!(connections.response_received(0, Bottleneck::Connection, None, now), ScalingDecision::Add(now));
     }
 
@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(connections.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::Keep)
         });
         assert_eq!(connections.response_received(0, Bottleneck::Other, Some(1), now), ScalingDecision::RemoveIdle);
-        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, PATIENCE, now), ScalingDecision::Keep);
+        assert_eq!(answers(&mut connections, 0, Bottleneck::Connection, THRESHOLD, now), ScalingDecision::Keep);
         assert_eq!(
             connections.response_received(0, Bottleneck::Connection, Some(1), now),
             ScalingDecision::Add(now),

@@ -335,7 +335,7 @@ impl ConsumerState {
         let id = connection.broker;
         self.wake_siblings(connection);
         let Some(node) = self.connections.get_mut(&connection) else { return };
-        event!(DEBUG, self.rules.origin, node = id, lane = connection.connection, %error, "a fetch failed");
+        event!(DEBUG, self.rules.origin, node = id, connection = connection.connection, %error, "a fetch failed");
         node.in_flight = 0;
         node.session.handle_failure();
         if connection.connection > 0 {

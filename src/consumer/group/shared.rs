@@ -22,7 +22,7 @@ use crate::{
 
 /// Time for which commits fail before it is logged, because a coordinator that moves is found again
 /// sooner.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+const COMMIT_REPORTED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct MembershipShared {
@@ -58,7 +58,7 @@ impl MembershipShared {
             attempt: tokio::sync::Mutex::new(()),
             order: Mutex::default(),
             topic_ids: Mutex::default(),
-            commit_outage: Mutex::new(Outage::after(COMMIT_PATIENCE)),
+            commit_outage: Mutex::new(Outage::after(COMMIT_REPORTED_AFTER)),
             leave_warnings: Mutex::default(),
             member: watch::Sender::new((Arc::new(MemberSnapshot::NoGroup), Instant::now())),
         }

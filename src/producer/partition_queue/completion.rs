@@ -22,7 +22,7 @@ use crate::{
 
 /// Time for which records may be sent again before this is logged: longer than a leader's move
 /// takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REPORTED_AFTER: Duration = Duration::from_secs(10);
 
 impl PartitionQueue {
     pub(super) fn retry(
@@ -47,7 +47,7 @@ impl PartitionQueue {
         let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
         batch.retry_at = Some(rules.grid.after(now, backoff));
         let waited = now.saturating_duration_since(batch.created);
-        if waited >= PATIENCE
+        if waited >= REPORTED_AFTER
             && let Some(suppressed) = batch.counters().admit_line("waiting", now)
         {
             event!(

@@ -23,7 +23,7 @@ const DASHES: &[u8] = b"-----";
 /// Returns all blocks of a file. Bytes outside blocks are ignored, whatever their encoding is.
 /// `Err` says how a block is malformed, without its contents.
 ///
-/// Like Kafka, it also reads a text in which the lines were joined with spaces.
+/// Like Kafka, the function also reads a text in which the lines were joined with spaces.
 pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, String> {
     let mut blocks = Vec::new();
     let mut rest = text;

@@ -54,7 +54,7 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng};
 
-use errors::PATIENCE;
+use errors::REPORTED_AFTER;
 
 pub(crate) use actions::{
     Action, AttemptId, Identity, JoinAnswer, JoinOutcome, JoinedMember, MemberSnapshot, Owned, SyncAnswer,
@@ -205,8 +205,8 @@ impl Membership {
             quick_retries: 0,
             join_unconfirmed: false,
             failing_since: None,
-            join_outage: Outage::after(PATIENCE),
-            heartbeat_outage: Outage::after(PATIENCE),
+            join_outage: Outage::after(REPORTED_AFTER),
+            heartbeat_outage: Outage::after(REPORTED_AFTER),
             raised_errors: Limiter::default(),
             last_ticket: 0,
             heartbeat: Heartbeat { due: now, in_flight: None, alive: now, settled: now, complained: false },

@@ -18,7 +18,7 @@ use crate::{
 
 /// Time for which joins fail before the error is reported to the reader: longer than a coordinator
 /// takes to move.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const REPORTED_AFTER: Duration = Duration::from_secs(10);
 /// Number of joins without a wait: these errors ask for a new join at once, but it must not go on
 /// forever.
 const QUICK_RETRIES: u32 = 3;
@@ -123,7 +123,7 @@ impl ConsumerMembership {
         }
         let (since, told) = self.failing_since.get_or_insert((now, false));
         let lasted = now.saturating_duration_since(*since);
-        if lasted >= PATIENCE && !std::mem::replace(told, true) {
+        if lasted >= REPORTED_AFTER && !std::mem::replace(told, true) {
             let (group, secs) = (&self.settings.group_id, lasted.as_secs());
             let error = error
                 .context(format_args!("group {group} could not be joined for {secs} s; the consumer keeps trying"));

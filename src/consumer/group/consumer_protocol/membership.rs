@@ -37,7 +37,7 @@ use uuid::Uuid;
 
 use super::{
     Action, AttemptId, HeartbeatFields, HeartbeatResponse, OwnedPartition, PartitionsByTopicId, TopicsToSubscribe,
-    errors::PATIENCE,
+    errors::REPORTED_AFTER,
 };
 use crate::{
     cluster::Backoff,
@@ -203,8 +203,8 @@ impl ConsumerMembership {
             quick_retries: 0,
             setbacks: FailedMemberships::new(initial, USUAL_SESSION),
             failing_since: None,
-            join_outage: Outage::after(PATIENCE),
-            heartbeat_outage: Outage::after(PATIENCE),
+            join_outage: Outage::after(REPORTED_AFTER),
+            heartbeat_outage: Outage::after(REPORTED_AFTER),
             raised_errors: Limiter::default(),
             last_ticket: 0,
             heartbeat: Heartbeat {

@@ -64,7 +64,7 @@ fn turn_in(
     metadata: &Metadata,
     policy: RetryPolicy,
 ) -> Result<AttemptDecision> {
-    commit.next_attempt(&CommitContext { member: standing, metadata: metadata, order: &CommitOrder::default() }, policy)
+    commit.next_attempt(&CommitContext { member: standing, metadata, order: &CommitOrder::default() }, policy)
 }
 
 fn turn(commit: &mut Commit, member: &MemberSnapshot) -> Result<AttemptDecision> {

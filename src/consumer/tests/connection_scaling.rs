@@ -65,7 +65,7 @@ impl Reading {
         self.consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
     }
 
-    fn lanes(&self) -> u8 {
+    fn connections(&self) -> u8 {
         self.consumer.shared.buffer.with_state(|assignment| assignment.scaling[&1].open())
     }
 
@@ -107,13 +107,13 @@ async fn uses_one_connection_when_one_suffices() {
     let cluster = far_away(Options::new()).await;
     let mut alone = Reading::begin(builder(&cluster), 1).await;
     alone.read(500).await;
-    assert_eq!((alone.lanes(), cluster.fetch_sessions(1)), (1, 1));
+    assert_eq!((alone.connections(), cluster.fetch_sessions(1)), (1, 1));
     alone.consumer.close(10 * SECOND).await.unwrap();
     let mut slow = Reading::begin(builder(&cluster).max_poll_records(10), PARTITIONS).await;
     for _ in 0..100 {
         slow.poll().await;
         tokio::time::sleep(4 * ROUND_TRIP).await;
-        assert_eq!((slow.lanes(), cluster.fetch_sessions(1)), (1, 1), "the line is not what takes its time");
+        assert_eq!((slow.connections(), cluster.fetch_sessions(1)), (1, 1), "the line is not what takes its time");
     }
 }
 
@@ -127,7 +127,7 @@ async fn closes_connections_for_slow_reader_then_reopens() {
         reading.poll().await;
         tokio::time::sleep(4 * ROUND_TRIP).await;
     }
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1));
+    assert_eq!((reading.connections(), cluster.fetch_sessions(1)), (1, 1));
     reading.all_go_on().await;
     reading.read(3000).await;
     assert!(cluster.fetch_sessions(1) > 1);
@@ -143,7 +143,7 @@ async fn uses_one_connection_when_sessions_are_exhausted() {
     let cluster = far_away(Options::new().fetch_sessions(1)).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(3000).await;
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1));
+    assert_eq!((reading.connections(), cluster.fetch_sessions(1)), (1, 1));
     assert_eq!(connections(&cluster, 100).len(), 1, "nor is another one tried over and over");
     let asked: BTreeSet<_> = cluster.journal().iter().map(|request| request.connection).collect();
     assert!(asked.len() > 2, "it was tried");
@@ -167,10 +167,10 @@ async fn partitions_continue_after_connection_failure() {
     assert!(dies.hits() > 2, "{}", dies.hits());
     dies.clear();
     tokio::time::sleep(SECOND).await;
-    assert_eq!(cluster.fetch_sessions(1), usize::from(reading.lanes()), "those that died are not left there");
+    assert_eq!(cluster.fetch_sessions(1), usize::from(reading.connections()), "those that died are not left there");
     // Now the first connection fails, while others are open.
     reading.read(6000).await;
-    assert!(reading.lanes() > 1);
+    assert!(reading.connections() > 1);
     let dies = cluster.fault(on(ApiKey::Fetch).when(move |request| !others(request)).times(1).act_then_drop());
     reading.read(3000).await;
     assert_eq!(dies.hits(), 1);
@@ -190,11 +190,11 @@ async fn refused_connection_is_retried_with_backoff() {
     let refused = cluster.fault(on(ApiKey::ApiVersions).forever().drop_connection());
     reading.read(6000).await;
     assert!((1..4).contains(&refused.hits()), "{}", refused.hits());
-    assert_eq!(reading.lanes(), 1);
+    assert_eq!(reading.connections(), 1);
     refused.clear();
     reading.all_go_on().await;
     reading.read(20_000).await;
-    assert!(reading.lanes() > 1);
+    assert!(reading.connections() > 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,17 +202,18 @@ async fn connections_with_paused_partitions_take_over_others() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(3000).await;
-    assert_eq!(reading.lanes(), 4);
-    let lane_of = |reading: &Reading, partition: &TopicPartition| {
+    assert_eq!(reading.connections(), 4);
+    let connection_of = |reading: &Reading, partition: &TopicPartition| {
         reading.consumer.shared.buffer.with_state(|assignment| assignment.partitions[partition].connection)
     };
     let all = reading.consumer.assignment();
-    let shared =
-        (0..4).find(|connection| all.iter().filter(|one| lane_of(&reading, one) == *connection).count() == 2).unwrap();
-    let (pair, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| lane_of(&reading, one) == shared);
+    let shared = (0..4)
+        .find(|connection| all.iter().filter(|one| connection_of(&reading, one) == *connection).count() == 2)
+        .unwrap();
+    let (pair, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| connection_of(&reading, one) == shared);
     reading.consumer.pause(&others).unwrap();
     reading.read(3000).await;
-    assert_ne!(lane_of(&reading, &pair[0]), lane_of(&reading, &pair[1]), "each has one for itself");
+    assert_ne!(connection_of(&reading, &pair[0]), connection_of(&reading, &pair[1]), "each has one for itself");
     reading.consumer.resume(&others).unwrap();
     reading.all_go_on().await;
 }
@@ -222,15 +223,15 @@ async fn closes_unused_connections_after_unsubscribing() {
     let cluster = far_away(Options::new()).await;
     let mut reading = Reading::begin(builder(&cluster), PARTITIONS).await;
     reading.read(3000).await;
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (4, 4));
+    assert_eq!((reading.connections(), cluster.fetch_sessions(1)), (4, 4));
     reading.consumer.unsubscribe().unwrap();
     tokio::time::sleep(SECOND).await;
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 0));
+    assert_eq!((reading.connections(), cluster.fetch_sessions(1)), (1, 0));
     let next = (0..PARTITIONS).zip(&reading.next_of);
     let next: Vec<_> = next.map(|(partition, next)| (tp("t", partition), Offset::At(*next))).collect();
     reading.consumer.assign(next).unwrap();
     reading.read(10).await;
-    assert_eq!((reading.lanes(), cluster.fetch_sessions(1)), (1, 1), "it begins again with one connection");
+    assert_eq!((reading.connections(), cluster.fetch_sessions(1)), (1, 1), "it begins again with one connection");
     reading.all_go_on().await;
 }
 
