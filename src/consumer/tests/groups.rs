@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::{
-    coming_and_going::{each_record_is_read_once, one_by_one},
+    membership_changes::{each_record_is_read_once, one_by_one},
     *,
 };
 use crate::{

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 
 use super::{
-    coming_and_going::{Seen, each_record_is_read_once},
+    membership_changes::{Seen, each_record_is_read_once},
     world::{PARTITIONS, World, rules},
     *,
 };
