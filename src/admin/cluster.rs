@@ -30,6 +30,20 @@ pub struct BrokerDescription {
 impl Admin {
     /// Returns the cluster's brokers and its id.
     ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let admin = cluster.admin().build().await?;
+    /// let description = admin.describe_cluster().await?;
+    /// for broker in &description.brokers {
+    ///     println!("broker {} at {}:{}", broker.id, broker.host, broker.port);
+    /// }
+    /// # assert_eq!(description.brokers.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The last error if no broker answers within `default.api.timeout.ms`.
     ///

@@ -110,6 +110,25 @@ impl Admin {
     /// A topic is created once the controller has accepted it; the other brokers learn of it a
     /// moment later.
     ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use ottla::admin::NewTopic;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let admin = cluster.admin().build().await?;
+    /// let orders = NewTopic::new("orders", 6).replication_factor(1);
+    /// for topic in admin.create_topics([orders, NewTopic::new("audit", 1)]).await? {
+    ///     match topic.result {
+    ///         Ok(created) => println!("{} has the id {:?}", topic.topic, created.id),
+    ///         Err(error) => eprintln!("{}: {error}", topic.topic),
+    ///     }
+    /// }
+    /// # assert_eq!(admin.partitions_for("orders").await?.len(), 6);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The call returns [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a
     /// name that Kafka forbids or that is given twice; in that case nothing was sent. A topic has

@@ -18,6 +18,18 @@ impl Admin {
     /// A topic is deleted once the controller has accepted it; the other brokers learn of it a
     /// moment later.
     ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let admin = cluster.admin().build().await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// admin.delete_topics(["orders"]).await?.into_result()?;
+    /// # assert!(cluster.log_end("orders", 0).is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Like [`create_topics`](Self::create_topics). `UNKNOWN_TOPIC_OR_PARTITION` after a lost
     /// attempt has the [delivery status](crate::Error::delivery_status)

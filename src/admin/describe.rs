@@ -63,6 +63,19 @@ impl Admin {
     /// Returns all topics that this client may describe, by name, including those of the cluster
     /// itself.
     ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let admin = cluster.admin().build().await?;
+    /// # cluster.create_topic("orders", 6)?;
+    /// for topic in admin.list_topics().await?.iter().filter(|topic| !topic.internal) {
+    ///     println!("{} has {} partitions", topic.name, topic.partitions);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The last error if no broker answers within `default.api.timeout.ms`.
     ///
@@ -86,6 +99,21 @@ impl Admin {
 
     /// Returns the partitions of topics: their leaders, their replicas, and the replicas that are
     /// in sync.
+    ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let admin = cluster.admin().build().await?;
+    /// # cluster.create_topic("orders", 6)?;
+    /// for topic in admin.describe_topics(["orders"]).await?.into_result()? {
+    ///     for partition in &topic.partitions {
+    ///         println!("{}[{}]: leader {:?}", topic.name, partition.partition, partition.leader);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The call returns [`ErrorKind::InvalidArgument`] for a name that Kafka forbids, or the last

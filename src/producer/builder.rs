@@ -156,12 +156,38 @@ impl ProducerBuilder {
     /// Sets `compression.type`, with a level: 1 to 9 for gzip, −7 to 4 for zstd, a single level for
     /// snappy and lz4 (see [`Compression`]). [`build`](Self::build) refuses a level that is not
     /// available. Default: [`Compression::None`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "lz4")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use ottla::{Compression, Producer};
+    ///
+    /// let builder = Producer::builder("localhost:9092").compression(Compression::Lz4);
+    /// let producer = builder.build().await?;
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "lz4"))]
+    /// # fn main() {}
+    /// ```
     pub fn compression(self, compression: Compression) -> Self {
         self.set(|s| s.compression = compression.into())
     }
 
     /// Sets `partitioner` (Java: `partitioner.class`): the rule by which a record that names no
     /// partition gets one. Default: [`Partitioner::Murmur2Random`], which is Java's.
+    ///
+    /// ```
+    /// use ottla::{Producer, producer::Partitioner};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// // A key goes to the partition to which librdkafka sends it by default.
+    /// let producer = Producer::builder("localhost:9092")
+    ///     .partitioner(Partitioner::ConsistentRandom)
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     pub fn partitioner(self, partitioner: Partitioner) -> Self {
         self.set(|s| s.partitioning.partitioner = partitioner)
     }
@@ -271,12 +297,36 @@ impl ProducerBuilder {
     /// Sets any property by its Java or librdkafka name. A property that has no meaning for a
     /// producer is accepted: one warning at [`build`](Self::build) names all of these with the
     /// reasons. If ignoring a property would weaken security or delivery, it is an error.
+    ///
+    /// ```
+    /// use ottla::Producer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let producer = Producer::builder("localhost:9092")
+    ///     .property("linger.ms", "20")
+    ///     .property("queue.buffering.max.kbytes", "65536") // librdkafka's name of `buffer.memory`
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push(name, value);
         self
     }
 
     /// Sets several properties by their names.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use ottla::Producer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let properties = HashMap::from([("acks", "all"), ("linger.ms", "20")]);
+    /// let producer = Producer::builder("localhost:9092").properties(properties).build().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         for (name, value) in pairs {
             self.properties.push(name.as_ref(), value.as_ref());

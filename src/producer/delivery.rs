@@ -26,6 +26,25 @@ use crate::{error::Result, record::RecordMetadata};
 ///
 /// Dropping it does not cancel the record.
 ///
+/// ```
+/// # use ottla::testkit::{Cluster, Options};
+/// use ottla::{DeliveryStatus, Record};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ottla::Result<()> {
+/// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+/// # let producer = cluster.producer().build().await?;
+/// let delivery = producer.send(Record::to("orders").with_value("shipped")).await?;
+/// match delivery.await {
+///     Ok(at) => println!("in the log at offset {:?}", at.offset),
+///     Err(error) => match error.delivery_status() {
+///         Some(DeliveryStatus::NotPersisted) => println!("not in the log: {error}"),
+///         _ => println!("may be in the log: {error}"),
+///     },
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Cancel safety
 /// It may be polled, left and polled again, and awaited by reference.
 #[derive(Debug)]
@@ -71,6 +90,23 @@ impl Delivery {
 impl Delivery {
     /// Returns the result if it is already known; awaiting the delivery returns the same result.
     /// For loops that poll from time to time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// let delivery = producer.send(Record::to("orders").with_value("shipped")).await?;
+    /// producer.flush(Duration::from_secs(10)).await;
+    /// match delivery.try_result() {
+    ///     Some(result) => println!("at offset {:?}", result?.offset),
+    ///     None => println!("not known yet"),
+    /// }
+    /// # assert!(delivery.try_result().is_some());
+    /// # Ok(()) }
+    /// ```
     pub fn try_result(&self) -> Option<Result<RecordMetadata>> {
         self.results.try_outcome(self.index).map(|outcome| result(outcome, 0, self.timestamp))
     }

@@ -207,6 +207,21 @@ impl From<TrySendError<'_>> for Error {
 impl Producer {
     /// Returns a builder for a producer of the cluster with these bootstrap brokers: `"host:port"`,
     /// separated by commas (`bootstrap.servers`).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ottla::{Producer, producer::Acks};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let producer = Producer::builder("broker-1:9092,broker-2:9092")
+    ///     .client_id("shop")
+    ///     .acks(Acks::All)
+    ///     .linger(Duration::from_millis(20))
+    ///     .build()
+    ///     .await?; // waits for no broker
+    /// # Ok(()) }
+    /// ```
     pub fn builder(bootstrap: impl Into<String>) -> ProducerBuilder {
         ProducerBuilder::new(bootstrap.into())
     }
@@ -214,6 +229,20 @@ impl Producer {
     /// Builds a producer from properties by their Java or librdkafka names. The same properties may
     /// also be used for a consumer and an admin client: one warning names those that have no
     /// meaning for a producer.
+    ///
+    /// ```
+    /// use ottla::Producer;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let producer = Producer::from_properties([
+    ///     ("bootstrap.servers", "localhost:9092"),
+    ///     ("linger.ms", "20"),
+    ///     ("message.timeout.ms", "60000"), // librdkafka's name of `delivery.timeout.ms`
+    /// ])
+    /// .await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or
@@ -235,6 +264,22 @@ impl Producer {
     /// A record of a topic that is not known yet waits inside the buffer for the topic's metadata.
     /// Its [`Delivery`] fails if the topic does not appear within `max.block.ms` (or
     /// `delivery.timeout.ms`, if that is shorter).
+    ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use ottla::Record;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// let record = Record::to("orders").with_key("42").with_value("shipped");
+    /// let delivery = producer.send(record).await?; // in the buffer
+    /// let at = delivery.await?; // in the log
+    /// println!("{}[{}] at offset {:?}", at.topic, at.partition, at.offset);
+    /// # assert_eq!(at.offset, Some(0));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`BufferFull`](ErrorKind::BufferFull) if no room became free in time,
@@ -263,6 +308,25 @@ impl Producer {
 
     /// Puts a record into the buffer if there is room for it at once; otherwise returns it to the
     /// caller.
+    ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use ottla::{ErrorKind, Record};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// match producer.try_send(Record::to("orders").with_value("shipped")) {
+    ///     Ok(delivery) => println!("at offset {:?}", delivery.await?.offset),
+    ///     Err(refused) if refused.error().kind() == ErrorKind::BufferFull => {
+    ///         let record = refused.into_record();
+    ///         println!("no room yet for {record:?}");
+    ///     }
+    ///     Err(refused) => return Err(refused.into()),
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Like [`send`](Self::send), and the error holds the record.
@@ -366,6 +430,27 @@ impl Producer {
     /// Returns a stream with the reports of all records that are sent from now on, for programs
     /// that do not keep each [`Delivery`]. Several streams share the reports; each report is given
     /// to one of them.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use ottla::Record;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// let mut reports = producer.delivery_reports();
+    /// drop(producer.send(Record::to("orders").with_value("shipped").with_tag(42)).await?);
+    /// producer.close(Duration::from_secs(10)).await?; // the reports end when all were read
+    /// while let Some(report) = reports.next().await {
+    ///     match report.result {
+    ///         Ok(at) => println!("order {:?} is at offset {:?}", report.tag, at.offset),
+    ///         Err(error) => eprintln!("order {:?}: {error}; {}", report.tag, error.advice()),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn delivery_reports(&self) -> DeliveryReports {
         DeliveryReports::new(self.0.shared.batch_shared.clone())
     }
@@ -375,6 +460,26 @@ impl Producer {
     /// that are outstanding then: 0 if all have their results, successful or not.
     ///
     /// Records that other callers send meanwhile are not waited for.
+    ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use std::time::Duration;
+    /// use ottla::{Record, producer::Deliveries};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// let mut deliveries = Deliveries::default();
+    /// for order in 0..100 {
+    ///     let record = Record::to("orders").with_value(order.to_string());
+    ///     deliveries.push(producer.send(record).await?);
+    /// }
+    /// let outstanding = producer.flush(Duration::from_secs(10)).await;
+    /// assert_eq!(outstanding, 0);
+    /// deliveries.await.ok()?; // all have their results: this does not wait
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Cancel safety
     /// Safe: the records are still sent.
@@ -405,6 +510,24 @@ impl Producer {
     /// because its runtime does not run, this returns 0, and the records are given up as soon as
     /// the task runs again.
     ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use ottla::{ApiKey, Record, producer::PurgeScope, testkit::on};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// cluster.fault(on(ApiKey::Produce).forever().hang()); // a broker that does not answer
+    /// let delivery = producer.send(Record::to("orders").with_value("shipped")).await?;
+    /// let purged = producer.purge(PurgeScope::All).await;
+    /// assert_eq!(purged, 1);
+    /// if let Err(error) = delivery.await {
+    ///     println!("{error} ({:?})", error.delivery_status());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Cancel safety
     /// If the future is dropped after it was polled, the records are given up all the same.
     pub async fn purge(&self, what: PurgeScope) -> usize {
@@ -429,6 +552,21 @@ impl Producer {
     /// If several calls run at once, the one with the shortest time left decides. `Ok` means, for
     /// each of these calls and for later ones, that the end of the producer left no record without
     /// its proper result.
+    ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// use std::time::Duration;
+    /// use ottla::Record;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// let delivery = producer.send(Record::to("orders").with_value("shipped")).await?;
+    /// producer.close(Duration::from_secs(10)).await?; // an error says how many were given up
+    /// delivery.await?; // every record has its result: this does not wait
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The message says how many records were given up.
@@ -485,6 +623,21 @@ impl Producer {
     ///
     /// Copies some kilobytes and looks at each partition: call it every few seconds, not for each
     /// record. See [`ProducerMetrics`] for the metrics.
+    ///
+    /// ```
+    /// # use ottla::{Record, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// producer.send(Record::to("orders").with_value("shipped")).await?.await?;
+    /// let metrics = producer.metrics();
+    /// println!("{} records in the log", metrics.records_acknowledged);
+    /// println!("{} records failed", metrics.records_failed());
+    /// println!("{} of {} bytes in use", metrics.buffer_used_bytes, metrics.buffer_total_bytes);
+    /// # assert_eq!(metrics.records_acknowledged, 1);
+    /// # Ok(()) }
+    /// ```
     pub fn metrics(&self) -> ProducerMetrics {
         let shared = &self.0.shared;
         let buffer_pool = &shared.batch_shared.buffer;
@@ -502,6 +655,21 @@ impl Producer {
     /// [`Consumer::partitions_for`](crate::Consumer::partitions_for) and
     /// [`Admin::partitions_for`](crate::Admin::partitions_for) are the same call. Records of the
     /// topic that are sent next need not wait for its metadata.
+    ///
+    /// ```
+    /// # use ottla::testkit::{Cluster, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # let producer = cluster.producer().build().await?;
+    /// # cluster.create_topic("orders", 3)?;
+    /// let partitions = producer.partitions_for("orders").await?;
+    /// for info in &partitions {
+    ///     println!("{}[{}] is led by {:?}", info.topic, info.partition, info.leader);
+    /// }
+    /// # assert_eq!(partitions.len(), 3);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `InvalidArgument` for a name that Kafka forbids; `UnknownTopicOrPartition`; `Authorization`;

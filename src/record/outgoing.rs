@@ -41,6 +41,14 @@ const NO_PARTITION: i64 = i64::MIN;
 
 impl<'a> Record<'a> {
     /// Makes a record for that topic, without a key and a value.
+    ///
+    /// ```
+    /// use ottla::Record;
+    ///
+    /// let shipped = Record::to("orders").with_key("42").with_value("shipped");
+    /// let deleted = Record::to("orders").with_key("42"); // without a value: a tombstone
+    /// assert_eq!((shipped.topic(), deleted.value()), ("orders", None));
+    /// ```
     #[inline]
     pub fn to(topic: impl TopicName<'a>) -> Self {
         Self {
@@ -64,6 +72,15 @@ impl<'a> Record<'a> {
     }
 
     /// Sets the key: records of one key go to one partition, in order.
+    ///
+    /// ```
+    /// use ottla::Record;
+    ///
+    /// let id = 42_u32.to_be_bytes();
+    /// let number = Record::to("orders").with_key(&id).with_value("shipped");
+    /// let text = Record::to("orders").with_key("42").with_value("shipped");
+    /// assert_eq!((number.key(), text.key()), (Some(&id[..]), Some(&b"42"[..])));
+    /// ```
     #[inline]
     pub fn with_key(mut self, key: impl Into<Payload<'a>>) -> Self {
         self.key = key.into().0;
@@ -79,6 +96,13 @@ impl<'a> Record<'a> {
     }
 
     /// Adds a header. Headers keep their order, and names may repeat.
+    ///
+    /// ```
+    /// use ottla::Record;
+    ///
+    /// let record = Record::to("orders").with_value("shipped").with_header("trace", "a1b2");
+    /// assert!(record.headers().eq([("trace", Some(&b"a1b2"[..]))]));
+    /// ```
     pub fn with_header(mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Payload<'a>>) -> Self {
         self.headers.push((name.into(), Some(value.into())));
         self

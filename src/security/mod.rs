@@ -92,18 +92,18 @@ pub struct Security {
 }
 
 impl Security {
-    /// `PLAINTEXT`: neither TLS nor SASL. The default.
+    /// Returns `PLAINTEXT`: neither TLS nor SASL. The default.
     pub fn plaintext() -> Self {
         Self::default()
     }
 
-    /// `SSL`: TLS, with a client certificate if one is given.
+    /// Returns `SSL`: TLS, with a client certificate if one is given.
     #[cfg(feature = "tls")]
     pub fn ssl(tls: Tls) -> Self {
         Self { tls: Some(tls), sasl: None }
     }
 
-    /// `SASL_PLAINTEXT`: SASL without TLS.
+    /// Returns `SASL_PLAINTEXT`: SASL without TLS.
     pub fn sasl_plaintext(sasl: Sasl) -> Self {
         Self {
             #[cfg(feature = "tls")]
@@ -126,7 +126,7 @@ impl Security {
         }
     }
 
-    /// `SASL_SSL`: SASL under TLS.
+    /// Returns `SASL_SSL`: SASL under TLS.
     #[cfg(feature = "tls")]
     pub fn sasl_ssl(sasl: Sasl, tls: Tls) -> Self {
         Self { tls: Some(tls), sasl: Some(sasl) }

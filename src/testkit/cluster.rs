@@ -79,6 +79,19 @@ impl FaultHandle {
 impl Cluster {
     /// Starts the brokers; when this returns they accept connections.
     ///
+    /// ```
+    /// use ottla::{Record, testkit::{Cluster, Options}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let cluster = Cluster::start(Options::new().brokers(3).in_memory()).await?;
+    /// cluster.create_topic("orders", 6)?;
+    /// let producer = cluster.producer().build().await?;
+    /// producer.send(Record::to("orders").with_partition(0).with_value("shipped")).await?.await?;
+    /// assert_eq!(cluster.log_end("orders", 0)?, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `Network` when a port is not available, `Configuration` for certificates that cannot be
     /// used, and outside of a tokio runtime that has timers and, unless the cluster is in memory,

@@ -79,6 +79,20 @@ pub(crate) enum Ending {
 }
 
 /// Creates a fault for requests of that kind.
+///
+/// ```
+/// use ottla::{ApiKey, ErrorCode, Record, testkit::{Cluster, Options, on}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> ottla::Result<()> {
+/// let cluster = Cluster::start(Options::new().in_memory()).await?;
+/// let refusal = on(ApiKey::Produce).times(2).error(ErrorCode::NOT_ENOUGH_REPLICAS);
+/// let fault = cluster.fault(refusal);
+/// let producer = cluster.producer().build().await?;
+/// producer.send(Record::to("orders").with_value("shipped")).await?.await?; // the third attempt
+/// assert_eq!(fault.hits(), 2);
+/// # Ok(()) }
+/// ```
 pub fn on(key: ApiKey) -> Fault {
     on_any_of([key])
 }
@@ -224,8 +238,8 @@ impl Fault {
         self.ending(Ending::ActThenDrop)
     }
 
-    /// Neither carries the request out nor answers it, and reads nothing more from the connection
-    /// except its end.
+    /// Leaves the request unanswered without carrying it out, and reads nothing more from the
+    /// connection except its end.
     pub fn hang(self) -> Self {
         self.ending(Ending::Hang)
     }

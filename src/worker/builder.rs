@@ -86,6 +86,24 @@ impl Consumer {
 
     /// Returns a builder for a [`Worker`] that runs a handler for every record. The worker is the
     /// consumer's only reader; clones of the consumer may pause and seek partitions while it runs.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// consumer.subscribe(["orders"])?;
+    /// let worker = consumer.worker().concurrency(64).start(|record| async move {
+    ///     println!("{}: {:?}", record.offset, record.value); // done when this returns
+    /// })?;
+    /// worker.close(Duration::from_secs(10)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn worker(self) -> WorkerBuilder {
         WorkerBuilder::new(self)
     }
@@ -178,6 +196,27 @@ impl WorkerBuilder {
     /// Sets how often a handler that failed is called again with the same record; 0 for never,
     /// `u32::MAX` for no limit. Errors that are [`NonRetriable`](super::NonRetriable) or of kind
     /// [`Deserialization`](crate::ErrorKind::Deserialization) are not retried. Default: 5.
+    ///
+    /// ```
+    /// # async fn save(order: ottla::ConsumerRecord) -> std::io::Result<()> { Ok(()) }
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// # consumer.subscribe(["orders"])?;
+    /// let worker = consumer
+    ///     .worker()
+    ///     .retries(u32::MAX) // until `save` succeeds; other partitions are handled meanwhile
+    ///     .retry_backoff(Duration::from_millis(50), Duration::from_secs(30))
+    ///     .start(|order| async move { save(order).await })?;
+    /// worker.close(Duration::from_secs(10)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn retries(self, retries: u32) -> Self {
         self.set(|s| s.retries = retries)
     }
@@ -202,6 +241,31 @@ impl WorkerBuilder {
     /// A dead letter that is not acknowledged is sent again, so it may be in the topic twice. If
     /// sending again cannot help (the topic does not exist, the right to write is missing, the
     /// record is too large), the worker ends with the error. Default: none.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// # cluster.create_topic("orders.dead", 1)?;
+    /// # let producer = cluster.producer().build().await?;
+    /// # let mut reports = producer.delivery_reports();
+    /// consumer.subscribe(["orders"])?;
+    /// let worker = consumer
+    ///     .worker()
+    ///     .retries(1)
+    ///     .dead_letter(&producer, "orders.dead") // after two attempts
+    ///     .start(|order| async move { Err::<(), _>(format!("no order: {:?}", order.value)) })?;
+    /// # reports.next().await.expect("a dead letter").result?;
+    /// # worker.close(Duration::from_secs(10)).await?;
+    /// # assert_eq!(cluster.records("orders.dead", 0)?.len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
         self.dead_letters = Some((producer.clone(), topic.into_arc()));
         self.set(|s| s.failed = Failed::Bury)
@@ -258,9 +322,10 @@ impl WorkerBuilder {
         self.start(handler)?.wait().await
     }
 
-    /// Like [`run`](Self::run), but the handler gets batches of a partition's records, in order:
-    /// the available records, up to [`max_batch`](Self::max_batch), or those that come within
-    /// [`batch_linger`](Self::batch_linger). A batch is done, or fails, as a whole.
+    /// Runs the worker like [`run`](Self::run), with a handler that gets batches of a partition's
+    /// records, in order: the available records, up to [`max_batch`](Self::max_batch), or those
+    /// that come within [`batch_linger`](Self::batch_linger). A batch is done, or fails, as a
+    /// whole.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].
@@ -275,7 +340,7 @@ impl WorkerBuilder {
         self.start_batches(handler)?.wait().await
     }
 
-    /// Like [`run`](Self::run), but with a [`Handler`], which is a type of its own.
+    /// Runs the worker like [`run`](Self::run), with a [`Handler`], which is a type of its own.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start) and [`Worker::wait`].
@@ -300,7 +365,7 @@ impl WorkerBuilder {
         self.start_work(Each(handler))
     }
 
-    /// Like [`start`](Self::start), but for [batches](Self::run_batches).
+    /// Starts the worker like [`start`](Self::start), for [batches](Self::run_batches).
     ///
     /// # Errors
     /// The errors of [`start`](Self::start); `Configuration` with [`OrderBy::Key`].
@@ -312,7 +377,8 @@ impl WorkerBuilder {
         self.start_work(Batches(handler))
     }
 
-    /// Like [`start`](Self::start), but with a [`Handler`], which is a type of its own.
+    /// Starts the worker like [`start`](Self::start), with a [`Handler`], which is a type of its
+    /// own.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start).

@@ -124,6 +124,26 @@ impl Worker {
 
     /// Waits until the worker has ended.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// # consumer.subscribe(["orders"])?;
+    /// # let stop = tokio::time::sleep(Duration::from_millis(20));
+    /// // `stop` is a future, such as that of a signal.
+    /// let worker = consumer.worker().shutdown(stop).start(|order| async move {
+    ///     println!("{:?}", order.value);
+    /// })?;
+    /// worker.wait().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The reason for the end: `Handler` if a record could not be handled and neither dead letters
     /// nor skipping is configured; an error that only the user can resolve (`Corrupt`, `NoOffset`,
@@ -142,6 +162,23 @@ impl Worker {
     /// Begins no more records, lets handlers finish (for half of the timeout, and at most for
     /// [`drain_timeout`](super::WorkerBuilder::drain_timeout)), commits completed records and
     /// leaves the group. Never takes longer than the timeout.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// consumer.subscribe(["orders"])?;
+    /// let worker = consumer.worker().start(|order| async move { println!("{:?}", order.value) })?;
+    /// // … until the program ends …
+    /// worker.close(Duration::from_secs(10)).await?; // handlers finish, offsets are committed
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The errors of [`wait`](Self::wait); `Timeout` if it did not complete in time.
@@ -171,6 +208,29 @@ impl Worker {
     /// Returns what the worker is doing: the running handlers with their durations, the records
     /// that wait in each partition, and the state of the consumer. Sends no request; call it when
     /// the worker makes no progress, or for a health check.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// # consumer.subscribe(["orders"])?;
+    /// let worker = consumer.worker().start(|order| async move { println!("{:?}", order.value) })?;
+    /// let status = worker.status();
+    /// for job in &status.running {
+    ///     println!("{} at offset {}: for {:?}", job.partition, job.offset, job.for_how_long);
+    /// }
+    /// for (partition, state) in &status.partitions {
+    ///     println!("{partition}: {} records wait, {} are retried", state.waiting, state.retrying);
+    /// }
+    /// # worker.close(Duration::from_secs(10)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn status(&self) -> WorkerStatus {
         let now = now();
         let (running, partitions) = self.plan.with(|schedule| (schedule.running(now), schedule.partitions()));

@@ -86,6 +86,19 @@ pub struct Consumer {
 impl Consumer {
     /// Returns a builder for a consumer of the cluster with these bootstrap servers (`host:port`,
     /// with commas between them).
+    ///
+    /// ```
+    /// use ottla::{Consumer, consumer::OffsetReset};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// let consumer = Consumer::builder("broker-1:9092,broker-2:9092")
+    ///     .group("billing")
+    ///     .auto_offset_reset(OffsetReset::Earliest)
+    ///     .build()
+    ///     .await?; // waits for no broker
+    /// # Ok(()) }
+    /// ```
     pub fn builder(bootstrap_servers: impl AsRef<str>) -> ConsumerBuilder {
         ConsumerBuilder::new(bootstrap_servers.as_ref())
     }
@@ -126,6 +139,21 @@ impl Consumer {
     /// before and are not among them are no longer read. No group is involved, but offsets can be
     /// committed for one.
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// consumer.assign([(orders, Offset::Beginning)])?;
+    /// let first = consumer.recv().await.transpose()?;
+    /// # assert!(first.is_some_and(|record| record.offset == 0));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `InvalidArgument` for a topic name that Kafka forbids, a negative partition or offset, and
     /// while subscribed; `Closed`.
@@ -165,6 +193,24 @@ impl Consumer {
     /// Joins the group to read these topics. A later call replaces them, at any time; an empty list
     /// is an [`unsubscribe`](Self::unsubscribe). A listener of an earlier
     /// [`subscribe_with`](Self::subscribe_with) is no longer called.
+    ///
+    /// ```
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// // The topic `orders`, and all topics that begin with `audit.`, now or later.
+    /// consumer.subscribe(["orders", "^audit\\..*"])?;
+    /// while let Some(record) = consumer.recv().await.transpose()? {
+    ///     println!("{}[{}]@{}", record.topic, record.partition, record.offset);
+    ///     # break;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Regular expressions
     /// A topic that starts with `^` is a regular expression (in the syntax of the `regex` crate,
@@ -281,6 +327,30 @@ impl Consumer {
     ///
     /// The record shares the bytes of the batch that it came in: see [`ConsumerRecord::detach`].
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use ottla::ErrorKind;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// while let Some(next) = consumer.recv().await {
+    ///     match next {
+    ///         Ok(record) => println!("{}: {:?}", record.offset, record.value),
+    ///         // The client keeps trying. The next record follows when it succeeds.
+    ///         Err(error) if error.kind() == ErrorKind::Network => eprintln!("{error}"),
+    ///         Err(error) => return Err(error),
+    ///     }
+    ///     # break;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// - `Corrupt`: stored records are damaged. The error names the partition and the offset. That
     ///   partition is read no further until it is [sought](Self::seek) past the damage; other
@@ -329,6 +399,26 @@ impl Consumer {
     /// Records that are not iterated are returned again by the next call. A record that was
     /// iterated is returned again only if it was not committed and the consumer restarts.
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let records = consumer.poll(Duration::from_secs(10)).await?;
+    /// for record in records.iter() {
+    ///     println!("{}: {:?}", record.offset(), record.value()); // borrowed from the batch
+    /// }
+    /// # assert_eq!(records.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`recv`](Self::recv), and `Closed` once the consumer has ended.
     ///
@@ -368,6 +458,26 @@ impl Consumer {
     /// Returns the records as a [`Stream`](futures_core::Stream), with the items of
     /// [`recv`](Self::recv). The stream is the consumer's one reader from its first poll until it
     /// is dropped.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use futures_util::StreamExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let mut values = consumer.stream().map(|record| record.map(|record| record.value));
+    /// while let Some(value) = values.next().await.transpose()? {
+    ///     println!("{value:?}");
+    ///     # break;
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stream(&self) -> RecordStream<'_> {
         RecordStream::new(&self.shared)
     }
@@ -379,6 +489,25 @@ impl Consumer {
     /// [`commit_async`](Self::commit_async) are complete when this returns. Takes at most
     /// `default.api.timeout.ms`; if the cluster does not know a topic, the consumer retries for
     /// that whole time, because the topic may be about to appear.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().group("billing").auto_commit(false).build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// // `enable.auto.commit` is false.
+    /// if let Some(record) = consumer.recv().await.transpose()? {
+    ///     println!("{:?}", record.value);
+    ///     consumer.commit().await?; // this record, and all before it, are finished
+    /// }
+    /// # assert_eq!(cluster.committed("billing", "orders", 0), Some(1));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`; `NotAssigned` if the group has meanwhile assigned
@@ -394,6 +523,24 @@ impl Consumer {
 
     /// Commits these offsets: for each partition that of the *next* record to be read. Takes at
     /// most `default.api.timeout.ms`.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().group("billing").auto_commit(false).build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// if let Some(record) = consumer.recv().await.transpose()? {
+    ///     let next = record.offset + 1;
+    ///     consumer.commit_offsets([(record.topic_partition(), next)]).await?;
+    /// }
+    /// # assert_eq!(cluster.committed("billing", "orders", 0), Some(1));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`commit`](Self::commit); `InvalidArgument` for a topic name that Kafka forbids, a
@@ -429,6 +576,25 @@ impl Consumer {
     /// so that each does not cost a request. A [`close`](Self::close) waits for them. The consumer
     /// does not wait for a topic that the cluster does not know.
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().group("billing").auto_commit(false).build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// if let Some(record) = consumer.recv().await.transpose()? {
+    ///     let pending = consumer.commit_async([(record.topic_partition(), record.offset + 1)])?;
+    ///     // … handle other records meanwhile …
+    ///     pending.await?;
+    /// }
+    /// # assert_eq!(cluster.committed("billing", "orders", 0), Some(1));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids, a negative
     /// partition or offset; `Closed`. The [`PendingCommit`] returns the broker's errors.
@@ -454,6 +620,25 @@ impl Consumer {
     ///
     /// The close waits for an `on_revoked` of the rebalance listener that is under way, so the
     /// listener itself must not wait for the close.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// consumer.subscribe(["orders"])?;
+    /// if let Some(record) = consumer.recv().await.transpose()? {
+    ///     println!("{:?}", record.value);
+    /// }
+    /// consumer.close(Duration::from_secs(10)).await?; // commits the record and leaves the group
+    /// # assert_eq!(cluster.committed("billing", "orders", 0), Some(1));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Returned for a step that could not be done in time: a commit that failed, a listener that

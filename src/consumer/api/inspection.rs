@@ -13,6 +13,23 @@ use crate::consumer::{
 impl Consumer {
     /// Returns a snapshot of the counters. Takes the consumer's lock for as long as copying takes,
     /// some microseconds: calling it every second is fine, calling it for every record is not.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// consumer.recv().await.transpose()?;
+    /// let metrics = consumer.metrics();
+    /// println!("{} records read, {} to read", metrics.records_consumed, metrics.total_lag());
+    /// # assert_eq!(metrics.records_consumed, 1);
+    /// # Ok(()) }
+    /// ```
     pub fn metrics(&self) -> ConsumerMetrics {
         let buffer = &self.shared.buffer;
         let records_consumed = buffer.delivered_records();
@@ -33,6 +50,24 @@ impl Consumer {
     /// for which a partition waits, whenever it changes; at WARN the partitions that have made no
     /// progress for 30 s for a reason that is not the user's, in one line for each cause, repeated
     /// every minute while it lasts; at INFO when they make progress again.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let status = consumer.status();
+    /// for (partition, state) in &status.partitions {
+    ///     println!("{partition}: {} for {:?}", state.waiting.name(), state.waiting_for);
+    /// }
+    /// # assert_eq!(status.partitions.len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn status(&self) -> ConsumerStatus {
         let shared = &self.shared;
         let now = Instant::now().into_std();

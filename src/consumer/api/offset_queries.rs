@@ -57,6 +57,23 @@ impl Consumer {
     /// Returns the offsets after the last records: the high watermark, or with `read_committed` the
     /// last stable offset. Takes at most `default.api.timeout.ms`.
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let first = consumer.beginning_offsets([orders.clone()]).await?;
+    /// let end = consumer.end_offsets([orders.clone()]).await?;
+    /// println!("{} offsets in the log", end[&orders] - first[&orders]);
+    /// # assert_eq!((first[&orders], end[&orders]), (0, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// Those of [`beginning_offsets`](Self::beginning_offsets).
     ///
@@ -81,6 +98,27 @@ impl Consumer {
 
     /// Returns for each partition the first record with a timestamp at or after the given time;
     /// `None` if there is none. Takes at most `default.api.timeout.ms`.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let an_hour_ago = SystemTime::now() - Duration::from_secs(60 * 60);
+    /// let found = consumer.offsets_for_times([(orders.clone(), an_hour_ago)]).await?;
+    /// if let Some(first) = found[&orders] {
+    ///     consumer.seek(&orders, first.offset)?;
+    /// }
+    /// # assert_eq!(found[&orders].map(|first| first.offset), Some(0));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`beginning_offsets`](Self::beginning_offsets).
@@ -107,6 +145,24 @@ impl Consumer {
 
     /// Returns the group's committed offsets of these partitions; `None` for a partition without
     /// one. Takes at most `default.api.timeout.ms`.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().group("billing").auto_commit(false).build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// consumer.recv().await.transpose()?;
+    /// consumer.commit().await?;
+    /// let committed = consumer.committed([orders.clone()]).await?;
+    /// println!("{:?}", committed[&orders].as_ref().map(|committed| committed.offset));
+    /// # assert_eq!(committed[&orders].as_ref().map(|committed| committed.offset), Some(1));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `InvalidArgument` without a `group.id`, for a topic name that Kafka forbids or a negative

@@ -46,6 +46,30 @@ impl Consumer {
     /// as before, but for partitions that are split off [`commit`](Self::commit) covers only what
     /// is done; [`PartitionStream::commit`] covers what the stream has returned.
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let mut stream = consumer.split_partition(&orders)?;
+    /// let reader = tokio::spawn(async move {
+    ///     while let Some(record) = stream.recv().await.transpose()? {
+    ///         println!("{}: {:?}", record.offset, record.value);
+    ///     }
+    ///     Ok::<_, ottla::Error>(())
+    /// });
+    /// // … read the other partitions with `consumer.recv()` …
+    /// consumer.close(Duration::from_secs(10)).await?; // ends the stream
+    /// # reader.await.expect("the reader does not panic")?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `NotAssigned`; `InvalidArgument` if it is split off already; `Closed`.
     pub fn split_partition(&self, partition: &TopicPartition) -> Result<PartitionStream> {

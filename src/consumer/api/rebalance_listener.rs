@@ -55,7 +55,7 @@ pub type ListenerResult = std::result::Result<(), BoxError>;
 /// # Ok(()) }
 /// ```
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// Called after each rebalance with the partitions that were added to this consumer; those that
+    /// Receives, after each rebalance, the partitions that were added to this consumer; those that
     /// it kept are not among them. The list is empty if the rebalance added none. No record of them
     /// is read before this call returns; then they are read from the offset of
     /// [`Assigned::start_at`], otherwise from the group's committed offset.
@@ -68,20 +68,20 @@ pub trait RebalanceListener: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called before partitions go to other members, and before the consumer closes or
-    /// unsubscribes. The partitions still belong to this consumer until the call returns. No more
-    /// of their records are delivered, and the reader is done with those that it held (an
-    /// unsubscribe does not wait for this). With `enable.auto.commit`, what is done was committed
-    /// before the call. If the call fails, the reader gets an error, and the partitions are given
-    /// up all the same.
+    /// Receives the partitions that are revoked: before they go to other members, and before the
+    /// consumer closes or unsubscribes. The partitions still belong to this consumer until the call
+    /// returns. No more of their records are delivered, and the reader is done with those that it
+    /// held (an unsubscribe does not wait for this). With `enable.auto.commit`, what is done was
+    /// committed before the call. If the call fails, the reader gets an error, and the partitions
+    /// are given up all the same.
     fn on_revoked(&self, revoked: &Revoked) -> impl Future<Output = ListenerResult> + Send {
         let _ = revoked;
         async { Ok(()) }
     }
 
-    /// Called when partitions no longer belong to this consumer: the group has removed the member
-    /// (the session timeout or `max.poll.interval.ms` passed, or a revocation took too long), and
-    /// other members may have them. Uncommitted progress can no longer be committed.
+    /// Receives the partitions that no longer belong to this consumer: the group has removed the
+    /// member (the session timeout or `max.poll.interval.ms` passed, or a revocation took too
+    /// long), and other members may have them. Uncommitted progress can no longer be committed.
     fn on_lost(&self, lost: &[TopicPartition]) -> impl Future<Output = ListenerResult> + Send {
         let _ = lost;
         async { Ok(()) }

@@ -17,6 +17,24 @@ impl Consumer {
     /// [`Records`](crate::consumer::Records) of an earlier poll return no more records of the
     /// partition. Records before the new position count as done.
     ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// if let Some(record) = consumer.recv().await.transpose()? {
+    ///     consumer.seek(&record.topic_partition(), record.offset)?; // the same record again
+    /// }
+    /// let again = consumer.recv().await.transpose()?;
+    /// # assert!(again.is_some_and(|record| record.offset == 0));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// `NotAssigned`; `InvalidArgument` for a negative offset; `Closed`.
     pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
@@ -28,6 +46,23 @@ impl Consumer {
     /// Reads these partitions from their first available records, like [`seek`](Self::seek), but
     /// the offset is looked up in the background. Until it is known, [`position`](Self::position)
     /// is `None`, and [`status`](Self::status) shows what prevents the look-up.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// # consumer.recv().await.transpose()?;
+    /// consumer.seek_to_beginning(&consumer.assignment())?;
+    /// let first = consumer.recv().await.transpose()?;
+    /// # assert!(first.is_some_and(|record| record.offset == 0));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is sought; `Closed`.
@@ -48,6 +83,25 @@ impl Consumer {
     /// Reads these partitions from their first records with a timestamp at or after that time, or
     /// from the end if there are none. Otherwise like
     /// [`seek_to_beginning`](Self::seek_to_beginning).
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+    /// consumer.seek_to_timestamp(&consumer.assignment(), yesterday)?;
+    /// let first = consumer.recv().await.transpose()?;
+    /// # assert!(first.is_some_and(|record| record.offset == 0));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// Those of [`seek_to_beginning`](Self::seek_to_beginning).
@@ -115,12 +169,46 @@ impl Consumer {
 
     /// Returns the offset of the next record that a partition delivers; `None` for a partition that
     /// is not assigned or has no known position yet.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// consumer.recv().await.transpose()?;
+    /// println!("next: {:?}, to read: {:?}", consumer.position(&orders), consumer.lag(&orders));
+    /// # assert_eq!(consumer.position(&orders), Some(1));
+    /// # Ok(()) }
+    /// ```
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
         self.shared.buffer.with_state(|assignment| assignment.position(partition)).ok().flatten()
     }
 
     /// Stops delivering records of these partitions until they are [resumed](Self::resume). They
     /// stay assigned. A partition that is revoked and assigned again is not paused.
+    ///
+    /// ```
+    /// # use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
+    /// # let orders = TopicPartition::new("orders", 0);
+    /// # let consumer = cluster.consumer().build().await?;
+    /// # consumer.assign([(orders.clone(), Offset::Beginning)])?;
+    /// consumer.pause([&orders])?; // a sink is full
+    /// assert_eq!(consumer.paused(), [orders.clone()]);
+    /// consumer.resume([&orders])?;
+    /// let record = consumer.recv().await.transpose()?;
+    /// # assert!(record.is_some());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// `NotAssigned`, and then none of them is paused; `Closed`.
