@@ -24,12 +24,14 @@
 //! cluster.create_topic("orders", 3)?;
 //!
 //! let producer = cluster.producer().build().await?;
-//! let delivery = producer.send(Record::to("orders").with_key("42").with_value("shipped")).await?; // in the buffer
+//! let record = Record::to("orders").with_key("42").with_value("shipped");
+//! let delivery = producer.send(record).await?; // in the buffer
 //! let at = delivery.await?; // in the log
 //! assert_eq!(at.offset, Some(0));
 //! producer.close(Duration::from_secs(10)).await?;
 //!
-//! let consumer = cluster.consumer().group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
+//! let builder = cluster.consumer().group("billing").auto_offset_reset(OffsetReset::Earliest);
+//! let consumer = builder.build().await?;
 //! consumer.subscribe(["orders", "^audit\\..*"])?;
 //! let (handled, mut records) = tokio::sync::mpsc::unbounded_channel();
 //! let worker = consumer.worker().concurrency(64).start(move |record| {
@@ -38,10 +40,11 @@
 //! })?;
 //! let record = records.recv().await.expect("a record");
 //! assert_eq!(record.value.as_deref(), Some(&b"shipped"[..]));
-//! worker.close(Duration::from_secs(10)).await?; // lets handlers end, commits what is done, and leaves the group
+//! worker.close(Duration::from_secs(10)).await?; // waits for handlers, commits, leaves the group
 //!
 //! // Or a loop of one's own: a record is done when the next one is asked for.
-//! let reader = cluster.consumer().group("audit").auto_offset_reset(OffsetReset::Earliest).build().await?;
+//! let builder = cluster.consumer().group("audit").auto_offset_reset(OffsetReset::Earliest);
+//! let reader = builder.build().await?;
 //! reader.subscribe(["orders"])?;
 //! let record = reader.recv().await.transpose()?.expect("a subscribed consumer does not end");
 //! assert_eq!(record.offset, 0);

@@ -17,7 +17,10 @@ impl Cluster {
     /// The test sets the security: a cluster with TLS or SASL needs [`ProducerBuilder::security`].
     ///
     /// ```
-    /// use ottla::{Record, testkit::{Cluster, Options}};
+    /// use ottla::{
+    ///     Record,
+    ///     testkit::{Cluster, Options},
+    /// };
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
@@ -34,14 +37,23 @@ impl Cluster {
     /// Returns a builder for a consumer of this cluster, like [`producer`](Self::producer).
     ///
     /// ```
-    /// use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// use ottla::{
+    ///     Record,
+    ///     consumer::OffsetReset,
+    ///     testkit::{Cluster, Options},
+    /// };
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
     /// cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
-    /// let consumer = cluster.consumer().group("billing").auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// let consumer = cluster
+    ///     .consumer()
+    ///     .group("billing")
+    ///     .auto_offset_reset(OffsetReset::Earliest)
+    ///     .build()
+    ///     .await?;
     /// consumer.subscribe(["orders"])?;
     /// let record = consumer.recv().await.transpose()?.expect("a record");
     /// assert_eq!(record.value.as_deref(), Some(&b"shipped"[..]));
@@ -54,7 +66,10 @@ impl Cluster {
     /// Returns a builder for an admin client of this cluster, like [`producer`](Self::producer).
     ///
     /// ```
-    /// use ottla::{admin::NewTopic, testkit::{Cluster, Options}};
+    /// use ottla::{
+    ///     admin::NewTopic,
+    ///     testkit::{Cluster, Options},
+    /// };
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {

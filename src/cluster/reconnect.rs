@@ -97,8 +97,8 @@ impl Reconnect {
 
     /// Records that a connection ended. A connection that had lasted longer than
     /// `reconnect.backoff.max.ms` and did not end with a refusal is replaced at once; any other
-    /// counts as a failure, otherwise a broker that accepts and then hangs up would be connected to in a loop. Returns
-    /// the length of the outage so far, if it is to be logged.
+    /// counts as a failure, otherwise a broker that accepts and then hangs up would be connected to
+    /// in a loop. Returns the length of the outage so far, if it is to be logged.
     pub(super) fn ended(&mut self, reason: &Error, lived: Duration, now: Instant, rng: &mut StdRng) -> Option<Lasting> {
         if lived > self.settled && !is_refusal(reason) {
             self.backoff.reset();

@@ -136,8 +136,8 @@ impl Drop for ResponseSlot {
     }
 }
 
-/// Returns the error of a request that was still in a pipeline when the pipeline was dropped; a live
-/// pipeline answers every request that it holds.
+/// Returns the error of a request that was still in a pipeline when the pipeline was dropped; a
+/// live pipeline answers every request that it holds.
 pub(super) fn unanswered() -> Error {
     Error::new(ErrorKind::Closed, "the connection's task ended").with_status(DeliveryStatus::PossiblyPersisted)
 }

@@ -40,9 +40,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// fn ask_the_vault(status: u16) -> Result<String, Error> {
 ///     match status {
 ///         200 => Ok("token".to_owned()),
-///         401 | 403 => {
-///             Err(Error::authentication("the vault refuses this service: renew its role"))
-///         }
+///         401 | 403 => Err(Error::authentication(
+///             "the vault refuses this service: renew its role",
+///         )),
 ///         _ => Err(Error::network(format!("the vault answered with status {status}"))),
 ///     }
 /// }

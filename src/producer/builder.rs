@@ -244,8 +244,11 @@ impl ProducerBuilder {
     ///
     /// ```no_run
     /// # async fn example() -> ottla::Result<()> {
-    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
     /// use ottla::{Producer, Record};
+    /// use std::sync::{
+    ///     Arc,
+    ///     atomic::{AtomicU64, Ordering},
+    /// };
     ///
     /// let failed = Arc::new(AtomicU64::new(0));
     /// let count = failed.clone();
@@ -318,13 +321,14 @@ impl ProducerBuilder {
     /// Sets several properties by their names.
     ///
     /// ```
-    /// use std::collections::HashMap;
     /// use ottla::Producer;
+    /// use std::collections::HashMap;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// let properties = HashMap::from([("acks", "all"), ("linger.ms", "20")]);
-    /// let producer = Producer::builder("localhost:9092").properties(properties).build().await?;
+    /// let producer =
+    ///     Producer::builder("localhost:9092").properties(properties).build().await?;
     /// # Ok(()) }
     /// ```
     pub fn properties<K: AsRef<str>, V: AsRef<str>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {

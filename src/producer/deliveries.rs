@@ -26,7 +26,11 @@ use crate::{
 /// [`delivery_reports`](super::Producer::delivery_reports).
 ///
 /// ```
-/// use ottla::{Record, producer::Deliveries, testkit::{Cluster, Options}};
+/// use ottla::{
+///     Record,
+///     producer::Deliveries,
+///     testkit::{Cluster, Options},
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> ottla::Result<()> {
@@ -34,13 +38,18 @@ use crate::{
 /// # let producer = cluster.producer().build().await?;
 /// let mut deliveries = Deliveries::default();
 /// for n in 0..1000 {
-///     deliveries.push(producer.send(Record::to("orders").with_key(n.to_string()).with_value("shipped")).await?);
+///     deliveries.push(
+///         producer
+///             .send(Record::to("orders").with_key(n.to_string()).with_value("shipped"))
+///             .await?,
+///     );
 /// }
 /// let results = deliveries.await;
 /// for (n, error) in results.failures() {
 ///     eprintln!("order {n}: {error} ({})", error.advice());
 /// }
 /// results.ok()?; // or the first failure
+///
 /// # Ok(()) }
 /// ```
 ///

@@ -120,7 +120,8 @@ const TURN: Duration = Duration::from_secs(1);
 ///
 /// # async fn example() -> ottla::Result<()> {
 /// let producer = Producer::builder("localhost:9092").build().await?;
-/// let delivery = producer.send(Record::to("orders").with_key("42").with_value("shipped")).await?; // in the buffer
+/// let record = Record::to("orders").with_key("42").with_value("shipped");
+/// let delivery = producer.send(record).await?; // in the buffer
 /// let at = delivery.await?; // in the log
 /// println!("{}[{}]@{:?}", at.topic, at.partition, at.offset);
 /// producer.close(Duration::from_secs(10)).await?;
@@ -209,8 +210,8 @@ impl Producer {
     /// separated by commas (`bootstrap.servers`).
     ///
     /// ```
-    /// use std::time::Duration;
     /// use ottla::{Producer, producer::Acks};
+    /// use std::time::Duration;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
@@ -220,6 +221,7 @@ impl Producer {
     ///     .linger(Duration::from_millis(20))
     ///     .build()
     ///     .await?; // waits for no broker
+    ///
     /// # Ok(()) }
     /// ```
     pub fn builder(bootstrap: impl Into<String>) -> ProducerBuilder {
@@ -365,7 +367,8 @@ impl Producer {
     /// ```no_run
     /// # use ottla::{Producer, Record};
     /// # async fn example(producer: Producer, lines: Vec<String>) -> ottla::Result<()> {
-    /// let deliveries = producer.send_batch(lines.iter().map(|line| Record::to("lines").with_value(line))).await;
+    /// let records = lines.iter().map(|line| Record::to("lines").with_value(line));
+    /// let deliveries = producer.send_batch(records).await;
     /// for result in deliveries.await.iter() {
     ///     println!("at offset {:?}", result?.offset);
     /// }
@@ -446,7 +449,9 @@ impl Producer {
     /// while let Some(report) = reports.next().await {
     ///     match report.result {
     ///         Ok(at) => println!("order {:?} is at offset {:?}", report.tag, at.offset),
-    ///         Err(error) => eprintln!("order {:?}: {error}; {}", report.tag, error.advice()),
+    ///         Err(error) => {
+    ///             eprintln!("order {:?}: {error}; {}", report.tag, error.advice())
+    ///         }
     ///     }
     /// }
     /// # Ok(()) }
@@ -463,8 +468,8 @@ impl Producer {
     ///
     /// ```
     /// # use ottla::testkit::{Cluster, Options};
-    /// use std::time::Duration;
     /// use ottla::{Record, producer::Deliveries};
+    /// use std::time::Duration;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
@@ -478,6 +483,7 @@ impl Producer {
     /// let outstanding = producer.flush(Duration::from_secs(10)).await;
     /// assert_eq!(outstanding, 0);
     /// deliveries.await.ok()?; // all have their results: this does not wait
+    ///
     /// # Ok(()) }
     /// ```
     ///
@@ -497,7 +503,8 @@ impl Producer {
     /// Gives up records that have no result yet, and returns their number. Each fails at once with
     /// [`Purged`](ErrorKind::Purged), and its status says whether it may be in the log: records in
     /// the buffer are not persisted, unless an earlier attempt may have written them; those, and
-    /// records in a request that was written, are possibly persisted. Records that are sent meanwhile may stay.
+    /// records in a request that was written, are possibly persisted. Records that are sent
+    /// meanwhile may stay.
     ///
     /// The producer remains usable: records that are sent afterwards are delivered as usual, with
     /// idempotence once and in order. A request that was written cannot be recalled; it counts as
@@ -634,7 +641,10 @@ impl Producer {
     /// let metrics = producer.metrics();
     /// println!("{} records in the log", metrics.records_acknowledged);
     /// println!("{} records failed", metrics.records_failed());
-    /// println!("{} of {} bytes in use", metrics.buffer_used_bytes, metrics.buffer_total_bytes);
+    /// println!(
+    ///     "{} of {} bytes in use",
+    ///     metrics.buffer_used_bytes, metrics.buffer_total_bytes
+    /// );
     /// # assert_eq!(metrics.records_acknowledged, 1);
     /// # Ok(()) }
     /// ```

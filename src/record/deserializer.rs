@@ -26,16 +26,27 @@ pub struct FieldContext<'r> {
 /// It is not called for a null key or value.
 ///
 /// ```
-/// use ottla::{BoxError, record::{Deserializer, FieldContext}};
+/// use ottla::{
+///     BoxError,
+///     record::{Deserializer, FieldContext},
+/// };
 ///
-/// struct Order { id: u32 }
+/// struct Order {
+///     id: u32,
+/// }
 ///
 /// /// Orders as the shop writes them: `id=<number>`.
 /// struct Orders;
 ///
 /// impl Deserializer<'_, Order> for Orders {
-///     fn deserialize(&self, field: FieldContext<'_>, bytes: &[u8]) -> Result<Order, BoxError> {
-///         let id = std::str::from_utf8(bytes)?.strip_prefix("id=").ok_or_else(|| format!("{}: no id", field.topic))?;
+///     fn deserialize(
+///         &self,
+///         field: FieldContext<'_>,
+///         bytes: &[u8],
+///     ) -> Result<Order, BoxError> {
+///         let id = std::str::from_utf8(bytes)?
+///             .strip_prefix("id=")
+///             .ok_or_else(|| format!("{}: no id", field.topic))?;
 ///         Ok(Order { id: id.parse()? })
 ///     }
 /// }

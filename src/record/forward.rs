@@ -16,21 +16,35 @@ impl<'a> Record<'a> {
     /// `send` instead.
     ///
     /// ```
-    /// use ottla::{Offset, Record, TopicPartition, testkit::{Cluster, Options}};
+    /// use ottla::{
+    ///     Offset, Record, TopicPartition,
+    ///     testkit::{Cluster, Options},
+    /// };
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
-    /// cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("shipped").with_header("trace", "a1b2")])?;
-    /// let (consumer, producer) = (cluster.consumer().build().await?, cluster.producer().build().await?);
+    /// cluster.append(
+    ///     "orders",
+    ///     0,
+    ///     &[Record::to("orders")
+    ///         .with_key("42")
+    ///         .with_value("shipped")
+    ///         .with_header("trace", "a1b2")],
+    /// )?;
+    /// let (consumer, producer) =
+    ///     (cluster.consumer().build().await?, cluster.producer().build().await?);
     /// consumer.assign([(TopicPartition::new("orders", 0), Offset::Beginning)])?;
     ///
     /// let record = consumer.recv().await.transpose()?.expect("a record");
     /// producer.send(Record::forward("orders.copy", &record)).await?.await?;
     ///
     /// let copy = &cluster.records("orders.copy", 0)?[0];
-    /// assert_eq!((&copy.key, &copy.value, &copy.headers), (&record.key, &record.value, &record.headers));
+    /// assert_eq!(
+    ///     (&copy.key, &copy.value, &copy.headers),
+    ///     (&record.key, &record.value, &record.headers)
+    /// );
     /// assert_eq!(copy.timestamp_millis, record.timestamp_millis);
     /// # Ok(()) }
     /// ```

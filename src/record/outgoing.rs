@@ -13,7 +13,10 @@ use super::{Marks, TopicName, from_millis, to_millis};
 ///
 /// ```
 /// use ottla::Record;
-/// let record = Record::to("orders").with_key("42").with_value("shipped").with_header("trace", "a1b2");
+/// let record = Record::to("orders")
+///     .with_key("42")
+///     .with_value("shipped")
+///     .with_header("trace", "a1b2");
 /// assert_eq!(record.topic(), "orders");
 /// ```
 #[derive(Clone, PartialEq, Eq)]

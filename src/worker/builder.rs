@@ -66,7 +66,9 @@ impl Consumer {
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
     /// consumer.subscribe(["orders"])?;
-    /// consumer.run(|record| async move { println!("{}: {:?}", record.offset, record.value) }).await
+    /// consumer
+    ///     .run(|record| async move { println!("{}: {:?}", record.offset, record.value) })
+    ///     .await
     /// # }
     /// ```
     ///
@@ -172,7 +174,8 @@ impl WorkerBuilder {
     /// for _ in 0..3 {
     ///     cluster.append("orders", 0, &[Record::to("orders").with_value("shipped")])?;
     /// }
-    /// let consumer = cluster.consumer().group("archive").auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// let builder = cluster.consumer().group("archive");
+    /// let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await?;
     /// consumer.subscribe(["orders"])?;
     /// let (sizes, mut seen) = tokio::sync::mpsc::unbounded_channel();
     /// let worker = consumer.worker().max_batch(3).batch_linger(Duration::from_secs(1)).start_batches(
@@ -328,7 +331,8 @@ impl WorkerBuilder {
     /// whole.
     ///
     /// # Errors
-    /// The errors of [`start`](Self::start) and [`Worker::wait`]; `Configuration` with [`OrderBy::Key`].
+    /// The errors of [`start`](Self::start) and [`Worker::wait`]; `Configuration` with
+    /// [`OrderBy::Key`].
     ///
     /// # Cancel safety
     /// Like [`run`](Self::run).

@@ -17,7 +17,9 @@ use crate::{
 /// use ottla::{BoxError, ConsumerRecord, worker::NonRetriable};
 ///
 /// fn amount(record: &ConsumerRecord) -> Result<u32, BoxError> {
-///     let text = record.value_as::<&str>(&ottla::record::KafkaFormats)?.ok_or_else(|| NonRetriable::new("no amount"))?;
+///     let text = record
+///         .value_as::<&str>(&ottla::record::KafkaFormats)?
+///         .ok_or_else(|| NonRetriable::new("no amount"))?;
 ///     Ok(text.parse().map_err(NonRetriable::new)?)
 /// }
 /// ```

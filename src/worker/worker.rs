@@ -76,14 +76,16 @@ use crate::{
 /// cluster.create_topic("orders", 2)?;
 /// cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("shipped")])?;
 /// let producer = cluster.producer().build().await?;
-/// let consumer = cluster.consumer().group("copy").auto_offset_reset(OffsetReset::Earliest).build().await?;
+/// let builder = cluster.consumer().group("copy");
+/// let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await?;
 /// consumer.subscribe(["orders"])?;
 /// # let mut reports = producer.delivery_reports();
 /// let worker = consumer.worker().start_batches(move |records: Arc<[ConsumerRecord]>| {
 ///     let producer = producer.clone();
 ///     async move {
-///         let copies: Vec<_> = records.iter().map(|record| Record::forward("orders.copy", record)).collect();
-///         producer.send_batch(copies).await.await.ok() // one wait for all of them; a failure is an attempt that failed
+///         let copy = |record| Record::forward("orders.copy", record);
+///         let copies: Vec<_> = records.iter().map(copy).collect();
+///         producer.send_batch(copies).await.await.ok() // waits once; an error fails the attempt
 ///     }
 /// })?;
 /// # reports.next().await.expect("a copy").result?;

@@ -66,6 +66,7 @@ impl Consumer {
     /// });
     /// // … read the other partitions with `consumer.recv()` …
     /// consumer.close(Duration::from_secs(10)).await?; // ends the stream
+    ///     
     /// # reader.await.expect("the reader does not panic")?;
     /// # Ok(()) }
     /// ```
@@ -103,11 +104,16 @@ impl Consumer {
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) {
     /// while let Some(partition) = consumer.next_partition().await {
-    ///     let Ok(mut partition) = partition.inspect_err(|error| eprintln!("{error}")) else { continue };
+    ///     let Ok(mut partition) = partition.inspect_err(|error| eprintln!("{error}"))
+    ///     else {
+    ///         continue;
+    ///     };
     ///     tokio::spawn(async move {
     ///         while let Some(record) = partition.recv().await {
     ///             match record {
-    ///                 Ok(record) => println!("{}: {:?}", partition.partition(), record.value),
+    ///                 Ok(record) => {
+    ///                     println!("{}: {:?}", partition.partition(), record.value)
+    ///                 }
     ///                 Err(error) => eprintln!("{}: {error}", partition.partition()),
     ///             }
     ///         }

@@ -35,7 +35,9 @@ pub type ListenerResult = std::result::Result<(), BoxError>;
 /// The usual purpose is to store offsets beside the results:
 /// ```no_run
 /// # struct Database;
-/// # impl Database { async fn offset(&self, _: &ottla::TopicPartition) -> std::io::Result<i64> { Ok(0) } }
+/// # impl Database {
+/// #     async fn offset(&self, _: &ottla::TopicPartition) -> std::io::Result<i64> { Ok(0) }
+/// # }
 /// use ottla::consumer::{Assigned, ListenerResult, RebalanceListener};
 ///
 /// struct FromDatabase(Database);
@@ -50,7 +52,8 @@ pub type ListenerResult = std::result::Result<(), BoxError>;
 ///     }
 /// }
 /// # async fn example(database: Database) -> ottla::Result<()> {
-/// let consumer = ottla::Consumer::builder("localhost:9092").group("billing").auto_commit(false).build().await?;
+/// let builder = ottla::Consumer::builder("localhost:9092").group("billing").auto_commit(false);
+/// let consumer = builder.build().await?;
 /// consumer.subscribe_with(["orders"], FromDatabase(database))?;
 /// # Ok(()) }
 /// ```

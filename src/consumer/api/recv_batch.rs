@@ -45,7 +45,8 @@ impl Consumer {
     /// # async fn main() -> ottla::Result<()> {
     /// let cluster = Cluster::start(Options::new().in_memory()).await?;
     /// cluster.create_topic("orders", 1)?;
-    /// cluster.append("orders", 0, &[Record::to("orders").with_value("a"), Record::to("orders").with_value("b")])?;
+    /// let records = ["a", "b"].map(|value| Record::to("orders").with_value(value));
+    /// cluster.append("orders", 0, &records)?;
     /// let consumer = cluster.consumer().build().await?;
     /// consumer.assign([(TopicPartition::new("orders", 0), Offset::Beginning)])?;
     ///

@@ -26,18 +26,27 @@ use crate::{
 /// [`InvalidArgument`](ErrorKind::InvalidArgument), and no other record.
 ///
 /// ```
-/// use ottla::{producer::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot}, Producer, Record};
+/// use ottla::{
+///     Producer, Record,
+///     producer::{CustomPartitioner, PartitionChoice, Partitioner, TopicSnapshot},
+/// };
 ///
 /// /// Keys of our largest customer have the last partition to themselves.
 /// #[derive(Debug)]
 /// struct LargestApart;
 ///
 /// impl CustomPartitioner for LargestApart {
-///     fn partition(&self, record: &Record<'_>, topic: &TopicSnapshot<'_>) -> PartitionChoice {
+///     fn partition(
+///         &self,
+///         record: &Record<'_>,
+///         topic: &TopicSnapshot<'_>,
+///     ) -> PartitionChoice {
 ///         let last = topic.partitions() as i32 - 1;
 ///         match record.key() {
 ///             Some(b"acme") => PartitionChoice::Partition(last),
-///             Some(key) if last > 0 => PartitionChoice::Partition(i32::from(key.len() as u8) % last),
+///             Some(key) if last > 0 => {
+///                 PartitionChoice::Partition(i32::from(key.len() as u8) % last)
+///             }
 ///             _ => PartitionChoice::Any,
 ///         }
 ///     }
