@@ -23,8 +23,6 @@ mod args;
 #[cfg(unix)]
 mod event;
 #[cfg(unix)]
-mod json;
-#[cfg(unix)]
 mod ledger;
 #[cfg(unix)]
 mod scenarios;
