@@ -3,7 +3,6 @@
 mod args;
 mod child;
 mod data;
-mod json;
 mod machine;
 mod measure;
 mod plan;
@@ -84,7 +83,7 @@ fn run(mut args: Args) -> Result<bool, String> {
         results.cases.push(found);
         // The files are written after every case, so that an interrupted comparison leaves the
         // results so far.
-        write(&out.join("results.json"), &results.to_json())?;
+        write(&out.join("results.json"), &results.to_json().to_string())?;
         write(&out.join("results.svg"), &svg::draw(&results))?;
         write(&out.join("results.md"), &table::all(&results))?;
     }
