@@ -15,7 +15,7 @@ mod tuning;
 
 use std::{fs, path::Path, process::ExitCode};
 
-use args::{Args, Broker, HELP};
+use args::{Args, Broker};
 use machine::Machine;
 use measure::Bench;
 use results::Results;
@@ -25,14 +25,11 @@ fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(why) => {
-            eprintln!("error: {why}\n{HELP}");
-            return ExitCode::FAILURE;
+            // If the stream is closed, the text cannot be printed anywhere.
+            let _ = why.print();
+            return if why.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    if args.help {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
     match run(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(2),
