@@ -24,8 +24,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use clap::{Arg, ArgAction, Command, value_parser};
 use ottla::{Consumer, ErrorKind, Offset, Producer, Record, TopicPartition, consumer::OffsetReset};
-use protocol_tests::{Kafka, unique};
+use protocol_tests::{
+    Kafka,
+    arguments::{self, option, value, version},
+    unique,
+};
 use tokio::{
     runtime,
     sync::{oneshot, watch},
@@ -57,36 +62,30 @@ struct Plan {
     seconds: u64,
 }
 
-fn plan() -> Result<Plan, Failure> {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let mut plan = Plan {
-        version: protocol_tests::default_version(),
-        records: 500_000,
-        strategy: "range".to_owned(),
-        fixed: false,
-        clean: false,
-        seed: clock.subsec_nanos().into(),
-        seconds: 60,
-    };
-    let mut args = protocol_tests::given_once(std::env::args().skip(1), &[])?;
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
-        match arg.as_str() {
-            "--version" => plan.version = value()?,
-            "--records" => plan.records = value()?.parse()?,
-            "--strategy" => plan.strategy = value()?,
-            "--seed" => plan.seed = value()?.parse()?,
-            "--seconds" => plan.seconds = value()?.parse()?,
-            "--static" => plan.fixed = true,
-            "--clean" => plan.clean = true,
-            _ => {
-                return Err("usage: chain [--version V] [--records N] [--strategy S] [--static] [--clean] [--seed N] \
-                            [--seconds S]"
-                    .into());
-            }
-        }
-    }
-    Ok(plan)
+fn plan() -> Result<Plan, clap::Error> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
+    let command = Command::new("chain").args([
+        version(),
+        option("records", "N", "number of records").default_value("500000").value_parser(value_parser!(i64)),
+        option("strategy", "NAME", "the assignor; consumer is the protocol of KIP-848").default_value("range"),
+        flag("static", "gives each member a group.instance.id"),
+        flag("clean", "stops members cleanly only"),
+        option("seed", "N", "seed of a run to repeat; random if not given").value_parser(value_parser!(u64)),
+        option("seconds", "SECONDS", "seconds for which members join, leave and fail")
+            .default_value("60")
+            .value_parser(value_parser!(u64)),
+    ]);
+    let given = &command.try_get_matches()?;
+    Ok(Plan {
+        version: value(given, "version"),
+        records: value(given, "records"),
+        strategy: value(given, "strategy"),
+        fixed: given.get_flag("static"),
+        clean: given.get_flag("clean"),
+        seed: given.get_one("seed").copied().unwrap_or_else(|| clock.subsec_nanos().into()),
+        seconds: value(given, "seconds"),
+    })
 }
 
 /// Pseudo-random numbers that are determined by the seed (splitmix64).
@@ -104,7 +103,11 @@ impl Dice {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    let plan = match plan() {
+        Ok(plan) => plan,
+        Err(why) => return arguments::exit(&why, 1),
+    };
+    match run(plan).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("FAILED: {error}");
@@ -138,8 +141,7 @@ struct Chain {
     happened: [u32; 5],
 }
 
-async fn run() -> Result<(), Failure> {
-    let plan = plan()?;
+async fn run(plan: Plan) -> Result<(), Failure> {
     println!(
         "seed {}: {}, {} members, {} stops",
         plan.seed,

@@ -14,8 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::{ArgAction, Command, value_parser};
 use ottla::{Consumer, Offset, Producer, Record, TopicPartition, consumer::OffsetReset};
-use protocol_tests::{Kafka, unique};
+use protocol_tests::{
+    Kafka,
+    arguments::{self, option, pair, value, values, version},
+    unique,
+};
 
 const PARTITIONS: u32 = 6;
 
@@ -30,41 +35,42 @@ struct Plan {
     properties: Vec<(String, String)>,
 }
 
-fn plan() -> Result<Plan, Failure> {
-    let mut plan = Plan {
-        version: protocol_tests::default_version(),
-        records: 1_000_000,
-        rate: 20_000,
-        kill_at: Duration::from_secs(10),
-        restart_at: Duration::from_secs(25),
-        properties: Vec::new(),
-    };
-    let mut args = protocol_tests::given_once(std::env::args().skip(1), &[])?;
-    while let Some(arg) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
-        match arg.as_str() {
-            "--version" => plan.version = value,
-            "--records" => plan.records = value.parse()?,
-            "--rate" => plan.rate = value.parse()?,
-            "--kill-at" => plan.kill_at = Duration::from_secs_f64(value.parse()?),
-            "--restart-at" => plan.restart_at = Duration::from_secs_f64(value.parse()?),
-            "-X" => {
-                let (name, value) = value.split_once('=').ok_or("-X needs property=value")?;
-                plan.properties.push((name.to_owned(), value.to_owned()));
-            }
-            _ => {
-                return Err("usage: failover [--version V] [--records N] [--rate R] [--kill-at S] [--restart-at S] \
-                            [-X property=value]..."
-                    .into());
-            }
-        }
-    }
-    Ok(plan)
+fn plan() -> Result<Plan, clap::Error> {
+    let seconds = |text: &str| -> Result<Duration, Failure> { Ok(Duration::try_from_secs_f64(text.parse()?)?) };
+    let command = Command::new("failover").args([
+        version(),
+        option("records", "N", "number of records").default_value("1000000").value_parser(value_parser!(u32)),
+        option("rate", "N", "records per second").default_value("20000").value_parser(value_parser!(u32).range(1..)),
+        option("kill-at", "SECONDS", "seconds after which the node is killed")
+            .default_value("10")
+            .value_parser(seconds),
+        option("restart-at", "SECONDS", "seconds after which it is started again")
+            .default_value("25")
+            .value_parser(seconds),
+        option("property", "PROPERTY=VALUE", "a property of the producer")
+            .long(None)
+            .short('X')
+            .action(ArgAction::Append)
+            .value_parser(pair),
+    ]);
+    let given = &command.try_get_matches()?;
+    Ok(Plan {
+        version: value(given, "version"),
+        records: value(given, "records"),
+        rate: value(given, "rate"),
+        kill_at: value(given, "kill-at"),
+        restart_at: value(given, "restart-at"),
+        properties: values(given, "property"),
+    })
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    let plan = match plan() {
+        Ok(plan) => plan,
+        Err(why) => return arguments::exit(&why, 1),
+    };
+    match run(plan).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("FAILED: {error}");
@@ -73,8 +79,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), Failure> {
-    let plan = plan()?;
+async fn run(plan: Plan) -> Result<(), Failure> {
     let kafka = Kafka::builder().version(&plan.version).nodes(3).start().await?;
     let topic = unique("failover");
     kafka.create_topic(&topic, PARTITIONS.try_into()?, 3, &[("min.insync.replicas", "2")]).await?;

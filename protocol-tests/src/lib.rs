@@ -33,7 +33,7 @@
 // Signals, process groups and `sh`: the crate is empty on Windows.
 #![cfg(unix)]
 
-mod arguments;
+pub mod arguments;
 mod builder;
 pub mod dump;
 mod error;
@@ -52,7 +52,6 @@ pub mod tools;
 pub mod transact;
 mod wire;
 
-pub use arguments::given_once;
 pub use builder::{Builder, DEFAULT_VERSION, default_version};
 pub use error::Error;
 pub use jars::{Jars, Version};

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::{ArgAction, Command, builder::RangedU64ValueParser, value_parser};
+use protocol_tests::arguments::{self, one_of, option, pair, value, values, version};
 use protocol_tests::{Kafka, unique};
 
 use crate::Failure;
@@ -11,12 +13,6 @@ use crate::hurt::Surgeon;
 use crate::load::Load;
 use crate::plan::Round;
 use crate::reader::{Orders, Reader};
-
-const USAGE: &str = "usage: along [--rounds 10] [--seed N] [--rate 5000] [--partitions 6] [--version 4.4.0]
-             [--transactions no|yes] [--config key=value]... [-X property=value]...
-  --rate    records per second, if there are no transactions
-  --config  a setting of the brokers
-  -X        a property of the consumers";
 
 /// Time within which a consumer has to reach the end of the log once the cluster is whole.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,46 +28,43 @@ struct Args {
     properties: Vec<(String, String)>,
 }
 
-fn parse(args: impl Iterator<Item = String>) -> Result<Args, Failure> {
-    let mut args = protocol_tests::given_once(args, &["--config"])?;
-    let mut parsed = Args {
-        rounds: 10,
-        seed: RandomState::new().build_hasher().finish() % 1_000_000_000,
-        rate: 5_000,
-        partitions: 6,
-        version: protocol_tests::default_version(),
-        transactions: false,
-        configs: Vec::new(),
-        properties: Vec::new(),
-    };
-    let pair = |text: &str| -> Result<(String, String), Failure> {
-        let (name, value) = text.split_once('=').ok_or("name=value expected")?;
-        Ok((name.to_owned(), value.to_owned()))
-    };
-    while let Some(arg) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
-        match arg.as_str() {
-            "--rounds" => parsed.rounds = value.parse()?,
-            "--seed" => parsed.seed = value.parse()?,
-            "--rate" => parsed.rate = value.parse()?,
-            "--partitions" => parsed.partitions = value.parse::<usize>()?.clamp(1, 1000),
-            "--version" => parsed.version = value,
-            "--transactions" => parsed.transactions = value == "yes",
-            "--config" => parsed.configs.push(pair(&value)?),
-            "-X" => parsed.properties.push(pair(&value)?),
-            _ => return Err(format!("{arg} is unknown").into()),
-        }
-    }
-    Ok(parsed)
+fn parse() -> Result<Args, clap::Error> {
+    let repeated = |name, value, help| option(name, value, help).action(ArgAction::Append).value_parser(pair);
+    let command = Command::new("along").args([
+        option("rounds", "N", "number of rounds").default_value("10").value_parser(value_parser!(u64)),
+        option("seed", "N", "seed of a run to repeat; random if not given, and always printed")
+            .value_parser(value_parser!(u64)),
+        option("rate", "N", "records per second, if there are no transactions")
+            .default_value("5000")
+            .value_parser(value_parser!(u64)),
+        option("partitions", "N", "number of the topic's partitions")
+            .default_value("6")
+            .value_parser(RangedU64ValueParser::<usize>::new().range(1..=1_000)),
+        version(),
+        option("transactions", "no|yes", "yes: Kafka's own client writes transactions")
+            .default_value("no")
+            .value_parser(one_of([false, true], |yes| if *yes { "yes" } else { "no" })),
+        repeated("config", "KEY=VALUE", "a setting of the brokers"),
+        repeated("property", "PROPERTY=VALUE", "a property of the consumers").long(None).short('X'),
+    ]);
+    let given = &command.try_get_matches()?;
+    let random = || RandomState::new().build_hasher().finish() % 1_000_000_000;
+    Ok(Args {
+        rounds: value(given, "rounds"),
+        seed: given.get_one("seed").copied().unwrap_or_else(random),
+        rate: value(given, "rate"),
+        partitions: value(given, "partitions"),
+        version: value(given, "version"),
+        transactions: value(given, "transactions"),
+        configs: values(given, "config"),
+        properties: values(given, "property"),
+    })
 }
 
 pub(crate) async fn main() -> ExitCode {
-    let args = match parse(std::env::args().skip(1)) {
+    let args = match parse() {
         Ok(args) => args,
-        Err(why) => {
-            eprintln!("{why}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        Err(why) => return arguments::exit(&why, 2),
     };
     println!("seed {}", args.seed);
     match run(&args).await {

@@ -1,27 +1,12 @@
 //! The command line arguments.
 
-use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::str::FromStr;
 use std::time::Duration;
 
-use protocol_tests::default_version;
+use clap::{ArgAction, Command, builder::RangedU64ValueParser, value_parser};
+use protocol_tests::arguments::{one_of, option, pair, value, values, version};
 
 use crate::profile::{PROFILES, Profile};
-
-pub(crate) const USAGE: &str = "usage: chaos [--rounds 20] [--seed N] [--rate 20000] [--partitions 6] [--nodes 3]
-             [--version 4.4.0] [--compression mixed|none|gzip|snappy|lz4|zstd] [--size 100]
-             [--producers default,packed,...] [--stall 120] [--keep-mb 512] [--config key=value]...
-             [--topic-config key=value]... [-X property=value]...
-  --seed          of a run to repeat; random if not given, and always printed
-  --rate          records per second, of all producers together
-  --size          bytes of a value; some producers send several times as many
-  --producers     some of default, packed, small, short, impatient, hasty, keyed; all of them if not given
-  --stall         seconds after which a partition without acknowledgements is a failure
-  --keep-mb       MiB that the log keeps of each partition, so that a run of hours does not fill the disk
-  --config        a setting of the brokers
-  --topic-config  a setting of the topic, such as a max.message.bytes that makes producers split their batches
-  -X              a property of all producers; -X enable.idempotence=false shows what a failure looks like";
 
 /// The settings of a run.
 pub(crate) struct Args {
@@ -42,75 +27,89 @@ pub(crate) struct Args {
     pub(crate) properties: Vec<(String, String)>,
 }
 
+fn command() -> Command {
+    let repeated = |name, value, help| option(name, value, help).action(ArgAction::Append).value_parser(pair);
+    Command::new("chaos").args([
+        option("rounds", "N", "number of rounds").default_value("20").value_parser(value_parser!(u64).range(1..)),
+        option("seed", "N", "seed of a run to repeat; random if not given, and always printed")
+            .value_parser(value_parser!(u64)),
+        option("rate", "N", "records per second, of all producers together")
+            .default_value("20000")
+            .value_parser(value_parser!(u64).range(1..=10_000_000)),
+        option("partitions", "N", "number of the topic's partitions")
+            .default_value("6")
+            .value_parser(RangedU64ValueParser::<usize>::new().range(1..=1_000)),
+        option("nodes", "N", "number of nodes")
+            .default_value("3")
+            .value_parser(RangedU64ValueParser::<usize>::new().range(3..=5)),
+        version(),
+        option("compression", "CODEC", "codec of all producers; mixed: each producer has its own")
+            .default_value("mixed")
+            .value_parser(["mixed", "none", "gzip", "snappy", "lz4", "zstd"]),
+        option("size", "BYTES", "bytes of a value; some producers send several times as many")
+            .default_value("100")
+            .value_parser(RangedU64ValueParser::<usize>::new().range(1..=100_000)),
+        option("producers", "NAME,...", "the producers that take part; all of them if not given")
+            .value_delimiter(',')
+            .value_parser(one_of(PROFILES, |profile| profile.name)),
+        option("stall", "SECONDS", "seconds after which a partition without acknowledgements is a failure")
+            .default_value("120")
+            .value_parser(value_parser!(u64).range(1..=1_000_000)),
+        option(
+            "keep-mb",
+            "MIB",
+            "MiB that the log keeps of each partition, so that a run of hours does not fill the disk",
+        )
+        .default_value("512")
+        .value_parser(value_parser!(u64).range(64..=1_000_000)),
+        repeated("config", "KEY=VALUE", "a setting of the brokers"),
+        repeated(
+            "topic-config",
+            "KEY=VALUE",
+            "a setting of the topic, such as a max.message.bytes that makes producers split their batches",
+        ),
+        repeated(
+            "property",
+            "PROPERTY=VALUE",
+            "a property of all producers; -X enable.idempotence=false shows what a failure looks like",
+        )
+        .long(None)
+        .short('X'),
+    ])
+}
+
 impl Args {
-    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut args = protocol_tests::given_once(args, &["--config", "--topic-config"])?;
-        let mut parsed = Self {
-            rounds: 20,
-            // Different in each process, by the system's randomness.
-            seed: RandomState::new().build_hasher().finish() % 1_000_000_000,
-            rate: 20_000,
-            partitions: 6,
-            nodes: 3,
-            version: default_version(),
-            codec: None,
-            size: 100,
-            profiles: PROFILES.to_vec(),
-            stall: Duration::from_secs(120),
-            keep_mb: 512,
-            configs: Vec::new(),
-            topic_configs: Vec::new(),
-            properties: Vec::new(),
-        };
-        while let Some(arg) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
-            match arg.as_str() {
-                "--rounds" => parsed.rounds = within(&arg, &value, 1, u64::MAX)?,
-                "--seed" => parsed.seed = within(&arg, &value, 0, u64::MAX)?,
-                "--rate" => parsed.rate = within(&arg, &value, 1, 10_000_000)?,
-                "--partitions" => parsed.partitions = within(&arg, &value, 1, 1_000)?,
-                "--nodes" => parsed.nodes = within(&arg, &value, 3, 5)?,
-                "--version" => parsed.version = value,
-                "--compression" => parsed.codec = (value != "mixed").then_some(value),
-                "--size" => parsed.size = within(&arg, &value, 1, 100_000)?,
-                "--producers" => parsed.profiles = profiles(&value)?,
-                "--stall" => parsed.stall = Duration::from_secs(within(&arg, &value, 1, 1_000_000)?),
-                "--keep-mb" => parsed.keep_mb = within(&arg, &value, 64, 1_000_000)?,
-                "--config" => parsed.configs.push(pair(&arg, &value)?),
-                "--topic-config" => parsed.topic_configs.push(pair(&arg, &value)?),
-                "-X" => parsed.properties.push(pair(&arg, &value)?),
-                _ => return Err(format!("{arg} is unknown")),
-            }
-        }
-        Ok(parsed)
+    /// # Errors
+    /// The help, which was asked for, or a mistake in the arguments.
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, clap::Error> {
+        let given = &command().no_binary_name(true).try_get_matches_from(args)?;
+        // Different in each process, by the system's randomness.
+        let random = || RandomState::new().build_hasher().finish() % 1_000_000_000;
+        let profiles = values(given, "producers");
+        Ok(Self {
+            rounds: value(given, "rounds"),
+            seed: given.get_one("seed").copied().unwrap_or_else(random),
+            rate: value(given, "rate"),
+            partitions: value(given, "partitions"),
+            nodes: value(given, "nodes"),
+            version: value(given, "version"),
+            codec: Some(value(given, "compression")).filter(|codec| codec != "mixed"),
+            size: value(given, "size"),
+            profiles: if profiles.is_empty() { PROFILES.to_vec() } else { profiles },
+            stall: Duration::from_secs(value(given, "stall")),
+            keep_mb: value(given, "keep-mb"),
+            configs: values(given, "config"),
+            topic_configs: values(given, "topic-config"),
+            properties: values(given, "property"),
+        })
     }
-}
-
-fn within<T: FromStr + PartialOrd + Display>(arg: &str, value: &str, least: T, most: T) -> Result<T, String> {
-    let number: Option<T> = value.parse().ok();
-    number
-        .filter(|number| *number >= least && *number <= most)
-        .ok_or_else(|| format!("{arg} {value}: expected a number from {least} to {most}"))
-}
-
-fn pair(arg: &str, text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("{arg} {text}: expected name=value"))?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-fn profiles(names: &str) -> Result<Vec<Profile>, String> {
-    let find = |name| {
-        let found = PROFILES.into_iter().find(|profile| profile.name == name);
-        found.ok_or_else(|| format!("{name} is not one of the producers"))
-    };
-    names.split(',').map(find).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Args, String> {
+    fn parse(line: &str) -> Result<Args, clap::Error> {
         Args::parse(line.split_whitespace().map(str::to_owned))
     }
 

@@ -209,28 +209,12 @@ fn counts_as_json(counts: &Counts) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quotes_and_escapes_text_for_json() {
-        assert_eq!(quoted("a \"b\"\n\\"), r#""a \"b\"\u000a\\""#);
-    }
 
     #[test]
     fn one_violation_fails_run_and_is_printed() {
@@ -242,6 +226,8 @@ mod tests {
         assert!(!report.passed());
         assert!(report.summary().contains("WRONG: 1 lost\n  lost: p 3\nFAILED (seed 7)"), "{}", report.summary());
         assert!(report.json().starts_with(r#"{"name":"chaos","passed":false,"seed":7,"#), "{}", report.json());
-        assert!(report.json().contains(r#""lost":1"#));
+        report.broken = Some("a \"b\"\n".to_owned());
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!((&json["wrong"]["lost"], &json["broken"]), (&1.into(), &"a \"b\"\n".into()));
     }
 }

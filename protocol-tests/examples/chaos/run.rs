@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Failure;
-use crate::args::{Args, USAGE};
+use crate::args::Args;
 use crate::hurt::Surgeon;
 use crate::ledger::{Counts, Wrong, Wrongs};
 use crate::load::{Load, Orders, PATIENCE};
@@ -24,17 +24,9 @@ use crate::verify::Reader;
 const CALM: Duration = Duration::from_secs(2);
 
 pub(crate) async fn main() -> ExitCode {
-    let given: Vec<String> = std::env::args().skip(1).collect();
-    if given.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let args = match Args::parse(given.into_iter()) {
+    let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
-        Err(why) => {
-            eprintln!("{why}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        Err(why) => return protocol_tests::arguments::exit(&why, 2),
     };
     println!("seed {}", args.seed);
     let started = Instant::now();

@@ -1,6 +1,6 @@
 //! The events that the programs print, in the format of both.
 
-use crate::json::Json;
+use serde_json::Value;
 
 pub(crate) type Place = (i32, i64);
 
@@ -33,24 +33,24 @@ impl Event {
     /// Parses an event and its time in milliseconds; `None` for a line that is not an event, such
     /// as a log line on standard output.
     pub(crate) fn read(line: &str) -> Option<(i64, Self)> {
-        let json = Json::parse(line)?;
-        let at = json.number("timestamp")?;
-        let partition = |json: &Json| json.number("partition").and_then(|partition| i32::try_from(partition).ok());
-        let place = |json: &Json| Some((partition(json)?, json.number("offset")?));
-        let partitions = || json.list("partitions").iter().map(partition).collect::<Option<Vec<_>>>();
-        let value = || json.text("value").map(str::to_owned);
-        let event = match json.text("name")? {
+        let json: Value = serde_json::from_str(line).ok()?;
+        let at = json["timestamp"].as_i64()?;
+        let partition = |json: &Value| i32::try_from(json["partition"].as_i64()?).ok();
+        let place = |json: &Value| Some((partition(json)?, json["offset"].as_i64()?));
+        let list = |name: &str| json[name].as_array().into_iter().flatten();
+        let partitions = || list("partitions").map(partition).collect::<Option<Vec<_>>>();
+        let text = |name: &str| json[name].as_str().map(str::to_owned);
+        let event = match json["name"].as_str()? {
             "startup_complete" => Self::Started,
             "shutdown_complete" => Self::Ended,
-            "producer_send_success" => Self::Sent { value: value()?, at: place(&json)? },
-            "producer_send_error" => Self::SendFailed { message: json.text("message").unwrap_or_default().to_owned() },
+            "producer_send_success" => Self::Sent { value: text("value")?, at: place(&json)? },
+            "producer_send_error" => Self::SendFailed { message: text("message").unwrap_or_default() },
             "partitions_assigned" => Self::Assigned(partitions()?),
             "partitions_revoked" => Self::Revoked(partitions()?),
-            "record_data" => Self::Record { value: value()?, at: place(&json)? },
+            "record_data" => Self::Record { value: text("value")?, at: place(&json)? },
             "offsets_committed" => Self::Committed {
-                offsets: json.list("offsets").iter().map(place).collect::<Option<_>>()?,
-                error: (json.get("success") != Some(&Json::Bool(true)))
-                    .then(|| json.text("error").unwrap_or("no reason given").to_owned()),
+                offsets: list("offsets").map(place).collect::<Option<_>>()?,
+                error: (json["success"] != true).then(|| text("error").unwrap_or_else(|| "no reason given".to_owned())),
             },
             _ => Self::Other,
         };
@@ -73,6 +73,10 @@ mod tests {
         assert_eq!(Event::read(failed), Some((1, Event::Committed { offsets: vec![], error: Some("late".into()) })));
         let assigned = r#"{"timestamp":1,"name":"partitions_assigned","partitions":[{"topic":"t","partition":1}]}"#;
         assert_eq!(Event::read(assigned), Some((1, Event::Assigned(vec![1]))));
-        assert_eq!(Event::read("[main] INFO something"), None);
+        for other in
+            ["[main] INFO something", "", "17", r#"{"timestamp":1}"#, r#"{"timestamp":1,"name":"record_data"}"#]
+        {
+            assert_eq!(Event::read(other), None, "{other}");
+        }
     }
 }

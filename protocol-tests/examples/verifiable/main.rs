@@ -23,8 +23,6 @@ mod args;
 #[cfg(unix)]
 mod event;
 #[cfg(unix)]
-mod json;
-#[cfg(unix)]
 mod ledger;
 #[cfg(unix)]
 mod scenarios;
@@ -36,7 +34,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[cfg(unix)]
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
-    match run().await {
+    let args = match args::Args::parse(std::env::args().skip(1)) {
+        Ok(args) => args,
+        Err(why) => return protocol_tests::arguments::exit(&why, 1),
+    };
+    match run(&args).await {
         Ok(true) => std::process::ExitCode::SUCCESS,
         Ok(false) => std::process::ExitCode::FAILURE,
         Err(error) => {
@@ -47,15 +49,11 @@ async fn main() -> std::process::ExitCode {
 }
 
 #[cfg(unix)]
-async fn run() -> Result<bool, Failure> {
+async fn run(args: &args::Args) -> Result<bool, Failure> {
     use std::time::Instant;
 
     use protocol_tests::{Jars, Kafka};
 
-    let Some(args) = args::Args::parse(std::env::args().skip(1))? else {
-        println!("{}", args::USAGE);
-        return Ok(true);
-    };
     let mut builder = Kafka::builder().version(&args.version).nodes(3);
     for (key, value) in [
         ("offsets.topic.num.partitions", "3"),
@@ -71,7 +69,7 @@ async fn run() -> Result<bool, Failure> {
         for clients in &args.clients {
             for setting in &args.settings {
                 let began = Instant::now();
-                let result = match stage::Stage::new(&kafka, &jars, *clients, setting.clone()).await {
+                let result = match stage::Stage::new(&kafka, &jars, *clients, *setting).await {
                     Ok(stage) => scenarios::run(*scenario, stage).await,
                     Err(error) => Err(error),
                 };

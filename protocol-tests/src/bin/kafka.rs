@@ -13,38 +13,39 @@ mod unix {
     use std::io::Write;
     use std::process::ExitCode;
 
+    use clap::{Arg, ArgAction, Command, builder::RangedU64ValueParser, value_parser};
+    use protocol_tests::arguments::{self, option, pair, value, values, version};
     use protocol_tests::{Builder, Error, Kafka};
     use tokio::io::AsyncReadExt;
     use tokio::signal::unix::{SignalKind, signal};
 
-    const USAGE: &str = "usage: kafka [--version V] [--nodes N] [--config KEY=VALUE]... [--heap-mb MB] [--secured]\n\
-        Starts Apache Kafka on loopback, prints bootstrap.servers=..., and ends with Ctrl-C or when stdin closes.";
-
-    fn parse(args: impl Iterator<Item = String>) -> Result<Builder, String> {
-        let mut args = protocol_tests::given_once(args, &["--config"])?;
+    fn parse() -> Result<Builder, clap::Error> {
+        let command = Command::new("kafka")
+            .about(
+                "Starts Apache Kafka on loopback, prints bootstrap.servers=..., and ends with Ctrl-C or when stdin closes.",
+            )
+            .args([
+                version(),
+                option("nodes", "N", "number of nodes")
+                    .default_value("1")
+                    .value_parser(RangedU64ValueParser::<usize>::new()),
+                option("config", "KEY=VALUE", "a setting of the brokers").action(ArgAction::Append).value_parser(pair),
+                option("heap-mb", "MB", "heap of each node's JVM in MiB").default_value("1024").value_parser(value_parser!(u32)),
+                Arg::new("secured").long("secured").help("adds the secured listeners").action(ArgAction::SetTrue),
+            ]);
+        let given = &command.try_get_matches()?;
         // For programs and benchmarks rather than tests: the JVM options are those of Kafka's own
         // scripts.
-        let mut builder = Kafka::builder().announce(false).heap_mb(1024).jvm_args(&["-server", "-XX:+UseG1GC"]);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
-            builder = match arg.as_str() {
-                "--version" => builder.version(&value()?),
-                "--nodes" => builder.nodes(number(&value()?)?),
-                "--heap-mb" => builder.heap_mb(number(&value()?)?),
-                "--secured" => builder.secured(),
-                "--config" => {
-                    let pair = value()?;
-                    let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair} is not KEY=VALUE"))?;
-                    builder.config(key, value)
-                }
-                _ => return Err(format!("{arg} is not known")),
-            };
+        let mut builder = Kafka::builder()
+            .announce(false)
+            .nodes(value(given, "nodes"))
+            .heap_mb(value(given, "heap-mb"))
+            .jvm_args(&["-server", "-XX:+UseG1GC"])
+            .version(&value::<String>(given, "version"));
+        for (key, value) in values::<(String, String)>(given, "config") {
+            builder = builder.config(&key, &value);
         }
-        Ok(builder)
-    }
-
-    fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-        text.parse().map_err(|_| format!("{text} is not a number that fits"))
+        Ok(if given.get_flag("secured") { builder.secured() } else { builder })
     }
 
     /// Runs until standard input ends or a signal arrives.
@@ -85,16 +86,9 @@ mod unix {
     }
 
     pub(crate) fn main() -> ExitCode {
-        if std::env::args().skip(1).any(|arg| arg == "--help" || arg == "-h") {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        let builder = match parse(std::env::args().skip(1)) {
+        let builder = match parse() {
             Ok(builder) => builder,
-            Err(why) => {
-                eprintln!("{why}\n{USAGE}");
-                return ExitCode::from(2);
-            }
+            Err(why) => return arguments::exit(&why, 2),
         };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,

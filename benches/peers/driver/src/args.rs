@@ -2,26 +2,52 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use clap::{Arg, ArgAction, Command, builder::RangedU64ValueParser, error::ErrorKind, value_parser};
+
 use crate::plan::{self, Case, Client, Work};
 
-pub const HELP: &str = "\
-usage: peers [--rounds 7] [--only CASE[,CASE]...] [--clients NAME[,NAME]...] [--real [ADDRESS]] [--seconds 1.5]
-             [--quick] [--out DIR]
+const CASES: &str = "\
+these cases: produce-100 produce-1k produce-100-1p produce-100-64p produce-100-keyed
+             produce-{100,1k}-{gzip,snappy,lz4,zstd} latency-2000
+             produce-{100,1k}-tls
+             consume-100 consume-1k consume-100-1p consume-100-64p consume-{100,1k}-{gzip,snappy,lz4,zstd}
+             consume-1k-tls
+             or produce, consume: all cases of that kind";
 
-compares Kafka clients: every client in turn, round after round, against a sink that answers at once
---rounds   number of runs of every client in every case
---only     these cases:   produce-100 produce-1k produce-100-1p produce-100-64p produce-100-keyed
-                          produce-{100,1k}-{gzip,snappy,lz4,zstd} latency-2000
-                          produce-{100,1k}-tls
-                          consume-100 consume-1k consume-100-1p consume-100-64p consume-{100,1k}-{gzip,snappy,lz4,zstd}
-                          consume-1k-tls
-                          or produce, consume: all cases of that kind
---clients  these clients: ottla ottla-recv ottla-batch rdkafka krafka franz-go java limit
---real     a real Kafka at this address (producing only); without an address, one is started for each case
---seconds  timed part of each run, after a warm-up of a fifth of it
---quick    two rounds of 0.4 s, as a check that everything works
---out      directory for results.json, results.svg and results.md (target/peers)
-exit code: 0 if all was measured; 1 if nothing could be measured; 2 if something was left out or failed";
+fn command() -> Command {
+    let option = |name, value, help| Arg::new(name).long(name).value_name(value).help(help);
+    Command::new("peers")
+        .about("compares Kafka clients: every client in turn, round after round, against a sink that answers at once")
+        .after_help(
+            "exit code: 0 if all was measured; 1 if nothing could be measured; 2 if something was left out or failed",
+        )
+        .args([
+            option("rounds", "N", "number of runs of every client in every case [default: 7]")
+                .value_parser(RangedU64ValueParser::<usize>::new().range(1..)),
+            option("only", "CASE[,CASE]...", CASES)
+                .value_parser(|list: &str| cases(list).map(|cases| (list.to_owned(), cases))),
+            option(
+                "clients",
+                "NAME[,NAME]...",
+                "these clients: ottla ottla-recv ottla-batch rdkafka krafka franz-go java limit",
+            )
+            .value_parser(|list: &str| named(plan::CLIENTS.to_vec(), |client| client.name, list)),
+            option(
+                "real",
+                "ADDRESS",
+                "a real Kafka at this address (producing only); without an address, one is started for each case",
+            )
+            .num_args(0..=1),
+            option("seconds", "S", "timed part of each run, after a warm-up of a fifth of it [default: 1.5]")
+                .value_parser(seconds),
+            option("out", "DIR", "directory for results.json, results.svg and results.md [default: target/peers]")
+                .value_parser(value_parser!(PathBuf)),
+            Arg::new("quick")
+                .long("quick")
+                .help("two rounds of 0.4 s, as a check that everything works")
+                .action(ArgAction::SetTrue),
+        ])
+}
 
 /// The broker that the clients use.
 #[derive(Debug, PartialEq)]
@@ -41,64 +67,45 @@ pub struct Args {
     pub broker: Broker,
     /// `None` stands for a folder below cargo's target directory.
     pub out: Option<PathBuf>,
-    pub help: bool,
 }
 
 impl Args {
-    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let (mut rounds, mut seconds, mut only, mut quick) = (None, None, None, false);
-        let mut parsed = Self {
-            rounds: 0,
-            timed: Duration::ZERO,
-            cases: plan::cases(),
-            clients: plan::CLIENTS.to_vec(),
-            broker: Broker::Sink,
-            out: None,
-            help: false,
-        };
-        let mut args = args.into_iter().peekable();
-        while let Some(name) = args.next() {
-            match name.as_str() {
-                "--quick" => quick = true,
-                "-h" | "--help" => parsed.help = true,
-                "--real" => {
-                    let address = args.next_if(|next| !next.starts_with("--"));
-                    parsed.broker = address.map_or(Broker::Launched, Broker::At);
-                }
-                "--rounds" | "--seconds" | "--only" | "--clients" | "--out" => {
-                    let value = args.next().ok_or_else(|| format!("{name} requires a value"))?;
-                    match name.as_str() {
-                        "--rounds" => rounds = Some(number::<usize>(&name, &value)?),
-                        "--seconds" => seconds = Some(number::<f64>(&name, &value)?),
-                        "--only" => parsed.cases = cases(only.insert(value))?,
-                        "--clients" => parsed.clients = named(plan::CLIENTS.to_vec(), |client| client.name, &value)?,
-                        _ => parsed.out = Some(PathBuf::from(value)),
-                    }
-                }
-                other => return Err(format!("unknown option {other}")),
-            }
-        }
-        parsed.rounds = rounds.unwrap_or(if quick { 2 } else { 7 });
-        let seconds = seconds.unwrap_or(if quick { 0.4 } else { 1.5 });
-        if parsed.rounds == 0 || !(0.05..=3_600.0).contains(&seconds) {
-            return Err("--rounds requires 1 or more, --seconds 0.05 to 3600".to_owned());
-        }
-        parsed.timed = Duration::from_secs_f64(seconds);
-        if parsed.broker != Broker::Sink {
+    /// # Errors
+    /// The help, which was asked for, or a mistake in the arguments.
+    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, clap::Error> {
+        let mut command = command().no_binary_name(true);
+        let mut given = command.try_get_matches_from_mut(args)?;
+        let quick = given.get_flag("quick");
+        let only = given.remove_one::<(String, Vec<Case>)>("only");
+        let named = |case: &Case| only.iter().flat_map(|(list, _)| list.split(',')).any(|name| name == case.name);
+        let mut cases = only.as_ref().map_or_else(plan::cases, |(_, cases)| cases.clone());
+        let real = given.contains_id("real");
+        let address: Option<String> = given.remove_one("real");
+        if real {
+            let mut invalid = |why| Err(command.error(ErrorKind::ArgumentConflict, why));
             // A real Kafka has another certificate, if any: the runners know only that of the sink.
-            let named = |case: &Case| only.iter().flat_map(|list| list.split(',')).any(|name| name == case.name);
-            if parsed.cases.iter().any(|case| case.tls && named(case)) {
-                return Err("the cases over TLS are measured at the sink only, without --real".to_owned());
+            if cases.iter().any(|case| case.tls && named(case)) {
+                return invalid("the cases over TLS are measured at the sink only, without --real");
             }
             // The consume cases first fill a topic, which would be unwelcome on a user's own
             // broker.
-            let given = matches!(parsed.broker, Broker::At(_));
-            if given && only.is_some() && parsed.cases.iter().any(|case| case.work == Work::Consume) {
-                return Err("the consume cases are measured at a Kafka that is started for them".to_owned());
+            if address.is_some() && only.is_some() && cases.iter().any(|case| case.work == Work::Consume) {
+                return invalid("the consume cases are measured at a Kafka that is started for them");
             }
-            parsed.cases.retain(|case| !case.tls && !(given && case.work == Work::Consume));
+            cases.retain(|case| !(case.tls || address.is_some() && case.work == Work::Consume));
         }
-        Ok(parsed)
+        Ok(Self {
+            rounds: given.remove_one("rounds").unwrap_or(if quick { 2 } else { 7 }),
+            timed: given.remove_one("seconds").unwrap_or(Duration::from_millis(if quick { 400 } else { 1_500 })),
+            cases,
+            clients: given.remove_one("clients").unwrap_or_else(|| plan::CLIENTS.to_vec()),
+            broker: match address {
+                Some(address) => Broker::At(address),
+                None if real => Broker::Launched,
+                None => Broker::Sink,
+            },
+            out: given.remove_one("out"),
+        })
     }
 
     pub fn warmup(&self) -> Duration {
@@ -106,8 +113,9 @@ impl Args {
     }
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{name} requires a number, not {value:?}"))
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.05..=3_600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected 0.05 to 3600".to_owned())
 }
 
 /// Returns the cases by name, or all cases of one kind of work.
@@ -140,7 +148,7 @@ fn named<T>(all: Vec<T>, name: impl Fn(&T) -> &str, list: &str) -> Result<Vec<T>
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Args, String> {
+    fn parse(line: &str) -> Result<Args, clap::Error> {
         Args::parse(line.split_whitespace().map(str::to_owned))
     }
 

@@ -3,7 +3,6 @@
 mod args;
 mod child;
 mod data;
-mod json;
 mod machine;
 mod measure;
 mod plan;
@@ -16,7 +15,7 @@ mod tuning;
 
 use std::{fs, path::Path, process::ExitCode};
 
-use args::{Args, Broker, HELP};
+use args::{Args, Broker};
 use machine::Machine;
 use measure::Bench;
 use results::Results;
@@ -26,14 +25,11 @@ fn main() -> ExitCode {
     let args = match Args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(why) => {
-            eprintln!("error: {why}\n{HELP}");
-            return ExitCode::FAILURE;
+            // If the stream is closed, the text cannot be printed anywhere.
+            let _ = why.print();
+            return if why.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    if args.help {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
     match run(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(2),
@@ -84,7 +80,7 @@ fn run(mut args: Args) -> Result<bool, String> {
         results.cases.push(found);
         // The files are written after every case, so that an interrupted comparison leaves the
         // results so far.
-        write(&out.join("results.json"), &results.to_json())?;
+        write(&out.join("results.json"), &results.to_json().to_string())?;
         write(&out.join("results.svg"), &svg::draw(&results))?;
         write(&out.join("results.md"), &table::all(&results))?;
     }

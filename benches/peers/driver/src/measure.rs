@@ -6,9 +6,8 @@ use crate::{
     args::{Args, Broker},
     child::{self, Server},
     data,
-    json::Object,
     plan::{self, Case, Client, Work},
-    results::{CaseResults, Row, Run},
+    results::{CaseResults, Fields, Row, Run},
     runner::{FILL_LIMIT, Given, Places},
 };
 
@@ -98,14 +97,14 @@ impl Bench<'_> {
         let sink = Server::start(&mut self.places.sink(case, values), SINK_START)?;
         let found = self.run(client, case, sink.address(), values, None);
         let total = sink.end(BROKER_END)?.ok_or("the sink printed no totals")?;
-        let wire_bytes = bytes_per_record(&Object::read(&total)?);
+        let wire_bytes = bytes_per_record(&Fields::read(&total)?);
         Ok(found.and_then(|found| {
             check_read(case, &found)?;
             if case.work == Work::Consume {
                 return Ok(Run { found, wire_bytes });
             }
             // Results for records that never arrived do not count.
-            let (sent, arrived) = (found.number("records"), Object::read(&total)?.number("records"));
+            let (sent, arrived) = (found.number("records"), Fields::read(&total)?.number("records"));
             if sent > arrived {
                 return Err(format!("says it sent {sent:?} records, of which {arrived:?} arrived"));
             }
@@ -121,12 +120,12 @@ impl Bench<'_> {
         bootstrap: &str,
         values: &Path,
         records: Option<u64>,
-    ) -> Result<Object, String> {
+    ) -> Result<Fields, String> {
         let (warmup, timed) = (self.args.warmup().max(client.least_warmup(case)), self.args.timed);
         let given = Given { bootstrap, values, warmup, timed, records };
         let printed = child::output(&mut self.places.run(client, case, &given), warmup + timed + GRACE)?;
         let line = printed.lines().rfind(|line| line.starts_with('{')).ok_or("its runner printed no result")?;
-        let found = Object::read(line)?;
+        let found = Fields::read(line)?;
         match found.number("records_per_s") {
             Some(rate) if rate > 0.0 => Ok(found),
             _ => Err(format!("no records_per_s in {line}")),
@@ -147,7 +146,7 @@ impl Bench<'_> {
 
 /// Checks that a reader has read every value: each has the case's size, and begins with the same
 /// byte.
-fn check_read(case: &Case, found: &Object) -> Result<(), String> {
+fn check_read(case: &Case, found: &Fields) -> Result<(), String> {
     if case.work != Work::Consume {
         return Ok(());
     }
@@ -158,7 +157,7 @@ fn check_read(case: &Case, found: &Object) -> Result<(), String> {
     Ok(())
 }
 
-fn bytes_per_record(total: &Object) -> Option<f64> {
+fn bytes_per_record(total: &Fields) -> Option<f64> {
     let (bytes, records) = (total.number("bytes")?, total.number("records")?);
     (records > 0.0).then(|| bytes / records)
 }
@@ -170,7 +169,7 @@ mod tests {
     #[test]
     fn rejects_runner_that_skips_values() {
         let case = plan::cases().into_iter().find(|case| case.work == Work::Consume).unwrap();
-        let found = |line: &str| check_read(&case, &Object::read(line).unwrap());
+        let found = |line: &str| check_read(&case, &Fields::read(line).unwrap());
         assert!(found("{\"records\":10,\"bytes\":1000,\"firsts\":1230}").is_ok());
         assert!(found("{\"records\":10,\"bytes\":900,\"firsts\":1230}").is_err());
         assert!(found("{\"records\":10,\"bytes\":1000,\"firsts\":1229}").is_err());
@@ -180,9 +179,9 @@ mod tests {
 
     #[test]
     fn computes_request_bytes_per_record() {
-        let total = Object::read("{\"requests\":1,\"records\":4,\"record_bytes\":400,\"bytes\":500}").unwrap();
+        let total = Fields::read("{\"requests\":1,\"records\":4,\"record_bytes\":400,\"bytes\":500}").unwrap();
         assert_eq!(bytes_per_record(&total), Some(125.0));
-        assert_eq!(bytes_per_record(&Object::read("{\"records\":0,\"bytes\":0}").unwrap()), None);
-        assert_eq!(bytes_per_record(&Object::default()), None);
+        assert_eq!(bytes_per_record(&Fields::read("{\"records\":0,\"bytes\":0}").unwrap()), None);
+        assert_eq!(bytes_per_record(&Fields::default()), None);
     }
 }

@@ -1,17 +1,36 @@
 //! The results: every run, by case and client.
 
+use serde_json::{Map, Value, json};
+
 use crate::{
-    json::{self, Object},
     machine::Machine,
     plan::{Case, Client, LIMIT, OTTLA},
     stats::Stats,
 };
 
+/// The fields of the line that a runner or the sink prints.
+#[derive(Clone, Debug, Default)]
+pub struct Fields(Map<String, Value>);
+
+impl Fields {
+    pub fn read(line: &str) -> Result<Self, String> {
+        serde_json::from_str(line).map(Self).map_err(|error| format!("{error} in {line:?}"))
+    }
+
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.0.get(name)?.as_f64()
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+}
+
 /// One run of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// The runner's line.
-    pub found: Object,
+    pub found: Fields,
     /// Wire bytes per record from the sink's totals, including the warm-up; `None` with a real
     /// broker.
     pub wire_bytes: Option<f64>,
@@ -104,68 +123,61 @@ impl Results {
         rows.flat_map(|(case, row)| row.failures.iter().map(move |why| (case, row.client, why.as_str())))
     }
 
-    pub fn to_json(&self) -> String {
-        let machine = json::object([
-            ("cpu", json::text(&self.machine.cpu)),
-            ("cores", self.machine.cores.to_string()),
-            ("kernel", json::text(&self.machine.kernel)),
-            ("load", json::number(self.machine.load)),
-        ]);
-        let left_out = self
-            .left_out
-            .iter()
-            .map(|(client, why)| json::object([("client", json::text(client)), ("why", json::text(why))]));
-        json::object([
-            ("machine", machine),
-            ("broker", json::text(&self.broker)),
-            ("rounds", self.rounds.to_string()),
-            ("seconds", json::number(Some(self.seconds))),
-            ("left_out", json::array(left_out)),
-            ("cases", json::array(self.cases.iter().map(case_json))),
-        ])
+    /// Returns an object, with `null` for missing numbers and those that are not finite.
+    pub fn to_json(&self) -> Value {
+        let Machine { cpu, cores, kernel, load } = &self.machine;
+        let left_out = self.left_out.iter().map(|(client, why)| json!({ "client": client, "why": why }));
+        json!({
+            "machine": { "cpu": cpu, "cores": cores, "kernel": kernel, "load": load.map(number) },
+            "broker": self.broker,
+            "rounds": self.rounds,
+            "seconds": number(self.seconds),
+            "left_out": left_out.collect::<Value>(),
+            "cases": self.cases.iter().map(case_json).collect::<Value>(),
+        })
     }
 }
 
 const NUMBERS: [&str; 7] =
     ["records", "records_per_s", "cpu_us_per_record", "rss_peak_mb", "p50_us", "p99_us", "p999_us"];
 
-fn case_json(results: &CaseResults) -> String {
-    let case = &results.case;
-    json::object([
-        ("case", json::text(&case.name)),
-        ("size", case.size.to_string()),
-        ("partitions", case.partitions.to_string()),
-        ("keyed", case.keyed.to_string()),
-        ("compression", json::text(case.compression)),
-        ("tls", case.tls.to_string()),
-        ("rate", json::number(case.rate().map(|rate| rate as f64))),
-        ("clients", json::array(results.rows.iter().map(row_json))),
-    ])
+fn case_json(results: &CaseResults) -> Value {
+    let Case { name, work: _, size, partitions, keyed, compression, tls } = &results.case;
+    json!({
+        "case": name,
+        "size": size,
+        "partitions": partitions,
+        "keyed": keyed,
+        "compression": compression,
+        "tls": tls,
+        "rate": results.case.rate(),
+        "clients": results.rows.iter().map(row_json).collect::<Value>(),
+    })
 }
 
-fn row_json(row: &Row) -> String {
-    let mut fields =
-        vec![("client", json::text(row.client)), ("version", row.version().map_or("null".to_owned(), json::text))];
-    for name in NUMBERS {
-        fields.extend(row.stats(name).map(|stats| (name, stats_json(&stats))));
+fn row_json(row: &Row) -> Value {
+    let stats = NUMBERS.into_iter().filter_map(|name| Some((name, row.stats(name)?)));
+    let stats = stats.chain(row.wire_bytes().map(|stats| ("wire_bytes_per_record", stats)));
+    let mut json = json!({ "client": row.client, "version": row.version() });
+    for (name, Stats { median, min, max, iqr }) in stats {
+        json[name] = json!({ "median": number(median), "min": number(min), "max": number(max), "iqr": number(iqr) });
     }
-    fields.extend(row.wire_bytes().map(|stats| ("wire_bytes_per_record", stats_json(&stats))));
-    fields.push(("rounds", json::array(row.runs.iter().map(run_json))));
-    fields.push(("failures", json::array(row.failures.iter().map(|why| json::text(why)))));
-    json::object(fields)
+    json["rounds"] = row.runs.iter().map(run_json).collect();
+    json["failures"] = json!(row.failures);
+    json
 }
 
-fn stats_json(stats: &Stats) -> String {
-    let Stats { median, min, max, iqr } = *stats;
-    json::object(
-        [("median", median), ("min", min), ("max", max), ("iqr", iqr)].map(|(name, n)| (name, json::number(Some(n)))),
-    )
+fn run_json(run: &Run) -> Value {
+    let numbers = NUMBERS.into_iter().filter_map(|name| Some((name, run.found.number(name)?)));
+    numbers
+        .chain(run.wire_bytes.map(|bytes| ("wire_bytes_per_record", bytes)))
+        .map(|(name, n)| (name, number(n)))
+        .collect()
 }
 
-fn run_json(run: &Run) -> String {
-    let numbers = NUMBERS.into_iter().filter_map(|name| Some((name, json::number(Some(run.found.number(name)?)))));
-    let wire = run.wire_bytes.map(|bytes| ("wire_bytes_per_record", json::number(Some(bytes))));
-    json::object(numbers.chain(wire))
+/// Returns a whole number without a fraction, as `4000000` instead of `4000000.0`.
+fn number(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 9e15 { Value::from(number as i64) } else { Value::from(number) }
 }
 
 #[cfg(test)]
@@ -180,7 +192,7 @@ pub mod tests {
                 "{{\"version\":\"1.0\",\"records\":10,\"records_per_s\":{rate},\"cpu_us_per_record\":{cpu},\
                  \"rss_peak_mb\":20,\"p50_us\":100,\"p99_us\":200,\"p999_us\":300}}"
             );
-            Run { found: Object::read(&line).unwrap(), wire_bytes: Some(110.0) }
+            Run { found: Fields::read(&line).unwrap(), wire_bytes: Some(110.0) }
         };
         Row { client, runs: rounds.iter().map(run).collect(), failures: Vec::new() }
     }
@@ -228,12 +240,34 @@ pub mod tests {
 
     #[test]
     fn json_contains_every_run_and_failure() {
-        let json = results().to_json();
+        let json = results().to_json().to_string();
         assert!(
             json.contains("\"records_per_s\":{\"median\":4000000,\"min\":3000000,\"max\":5000000,\"iqr\":1000000}")
         );
         assert!(json.contains("{\"client\":\"krafka\",\"why\":\"no \\\"runner\\\"\"}"));
         assert_eq!(json.matches("\"records\":10,").count(), 9);
-        assert_eq!(json.matches('{').count(), json.matches('}').count());
+        assert!(json.starts_with(
+            "{\"machine\":{\"cpu\":\"a <CPU>\",\"cores\":2,\"kernel\":\"linux 6\",\"load\":0.5},\"broker\":"
+        ));
+        assert!(json.contains(
+            "\"tls\":false,\"rate\":null,\"clients\":[{\"client\":\"ottla\",\"version\":\"1.0\",\"records\":{"
+        ));
+    }
+
+    #[test]
+    fn reads_text_and_numbers_of_runner() {
+        let line = "{\"client\":\"ottla\",\"records\":200,\"cpu_us_per_record\":1.5e-1,\"p99_us\":null}\n";
+        let fields = Fields::read(line).unwrap();
+        assert_eq!((fields.text("client"), fields.number("records")), (Some("ottla"), Some(200.0)));
+        assert_eq!(fields.number("cpu_us_per_record"), Some(0.15));
+        assert_eq!((fields.number("p50_us"), fields.number("p99_us"), fields.number("client")), (None, None, None));
+        for line in ["", "{\"a\":1", "{\"a\":1}}", "{\"a\":NaN}", "[1]", "error"] {
+            assert!(Fields::read(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_written_without_fraction() {
+        assert_eq!(json!([number(1.25), number(-3.0), number(f64::NAN)]).to_string(), "[1.25,-3,null]");
     }
 }
