@@ -178,7 +178,8 @@ impl WorkerBuilder {
     /// let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await?;
     /// consumer.subscribe(["orders"])?;
     /// let (sizes, mut seen) = tokio::sync::mpsc::unbounded_channel();
-    /// let worker = consumer.worker().max_batch(3).batch_linger(Duration::from_secs(1)).start_batches(
+    /// let builder = consumer.worker().max_batch(3).batch_linger(Duration::from_secs(1));
+    /// let worker = builder.start_batches(
     ///     move |records: Arc<[ConsumerRecord]>| {
     ///         let sizes = sizes.clone();
     ///         async move { sizes.send(records.len()) } // one write to the archive for all of them

@@ -194,7 +194,7 @@ async fn latency(work: Work) -> Result<Outcome, Failure> {
             let mut from = Vec::with_capacity(count as usize);
             for n in 0..count {
                 from.push(work.wait_until_due(start, n));
-                drop(sender.try_send(record(&work, n).tag(n)).map_err(|refused| refused.error().clone())?);
+                drop(sender.try_send(record(&work, n).with_tag(n)).map_err(|refused| refused.error().clone())?);
             }
             let mut latencies = Vec::with_capacity(count as usize);
             for _ in 0..count {
