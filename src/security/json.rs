@@ -141,9 +141,9 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self) -> Option<Zeroizing<String>> {
         self.rest = self.rest.strip_prefix('"')?;
-        // Large enough for a text without escaped quotes, so that growing does not leave a copy of
-        // a secret in memory.
-        let mut out = Zeroizing::new(String::with_capacity(self.rest.find('"').unwrap_or(0).saturating_add(16)));
+        // No text is longer than its escaped form, so the buffer never grows: growing would leave a
+        // copy of a secret in memory.
+        let mut out = Zeroizing::new(String::with_capacity(escaped_length(self.rest)));
         let mut chars = self.rest.chars();
         loop {
             match chars.next()? {
@@ -165,6 +165,19 @@ impl<'a> Reader<'a> {
         self.rest = chars.as_str();
         Some(out)
     }
+}
+
+/// Returns the bytes before the closing quotation mark.
+fn escaped_length(rest: &str) -> usize {
+    let mut bytes = rest.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => return at,
+            b'\\' => _ = bytes.next(),
+            _ => {}
+        }
+    }
+    rest.len()
 }
 
 fn unicode(chars: &mut std::str::Chars<'_>) -> Option<char> {
@@ -201,6 +214,16 @@ pub(crate) fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A buffer that grows leaves a copy of a secret in memory that is given back.
+    #[test]
+    fn buffer_of_text_never_grows() {
+        let secret = format!("\\\"{}\\\"\\ud83d\\ude00", "s".repeat(500));
+        let json = format!("\"{secret}\"");
+        let text = Reader { rest: &json }.text().unwrap();
+        assert_eq!(text.chars().count(), 503);
+        assert_eq!(text.capacity(), secret.len(), "the size at the beginning");
+    }
 
     #[test]
     fn parses_token_endpoint_response() {

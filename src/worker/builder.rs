@@ -272,7 +272,7 @@ impl WorkerBuilder {
     /// ```
     pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
         self.dead_letters = Some((producer.clone(), topic.into_arc()));
-        self.set(|s| s.failed = Failed::Bury)
+        self.set(|s| s.failed = Failed::DeadLetter)
     }
 
     /// Skips a record after its last attempt has failed: it counts as done, and is logged with

@@ -46,7 +46,7 @@ impl<W: Work> HandlerContext<W> {
     async fn attempt(&self, job: &Job, cancel: &Cancel) -> Outcome {
         match &job.task {
             Task::Handle => self.handle(job, cancel).await,
-            Task::Bury(error) => match &self.dead_letters {
+            Task::DeadLetter(error) => match &self.dead_letters {
                 Some(letters) => {
                     match attempt::run(letters.send(job.load.records(), error, job.attempt), cancel).await {
                         Ended::With(Ok(())) => Outcome::Buried,

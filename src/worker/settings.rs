@@ -32,7 +32,7 @@ pub(super) enum Failed {
     #[default]
     Stop,
     Skip,
-    Bury,
+    DeadLetter,
 }
 
 #[derive(Clone, Debug)]

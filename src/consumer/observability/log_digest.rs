@@ -30,7 +30,7 @@ pub(crate) struct LogDigest {
     /// Recent lines by their cause: events soon after one are collected for the next.
     lines: Limiter<String>,
     /// Time at which stalled partitions were last logged.
-    stalls_told: Option<Instant>,
+    stalls_logged_at: Option<Instant>,
 }
 
 /// Partitions that make no progress, for one cause.
@@ -91,9 +91,9 @@ impl LogDigest {
     /// yet.
     pub(crate) fn is_due_for_stalls(&mut self, new: bool, now: Instant) -> bool {
         let wait = if new { SOON } else { AGAIN };
-        let due = self.stalls_told.is_none_or(|told| now.saturating_duration_since(told) >= wait);
+        let due = self.stalls_logged_at.is_none_or(|told| now.saturating_duration_since(told) >= wait);
         if due {
-            self.stalls_told = Some(now);
+            self.stalls_logged_at = Some(now);
         }
         due
     }

@@ -83,12 +83,12 @@ pub struct TopicStatus {
 struct Tracked<T> {
     state: T,
     since: Instant,
-    told: bool,
+    reported: bool,
 }
 
 impl<T: PartialEq> Tracked<T> {
     fn new(state: T, since: Instant) -> Self {
-        Self { state, since, told: false }
+        Self { state, since, reported: false }
     }
 
     /// Sets a new state; if it differs, returns the one before and how long it lasted.
@@ -185,7 +185,7 @@ impl WantedTopics {
         for pattern in self.subscription.patterns() {
             let matched = !unmatched.contains(&pattern);
             let known = self.patterns.entry(pattern.to_owned()).or_insert_with(|| Tracked::new(matched, now));
-            let told = known.told;
+            let told = known.reported;
             if let Some((false, lasted)) = known.change(matched, now)
                 && told
             {
@@ -203,10 +203,10 @@ impl WantedTopics {
         let mut errors = Vec::new();
         let mut untold: Vec<(TopicState, Vec<Arc<str>>)> = Vec::new();
         for (name, known) in &mut self.topics {
-            if !known.state.is_in_the_way() || known.told || !due(known.since) {
+            if !known.state.is_in_the_way() || known.reported || !due(known.since) {
                 continue;
             }
-            known.told = true;
+            known.reported = true;
             match untold.iter_mut().find(|(state, _)| *state == known.state) {
                 Some((_, topics)) => topics.push(name.clone()),
                 None => untold.push((known.state, vec![name.clone()])),
@@ -222,8 +222,8 @@ impl WantedTopics {
         }
         let mut patterns: Vec<&String> = Vec::new();
         for (pattern, known) in &mut self.patterns {
-            if !known.state && !known.told && due(known.since) {
-                known.told = true;
+            if !known.state && !known.reported && due(known.since) {
+                known.reported = true;
                 patterns.push(pattern);
             }
         }
@@ -239,8 +239,8 @@ impl WantedTopics {
     /// Returns the time at which [`report_missing`](Self::report_missing) has something to report,
     /// if nothing changes before.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let topics = self.topics.values().filter(|known| known.state.is_in_the_way() && !known.told);
-        let patterns = self.patterns.values().filter(|known| !known.state && !known.told);
+        let topics = self.topics.values().filter(|known| known.state.is_in_the_way() && !known.reported);
+        let patterns = self.patterns.values().filter(|known| !known.state && !known.reported);
         let since = topics.map(|known| known.since).chain(patterns.map(|known| known.since));
         since.min().and_then(|since| since.checked_add(self.propagation))
     }

@@ -28,7 +28,7 @@ impl Load {
 pub(in crate::worker) enum Task {
     Handle,
     /// Sends them to the dead letter topic, because of this error.
-    Bury(Error),
+    DeadLetter(Error),
 }
 
 /// Records of one queue that are handled together.

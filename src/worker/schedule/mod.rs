@@ -361,7 +361,7 @@ impl<M: CompletionTarget> Schedule<M> {
             offset: job.load.records().first().map_or(-1, |record| record.offset),
             records: job.load.records().len(),
             attempt: job.attempt,
-            dead_lettering: matches!(job.task, Task::Bury(_)),
+            dead_lettering: matches!(job.task, Task::DeadLetter(_)),
             since: now,
             cancelled: false,
         };
@@ -445,8 +445,8 @@ impl<M: CompletionTarget> Schedule<M> {
                     self.complete(&job, now);
                     Verdict::Skipped
                 }
-                Failed::Bury => {
-                    job.task = Task::Bury(error);
+                Failed::DeadLetter => {
+                    job.task = Task::DeadLetter(error);
                     // Its handler task continues with it at once.
                     self.due.push_front(job);
                     Verdict::ToTheDeadLetters

@@ -196,13 +196,13 @@ fn permanent_error_skips_record_without_retry() {
 
 #[test]
 fn dead_letter_is_retried_until_delivered() {
-    let rules = Rules { failed: Failed::Bury, retries: 0, ..rules() };
+    let rules = Rules { failed: Failed::DeadLetter, retries: 0, ..rules() };
     let (mut schedule, mark, mut now) = with(rules, &[None, None]);
     let job = schedule.next(0, now).unwrap();
     assert_eq!(schedule.finished(0, job, failed(), now), Verdict::ToTheDeadLetters);
     for _ in 0..10 {
         let letter = schedule.next(0, now).unwrap();
-        assert!(matches!(letter.task, Task::Bury(_)) && offsets(&letter) == [0] && letter.attempt == 1);
+        assert!(matches!(letter.task, Task::DeadLetter(_)) && offsets(&letter) == [0] && letter.attempt == 1);
         let refusal = Error::broker(ErrorCode::NOT_ENOUGH_REPLICAS, "x");
         assert!(matches!(schedule.finished(0, letter, Outcome::BuryingFailed(refusal), now), Verdict::Again(_)));
         assert_eq!(mark.done(), -1);
@@ -548,7 +548,7 @@ proptest! {
         by_key in any::<bool>(),
         batch in prop::option::of(1..4_usize),
         linger in prop_oneof![Just(0), 1..3000_u64],
-        failed in prop_oneof![Just(Failed::Skip), Just(Failed::Bury), Just(Failed::Stop)],
+        failed in prop_oneof![Just(Failed::Skip), Just(Failed::DeadLetter), Just(Failed::Stop)],
     ) {
         let batch = batch.filter(|_| !by_key);
         let linger = Duration::from_millis(linger);
@@ -600,8 +600,8 @@ proptest! {
                 Step::Finish { lane, how } => {
                     if let Some(job) = lanes[lane].take() {
                         let (id, all) = (job.partition, offsets(&job));
-                        let burying = matches!(job.task, Task::Bury(_));
-                        let outcome = match (how, burying) {
+                        let sends_dead_letter = matches!(job.task, Task::DeadLetter(_));
+                        let outcome = match (how, sends_dead_letter) {
                             (0..=5, false) => Outcome::Handled,
                             (6..=7, false) => self::failed(),
                             (_, false) => Outcome::Failed { error: error(), again: false },
@@ -678,8 +678,8 @@ proptest! {
                 schedule.tick(now);
                 for (lane, running) in lanes.iter_mut().enumerate() {
                     if let Some(job) = running.take().or_else(|| schedule.next(lane, now)) {
-                        let burying = matches!(job.task, Task::Bury(_));
-                        let outcome = if burying { Outcome::Buried } else { Outcome::Handled };
+                        let sends_dead_letter = matches!(job.task, Task::DeadLetter(_));
+                        let outcome = if sends_dead_letter { Outcome::Buried } else { Outcome::Handled };
                         schedule.finished(lane, job, outcome, now);
                     }
                 }

@@ -42,11 +42,11 @@ pub(super) fn heartbeat(
         subscribed_topic_names: beat.names.as_ref().map(names),
         subscribed_topic_regex: beat.regex.as_deref().filter(|_| version >= EXPRESSIONS).map(text),
         server_assignor: remote_assignor.filter(|_| beat.full).map(text),
-        topic_partitions: beat.owned.as_ref().map(held),
+        topic_partitions: beat.owned.as_ref().map(partitions_by_topic_id),
     }
 }
 
-fn held(held: &PartitionsByTopicId) -> Vec<TopicPartitions> {
+fn partitions_by_topic_id(held: &PartitionsByTopicId) -> Vec<TopicPartitions> {
     let topics = held
         .iter()
         .map(|(id, partitions)| TopicPartitions { topic_id: *id, partitions: partitions.iter().copied().collect() });
