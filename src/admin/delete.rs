@@ -51,7 +51,7 @@ impl Admin {
             deadline,
             rounds,
             |rounds, version| {
-                let open = names.iter().filter(|name| rounds.is_open(name)).map(|name| topic_name(name));
+                let open = names.iter().filter(|name| rounds.is_open(name)).map(|name| ByteString::from(name.as_str()));
                 let request =
                     DeleteTopicsRequest { timeout_ms: broker_timeout(deadline, timeout), ..Default::default() };
                 if version >= TOPICS_AS_STATES {
@@ -77,8 +77,4 @@ impl Admin {
         .await;
         Ok(results)
     }
-}
-
-fn topic_name(name: &str) -> ByteString {
-    ByteString::from(name)
 }

@@ -28,19 +28,15 @@ pub(crate) fn client_versions(key: ApiKey) -> Option<(i16, i16)> {
     })
 }
 
-fn is_flexible(key: ApiKey, version: i16) -> Result<bool> {
-    match messages::versions(key) {
-        Some((_, _, flexible)) => Ok(version >= flexible),
-        None => Err(Error::new(ErrorKind::Internal, format!("{key} is not a request that can be sent"))),
-    }
-}
-
 /// Returns true if the request's header ends with tagged fields (version 2 of the header).
 ///
 /// # Errors
 /// `Internal` for an API without generated messages.
 pub(crate) fn request_header_is_flexible(key: ApiKey, version: i16) -> Result<bool> {
-    is_flexible(key, version)
+    match messages::versions(key) {
+        Some((_, _, flexible)) => Ok(version >= flexible),
+        None => Err(Error::new(ErrorKind::Internal, format!("{key} is not a request that can be sent"))),
+    }
 }
 
 /// Returns true if the response's header ends with tagged fields (version 1 of the header).
@@ -50,7 +46,7 @@ pub(crate) fn request_header_is_flexible(key: ApiKey, version: i16) -> Result<bo
 /// # Errors
 /// `Internal` for an API without generated messages.
 pub(crate) fn response_header_is_flexible(key: ApiKey, version: i16) -> Result<bool> {
-    Ok(is_flexible(key, version)? && key != ApiKey::ApiVersions)
+    Ok(request_header_is_flexible(key, version)? && key != ApiKey::ApiVersions)
 }
 
 /// Appends the request header, version 1 or 2 as `key` and `version` require, without the frame's

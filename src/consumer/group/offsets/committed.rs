@@ -62,8 +62,8 @@ pub(crate) struct FetchOffsets<'a> {
 }
 
 impl FetchOffsets<'_> {
-    fn known_id(&self, partition: &TopicPartition) -> Option<Uuid> {
-        self.ids.as_ref()?.0.get(&partition.topic).copied()
+    fn known_id(&self, topic: &str) -> Option<Uuid> {
+        self.ids.as_ref()?.0.get(topic).copied()
     }
 
     pub(crate) fn max_version(&self) -> Option<i16> {
@@ -87,7 +87,7 @@ impl FetchOffsets<'_> {
         }
         let topics = topics.into_iter().map(|(topic, numbers)| OffsetFetchRequestTopics {
             name: text(topic),
-            topic_id: self.ids.as_ref().and_then(|ids| ids.0.get(topic)).copied().unwrap_or_default(),
+            topic_id: self.known_id(topic).unwrap_or_default(),
             partition_indexes: numbers.into_iter().collect(),
         });
         let group = OffsetFetchRequestGroup {
@@ -167,7 +167,7 @@ pub(crate) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<
     let mut state = CommittedOffsets::new();
     for partition in asked.partitions {
         let by_name = answers.get(&(&*partition.topic, Uuid::nil(), partition.partition));
-        let by_id = || answers.get(&("", asked.known_id(partition)?, partition.partition));
+        let by_id = || answers.get(&("", asked.known_id(&partition.topic)?, partition.partition));
         let offset = match by_name.or_else(by_id) {
             Some(fetched) => fetched.offset(partition, group_id),
             None => {
