@@ -73,7 +73,7 @@ pub(crate) fn walk_seeds() -> Vec<Vec<u8>> {
     vec![[&[0][..], &log].concat(), [&[3, 7, 0][..], &log].concat(), [&[5, 7, 0, 9, 3][..], &log].concat()]
 }
 
-/// What members of a group write for each other.
+/// Decodes the subscription and the assignment that members of a group write for each other.
 pub(crate) fn group(input: &[u8]) {
     let (mut subscription, _) = MemberSubscription::read(input);
     if let Ok(bytes) = subscription.encode() {

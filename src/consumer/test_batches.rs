@@ -7,11 +7,11 @@ use crate::wire::{
     batch::{BatchBuilder, BatchHeader, Compressor, ControlRecord, ProducerStamp, RecordParts, marker_batch},
 };
 
-/// Whose records they are.
+/// The kind of records in a batch.
 #[derive(Clone, Copy)]
 pub(super) enum Sort {
     Plain,
-    /// Of an open transaction of that producer.
+    /// Records of an open transaction of that producer.
     Transaction(i64),
 }
 
@@ -21,7 +21,7 @@ pub(super) fn batch(base_offset: i64, count: i64, sort: Sort) -> Bytes {
     built(base_offset, count, sort, Compression::None, "v")
 }
 
-/// The same, compressed, with values that start with that text.
+/// Like [`batch`], compressed, with values that start with that text.
 pub(super) fn built(base_offset: i64, count: i64, sort: Sort, compression: Compression, value: &str) -> Bytes {
     let mut builder = BatchBuilder::with_capacity(1024);
     for offset in base_offset..base_offset + count {

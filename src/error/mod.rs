@@ -148,9 +148,9 @@ pub enum DeliveryStatus {
 }
 
 impl Error {
-    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again does
-    /// not cure: credentials are refused, revoked or missing. Calls that wait for a connection end
-    /// with it at once; the client itself tries again seldom, so that no account is locked.
+    /// Makes an error of kind [`Authentication`](ErrorKind::Authentication), which trying again
+    /// does not cure: credentials are refused, revoked or missing. Calls that wait for a connection
+    /// end with it at once; the client itself tries again seldom, so that no account is locked.
     pub fn authentication(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Authentication, message)
     }
@@ -264,9 +264,9 @@ impl Error {
         self.0.retriable
     }
 
-    /// Returns true if this client cannot be used after the error: close it and make a new one. Such
-    /// errors have the kind [`Fenced`](ErrorKind::Fenced) or [`Closed`](ErrorKind::Closed), or the
-    /// code `GROUP_MAX_SIZE_REACHED`.
+    /// Returns true if this client cannot be used after the error: close it and make a new one.
+    /// Such errors have the kind [`Fenced`](ErrorKind::Fenced) or [`Closed`](ErrorKind::Closed), or
+    /// the code `GROUP_MAX_SIZE_REACHED`.
     pub fn is_fatal(&self) -> bool {
         let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
         full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)

@@ -185,7 +185,7 @@ impl WorkerBuilder {
     ///         async move { sizes.send(records.len()) } // one write to the archive for all of them
     ///     },
     /// )?;
-    /// assert_eq!(seen.recv().await, Some(3)); // full, so it did not wait for the second to be over
+    /// assert_eq!(seen.recv().await, Some(3)); // full, so it did not wait for a second
     /// worker.close(Duration::from_secs(10)).await?;
     /// # Ok(()) }
     /// ```

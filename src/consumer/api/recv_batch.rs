@@ -50,9 +50,9 @@ impl Consumer {
     /// let consumer = cluster.consumer().build().await?;
     /// consumer.assign([(TopicPartition::new("orders", 0), Offset::Beginning)])?;
     ///
-    /// let batch = consumer.recv_batch(2, Duration::from_secs(60)).await?; // full: it does not wait
+    /// let batch = consumer.recv_batch(2, Duration::from_secs(60)).await?; // full: no wait
     /// assert_eq!(batch.len(), 2);
-    /// let batch = consumer.recv_batch(2, Duration::from_millis(20)).await?; // the two are done now
+    /// let batch = consumer.recv_batch(2, Duration::from_millis(20)).await?; // the two are done
     /// assert!(batch.is_empty());
     /// # Ok(()) }
     /// ```

@@ -419,7 +419,8 @@ async fn retried_leave_does_not_remove_rejoined_member() {
                 };
                 let (leave, lost) = if poll_interval_passes {
                     member.polls(false);
-                    // The member's last heartbeat before it leaves is answered: the fault is set after it.
+                    // The member's last heartbeat before it leaves is answered: the fault is set
+                    // after it.
                     sleep(POLL_INTERVAL - Duration::from_millis(2_400)).await;
                     let leave = plant();
                     member.until("being put out", |heard| heard.lost == 1).await;
