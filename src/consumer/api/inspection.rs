@@ -92,8 +92,7 @@ impl Consumer {
     /// rebalancing), and the members without partitions by the existence of their topics.
     fn refine_group_state(&self, status: GroupStatus) -> GroupStatus {
         let (was_member, presence) = self.shared.buffer.with_state(|assignment| {
-            let is_out = matches!(status.state, GroupState::Unsubscribed | GroupState::WaitingForReader);
-            (assignment.stats.rebalances.member && !is_out, assignment.wanted_topics.presence())
+            (assignment.stats.rebalances.member && !status.state.is_out(), assignment.wanted_topics.presence())
         });
         let state = match (status.state, presence) {
             (GroupState::Rebalancing, _) if !was_member => GroupState::Joining,

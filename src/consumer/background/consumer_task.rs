@@ -22,7 +22,6 @@ use crate::consumer::{
     },
     buffer::fetch_buffer::FetchBuffer,
     fetch::connection_id::FetchConnectionId,
-    group::status::GroupState,
     group::{GroupEvent, RetryPolicy},
     lock::lock,
     observability::consumer_status::STALLED,
@@ -240,8 +239,7 @@ impl ConsumerTask {
         let now = Instant::now();
         if now >= self.next_observation {
             self.next_observation = now + SOON;
-            let group = self.shared.group.as_ref().map(|group| group.status().state);
-            let is_out = matches!(group, Some(GroupState::Unsubscribed | GroupState::WaitingForReader));
+            let is_out = self.shared.group.as_ref().is_some_and(|group| group.status().state.is_out());
             self.shared.buffer.with_state(|assignment| {
                 if is_out {
                     assignment.stats.rebalances.left();

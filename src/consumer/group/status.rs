@@ -58,3 +58,10 @@ pub enum GroupState {
     /// Ended for good by this error.
     Ended(Error),
 }
+
+impl GroupState {
+    /// Returns true if the consumer is no member and does not try to become one.
+    pub(crate) fn is_out(&self) -> bool {
+        matches!(self, Self::Unsubscribed | Self::WaitingForReader)
+    }
+}

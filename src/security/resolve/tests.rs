@@ -54,6 +54,20 @@ fn reads_credentials_from_java_or_librdkafka_names() {
     assert!(mechanism("AWS_MSK_IAM", &[("sasl.jaas.config", jaas)]).unwrap().starts_with("AWS_MSK_IAM"));
 }
 
+#[cfg(not(all(feature = "oauth", feature = "aws-msk-iam")))]
+#[test]
+fn error_names_feature_of_mechanism() {
+    for (name, feature, built_in) in [
+        ("OAUTHBEARER", "`oauth`", cfg!(feature = "oauth")),
+        ("AWS_MSK_IAM", "`aws-msk-iam`", cfg!(feature = "aws-msk-iam")),
+    ] {
+        if !built_in {
+            let error = refused(&[("security.protocol", "SASL_PLAINTEXT"), ("sasl.mechanism", name)]);
+            assert!(error.to_string().contains(name) && error.to_string().contains(feature), "{error}");
+        }
+    }
+}
+
 #[test]
 fn error_names_missing_or_conflicting_property() {
     let sasl = ("security.protocol", "SASL_PLAINTEXT");
