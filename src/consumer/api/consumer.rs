@@ -127,7 +127,7 @@ impl Consumer {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.shared.buffer.with_state(|assignment| assignment.has_ended()) {
+        if self.shared.buffer.with_state(|assignment| assignment.readers.has_ended()) {
             return Err(closed());
         }
         Ok(())
@@ -316,7 +316,7 @@ impl Consumer {
 
     /// Returns the partitions that are read at present, sorted.
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        self.shared.buffer.with_state(|assignment| assignment.assigned())
+        self.shared.buffer.with_state(|assignment| assignment.partitions.names())
     }
 
     // ---- reading
@@ -674,7 +674,7 @@ impl Consumer {
         // The fetch task ends first, because a further fetch would open new sessions.
         self.leave.end_task();
         let closes = buffer.with_state_and_readers(|assignment| {
-            let closes = assignment.end_sessions();
+            let closes = assignment.connections.end_sessions();
             assignment.end(None);
             closes
         });

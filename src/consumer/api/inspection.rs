@@ -74,7 +74,7 @@ impl Consumer {
         let (partitions, topics, unmatched_patterns, ended) = shared.buffer.with_state(|assignment| {
             let topics = assignment.wanted_topics.status(now);
             let unmatched = assignment.wanted_topics.unmatched();
-            (assignment.status(now), topics, unmatched, assignment.has_ended())
+            (assignment.status(now), topics, unmatched, assignment.readers.has_ended())
         });
         let group = shared.group.as_ref().map(|group| self.refine_group_state(group.status()));
         ConsumerStatus {

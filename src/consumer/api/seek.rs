@@ -117,9 +117,8 @@ impl Consumer {
         self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
         self.shared.buffer.with_state_and_readers(|assignment| {
-            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
-            partitions.iter().for_each(|partition| assignment.reposition(partition, to, true));
-            Ok(())
+            partitions.iter().try_for_each(|partition| assignment.partitions.assigned(partition).map(drop))?;
+            partitions.iter().try_for_each(|partition| assignment.reposition(partition, to))
         })
     }
 
@@ -186,7 +185,7 @@ impl Consumer {
     /// # Ok(()) }
     /// ```
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.shared.buffer.with_state(|assignment| assignment.position(partition)).ok().flatten()
+        self.shared.buffer.with_state(|assignment| assignment.partitions.get(partition)?.next_offset())
     }
 
     /// Stops delivering records of these partitions until they are [resumed](Self::resume). They
@@ -228,13 +227,13 @@ impl Consumer {
         self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
         self.shared.buffer.with_state_and_readers(|assignment| {
-            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
+            partitions.iter().try_for_each(|partition| assignment.partitions.assigned(partition).map(drop))?;
             partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
         })
     }
 
     /// Returns the paused partitions, sorted.
     pub fn paused(&self) -> Vec<TopicPartition> {
-        self.shared.buffer.with_state(|assignment| assignment.paused())
+        self.shared.buffer.with_state(|assignment| assignment.partitions.names_where(|state| state.paused))
     }
 }

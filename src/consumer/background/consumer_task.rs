@@ -82,7 +82,7 @@ struct TerminationGuard(Arc<FetchBuffer>);
 impl Drop for TerminationGuard {
     fn drop(&mut self) {
         self.0.with_state(|assignment| {
-            if !assignment.has_ended() {
+            if !assignment.readers.has_ended() {
                 assignment.end(Some(Error::new(ErrorKind::Closed, "the consumer's runtime was dropped")));
             }
         });
@@ -181,9 +181,10 @@ impl ConsumerTask {
     /// Starts a task for each new fetch connection.
     fn start_fetch_tasks(&mut self) {
         let fetching = &self.fetching;
-        let new: Vec<FetchConnectionId> = self.shared.buffer.with_state(|assignment| {
-            assignment.connections.keys().copied().filter(|node| !fetching.contains(node)).collect()
-        });
+        let new: Vec<FetchConnectionId> = self
+            .shared
+            .buffer
+            .with_state(|assignment| assignment.connections.ids().filter(|node| !fetching.contains(node)).collect());
         for node in new {
             self.fetching.insert(node);
             let task = self.shared.fetch_task();
@@ -196,7 +197,7 @@ impl ConsumerTask {
 
     /// Closes ended fetch sessions at their brokers.
     fn close_ended_sessions(&mut self) {
-        for close in self.shared.buffer.with_state(|assignment| assignment.take_session_closes()) {
+        for close in self.shared.buffer.with_state(|assignment| assignment.connections.take_session_closes()) {
             let task = self.shared.fetch_task();
             self.children.spawn(async move {
                 task.close_session(close, task.timeout).await;
@@ -219,8 +220,8 @@ impl ConsumerTask {
         let (assigned, lacking, absent) = self.shared.buffer.with_state(|assignment| {
             assignment.update_wanted_topics(&metadata, now.into_std());
             assignment.report_persistent_failures(failure, subscribed, now.into_std());
-            let lacking = assignment.lacks_leaders() || (subscribed && assignment.lacks_metadata());
-            (assignment.assigned(), lacking, assignment.wanted_topics.any_absent())
+            let lacking = assignment.lacks_leaders() || (subscribed && !assignment.health.has_metadata());
+            (assignment.partitions.names(), lacking, assignment.wanted_topics.any_absent())
         });
         client.want_topics(assigned.iter().map(|partition| &*partition.topic));
         if lacking || absent {
@@ -261,7 +262,7 @@ impl ConsumerTask {
         let (questions, lacking) = self.shared.buffer.with_state(|assignment| {
             (
                 assignment.due_offset_requests(now),
-                assignment.lacks_leaders() || (subscribed && assignment.lacks_metadata()),
+                assignment.lacks_leaders() || (subscribed && !assignment.health.has_metadata()),
             )
         });
         if lacking {
@@ -298,7 +299,7 @@ impl ConsumerTask {
                         return held;
                     }
                     for partition in partitions {
-                        if assignment.is_owned(&partition) {
+                        if assignment.partitions.is_owned(&partition) {
                             continue;
                         }
                         if listens {
@@ -318,7 +319,7 @@ impl ConsumerTask {
                 let now = Instant::now().into_std();
                 let partitions = buffer.with_state_and_readers(|assignment| {
                     assignment.stats.rebalances.revoking(partitions.len(), now);
-                    let ownerships = assignment.ownerships(&partitions);
+                    let ownerships = assignment.partitions.ownerships(&partitions);
                     assignment.revoke(&ownerships);
                     ownerships
                 });
@@ -329,8 +330,8 @@ impl ConsumerTask {
                 let now = Instant::now().into_std();
                 let (lost, untold) = buffer.with_state_and_readers(|assignment| {
                     assignment.stats.rebalances.lost(partitions.len(), now);
-                    let lost = assignment.ownerships(&partitions);
-                    let untold = assignment.announce_revocation(Some(&lost));
+                    let lost = assignment.partitions.ownerships(&partitions);
+                    let untold = assignment.partitions.announce_revocation(Some(&lost));
                     assignment.remove_all(&lost);
                     (lost, untold)
                 });
@@ -344,7 +345,9 @@ impl ConsumerTask {
             GroupEvent::Error { error, fatal: true } => {
                 buffer.with_state_and_readers(|assignment| assignment.end(Some(error)))
             }
-            GroupEvent::Error { error, fatal: false } => buffer.with_state(|assignment| assignment.push_error(error)),
+            GroupEvent::Error { error, fatal: false } => {
+                buffer.with_state(|assignment| assignment.readers.push_error(error))
+            }
         }
     }
 
@@ -359,7 +362,9 @@ impl ConsumerTask {
         // are not committed.
         let waits = self.is_subscribed();
         let held = |revocation: &mut Revocation| {
-            waits && buffer.holds(&buffer.with_state(|assignment| assignment.still_owned(&revocation.partitions)))
+            waits
+                && buffer
+                    .holds(&buffer.with_state(|assignment| assignment.partitions.still_owned(&revocation.partitions)))
         };
         let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
         buffer.revocations.fetch_sub(free.len(), SeqCst);
@@ -368,7 +373,7 @@ impl ConsumerTask {
             self.children.spawn(async move {
                 let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
                 shared.run_queued_commits(deadline).await;
-                let read = shared.buffer.with_state(|assignment| assignment.still_owned(&partitions));
+                let read = shared.buffer.with_state(|assignment| assignment.partitions.still_owned(&partitions));
                 if shared.auto_commits()
                     && let Err(error) =
                         shared.commit_completed(Some(&read), RetryPolicy::UntilCommitted, deadline).await

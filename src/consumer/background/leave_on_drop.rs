@@ -64,7 +64,7 @@ impl LeaveOnDrop {
         self.task.abort();
         let (done, closes) = shared.buffer.with_state_and_readers(|assignment| {
             let done = shared.auto_commits().then(|| shared.request_commit_completed(assignment, None));
-            let closes = assignment.end_sessions();
+            let closes = assignment.connections.end_sessions();
             assignment.end(None);
             (done, closes)
         });

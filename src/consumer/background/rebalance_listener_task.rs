@@ -83,7 +83,7 @@ impl ListenerTask {
                 WARN, self.shared.client.origin(), %error,
                 "the rebalance listener failed: the reader gets the error, and the rebalance continues"
             );
-            self.shared.buffer.with_state(|assignment| assignment.push_error(error));
+            self.shared.buffer.with_state(|assignment| assignment.readers.push_error(error));
         }
     }
 

@@ -151,8 +151,9 @@ impl Shared {
         // In one step with the counter, so that the next caller sees both that the listener was
         // told and that it is busy.
         let told = self.buffer.with_state(|assignment| {
-            let is_at_it = self.announced_revocations.load(SeqCst) > 0 && assignment.any_revocation_announced(only);
-            let partitions = assignment.announce_revocation(only);
+            let is_at_it =
+                self.announced_revocations.load(SeqCst) > 0 && assignment.partitions.any_revocation_announced(only);
+            let partitions = assignment.partitions.announce_revocation(only);
             if !is_at_it && (partitions.is_empty() || !listens) {
                 return None;
             }
@@ -176,14 +177,17 @@ impl Shared {
         let group = self.group("commit offsets")?;
         let metadata = self.client.metadata();
         let offsets = offsets.into_iter().map(|(partition, offset)| {
-            let id = match assignment.get(&partition) {
+            let id = match assignment.partitions.assigned(&partition) {
                 // For a topic that is read, use the id of the topic that its records came from.
                 Ok(state) => state.topic_id,
                 Err(_) => metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id),
             };
             (partition, offset, id)
         });
-        group.request_commit(offsets.collect(), CommitOrigin { by_user, seek_epoch: assignment.seek_epoch })
+        group.request_commit(
+            offsets.collect(),
+            CommitOrigin { by_user, seek_epoch: assignment.partitions.last_seek_epoch() },
+        )
     }
 
     /// Registers a commit of the completed offsets of these partitions, or of all, that are not

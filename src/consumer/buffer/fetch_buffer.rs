@@ -116,7 +116,7 @@ impl FetchBuffer {
     pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
         let mut assignment = lock(&self.state);
         let result = act(&mut assignment);
-        let signals = assignment.take_signals();
+        let signals = assignment.take_wakeups();
         drop(assignment);
         self.wake(signals);
         result

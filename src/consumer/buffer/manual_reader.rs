@@ -106,12 +106,12 @@ impl ManualReader {
             moved.as_mut().enable();
             let state = poll_fn(|cx| {
                 let state = buffer.with_state(|assignment| {
-                    if assignment.has_ended() {
+                    if assignment.readers.has_ended() {
                         // The last error is the reason for the end.
-                        let last = std::iter::from_fn(|| assignment.pop_error()).last();
+                        let last = std::iter::from_fn(|| assignment.readers.pop_error()).last();
                         return Some(NextEvent::Event(ManualReaderEvent::Ended(last)));
                     }
-                    if let Some(error) = assignment.pop_error() {
+                    if let Some(error) = assignment.readers.pop_error() {
                         return Some(NextEvent::Event(ManualReaderEvent::Error(error)));
                     }
                     let new = assignment.unsplit_partition().map(NextEvent::New);

@@ -392,9 +392,7 @@ impl RecordReader {
                 self.pending.push_front(opened);
             }
             CollectedItem::OutOfRange { progress } => {
-                buffer.with_state(|assignment| {
-                    assignment.handle_out_of_range(progress.partition(), progress.seek_epoch())
-                });
+                buffer.with_state(|assignment| assignment.handle_out_of_range(&progress));
             }
             CollectedItem::End { progress, at } => {
                 let partition = progress.partition();
@@ -434,7 +432,7 @@ impl RecordReader {
         let mut taken = std::mem::take(&mut self.taken);
         let refill = buffer.with_state(|assignment| {
             if waiting.is_some()
-                && let Some(error) = assignment.pop_error_for(self.split.as_ref())
+                && let Some(error) = assignment.readers.pop_error_for(self.split.as_ref())
             {
                 return Refill::Error(error);
             }

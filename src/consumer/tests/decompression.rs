@@ -37,7 +37,7 @@ fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let now = world.now;
     world.buffer.with_state(|assignment| {
         assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
-        assignment.running_jobs
+        assignment.delivery.running_jobs()
     })
 }
 
@@ -58,7 +58,7 @@ fn under(epoch: i32, batch: &Bytes) -> Bytes {
 /// Waits, in real time, until no batch is being decompressed.
 fn wait_for_jobs(world: &World) {
     for _ in 0..10_000 {
-        if world.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
+        if world.buffer.with_state(|assignment| assignment.delivery.running_jobs()) == 0 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -140,8 +140,10 @@ fn concurrent_decompression_keeps_order_and_leader_epochs() {
             under(6, &heavy(19, 2, codec)),
         ];
         assert!(answer(&mut world, parts.concat()) >= 1);
-        let progress =
-            world.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].progress.clone()).unwrap();
+        let progress = world
+            .buffer
+            .with_state(|assignment| assignment.partitions.get(&tp("t", 0)).unwrap().progress.clone())
+            .unwrap();
         for expected in 0..21 {
             wait_for_jobs(&world);
             assert_eq!(world.take().map(|(_, offset)| offset), Some(expected), "{codec:?}");
@@ -171,7 +173,7 @@ fn two_partitions_are_decompressed_at_once() {
     let (arrived, now) = (arrived.collect(), world.now);
     let running = world.buffer.with_state(|assignment| {
         assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
-        assignment.running_jobs
+        assignment.delivery.running_jobs()
     });
     assert_eq!(running, 2);
     wait_for_jobs(&world);

@@ -284,7 +284,7 @@ fn status_names_wait_for_decompression() {
     assert_eq!(reason(&world), "decompressing");
     world.buffer.with_state_and_readers(|assignment| {
         assignment.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
-        let ownerships = assignment.ownerships(&[tp("t", 1)]);
+        let ownerships = assignment.partitions.ownerships(&[tp("t", 1)]);
         assignment.revoke(&ownerships);
     });
     assert_eq!(reason(&world), "revoking");

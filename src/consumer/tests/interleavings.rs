@@ -265,7 +265,7 @@ fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     world.settle();
     world.buffer.with_state_and_readers(|assignment| assignment.end(None));
     world.splits.clear();
-    assert_eq!(world.buffer.with_state(|assignment| assignment.budget.used()), 0);
+    assert_eq!(world.buffer.with_state(|assignment| assignment.connections.budget().used()), 0);
 }
 
 /// Creates a world; with `ids` 0, brokers know the topic by name only, with 1 by an id that Fetch

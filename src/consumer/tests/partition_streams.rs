@@ -482,17 +482,19 @@ fn evicts_unread_when_only_decompression_has_room() {
     world.answer(0, 1);
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     while lock(&quick).poll_record(&world.buffer, cx).is_ready() {}
-    let unread = |world: &World| world.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let unread = |world: &World| {
+        world.buffer.with_state(|assignment| assignment.partitions.get(&tp("t", 0)).unwrap().queue.bytes())
+    };
     assert!(unread(&world) > 0);
     let _filled = world.buffer.with_state(|assignment| {
-        let quota = assignment.connections[&0.into()].quota.clone();
+        let quota = assignment.connections.get(&0.into()).unwrap().quota.clone();
         quota.set_decompresses(true);
         let filled = quota.charge(quota.limit() * 3 / 4 - quota.used());
         assert!(quota.has_room_for(100) && quota.reserve(100, 100).is_none());
         filled
     });
     let later = world.now + 2 * SECOND;
-    world.buffer.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
+    world.buffer.with_state(|assignment| assignment.planner().evict_unread(0.into(), 100, later));
     assert_eq!(unread(&world), 0, "data that is not being read is evicted");
     drop(slow);
 }
@@ -503,10 +505,10 @@ fn removed_partition_leaves_rotation() {
     assert!(world.send(0).is_some());
     world.answer(0, 1);
     world.buffer.with_state_and_readers(|assignment| {
-        assert!(!assignment.rotation.is_empty());
-        let partitions = assignment.assigned();
+        assert!(!assignment.delivery.turns().next().is_none());
+        let partitions = assignment.partitions.names();
         partitions.iter().for_each(|partition| assignment.remove(partition));
-        assert!(assignment.rotation.is_empty());
+        assert!(assignment.delivery.turns().next().is_none());
     });
 }
 

@@ -213,21 +213,21 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
     reserved.resize(3 * size);
     let came = vec![arrived(0, &[heavy(0), heavy(1)]), arrived(1, &[heavy(0)])];
     assignment.handle_fetch_response(0, 7, ErrorCode::NONE, came, reserved, now);
-    let mut jobs = assignment.take_signals().decompressions;
+    let mut jobs = assignment.take_wakeups().decompressions;
     let (slow, first) = (jobs.pop().unwrap(), jobs.pop().unwrap());
     assert_eq!((first.progress.partition(), slow.progress.partition()), (&tp("t", 0), &tp("t", 1)));
     open(&mut assignment, first);
-    let second = assignment.take_signals().decompressions.pop().expect("the next of the same partition");
+    let second = assignment.take_wakeups().decompressions.pop().expect("the next of the same partition");
     open(&mut assignment, second);
     // The decompressed batches fill the broker's quota and are paused; for the one that is still
     // being decompressed there was a seek.
     assignment.pause(&tp("t", 0), true).unwrap();
     assignment.seek(&tp("t", 1), Offset::At(5)).unwrap();
     assignment.register_waker(Waker::noop());
-    assignment.take_signals();
+    assignment.take_wakeups();
     assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)));
     open(&mut assignment, slow);
-    assert!(assignment.take_signals().connections.contains(&0.into()), "nothing else would ever wake its task");
+    assert!(assignment.take_wakeups().connections.contains(&0.into()), "nothing else would ever wake its task");
     assert!(
         matches!(assignment.plan_fetch(0, now), FetchPlan::Fetch { .. }),
         "beyond the share, since the reader has nothing"
@@ -240,9 +240,7 @@ fn first_connection_to_removed_broker_ends_last() {
     let second = FetchConnectionId { broker: 0, connection: 1 };
     world.buffer.with_state(|assignment| {
         for partition in [0, 2] {
-            assignment.leave_connection(Some(0.into()), &tp("t", partition));
-            assignment.join_connection(&tp("t", partition), second);
-            assignment.mark_changed(&tp("t", partition));
+            assignment.connections.move_to(&tp("t", partition), second, &mut assignment.partitions);
         }
     });
     let now = world.now;
@@ -255,8 +253,8 @@ fn first_connection_to_removed_broker_ends_last() {
     };
     // The metadata is from before the broker existed; its partitions are there all the same.
     world.buffer.with_state(|assignment| {
-        assignment.has_metadata = true;
-        assignment.brokers.remove(&0);
+        assignment.health.metadata_arrived();
+        assignment.connections.forget_broker(0);
     });
     assert_eq!((plan(&world, 0.into()), plan(&world, second)), ("wait", "fetch"));
     world.drop_broker(0);
@@ -272,10 +270,8 @@ fn with_a_second_connection(rules: ConsumerRules) -> (World, FetchConnectionId) 
     let world = World::new(ConsumerRules { connections: 2, ..rules });
     let second = FetchConnectionId { broker: 0, connection: 1 };
     world.buffer.with_state(|assignment| {
-        assignment.scaling.get_mut(&0).unwrap().add();
-        assignment.join_connection(&tp("t", 2), second);
-        assignment.leave_connection(Some(0.into()), &tp("t", 2));
-        assignment.mark_changed(&tp("t", 2));
+        assignment.connections.scaling.get_mut(&0).unwrap().add();
+        assignment.connections.move_to(&tp("t", 2), second, &mut assignment.partitions);
     });
     (world, second)
 }
@@ -286,15 +282,15 @@ fn granted_connection_wakes_previously_refused_one() {
         with_a_second_connection(ConsumerRules { queued_bytes: 1 << 20, max_bytes: 1 << 17, ..rules() });
     let now = world.now;
     world.buffer.with_state(|assignment| {
-        let quota = assignment.connections[&second].quota.clone();
+        let quota = assignment.connections.get(&second).unwrap().quota.clone();
         // Its batches are larger than the free memory.
         assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 100_000;
         let taken = quota.charge(quota.limit() - quota.limit() / 16 - 50_000);
         assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && quota.is_starved());
-        assignment.take_signals();
+        assignment.take_wakeups();
         assert!(matches!(assignment.plan_fetch(second, now), FetchPlan::Fetch { .. }));
         assert!(!quota.is_starved(), "without that mark nothing else would wake the first");
-        assert!(assignment.take_signals().connections.contains(&0.into()));
+        assert!(assignment.take_wakeups().connections.contains(&0.into()));
         drop(taken);
     });
 }
@@ -305,8 +301,11 @@ fn second_connection_needs_two_active_partitions() {
     let (now, answers) = (world.now, 5);
     world.buffer.with_state(|assignment| {
         let full = |assignment: &mut ConsumerState, count: usize| {
-            (0..count).for_each(|_| assignment.record_bottleneck(0.into(), Bottleneck::Connection, now));
-            assignment.scaling[&0].open()
+            for _ in 0..count {
+                let ConsumerState { connections, partitions, .. } = &mut *assignment;
+                connections.record_bottleneck(0.into(), Bottleneck::Connection, partitions, now);
+            }
+            assignment.connections.scaling[&0].open()
         };
         assignment.partitions.get_mut(&tp("t", 0)).unwrap().last_data_at = Some(now);
         assert_eq!(full(assignment, answers), 1);
@@ -321,16 +320,16 @@ fn waiting_partition_stream_wakes_starved_fetch() {
     let world = World::new(rules());
     let (now, (own, _reader)) = (world.now, world.buffer.split(&tp("t", 0), false).unwrap());
     world.buffer.with_state(|assignment| {
-        let quota = assignment.connections[&0.into()].quota.clone();
+        let quota = assignment.connections.get(&0.into()).unwrap().quota.clone();
         // There is room for a partition's fetch size, but not for a batch as large as the last
         // ones.
         assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 800;
         let _taken = quota.charge(quota.limit() - quota.limit() / 16 - 400);
         assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(_)) && quota.is_starved());
         assert!(quota.has_room_to_fetch(300));
-        assignment.take_signals();
+        assignment.take_wakeups();
         assignment.register_waker_for(Some(&own), Waker::noop());
-        assert!(assignment.take_signals().connections.contains(&0.into()));
+        assert!(assignment.take_wakeups().connections.contains(&0.into()));
     });
 }
 

@@ -297,31 +297,31 @@ fn revocation_affects_only_its_ownership_epoch() {
     let world = World::new(rules());
     let (t, metadata, now) = (tp("t", 0), world.metadata(), world.now);
     world.buffer.with_state_and_readers(|assignment| {
-        let hand = assignment.ownerships(std::slice::from_ref(&t));
+        let hand = assignment.partitions.ownerships(std::slice::from_ref(&t));
         assert!(hand.is_empty(), "the user's is not the group's to take");
         let give = |assignment: &mut ConsumerState| {
             assignment.assign_by_group(&t, FetchState::at(Offset::At(0)), &metadata, now);
-            assignment.ownerships(std::slice::from_ref(&t))
+            assignment.partitions.ownerships(std::slice::from_ref(&t))
         };
         let first = give(assignment);
         // The partition is lost, and assigned again.
-        assert_eq!(assignment.announce_revocation(Some(&first)), std::slice::from_ref(&t));
+        assert_eq!(assignment.partitions.announce_revocation(Some(&first)), std::slice::from_ref(&t));
         assignment.remove_all(&first);
         let second = give(assignment);
         // The effect of the first ownership's revocation when it is finally processed.
-        assert!(assignment.still_owned(&first).is_empty());
-        assert!(assignment.announce_revocation(Some(&first)).is_empty());
+        assert!(assignment.partitions.still_owned(&first).is_empty());
+        assert!(assignment.partitions.announce_revocation(Some(&first)).is_empty());
         assignment.revoke(&first);
         assignment.remove_all(&first);
-        assert!(assignment.is_owned(&t));
+        assert!(assignment.partitions.is_owned(&t));
         // The user assigns something else instead: the revocation still has to be reported, once.
         assignment.clear();
         assignment.assign(t.clone(), FetchState::at(Offset::At(3)), &metadata, now);
-        assert_eq!(assignment.ownerships(std::slice::from_ref(&t)), second);
+        assert_eq!(assignment.partitions.ownerships(std::slice::from_ref(&t)), second);
         assignment.revoke(&second);
-        assert_eq!(assignment.announce_revocation(Some(&second)), std::slice::from_ref(&t));
+        assert_eq!(assignment.partitions.announce_revocation(Some(&second)), std::slice::from_ref(&t));
         assignment.remove_all(&second);
-        assert!(assignment.is_owned(&t) && assignment.announce_revocation(None).is_empty());
+        assert!(assignment.partitions.is_owned(&t) && assignment.partitions.announce_revocation(None).is_empty());
     });
 }
 

@@ -215,9 +215,9 @@ impl World {
         if self.waiting.contains_key(&node) {
             return None;
         }
-        let (plan, closes) = self
-            .buffer
-            .with_state(|assignment| (assignment.plan_fetch(node, self.now), assignment.take_session_closes()));
+        let (plan, closes) = self.buffer.with_state(|assignment| {
+            (assignment.plan_fetch(node, self.now), assignment.connections.take_session_closes())
+        });
         for over in closes {
             self.sessions.remove(&over.broker);
         }
@@ -391,7 +391,7 @@ impl World {
     /// Waits for decompressions on other threads.
     pub(super) fn settle(&self) {
         for _ in 0..60_000 {
-            if self.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
+            if self.buffer.with_state(|assignment| assignment.delivery.running_jobs()) == 0 {
                 return;
             }
             std::thread::sleep(SECOND / 5000);
