@@ -248,10 +248,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a revoked partition commits through the consumer that calls the listener",
     ),
     (
-        &["consumer/buffer/fetch_buffer.rs", "consumer/buffer/record_reader.rs"],
-        "the reader calls back into the buffer that owns it: to be cut",
-    ),
-    (
         &[
             "consumer/group/assignor/constrained.rs",
             "consumer/group/assignor/general.rs",

@@ -9,8 +9,8 @@ use crate::consumer::{
     Consumer,
     background::{consumer_task::ConsumerTask, leave_on_drop::LeaveOnDrop, shared::Shared},
     buffer::{
-        decoded_batch::DecodeConfig,
         fetch_buffer::{FetchBuffer, FetchWakers},
+        fetched_batch::DecodeConfig,
     },
     config::{
         properties::PROPERTIES,

@@ -381,7 +381,7 @@ impl Consumer {
         }
         let mut alive = None;
         poll_fn(|cx| {
-            let next = buffer.reader().poll_record(buffer, cx);
+            let next = buffer.poll_record(&mut buffer.reader(), cx);
             if next.is_pending() && alive.is_none() {
                 alive = group.map(|group| group.begin_poll());
             }
@@ -436,7 +436,7 @@ impl Consumer {
             yield_now().await;
         }
         let max = self.shared.settings.max_poll_records;
-        let look = || poll_fn(|cx| Poll::Ready(buffer.reader().poll_slices(max, buffer, cx)));
+        let look = || poll_fn(|cx| Poll::Ready(buffer.poll_slices(&mut buffer.reader(), max, cx)));
         // If records are available, no timer is needed.
         let mut state = look().await;
         if state.is_pending() && timeout.is_zero() {
@@ -444,7 +444,7 @@ impl Consumer {
             yield_now().await;
             state = look().await;
         } else if state.is_pending() {
-            let next = poll_fn(|cx| buffer.reader().poll_slices(max, buffer, cx));
+            let next = poll_fn(|cx| buffer.poll_slices(&mut buffer.reader(), max, cx));
             state = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
         }
         let Poll::Ready(portions) = state else { return Ok(Records::empty()) };

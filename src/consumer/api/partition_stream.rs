@@ -245,7 +245,7 @@ impl PartitionStream {
         let (mut asked, mut alive) = (false, None);
         let next = poll_fn(|cx| {
             let next = if std::mem::replace(&mut asked, true) {
-                lock(&self.reader).poll_record(&self.buffer, cx)
+                self.buffer.poll_record(&mut lock(&self.reader), cx)
             } else {
                 self.poll_next_record(cx)
             };
@@ -276,7 +276,7 @@ impl PartitionStream {
             Ok(alive) => alive,
             Err(error) => return Some(Err(error)),
         };
-        let next = poll_fn(|cx| lock(&self.reader).poll_slices(self.max_poll_records, &self.buffer, cx));
+        let next = poll_fn(|cx| self.buffer.poll_slices(&mut lock(&self.reader), self.max_poll_records, cx));
         // With a timeout of zero the future is still polled once, and returns what is available.
         let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
         self.ended = next.is_none();
@@ -332,7 +332,7 @@ impl PartitionStream {
             signs.record_poll();
         }
         let next = match self.next() {
-            Ok(mut reader) => reader.poll_record(&self.buffer, cx),
+            Ok(mut reader) => self.buffer.poll_record(&mut reader, cx),
             Err(error) => Poll::Ready(Some(Err(error))),
         };
         self.buffer.notify_completed();

@@ -6,18 +6,14 @@
 //!
 //! Sans-IO.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use crate::consumer::{
-    buffer::{
-        decoded_batch::DecodedBatch,
-        partition_buffer::{BufferedItem, CollectedItem, Decompression},
-        readers::Readers,
-    },
+    buffer::{fetched_batch::FetchedBatch, partition_buffer::Decompression, readers::Readers},
     fetch::connections::FetchConnections,
-    subscription::{delivery_progress::DeliveryProgress, partition_state::PartitionState, partitions::Partitions},
+    subscription::{partition_state::PartitionState, partitions::Partitions},
 };
-use crate::{error::Result, record::TopicPartition};
+use crate::record::TopicPartition;
 
 #[derive(Debug)]
 pub(crate) struct DeliveryQueue {
@@ -97,7 +93,7 @@ impl DeliveryQueue {
         partitions: &mut Partitions,
         readers: &Readers,
         connections: &mut FetchConnections,
-        out: &mut Vec<CollectedItem>,
+        out: &mut Vec<FetchedBatch>,
     ) {
         let mut count = 0;
         for _ in 0..self.rotation.len() {
@@ -115,11 +111,11 @@ impl DeliveryQueue {
                 }
                 continue;
             }
-            let Some(progress) = state.progress.as_ref().filter(|_| state.is_deliverable()) else {
+            if !state.is_deliverable() {
                 state.in_rotation = false;
                 continue;
-            };
-            count += state.queue.take(progress, records - count, out);
+            }
+            count += state.queue.take(records - count, out);
             state.in_rotation = !state.queue.is_empty();
             if state.has_room_again() {
                 connections.mark_changed(state.connection_id(), &partition);
@@ -139,24 +135,26 @@ impl DeliveryQueue {
         partitions: &mut Partitions,
         readers: &Readers,
         connections: &mut FetchConnections,
-        out: &mut Vec<CollectedItem>,
+        out: &mut Vec<FetchedBatch>,
     ) {
         let Some(state) = partitions.get_mut(partition) else { return };
         let evicted = std::mem::take(&mut state.evicted);
-        let Some(progress) = state.progress.as_ref().filter(|_| !state.paused) else { return };
-        state.queue.take(progress, records, out);
+        if state.paused {
+            return;
+        }
+        state.queue.take(records, out);
         if evicted || state.has_room_again() {
             connections.mark_changed(state.connection_id(), partition);
         }
         self.start_decompressions(partitions, readers);
     }
 
-    /// Returns an undelivered entry to the buffer, from which it is delivered when the partition
-    /// may be read again. Entries must be returned in reverse order.
-    pub(crate) fn return_unread(&mut self, taken: CollectedItem, partitions: &mut Partitions, readers: &mut Readers) {
-        let progress = taken.progress().clone();
+    /// Returns an undelivered batch to the buffer, from which it is delivered when the partition
+    /// may be read again. Batches must be returned in reverse order.
+    pub(crate) fn return_unread(&mut self, batch: FetchedBatch, partitions: &mut Partitions, readers: &mut Readers) {
+        let progress = batch.progress.clone();
         if let Some(state) = partitions.of_progress_mut(&progress) {
-            state.queue.return_unread(taken);
+            state.queue.return_unread(batch);
             self.enqueue(progress.partition(), state, readers);
         }
     }
@@ -189,67 +187,58 @@ impl DeliveryQueue {
 
     // ---- decompression ahead
 
-    /// Starts decompressing batches ahead, as many at a time as there are cores and room for.
+    /// Starts decompressing batches ahead, as many at a time as there are cores and room for. If a
+    /// reader would otherwise wait forever, one batch is decompressed regardless of room.
     pub(crate) fn start_decompressions(&mut self, partitions: &mut Partitions, readers: &Readers) {
-        if !self.has_compressed {
+        if !std::mem::take(&mut self.has_compressed) {
             return;
         }
-        // The first partition without room that the common reader takes from, and the first that
-        // its own reader waits for.
-        let (mut wanted, mut awaited) = (None, None);
-        let (mut is_readable, mut is_compressed) = (false, false);
         for partition in &self.rotation {
             if self.running_jobs >= self.max_jobs {
+                self.has_compressed = true;
                 return;
             }
-            let Some(state) = partitions.get_mut(partition).filter(|state| state.is_deliverable()) else { continue };
-            let Some(progress) = &state.progress else { continue };
-            let is_split = readers.is_split(partition);
-            if state.queue.has_compressed() {
-                match state.queue.start_decompression(progress, false) {
-                    Some(job) => {
-                        self.running_jobs += 1;
-                        self.started.push(job);
-                    }
-                    None if !is_split => wanted = wanted.or(Some(partition)),
-                    None if readers.split_waits(partition) => awaited = awaited.or(Some(partition)),
-                    None => {}
-                }
-                is_compressed |= state.queue.has_compressed();
+            if let Some(state) = partitions.get_mut(partition).filter(|state| state.is_deliverable()) {
+                let job = state.queue.start_decompression(false);
+                self.running_jobs += usize::from(job.is_some());
+                self.started.extend(job);
+                self.has_compressed |= state.queue.has_compressed();
             }
-            is_readable |= !is_split && state.queue.is_readable();
         }
-        self.has_compressed = is_compressed;
-        // If no batch is readable and there is room for none, a reader would wait forever: one
-        // batch is decompressed regardless of room.
-        let needed = awaited.or(wanted.filter(|_| !is_readable));
         if self.running_jobs == 0
-            && let Some(state) = needed.and_then(|partition| partitions.get_mut(partition))
-            && let Some(job) =
-                state.progress.as_ref().and_then(|progress| state.queue.start_decompression(progress, true))
+            && let Some(state) = self.blocked_partition(partitions, readers).and_then(|name| partitions.get_mut(name))
+            && let Some(job) = state.queue.start_decompression(true)
         {
             self.running_jobs += 1;
             self.started.push(job);
         }
     }
 
+    /// Returns a partition of which a reader cannot continue without a batch being decompressed: one
+    /// that its own reader waits for, or the first of the common reader if no batch is readable.
+    fn blocked_partition(&self, partitions: &Partitions, readers: &Readers) -> Option<&TopicPartition> {
+        let deliverable = |name: &TopicPartition| partitions.get(name).filter(|state| state.is_deliverable());
+        let is_compressed = |name: &TopicPartition| deliverable(name).is_some_and(|state| state.queue.has_compressed());
+        let is_readable = |name: &TopicPartition| deliverable(name).is_some_and(|state| state.queue.is_readable());
+        let awaited = self.rotation.iter().find(|name| readers.split_waits(name) && is_compressed(name));
+        awaited.or_else(|| {
+            let mut common = self.rotation.iter().filter(|name| !readers.is_split(name));
+            let first = common.clone().find(|name| is_compressed(name));
+            first.filter(|_| !common.any(is_readable))
+        })
+    }
+
     /// Handles the result of a decompression.
     pub(crate) fn handle_decompressed(
         &mut self,
-        progress: &Arc<DeliveryProgress>,
-        end: i64,
-        opened: Result<Option<DecodedBatch>>,
+        batch: FetchedBatch,
         partitions: &mut Partitions,
         readers: &mut Readers,
     ) {
         self.running_jobs = self.running_jobs.saturating_sub(1);
-        let held = match opened {
-            Ok(Some(part)) => BufferedItem::Decoded(part),
-            Ok(None) => BufferedItem::Skip,
-            Err(error) => BufferedItem::Corrupt(error),
-        };
-        if let Some(state) = partitions.of_progress_mut(progress)
-            && state.queue.handle_decompressed(end, held)
+        let progress = batch.progress.clone();
+        if let Some(state) = partitions.of_progress_mut(&progress)
+            && state.queue.handle_decompressed(batch)
         {
             readers.wake_for(progress.partition());
         }

@@ -21,10 +21,7 @@ use tokio::{
 use crate::consumer::lock::lock;
 use crate::consumer::{
     buffer::{
-        decoded_batch::{DecodeConfig, DecodedBatch},
-        partition_buffer::Decompression,
-        record_reader::RecordReader,
-        split::SplitId,
+        fetched_batch::DecodeConfig, partition_buffer::Decompression, record_reader::RecordReader, split::SplitId,
         wakeups::Wakeups,
     },
     fetch::{connection_id::FetchConnectionId, memory_budget::QuotaWaker},
@@ -130,10 +127,10 @@ impl FetchBuffer {
         // No deadlock: only callers that hold the common reader's lock take more than one of these
         // locks.
         let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
-        self.with_state(|assignment| {
-            let result = act(assignment);
-            reader.reconcile(assignment);
-            split.iter_mut().for_each(|reader| reader.reconcile(assignment));
+        self.with_state(|state| {
+            let result = act(state);
+            return_withdrawn(&mut reader, state);
+            split.iter_mut().for_each(|reader| return_withdrawn(reader, state));
             result
         })
     }
@@ -148,7 +145,7 @@ impl FetchBuffer {
         let holds = reader.holds(partition);
         let id = self.with_state(|assignment| {
             let id = assignment.split(partition, holds)?;
-            reader.reconcile(assignment);
+            return_withdrawn(&mut reader, assignment);
             Ok::<_, Error>(id)
         })?;
         reader.release(partition);
@@ -231,19 +228,12 @@ impl FetchBuffer {
         let Some(buffer) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&buffer.decompressors).pop().unwrap_or_default();
-            let Decompression { progress, batch, reservation, start, end, opening } = job;
-            let opened = DecodedBatch::decode(
-                &progress,
-                &batch,
-                start..end,
-                reservation,
-                &mut decompressor,
-                &buffer.decode_config,
-            );
+            let Decompression { batch, expected } = job;
+            let batch = batch.decode(&mut decompressor, &buffer.decode_config);
             // The decompressed size is charged by now.
-            drop(opening);
+            drop(expected);
             lock(&buffer.decompressors).push(decompressor);
-            buffer.with_state(|assignment| assignment.handle_decompressed(&progress, end, opened));
+            buffer.with_state(|state| state.handle_decompressed(batch));
         });
     }
 
@@ -289,6 +279,13 @@ impl FetchBuffer {
             self.task.notify_one();
         }
     }
+}
+
+/// Returns the batches that a reader may not deliver now to the buffer, after partitions were
+/// paused, repositioned or revoked.
+fn return_withdrawn(reader: &mut RecordReader, state: &mut ConsumerState) {
+    let withdrawn = reader.withdraw(|of, progress| state.is_deliverable_by(of, progress));
+    withdrawn.into_iter().rev().for_each(|batch| state.return_unread(batch));
 }
 
 impl fmt::Debug for FetchBuffer {

@@ -177,7 +177,7 @@ impl ManualPartitionReader {
         bytes: usize,
         out: &mut Vec<ConsumerRecord>,
     ) -> Option<Result<CompletionMark>> {
-        let progress = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.buffer, cx, out)).await?;
+        let progress = poll_fn(|cx| self.buffer.poll_owned(&mut lock(&self.reader), max, bytes, cx, out)).await?;
         Some(progress.map(CompletionMark))
     }
 

@@ -84,12 +84,12 @@ impl PartitionResponse<'_> {
             PartitionResponseSize { bytes: scan.bytes, largest: scan.largest_batch, buffered: state.queue.bytes() };
         state.fetch_bytes =
             partition_bytes(state.fetch_bytes, size, partition.rules.partition_bytes, self.largest_fetch);
-        state.queue.push(scan.entries, self.asked_from, self.reservation);
-        let FetchState::Fetching { epoch: before, .. } = state.position.state() else { return };
-        let epoch = scan.epochs.last().map_or(before, |(_, epoch)| *epoch);
-        for (from, epoch) in scan.epochs {
-            state.progress.iter().for_each(|progress| progress.note_epoch(from, epoch));
-        }
+        let (FetchState::Fetching { epoch, .. }, Some(progress)) = (state.position.state(), &state.progress) else {
+            return;
+        };
+        state.queue.push(scan.entries, progress, self.asked_from, self.reservation);
+        let epoch = scan.epochs.last().map_or(epoch, |(_, epoch)| *epoch);
+        scan.epochs.into_iter().for_each(|(from, epoch)| progress.note_epoch(from, epoch));
         if is_corrupt {
             return partition.stop_behind_buffered();
         }
@@ -111,7 +111,7 @@ impl PartitionResponse<'_> {
         let message =
             format!("{}: the batch at offset {asked_from} announces more bytes than the broker has", partition.name);
         state.fetch_bytes = partition.rules.partition_bytes;
-        state.queue.push_corrupt(Error::new(ErrorKind::Corrupt, message), asked_from, resync_offset);
+        state.push_corrupt(Error::new(ErrorKind::Corrupt, message), asked_from, resync_offset);
         partition.stop_behind_buffered();
     }
 
@@ -138,7 +138,7 @@ impl PartitionResponse<'_> {
         let error = || Error::broker(code, format_args!("fetch of {name} at offset {asked_from}"));
         match code {
             ErrorCode::OFFSET_OUT_OF_RANGE => {
-                partition.state.queue.push_out_of_range(asked_from);
+                partition.state.push_out_of_range(asked_from);
                 partition.state.resets.refused(self.now);
                 partition.stop_behind_buffered();
                 false
@@ -146,7 +146,7 @@ impl PartitionResponse<'_> {
             ErrorCode::CORRUPT_MESSAGE => {
                 let cause = error();
                 let corrupt = Error::new(ErrorKind::Corrupt, cause.to_string()).with_source(cause);
-                partition.state.queue.push_corrupt(corrupt, asked_from, None);
+                partition.state.push_corrupt(corrupt, asked_from, None);
                 partition.stop_behind_buffered();
                 false
             }
@@ -170,7 +170,7 @@ fn report_end(partition: &mut PartitionContext<'_>) {
     let is_at_end = offsets.end(partition.rules.isolation).is_some_and(|end| offset >= end);
     if partition.rules.partition_eof && is_at_end && offsets.reported_end != offset {
         offsets.reported_end = offset;
-        partition.state.queue.push_end(offset);
+        partition.state.push_log_end(offset);
         partition.enqueue();
         partition.readers.wake_for(partition.name);
     }

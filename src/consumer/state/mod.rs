@@ -21,8 +21,8 @@ use rand::rngs::StdRng;
 use crate::consumer::{
     OffsetAndMetadata,
     buffer::{
-        decoded_batch::DecodedBatch, delivery_queue::DeliveryQueue, partition_buffer::CollectedItem,
-        partition_end::PartitionEnd, readers::Readers, split::SplitId, wakeups::Wakeups,
+        delivery_queue::DeliveryQueue, fetched_batch::FetchedBatch, partition_end::PartitionEnd, readers::Readers,
+        split::SplitId, wakeups::Wakeups,
     },
     fetch::{connections::FetchConnections, memory_budget::QuotaWaker},
     group::CommitEvent,
@@ -39,9 +39,8 @@ use crate::consumer::{
         corruption_probe,
         delivery_progress::DeliveryProgress,
         fetch_position::FetchState,
-        offset_resolution,
+        offset_resolution, offsets_to_commit,
         ownership::Ownership,
-        partition_commits,
         partition_context::PartitionContext,
         partition_retries::PartitionRetries,
         partition_state::{Corruption, PartitionState},
@@ -271,12 +270,12 @@ impl ConsumerState {
 
     /// Returns true if the group is known to have that offset.
     pub(crate) fn is_committed(&self, partition: &TopicPartition, offset: &OffsetAndMetadata) -> bool {
-        partition_commits::is_committed(&self.partitions, partition, offset)
+        offsets_to_commit::is_committed(&self.partitions, partition, offset)
     }
 
     /// Handles the progress of a commit.
     pub(crate) fn handle_commit_event(&mut self, event: CommitEvent) {
-        partition_commits::handle_commit_event(&mut self.partitions, event);
+        offsets_to_commit::handle_commit_event(&mut self.partitions, event);
     }
 
     /// Returns the completed offsets of these partitions, or of all, that have to be committed.
@@ -284,7 +283,7 @@ impl ConsumerState {
         &self,
         only: Option<&[TopicPartition]>,
     ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
-        partition_commits::completed_offsets(&self.partitions, only)
+        offsets_to_commit::completed_offsets(&self.partitions, only)
     }
 
     /// Returns the delivered offsets of these partitions, or of all.
@@ -292,7 +291,7 @@ impl ConsumerState {
         &self,
         only: Option<&[TopicPartition]>,
     ) -> Vec<(TopicPartition, OffsetAndMetadata)> {
-        partition_commits::delivered_offsets(&self.partitions, only, |partition| self.readers.is_split(partition))
+        offsets_to_commit::delivered_offsets(&self.partitions, only, |partition| self.readers.is_split(partition))
     }
 
     // ---- readers
@@ -363,7 +362,7 @@ impl ConsumerState {
 
     /// Collects batches for one reader, which asks for `records` records: the common one, or that of
     /// a partition.
-    pub(crate) fn collect_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<CollectedItem>) {
+    pub(crate) fn collect_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<FetchedBatch>) {
         let has_ended = self.has_ended_for(of);
         let Self { partitions, connections, delivery, readers, .. } = self;
         if of.is_some() && has_ended {
@@ -401,9 +400,9 @@ impl ConsumerState {
         }
     }
 
-    /// Returns an undelivered entry to the buffer. Entries must be returned in reverse order.
-    pub(crate) fn return_unread(&mut self, taken: CollectedItem) {
-        self.delivery.return_unread(taken, &mut self.partitions, &mut self.readers);
+    /// Returns an undelivered batch to the buffer. Batches must be returned in reverse order.
+    pub(crate) fn return_unread(&mut self, batch: FetchedBatch) {
+        self.delivery.return_unread(batch, &mut self.partitions, &mut self.readers);
     }
 
     /// Returns true if that reader may now deliver the records taken under this progress, false if
@@ -438,13 +437,8 @@ impl ConsumerState {
     }
 
     /// Handles the result of a decompression.
-    pub(crate) fn handle_decompressed(
-        &mut self,
-        progress: &Arc<DeliveryProgress>,
-        end: i64,
-        opened: Result<Option<DecodedBatch>>,
-    ) {
-        self.delivery.handle_decompressed(progress, end, opened, &mut self.partitions, &mut self.readers);
+    pub(crate) fn handle_decompressed(&mut self, batch: FetchedBatch) {
+        self.delivery.handle_decompressed(batch, &mut self.partitions, &mut self.readers);
         if self.delivery.running_jobs() == 0 {
             // The batch may no longer be wanted (after a seek or an eviction). A waiting reader
             // then depends on the next fetch, so wake the connections that have no room.

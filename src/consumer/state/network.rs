@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::consumer::{
-    buffer::partition_buffer::is_heavy,
+    buffer::fetched_batch::is_heavy,
     fetch::{
         batch_scan::ScannedEntry,
         connection_id::FetchConnectionId,

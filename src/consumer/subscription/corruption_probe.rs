@@ -47,7 +47,7 @@ fn continue_skip(partition: &mut PartitionContext<'_>) {
         "found the end of the damaged batches; reading continues here"
     );
     partition.state.corruption_skip = None;
-    partition.state.queue.push_skip(offset);
+    partition.state.push_skip(offset);
     partition.enter_fetch_state(FetchState::Fetching { offset, epoch: -1 });
     partition.enqueue();
     partition.readers.wake_for(partition.name);

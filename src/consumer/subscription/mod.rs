@@ -8,6 +8,7 @@ pub(super) mod delivery_progress;
 pub(super) mod fetch_position;
 pub(super) mod offset_query;
 pub(super) mod offset_resolution;
+pub(super) mod offsets_to_commit;
 pub(super) mod ownership;
 pub(super) mod partition_commits;
 pub(super) mod partition_context;

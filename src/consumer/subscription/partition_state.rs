@@ -23,7 +23,7 @@ use crate::consumer::{
         rules::ConsumerRules,
     },
 };
-use crate::{cluster::Backoff, record::TopicPartition};
+use crate::{cluster::Backoff, error::Error, record::TopicPartition};
 
 /// A range of offsets that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,6 +238,31 @@ impl PartitionState {
             }
             FetchState::Fetching { .. } | FetchState::Stopped => false,
             FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. } => true,
+        }
+    }
+
+    // ---- entries for the reader behind the buffered batches; a partition without a position has
+    // no reader
+
+    /// Adds that the broker has no record at that offset.
+    pub(crate) fn push_out_of_range(&mut self, at: i64) {
+        self.progress.iter().for_each(|progress| self.queue.push_out_of_range(progress, at));
+    }
+
+    /// Adds that the log ends at that offset.
+    pub(crate) fn push_log_end(&mut self, at: i64) {
+        self.progress.iter().for_each(|progress| self.queue.push_log_end(progress, at));
+    }
+
+    /// Adds that there are no records to deliver before that offset.
+    pub(crate) fn push_skip(&mut self, to: i64) {
+        self.progress.iter().for_each(|progress| self.queue.push_skip(progress, to));
+    }
+
+    /// Adds damaged bytes at `at`; they end before `end`, if that is known.
+    pub(crate) fn push_corrupt(&mut self, error: Error, at: i64, end: Option<i64>) {
+        if let Some(progress) = &self.progress {
+            self.queue.push_corrupt(progress, error, at, end);
         }
     }
 }

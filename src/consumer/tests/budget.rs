@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     Compression,
     consumer::{
-        buffer::partition_buffer::HEAVY,
+        buffer::fetched_batch::HEAVY,
         test_batches::{Sort, batch_of, built, noise},
     },
 };

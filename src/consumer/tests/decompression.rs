@@ -13,7 +13,7 @@ use crate::{
     Compression, ErrorCode, ErrorKind,
     consumer::{
         IsolationLevel,
-        buffer::{decoded_batch::UNLUCKY, partition_buffer::HEAVY},
+        buffer::fetched_batch::{HEAVY, UNLUCKY},
         fetch::{batch_scan::scan_batches, scanned::ScannedPartition},
         lock::lock,
         subscription::rules::ConsumerRules,
@@ -100,8 +100,8 @@ fn stream_polls_overlapping_batches_once() {
     let (_, reader) = world.buffer.split(&tp("t", 0), false).unwrap();
     answer(&mut world, [batch(0, 4, Sort::Plain), batch(2, 4, Sort::Plain)].concat());
     let cx = &mut Context::from_waker(Waker::noop());
-    let Poll::Ready(Some(Ok(portions))) = lock(&reader).poll_slices(500, &world.buffer, cx) else { panic!() };
-    let offsets = portions.iter().flat_map(|portion| portion.batch.iter().map(|record| record.unwrap().offset));
+    let Poll::Ready(Some(Ok(portions))) = world.buffer.poll_slices(&mut lock(&reader), 500, cx) else { panic!() };
+    let offsets = portions.iter().flat_map(|portion| portion.batch.content.iter().map(|record| record.unwrap().offset));
     assert_eq!(offsets.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
 }
 
@@ -116,8 +116,7 @@ fn evicted_overlapping_batch_is_refetched_from_position() {
     world.buffer.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
     let evicted = world.buffer.with_state(|assignment| {
         let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        let progress = state.progress.clone().unwrap();
-        state.queue.take(&progress, 1, &mut Vec::new());
+        state.queue.take(1, &mut Vec::new());
         state.queue.evict(true)
     });
     assert_eq!(evicted, Some(4));

@@ -11,7 +11,7 @@ use crate::{
     Compression, ErrorKind,
     consumer::{
         OffsetReset, PartitionStream,
-        buffer::partition_buffer::HEAVY,
+        buffer::fetched_batch::HEAVY,
         lock::lock,
         subscription::rules::ConsumerRules,
         test_batches::{Sort, built, noise},
@@ -436,7 +436,7 @@ fn slow_stream_does_not_block_waiting_one() {
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     let mut read = Vec::new();
     let mut read_on = |world: &World, read: &mut Vec<i64>| {
-        while let std::task::Poll::Ready(Some(Ok(record))) = lock(&quick).poll_record(&world.buffer, cx) {
+        while let std::task::Poll::Ready(Some(Ok(record))) = world.buffer.poll_record(&mut lock(&quick), cx) {
             read.push(record.offset);
         }
     };
@@ -481,7 +481,7 @@ fn evicts_unread_when_only_decompression_has_room() {
     assert!(world.send(0).is_some());
     world.answer(0, 1);
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
-    while lock(&quick).poll_record(&world.buffer, cx).is_ready() {}
+    while world.buffer.poll_record(&mut lock(&quick), cx).is_ready() {}
     let unread = |world: &World| {
         world.buffer.with_state(|assignment| assignment.partitions.get(&tp("t", 0)).unwrap().queue.bytes())
     };

@@ -14,9 +14,9 @@ use crate::{
     consumer::{
         IsolationLevel,
         buffer::{
-            decoded_batch::{DecodeConfig, DecodedBatch},
             fetch_buffer::FetchWakers,
-            partition_buffer::{Decompression, HEAVY},
+            fetched_batch::{DecodeConfig, HEAVY},
+            partition_buffer::Decompression,
         },
         fetch::{
             batch_scan::scan_batches,
@@ -187,11 +187,11 @@ fn large_batch_raises_only_its_partition_limit() {
 
 /// Decompresses a batch like the job threads, and reports the result.
 fn open(assignment: &mut ConsumerState, job: Decompression) {
-    let Decompression { progress, batch, reservation, start, end, opening } = job;
-    let how = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-    let opened = DecodedBatch::decode(&progress, &batch, start..end, reservation, &mut Decompressor::default(), &how);
-    drop(opening);
-    assignment.handle_decompressed(&progress, end, opened);
+    let Decompression { batch, expected } = job;
+    let config = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let batch = batch.decode(&mut Decompressor::default(), &config);
+    drop(expected);
+    assignment.handle_decompressed(batch);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
     assignment.handle_fetch_response(0, 7, ErrorCode::NONE, came, reserved, now);
     let mut jobs = assignment.take_wakeups().decompressions;
     let (slow, first) = (jobs.pop().unwrap(), jobs.pop().unwrap());
-    assert_eq!((first.progress.partition(), slow.progress.partition()), (&tp("t", 0), &tp("t", 1)));
+    assert_eq!((first.batch.progress.partition(), slow.batch.progress.partition()), (&tp("t", 0), &tp("t", 1)));
     open(&mut assignment, first);
     let second = assignment.take_wakeups().decompressions.pop().expect("the next of the same partition");
     open(&mut assignment, second);

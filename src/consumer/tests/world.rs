@@ -24,8 +24,8 @@ use crate::{
         IsolationLevel, OffsetReset,
         api::records::{Records, UnreadReturn},
         buffer::{
-            decoded_batch::DecodeConfig,
             fetch_buffer::{FetchBuffer, FetchWakers},
+            fetched_batch::DecodeConfig,
             record_reader::RecordReader,
             split::SplitId,
         },
@@ -408,10 +408,10 @@ impl World {
     pub(super) fn take_record(&self, of: Option<i32>) -> Option<ConsumerRecord> {
         let mut cx = Context::from_waker(Waker::noop());
         let next = match of.map(|partition| self.splits.get(&partition)) {
-            Some(split) => lock(&split?.1).poll_record(&self.buffer, &mut cx),
+            Some(split) => self.buffer.poll_record(&mut lock(&split?.1), &mut cx),
             None => {
                 let _reading = self.buffer.start_reading().unwrap();
-                self.buffer.reader().poll_record(&self.buffer, &mut cx)
+                self.buffer.poll_record(&mut self.buffer.reader(), &mut cx)
             }
         };
         match next {
@@ -437,7 +437,7 @@ impl World {
     pub(super) fn poll(&self, max: usize) -> Records {
         let reading = self.buffer.start_reading().unwrap();
         let mut cx = Context::from_waker(Waker::noop());
-        let portions = self.buffer.reader().poll_slices(max, &self.buffer, &mut cx);
+        let portions = self.buffer.poll_slices(&mut self.buffer.reader(), max, &mut cx);
         match portions {
             Poll::Ready(portions) => {
                 Records::new(portions.unwrap().unwrap(), UnreadReturn::Common(reading.into_owned_guard().unwrap()))
