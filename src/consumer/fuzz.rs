@@ -33,7 +33,7 @@ pub(crate) fn walk(input: &[u8]) {
     assert!(!scan.too_small || scan.entries.is_empty());
     let quota = MemoryBudget::new(1 << 20).quota(1, || Box::new(|| ()));
     let mut decompressor = Decompressor::default();
-    let opening = DecodeConfig { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let decode_config = DecodeConfig { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
     let mut before = i64::MIN;
     for step in &scan.entries {
         match step {
@@ -47,7 +47,7 @@ pub(crate) fn walk(input: &[u8]) {
                     bytes: batch.bytes().len(),
                     content: EncodedRecords { batch: batch.clone(), reservation },
                 };
-                if let Ok(Some(decoded)) = fetched.decode_unguarded(&mut decompressor, &opening) {
+                if let Ok(Some(decoded)) = fetched.decode_unguarded(&mut decompressor, &decode_config) {
                     assert!(decoded.left > 0);
                     for record in decoded.iter().map_while(Result::ok) {
                         assert!(record.offset >= 5 || record.offset < end);

@@ -143,14 +143,9 @@ impl Consumer {
             // Registers before the state is read, so that no partition that arrives afterwards is
             // missed.
             moved.as_mut().enable();
-            let (error, next, idle, ended) = buffer.with_state(|assignment| {
-                let error = assignment.readers.pop_error();
-                (
-                    error,
-                    assignment.unsplit_partition(),
-                    assignment.partitions.is_empty(),
-                    assignment.readers.has_ended(),
-                )
+            let (error, next, idle, ended) = buffer.with_state(|state| {
+                let error = state.readers.pop_error();
+                (error, state.unsplit_partition(), state.partitions.is_empty(), state.readers.has_ended())
             });
             if let Some(error) = error {
                 return Some(Err(error));
@@ -350,10 +345,10 @@ impl PartitionStream {
     pub async fn commit(&self) -> Result<()> {
         let shared =
             self.consumer.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the consumer was dropped"))?;
-        if self.buffer.with_state(|assignment| assignment.readers.has_ended()) {
+        if self.buffer.with_state(|state| state.readers.has_ended()) {
             return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
-        if !self.buffer.with_state(|assignment| assignment.readers.has_split(&self.id)) {
+        if !self.buffer.with_state(|state| state.readers.has_split(&self.id)) {
             let message = format!("{} is no longer assigned to this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }

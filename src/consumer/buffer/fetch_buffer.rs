@@ -86,15 +86,15 @@ pub(crate) struct FetchBuffer {
 
 impl FetchBuffer {
     pub(crate) fn new(
-        assignment: ConsumerState,
+        state: ConsumerState,
         wakers: Arc<FetchWakers>,
-        opening: DecodeConfig,
+        decode_config: DecodeConfig,
         runtime: Handle,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            state: Mutex::new(assignment),
-            reader: Mutex::new(RecordReader::new(opening.clone(), None)),
+            state: Mutex::new(state),
+            reader: Mutex::new(RecordReader::new(decode_config.clone(), None)),
             split: Mutex::default(),
             reading: AtomicBool::new(false),
             wakers,
@@ -105,16 +105,16 @@ impl FetchBuffer {
             one_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             runtime,
             decompressors: Mutex::default(),
-            decode_config: opening,
+            decode_config,
         })
     }
 
     /// Calls `act` with the state under its lock, then sends the wake-ups of the change.
     pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
         let mut assignment = lock(&self.state);
-        let result = act(&mut assignment);
-        let signals = assignment.take_wakeups();
-        drop(assignment);
+        let result = act(&mut state);
+        let signals = state.take_wakeups();
+        drop(state);
         self.wake(signals);
         result
     }
@@ -143,9 +143,9 @@ impl FetchBuffer {
     ) -> Result<(SplitId, Arc<Mutex<RecordReader>>)> {
         let mut reader = lock(&self.reader);
         let holds = reader.holds(partition);
-        let id = self.with_state(|assignment| {
-            let id = assignment.split(partition, holds)?;
-            return_withdrawn(&mut reader, assignment);
+        let id = self.with_state(|state| {
+            let id = state.split(partition, holds)?;
+            return_withdrawn(&mut reader, state);
             Ok::<_, Error>(id)
         })?;
         reader.release(partition);
@@ -158,7 +158,7 @@ impl FetchBuffer {
     /// Returns the partition to the common reader, with all its undelivered records.
     pub(crate) fn join_split(&self, id: &SplitId, its_own: &Arc<Mutex<RecordReader>>) {
         let lent = lock(its_own).lent;
-        self.with_state_and_readers(|assignment| assignment.unsplit(id, lent));
+        self.with_state_and_readers(|state| state.unsplit(id, lent));
         lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
         let mut reader = lock(&self.reader);
         let mut its_own = lock(its_own);
