@@ -20,27 +20,27 @@ use crate::{
     },
 };
 
-const OLD: Uuid = Uuid::from_u128(1);
+pub(super) const OLD: Uuid = Uuid::from_u128(1);
 const NEW: Uuid = Uuid::from_u128(2);
 
-fn tp(partition: i32) -> TopicPartition {
+pub(super) fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
-fn member(generation: i32) -> MemberSnapshot {
+pub(super) fn member(generation: i32) -> MemberSnapshot {
     let identity = Identity { generation, member_id: "m".into() };
     MemberSnapshot::Member { identity, owned: Arc::new([(tp(0), 1), (tp(1), 1)].into()) }
 }
 
-fn me(generation: i32) -> Identity {
+pub(super) fn me(generation: i32) -> Identity {
     Identity { generation, member_id: "m".into() }
 }
 
-fn nothing_kept() -> MemberSnapshot {
+pub(super) fn nothing_kept() -> MemberSnapshot {
     MemberSnapshot::Rebalancing { identity: me(5), owned: Arc::default() }
 }
 
-fn of(member: &MemberSnapshot, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
+pub(super) fn of(member: &MemberSnapshot, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
     by(CommitNumber { at: number, by_user: true }, member, offsets)
 }
 
@@ -48,12 +48,12 @@ fn by(number: CommitNumber, member: &MemberSnapshot, offsets: impl IntoIterator<
     Commit::new("g".into(), Some("i".into()), member, number, 0, offsets.into_iter().collect())
 }
 
-fn commit(member: &MemberSnapshot) -> Result<Commit> {
+pub(super) fn commit(member: &MemberSnapshot) -> Result<Commit> {
     of(member, 1, [tp(0), tp(1)].map(|partition| (partition, OffsetAndMetadata::new(7), OLD)))
 }
 
 /// Returns metadata with the topic under that id, or without it.
-fn metadata_with(version: u64, id: Option<Uuid>) -> Metadata {
+pub(super) fn metadata_with(version: u64, id: Option<Uuid>) -> Metadata {
     let topic = |id| ("t".into(), Arc::new(TopicMetadata { name: "t".into(), id, ..TopicMetadata::default() }));
     Metadata { version, topics: id.map(topic).into_iter().collect(), ..Metadata::default() }
 }
@@ -87,7 +87,7 @@ fn lost(commit: &mut Commit, turn: Result<AttemptDecision>) -> Error {
     }
 }
 
-fn response(codes: &[(i32, ErrorCode)]) -> OffsetCommitResponse {
+pub(super) fn response(codes: &[(i32, ErrorCode)]) -> OffsetCommitResponse {
     let partitions = codes.iter().map(|&(partition, code)| OffsetCommitResponsePartition {
         partition_index: partition,
         error_code: code.code(),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::consumer::group::{
     classic::{Identity, requests::text},
-    offsets::commit::{LAST_BY_NAME, is_unknown_topic},
+    offsets::{commit::LAST_BY_NAME, commit_response::is_unknown_topic},
 };
 use crate::{
     cluster::Metadata,
