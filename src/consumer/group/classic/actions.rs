@@ -28,13 +28,13 @@ pub(crate) struct Identity {
 pub(crate) enum Action {
     /// JoinGroup, answered by `joined`. It may take as long as the rebalance timeout, until the
     /// group's other members have joined.
-    Join { ticket: AttemptId, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
+    Join { attempt: AttemptId, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
     /// Look up the partitions of these topics as the leader, answered by `partitions_counted`.
-    Count { ticket: AttemptId, topics: BTreeSet<Arc<str>> },
+    Count { attempt: AttemptId, topics: BTreeSet<Arc<str>> },
     /// SyncGroup, answered by `synced`.
-    Sync { ticket: AttemptId, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
+    Sync { attempt: AttemptId, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
     /// Heartbeat, answered by `heartbeat_answered`.
-    Heartbeat { ticket: AttemptId, identity: Identity },
+    Heartbeat { attempt: AttemptId, identity: Identity },
     /// LeaveGroup; the membership does not wait for the response.
     Leave { member_id: Arc<str>, reason: &'static str },
     /// Do nothing until the reader polls again, which `polled` reports.
@@ -43,7 +43,7 @@ pub(crate) enum Action {
     /// `metadata_changed`, because the metadata may have changed while the group was joining.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
-    Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
+    Revoke { attempt: AttemptId, partitions: Vec<TopicPartition> },
     /// Tell the consumer that these are lost.
     Lost { partitions: Vec<TopicPartition> },
     /// Report an error to the reader.

@@ -161,13 +161,13 @@ impl GroupTask {
                     self.check_partition_counts();
                     self.publish();
                 }
-                Action::Revoke { ticket, partitions } => {
+                Action::Revoke { attempt, partitions } => {
                     let (done, answered) = oneshot::channel();
                     self.send_event(GroupEvent::Revoking { partitions, done });
                     self.answers.spawn(async move {
                         // Dropping the other end answers too.
                         let _ = answered.await;
-                        RequestOutcome::Revoked(ticket)
+                        RequestOutcome::Revoked(attempt)
                     });
                 }
                 Action::Lost { partitions } => self.send_event(GroupEvent::Lost { partitions }),
@@ -177,7 +177,7 @@ impl GroupTask {
     }
 
     fn publish(&self) {
-        self.shared.publish(self.membership.standing(), self.subscription.is_some());
+        self.shared.publish(self.membership.snapshot(), self.subscription.is_some());
     }
 
     fn send_event(&self, event: GroupEvent) {
@@ -190,7 +190,7 @@ impl GroupTask {
         let request_timeout = request_timeout(&client);
         let join_timeout = request_timeout.max(shared.settings.max_poll_interval + JOIN_MARGIN);
         match action {
-            Action::Join { ticket, member_id, protocols, reason } => {
+            Action::Join { attempt, member_id, protocols, reason } => {
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
                     let build = |version| requests::join(version, settings, &member_id, &protocols, &reason);
@@ -202,15 +202,15 @@ impl GroupTask {
                         }
                         Err(error) => JoinOutcome::Failed(error),
                     };
-                    RequestOutcome::Joined(ticket, joined)
+                    RequestOutcome::Joined(attempt, joined)
                 });
             }
-            Action::Count { ticket, topics } => {
+            Action::Count { attempt, topics } => {
                 self.group_topics.clone_from(&topics);
                 self.answers
-                    .spawn(async move { RequestOutcome::Counted(ticket, partition_counts(&client, topics).await) });
+                    .spawn(async move { RequestOutcome::Counted(attempt, partition_counts(&client, topics).await) });
             }
-            Action::Sync { ticket, identity, protocol, assignments } => {
+            Action::Sync { attempt, identity, protocol, assignments } => {
                 self.answers.spawn(async move {
                     let settings = &shared.settings;
                     let build = |version| requests::sync(version, settings, &identity, &protocol, &assignments);
@@ -219,10 +219,10 @@ impl GroupTask {
                         heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                         requests::read_sync(response, settings)
                     });
-                    RequestOutcome::Synced(ticket, synced)
+                    RequestOutcome::Synced(attempt, synced)
                 });
             }
-            Action::Heartbeat { ticket, identity } => {
+            Action::Heartbeat { attempt, identity } => {
                 // An attempt without a response must leave time for another within the session.
                 let timeout = request_timeout.min(shared.settings.session_timeout / 2);
                 self.answers.spawn(async move {
@@ -233,7 +233,7 @@ impl GroupTask {
                         heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                         requests::read_heartbeat(&response, settings)
                     });
-                    RequestOutcome::Heartbeat(ticket, answer)
+                    RequestOutcome::Heartbeat(attempt, answer)
                 });
             }
             _ => {}
@@ -248,11 +248,11 @@ impl GroupTask {
     fn handle_response(&mut self, answer: RequestOutcome) {
         let now = now();
         match answer {
-            RequestOutcome::Joined(ticket, joined) => self.membership.joined(now, ticket, joined),
-            RequestOutcome::Counted(ticket, counts) => self.membership.partitions_counted(now, ticket, counts),
-            RequestOutcome::Synced(ticket, answer) => self.membership.synced(now, ticket, answer),
-            RequestOutcome::Heartbeat(ticket, answer) => self.membership.heartbeat_answered(now, ticket, answer),
-            RequestOutcome::Revoked(ticket) => self.membership.revoked(now, ticket),
+            RequestOutcome::Joined(attempt, joined) => self.membership.joined(now, attempt, joined),
+            RequestOutcome::Counted(attempt, counts) => self.membership.partitions_counted(now, attempt, counts),
+            RequestOutcome::Synced(attempt, answer) => self.membership.synced(now, attempt, answer),
+            RequestOutcome::Heartbeat(attempt, answer) => self.membership.heartbeat_answered(now, attempt, answer),
+            RequestOutcome::Revoked(attempt) => self.membership.revoked(now, attempt),
         }
     }
 

@@ -45,11 +45,11 @@ impl Membership {
             Ok(protocols) => protocols,
             Err(error) => return self.raise_error(now, error),
         };
-        let ticket = self.ticket();
-        self.state = MemberState::Joining { ticket, sent: now };
+        let attempt = self.attempt();
+        self.state = MemberState::Joining { attempt, sent: now };
         self.heartbeat.in_flight = None;
         self.actions.push_back(Action::Join {
-            ticket,
+            attempt,
             member_id: self.member_id.clone(),
             protocols,
             reason: self.reason.clone(),
@@ -80,14 +80,14 @@ impl Membership {
             // All partitions that it assigns are assigned after this time.
             self.heartbeat.alive = now;
         }
-        let ticket = self.ticket();
-        self.state = MemberState::Syncing { ticket, sent: now, protocol: protocol.clone() };
-        self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
+        let attempt = self.attempt();
+        self.state = MemberState::Syncing { attempt, sent: now, protocol: protocol.clone() };
+        self.actions.push_back(Action::Sync { attempt, identity: self.identity(), protocol, assignments });
     }
 
-    pub(crate) fn joined(&mut self, now: Instant, ticket: AttemptId, joined: JoinOutcome) {
+    pub(crate) fn joined(&mut self, now: Instant, attempt: AttemptId, joined: JoinOutcome) {
         let sent = match self.state {
-            MemberState::Joining { ticket: awaited, sent } if awaited == ticket => sent,
+            MemberState::Joining { attempt: awaited, sent } if awaited == attempt => sent,
             _ => return self.leave_unwanted_member(joined),
         };
         match joined {
@@ -147,10 +147,10 @@ impl Membership {
         }
         let members: Vec<GroupMember> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
         let topics: BTreeSet<Arc<str>> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
-        let ticket = self.ticket();
-        self.actions.push_back(Action::Count { ticket, topics: topics.clone() });
+        let attempt = self.attempt();
+        self.actions.push_back(Action::Count { attempt, topics: topics.clone() });
         self.state =
-            MemberState::CountingPartitions { ticket, assignor, members, keep: answer.skip_assignment, topics };
+            MemberState::CountingPartitions { attempt, assignor, members, keep: answer.skip_assignment, topics };
     }
 
     /// Reads a member's subscription. If it is damaged, the member takes part with the readable
@@ -176,8 +176,8 @@ impl Membership {
 
     /// Handles the partitions of the topics that the leader looked up; topics that do not exist are
     /// missing.
-    pub(crate) fn partitions_counted(&mut self, now: Instant, ticket: AttemptId, counts: TopicPartitions) {
-        if !matches!(&self.state, MemberState::CountingPartitions { ticket: awaited, .. } if *awaited == ticket) {
+    pub(crate) fn partitions_counted(&mut self, now: Instant, attempt: AttemptId, counts: TopicPartitions) {
+        if !matches!(&self.state, MemberState::CountingPartitions { attempt: awaited, .. } if *awaited == attempt) {
             return;
         }
         let MemberState::CountingPartitions { assignor, members, keep, topics, .. } =
@@ -198,9 +198,11 @@ impl Membership {
         }
     }
 
-    pub(crate) fn synced(&mut self, now: Instant, ticket: AttemptId, answer: Result<SyncAnswer, Error>) {
+    pub(crate) fn synced(&mut self, now: Instant, attempt: AttemptId, answer: Result<SyncAnswer, Error>) {
         let (protocol, sent) = match &self.state {
-            MemberState::Syncing { ticket: awaited, sent, protocol } if *awaited == ticket => (protocol.clone(), *sent),
+            MemberState::Syncing { attempt: awaited, sent, protocol } if *awaited == attempt => {
+                (protocol.clone(), *sent)
+            }
             _ => return,
         };
         match answer {

@@ -23,7 +23,7 @@
 //!   JoinGroup names them and the generation in which they came (KIP-792); the leader assigns none
 //!   of them to other members before their owner has joined without them. The coordinator may
 //!   forget the member while it joins, so heartbeats continue then too, and the session runs.
-//! * Every request carries a ticket, and only the response to the awaited ticket counts. So a
+//! * Every request carries an attempt id, and only the response to the awaited attempt counts. So a
 //!   response to an earlier generation's heartbeat cannot end the generation that followed.
 //! * Heartbeats continue through `Revoking`, whatever the reader does. A member without partitions
 //!   sends none during a JoinGroup, because the coordinator keeps a member that waits there.
@@ -136,24 +136,24 @@ enum MemberState {
         not_before: Instant,
     },
     Joining {
-        ticket: AttemptId,
+        attempt: AttemptId,
         sent: Instant,
     },
     CountingPartitions {
-        ticket: AttemptId,
+        attempt: AttemptId,
         assignor: Arc<dyn Assignor>,
         members: Vec<GroupMember>,
         keep: bool,
         topics: BTreeSet<Arc<str>>,
     },
     Syncing {
-        ticket: AttemptId,
+        attempt: AttemptId,
         sent: Instant,
         protocol: Arc<str>,
     },
     Stable,
     Revoking {
-        ticket: AttemptId,
+        attempt: AttemptId,
         partitions: BTreeSet<TopicPartition>,
         deadline: Instant,
         then: AfterRevocation,
@@ -243,7 +243,7 @@ impl Membership {
         }
     }
 
-    pub(crate) fn standing(&self) -> MemberSnapshot {
+    pub(crate) fn snapshot(&self) -> MemberSnapshot {
         match &self.state {
             MemberState::Unsubscribed => MemberSnapshot::NoGroup,
             MemberState::AwaitPoll { .. } => MemberSnapshot::Fenced,
@@ -299,9 +299,9 @@ impl Membership {
     }
 
     /// Records that the consumer has given up the revoked partitions.
-    pub(crate) fn revoked(&mut self, now: Instant, ticket: AttemptId) {
+    pub(crate) fn revoked(&mut self, now: Instant, attempt: AttemptId) {
         match &self.state {
-            MemberState::Revoking { ticket: awaited, .. } if *awaited == ticket => self.given_up(now, false),
+            MemberState::Revoking { attempt: awaited, .. } if *awaited == attempt => self.given_up(now, false),
             _ => {}
         }
     }
@@ -356,10 +356,10 @@ impl Membership {
             return;
         }
         if self.heartbeat.in_flight.is_none() && now >= self.heartbeat.due {
-            let ticket = self.ticket();
-            self.heartbeat.in_flight = Some((ticket, now));
+            let attempt = self.attempt();
+            self.heartbeat.in_flight = Some((attempt, now));
             self.heartbeat.due = now + self.settings.heartbeat_interval;
-            self.actions.push_back(Action::Heartbeat { ticket, identity: self.identity() });
+            self.actions.push_back(Action::Heartbeat { attempt, identity: self.identity() });
         }
     }
 
@@ -379,9 +379,9 @@ impl Membership {
 
     // ---- inputs of the coordinator
 
-    pub(crate) fn heartbeat_answered(&mut self, now: Instant, ticket: AttemptId, answer: Result<(), Error>) {
+    pub(crate) fn heartbeat_answered(&mut self, now: Instant, attempt: AttemptId, answer: Result<(), Error>) {
         let sent = match self.heartbeat.in_flight {
-            Some((awaited, sent)) if awaited == ticket => sent,
+            Some((awaited, sent)) if awaited == attempt => sent,
             _ => return,
         };
         self.heartbeat.in_flight = None;
@@ -465,7 +465,7 @@ impl Membership {
         self.heartbeat.settled + self.settings.max_poll_interval
     }
 
-    fn ticket(&mut self) -> AttemptId {
+    fn attempt(&mut self) -> AttemptId {
         self.last_ticket += 1;
         AttemptId(self.last_ticket)
     }
@@ -506,15 +506,15 @@ impl Membership {
         }
         // Leaves the reader half of `max.poll.interval.ms` at least, whatever the settings.
         let deadline = self.rebalance_ends().max(now + self.settings.max_poll_interval / 2);
-        let ticket = self.ticket();
+        let attempt = self.attempt();
         let revoked: Vec<TopicPartition> = partitions.iter().cloned().collect();
         event!(
             INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation, reason = self.reason,
             partitions = %several(&revoked), count = revoked.len(),
             "partitions are revoked: the consumer waits until the reader has completed their records"
         );
-        self.actions.push_back(Action::Revoke { ticket, partitions: revoked });
-        self.state = MemberState::Revoking { ticket, partitions, deadline, then };
+        self.actions.push_back(Action::Revoke { attempt, partitions: revoked });
+        self.state = MemberState::Revoking { attempt, partitions, deadline, then };
     }
 
     /// Removes the revoked partitions; `too_late` if the consumer did not answer in time.

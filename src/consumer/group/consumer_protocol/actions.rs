@@ -68,7 +68,7 @@ pub(crate) struct HeartbeatResponse {
 #[derive(Debug)]
 pub(crate) enum Action {
     /// ConsumerGroupHeartbeat, answered by `handle_response`.
-    Heartbeat { ticket: AttemptId, beat: HeartbeatFields },
+    Heartbeat { attempt: AttemptId, beat: HeartbeatFields },
     /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation
     /// (−2); `leave_ended` reports that it was answered, or will not be retried.
     Leave { member_id: Arc<str>, epoch: i32 },
@@ -77,7 +77,7 @@ pub(crate) enum Action {
     /// Tell the consumer that it owns these partitions now.
     Assigned { partitions: Vec<TopicPartition> },
     /// Tell the consumer to give these up, answered by `revoked`.
-    Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
+    Revoke { attempt: AttemptId, partitions: Vec<TopicPartition> },
     /// Tell the consumer that these are lost.
     Lost { partitions: Vec<TopicPartition> },
     /// Report an error to the reader.

@@ -35,7 +35,7 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 enum RequestOutcome {
     Answer {
-        ticket: AttemptId,
+        attempt: AttemptId,
         /// False if the request's version could not carry the regular expression.
         says_all: bool,
         answer: Result<HeartbeatResponse>,
@@ -155,20 +155,20 @@ impl ConsumerProtocolTask {
         self.publish();
         while let Some(action) = self.membership.next_action() {
             match action {
-                Action::Heartbeat { ticket, beat } => self.heartbeat(ticket, beat),
+                Action::Heartbeat { attempt, beat } => self.heartbeat(attempt, beat),
                 Action::Leave { member_id, epoch } => {
                     let deadline = Instant::now() + request_timeout(&self.client).min(HEARTBEAT_TIMEOUT);
                     self.leave_group(member_id, epoch, deadline);
                 }
                 Action::AwaitPoll => self.shared.poll_activity.await_poll(),
                 Action::Assigned { partitions } => self.send_event(GroupEvent::Assigned { partitions }),
-                Action::Revoke { ticket, partitions } => {
+                Action::Revoke { attempt, partitions } => {
                     let (done, answered) = oneshot::channel();
                     self.send_event(GroupEvent::Revoking { partitions, done });
                     self.under_way.spawn(async move {
                         // Dropping the other end answers too.
                         let _ = answered.await;
-                        RequestOutcome::Revoked(ticket)
+                        RequestOutcome::Revoked(attempt)
                     });
                 }
                 Action::Lost { partitions } => self.send_event(GroupEvent::Lost { partitions }),
@@ -196,7 +196,7 @@ impl ConsumerProtocolTask {
         let _ = self.events.send(event);
     }
 
-    fn heartbeat(&mut self, ticket: AttemptId, beat: HeartbeatFields) {
+    fn heartbeat(&mut self, attempt: AttemptId, beat: HeartbeatFields) {
         let (client, shared) = (self.client.clone(), self.shared.clone());
         let remote_assignor = self.remote_assignor.clone();
         let timeout = request_timeout(&client).min(HEARTBEAT_TIMEOUT);
@@ -212,7 +212,7 @@ impl ConsumerProtocolTask {
                 heed(&client, &settings.group_id, node, Some(response.error_code.into()));
                 requests::read_heartbeat(response, node, settings)
             });
-            RequestOutcome::Answer { ticket, says_all, answer }
+            RequestOutcome::Answer { attempt, says_all, answer }
         });
     }
 
@@ -223,14 +223,14 @@ impl ConsumerProtocolTask {
 
     fn handle_response(&mut self, heard: RequestOutcome) {
         match heard {
-            RequestOutcome::Answer { ticket, says_all, answer } => {
-                self.membership.handle_response(now(), ticket, answer);
+            RequestOutcome::Answer { attempt, says_all, answer } => {
+                self.membership.handle_response(now(), attempt, answer);
                 if !says_all && std::mem::replace(&mut self.brokers_match, false) {
                     self.subscribe(self.subscription.clone());
                 }
                 self.look_up_names();
             }
-            RequestOutcome::Revoked(ticket) => self.membership.revoked(now(), ticket),
+            RequestOutcome::Revoked(attempt) => self.membership.revoked(now(), attempt),
         }
     }
 

@@ -128,7 +128,7 @@ pub(super) enum MemberState {
 /// Partitions that the consumer has to give up.
 #[derive(Debug)]
 pub(super) struct PendingRevocation {
-    pub(super) ticket: AttemptId,
+    pub(super) attempt: AttemptId,
     pub(super) partitions: Vec<TopicPartition>,
     pub(super) deadline: Instant,
 }
@@ -158,7 +158,7 @@ pub(super) struct Heartbeat {
 
 #[derive(Debug)]
 struct InFlight {
-    ticket: AttemptId,
+    attempt: AttemptId,
     sent: Instant,
     says: PendingHeartbeat,
 }
@@ -385,12 +385,12 @@ impl ConsumerMembership {
             regex: regex.then(|| says.wanted.regex.clone().unwrap_or_default()),
             owned: owned.then(|| says.owned.clone()),
         };
-        let ticket = self.ticket();
+        let attempt = self.attempt();
         self.may_be_member = true;
-        self.heartbeat.in_flight = Some(InFlight { ticket, sent: now, says });
+        self.heartbeat.in_flight = Some(InFlight { attempt, sent: now, says });
         self.heartbeat.unheard_since.get_or_insert(now);
         self.heartbeat.due = now + self.heartbeat.interval;
-        self.actions.push_back(Action::Heartbeat { ticket, beat });
+        self.actions.push_back(Action::Heartbeat { attempt, beat });
     }
 
     // ---- inputs of the coordinator
@@ -398,10 +398,12 @@ impl ConsumerMembership {
     pub(crate) fn handle_response(
         &mut self,
         now: Instant,
-        ticket: AttemptId,
+        attempt: AttemptId,
         answer: Result<HeartbeatResponse, Error>,
     ) {
-        let Some(in_flight) = self.heartbeat.in_flight.take_if(|in_flight| in_flight.ticket == ticket) else { return };
+        let Some(in_flight) = self.heartbeat.in_flight.take_if(|in_flight| in_flight.attempt == attempt) else {
+            return;
+        };
         if !matches!(self.state, MemberState::Joining | MemberState::Member) {
             return;
         }
@@ -490,7 +492,7 @@ impl ConsumerMembership {
         Identity { generation: self.epoch, member_id: self.member_id.clone() }
     }
 
-    pub(super) fn ticket(&mut self) -> AttemptId {
+    pub(super) fn attempt(&mut self) -> AttemptId {
         self.last_ticket += 1;
         AttemptId(self.last_ticket)
     }

@@ -96,14 +96,14 @@ impl ConsumerMembership {
             partitions = %several(&partitions), count = partitions.len(),
             "partitions are revoked: the consumer waits until the reader has completed their records"
         );
-        let ticket = self.ticket();
-        self.actions.push_back(Action::Revoke { ticket, partitions: partitions.clone() });
-        self.revoking = Some(PendingRevocation { ticket, partitions, deadline });
+        let attempt = self.attempt();
+        self.actions.push_back(Action::Revoke { attempt, partitions: partitions.clone() });
+        self.revoking = Some(PendingRevocation { attempt, partitions, deadline });
     }
 
     /// Records that the consumer has given up the revoked partitions.
-    pub(crate) fn revoked(&mut self, now: Instant, ticket: AttemptId) {
-        if let Some(given_up) = self.revoking.take_if(|giving_up| giving_up.ticket == ticket) {
+    pub(crate) fn revoked(&mut self, now: Instant, attempt: AttemptId) {
+        if let Some(given_up) = self.revoking.take_if(|giving_up| giving_up.attempt == attempt) {
             self.forget(&given_up.partitions);
             self.report_and_reconcile(now);
         }
