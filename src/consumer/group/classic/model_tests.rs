@@ -5,15 +5,31 @@
 //! lost partitions were owned; heartbeats of a stable member are never later than their interval.
 //! Once the faults stop, the group becomes stable, and every partition has an owner.
 
-use rand::RngExt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::consumer::group::{
-    assignor::{CooperativeStickyAssignor, RangeAssignor},
-    classic::{
-        model::{Coordinator, Reply},
-        tests::{error, settings, topics},
-        *,
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        actions::AttemptId,
+        assignor::{Assignor, CooperativeStickyAssignor, PartitionRacks, RangeAssignor},
+        classic::{
+            actions::{Action, ClassicRequest, JoinOutcome, LeaveGroup},
+            classic_membership::ClassicMembership,
+            member_state::MemberState,
+            model::{Coordinator, Reply},
+            tests::{error, settings, topics},
+        },
+        member_snapshot::Identity,
+        membership::Membership,
     },
+    error::{Error, ErrorCode, ErrorKind},
+    record::TopicPartition,
 };
 
 #[derive(Debug)]
@@ -35,7 +51,7 @@ enum Happening {
 }
 
 struct Peer {
-    member: Membership,
+    member: ClassicMembership,
     owned: BTreeSet<TopicPartition>,
     last_heartbeat: Instant,
     heartbeat_in_flight: Option<AttemptId>,
@@ -120,7 +136,7 @@ impl World {
             Kind::Mixed if by.is_multiple_of(2) => vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
             Kind::Cooperative | Kind::Mixed => vec![Arc::new(CooperativeStickyAssignor)],
         };
-        let mut member = Membership::new(GroupSettings { assignors, ..settings(None) }, backoff, seed, self.now);
+        let mut member = ClassicMembership::new(GroupSettings { assignors, ..settings(None) }, backoff, seed, self.now);
         member.subscribe(self.now, Some(topics(&["t"])));
         self.peers.push(Some(Peer {
             member,
@@ -186,7 +202,7 @@ impl World {
             let Some(peer) = &mut self.peers[i] else { return };
             let Some(action) = peer.member.next_action() else { return };
             match action {
-                Action::Join { attempt, member_id, protocols, .. } => {
+                Action::Send { attempt, request: ClassicRequest::Join { member_id, protocols, .. } } => {
                     assert!(
                         peer.member.cooperative || peer.owned.is_empty(),
                         "seed {}: joins while it owns partitions",
@@ -197,20 +213,20 @@ impl World {
                     let metadata = protocols.into_iter().find(|(name, _)| &**name == chosen).unwrap().1;
                     self.send(i, attempt, Request::Join { member_id, metadata });
                 }
-                Action::Count { attempt, topics } => {
+                Action::Send { attempt, request: ClassicRequest::Count { topics } } => {
                     let pause = self.latency();
                     self.later(pause, Happening::Counted { to: i, attempt, topics });
                 }
-                Action::Sync { attempt, identity, assignments, .. } => {
+                Action::Send { attempt, request: ClassicRequest::Sync { identity, assignments, .. } } => {
                     peer.last_heartbeat = self.now;
                     self.send(i, attempt, Request::Sync { identity, assignments });
                 }
-                Action::Heartbeat { attempt, identity } => {
+                Action::Send { attempt, request: ClassicRequest::Heartbeat { identity } } => {
                     peer.last_heartbeat = self.now;
                     peer.heartbeat_in_flight = Some(attempt);
                     self.send(i, attempt, Request::Heartbeat { identity });
                 }
-                Action::Leave { member_id, .. } => self.send(i, AttemptId(0), Request::Leave { member_id }),
+                Action::Leave(LeaveGroup { member_id, .. }) => self.send(i, AttemptId(0), Request::Leave { member_id }),
                 Action::Assigned { partitions } => {
                     let eager = !peer.member.cooperative;
                     assert!(!eager || peer.owned.is_empty(), "seed {}: assigned before giving up", self.seed);
@@ -401,7 +417,7 @@ impl World {
                     self.seed,
                     peer.member.state
                 );
-                assert_eq!(peer.member.generation, self.coordinator.generation, "seed {}", self.seed);
+                assert_eq!(peer.member.identity.generation, self.coordinator.generation, "seed {}", self.seed);
                 assert_eq!(*topics, peer.member.joined_topics, "seed {}", self.seed);
                 wanted.extend(topics.iter().cloned());
             } else {

@@ -15,12 +15,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
 use super::{
-    Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, TopicsToSubscribe,
-    membership::MemberState,
+    actions::{Action, HeartbeatFields, HeartbeatResponse, LeavingHeartbeat, TopicsToSubscribe},
+    consumer_membership::{ConsumerMembership, MemberState},
     tests::{POLL, settings},
 };
 use crate::{
-    consumer::group::classic::MemberSnapshot,
+    consumer::group::{actions::AttemptId, member_snapshot::MemberSnapshot, membership::Membership},
     error::{Error, ErrorCode, ErrorKind},
     record::TopicPartition,
     testkit::state::{
@@ -218,13 +218,13 @@ impl World {
             let Some(peer) = &mut self.peers[i] else { return };
             let Some(action) = peer.member.next_action() else { return };
             match action {
-                Action::Heartbeat { attempt, beat } => {
+                Action::Send { attempt, request: beat } => {
                     assert!(beat.epoch != 0 || peer.owned.is_empty(), "seed {seed}: joins while it owns partitions");
                     peer.last_beat = self.now;
                     peer.in_flight = Some(attempt);
                     self.send(i, Some(attempt), Request::Beat(beat));
                 }
-                Action::Leave { member_id, epoch } => {
+                Action::Leave(LeavingHeartbeat { member_id, epoch }) => {
                     let left = if self.chance(50) { self.rng.random_range(1..ATTEMPTS) } else { 0 };
                     // Independent of the success of the first attempts.
                     let pause = self.latency();
@@ -233,7 +233,12 @@ impl World {
                 Action::Assigned { partitions } => {
                     for partition in partitions {
                         // It may have been lost in the meantime.
-                        let id = peer.member.owned.get(&partition).map_or_else(Uuid::nil, |owned| owned.topic_id);
+                        let id = peer
+                            .member
+                            .reconciliation
+                            .owned()
+                            .get(&partition)
+                            .map_or_else(Uuid::nil, |owned| owned.topic_id);
                         let before = peer.owned.insert(partition.clone(), id);
                         assert_eq!(before, None, "seed {seed}: {partition} is assigned twice");
                     }
@@ -317,7 +322,7 @@ impl World {
             }
             Happening::Revoked { by, attempt, partitions } => self.with(by, |peer, now| {
                 // The consumer answers only for partitions that it was not told to be lost.
-                if peer.member.revoking.as_ref().is_some_and(|giving_up| giving_up.attempt == attempt) {
+                if peer.member.reconciliation.revoking.as_ref().is_some_and(|giving_up| giving_up.attempt == attempt) {
                     partitions.iter().for_each(|partition| _ = peer.owned.remove(partition));
                 }
                 peer.member.revoked(now, attempt);

@@ -5,7 +5,7 @@ fn cooperative() -> Bench {
     let now = Instant::now();
     let backoff = (Duration::from_millis(100), Duration::from_secs(1));
     let settings = GroupSettings { assignors: vec![Arc::new(CooperativeStickyAssignor)], ..settings(None) };
-    Bench { member: Membership::new(settings, backoff, 7, now), now }
+    Bench { member: ClassicMembership::new(settings, backoff, 7, now), now }
 }
 
 fn answer(generation: i32) -> JoinAnswer {
@@ -15,13 +15,15 @@ fn answer(generation: i32) -> JoinAnswer {
 /// Returns the attempt of the member's join, and the subscription in it.
 fn joins(bench: &mut Bench) -> (AttemptId, MemberSubscription) {
     match bench.action() {
-        Action::Join { attempt, protocols, .. } => (attempt, MemberSubscription::read(&protocols[0].1).0),
+        Action::Send { attempt, request: ClassicRequest::Join { protocols, .. } } => {
+            (attempt, MemberSubscription::read(&protocols[0].1).0)
+        }
         other => panic!("expected a join, found {other:?}"),
     }
 }
 
 fn given(bench: &mut Bench, partitions: &[TopicPartition]) {
-    let Action::Sync { attempt, .. } = bench.action() else { panic!("a sync") };
+    let Action::Send { attempt, request: ClassicRequest::Sync { .. } } = bench.action() else { panic!("a sync") };
     let assignment = member_metadata::encode_assignment(partitions).unwrap();
     bench.member.synced(bench.now, attempt, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
 }
@@ -39,7 +41,7 @@ fn stable() -> Bench {
 }
 
 fn owned(bench: &Bench) -> Vec<TopicPartition> {
-    bench.member.owned.keys().cloned().collect()
+    bench.member.owned.iter().cloned().collect()
 }
 
 fn rebalances(bench: &mut Bench) -> (AttemptId, MemberSubscription) {
@@ -110,7 +112,9 @@ fn slow_revocation_loses_only_revoked_partitions() {
         bench.member.polled(bench.now);
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => bench.member.heartbeat_answered(bench.now, attempt, Ok(())),
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
+                bench.member.heartbeat_answered(bench.now, attempt, Ok(()))
+            }
             Action::Lost { partitions: lost } => {
                 assert_eq!(lost, partitions("t", 1..2));
                 break;
@@ -138,7 +142,7 @@ fn heartbeats_while_joining_reveal_unknown_member() {
     let (_, said) = joins(&mut bench);
     assert!(said.owned.is_empty());
     bench.member.joined(bench.now, attempt, JoinOutcome::Member(answer(6)));
-    assert!(matches!(bench.action(), Action::Leave { .. }), "the answer to the first join came too late");
+    assert!(matches!(bench.action(), Action::Leave(_)), "the answer to the first join came too late");
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn unanswered_join_loses_partitions_after_session_timeout() {
     loop {
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => {
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
                 let nobody = Error::new(ErrorKind::Network, "nobody there");
                 bench.member.heartbeat_answered(bench.now, attempt, Err(nobody));
             }
@@ -177,7 +181,7 @@ fn failed_sync_keeps_partitions_with_old_generation() {
     bench.member.subscribe(bench.now, None);
     let attempt = bench.revoking();
     bench.member.revoked(bench.now, attempt);
-    assert!(matches!(bench.action(), Action::Leave { .. }));
+    assert!(matches!(bench.action(), Action::Leave(_)));
     bench.idle();
 }
 
@@ -210,21 +214,23 @@ fn unsubscribing_during_revocation_revokes_remaining_partitions() {
     let Action::Revoke { attempt, partitions: asked } = bench.action() else { panic!("a revocation") };
     assert_eq!(asked, partitions("t", 0..1));
     bench.member.revoked(bench.now, attempt);
-    assert!(matches!(bench.action(), Action::Leave { .. }));
+    assert!(matches!(bench.action(), Action::Leave(_)));
     assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
 }
 
 #[test]
 fn mixed_assignors_use_eager_protocol() {
     let mut bench = Bench::new(None);
-    bench.member = Membership::new(
+    bench.member = ClassicMembership::new(
         GroupSettings { assignors: crate::consumer::group::assignor::defaults(), ..settings(None) },
         (Duration::from_millis(100), Duration::from_secs(1)),
         7,
         bench.now,
     );
     bench.subscribe(&["t"]);
-    let Action::Join { attempt, protocols, .. } = bench.action() else { panic!("a join") };
+    let Action::Send { attempt, request: ClassicRequest::Join { protocols, .. } } = bench.action() else {
+        panic!("a join")
+    };
     let names: Vec<&str> = protocols.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["range", "cooperative-sticky"]);
     bench.member.joined(bench.now, attempt, JoinOutcome::Member(answer(5)));

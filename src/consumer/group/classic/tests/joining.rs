@@ -6,7 +6,7 @@ fn follower_joins_and_owns_its_assignment() {
     assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t", "u"]);
     match bench.action() {
-        Action::Join { attempt, member_id, protocols, reason } => {
+        Action::Send { attempt, request: ClassicRequest::Join { member_id, protocols, reason } } => {
             assert_eq!((&*member_id, reason.is_empty()), ("", false));
             let [(name, metadata)] = &protocols[..] else { panic!("{protocols:?}") };
             assert_eq!(&**name, "range");
@@ -44,7 +44,7 @@ fn leader_assigns_nothing_to_unreadable_members() {
     let attempt = bench.lead(false);
     bench.member.partitions_counted(bench.now, attempt, [("t".into(), racks(3))].into());
     match bench.action() {
-        Action::Sync { assignments, identity, protocol, .. } => {
+        Action::Send { request: ClassicRequest::Sync { assignments, identity, protocol, .. }, .. } => {
             assert_eq!((identity.generation, &*protocol), (5, "range"));
             let read: Vec<_> = assignments
                 .iter()
@@ -76,9 +76,14 @@ fn leader_assigns_to_foreign_client_subscriptions() {
     });
     let answer = JoinAnswer { leads: true, members: members.into(), ..Bench::answer(5, "m") };
     bench.member.joined(bench.now, attempt, JoinOutcome::Member(answer));
-    let Some(Action::Count { attempt, .. }) = bench.member.next_action() else { panic!("no count") };
+    let Some(Action::Send { attempt, request: ClassicRequest::Count { .. } }) = bench.member.next_action() else {
+        panic!("no count")
+    };
     bench.member.partitions_counted(bench.now, attempt, [("t".into(), racks(3))].into());
-    let Some(Action::Sync { assignments, .. }) = bench.member.next_action() else { panic!("no sync") };
+    let Some(Action::Send { request: ClassicRequest::Sync { assignments, .. }, .. }) = bench.member.next_action()
+    else {
+        panic!("no sync")
+    };
     let read: Vec<_> =
         assignments.iter().map(|(id, bytes)| (&**id, member_metadata::decode_assignment(bytes).unwrap())).collect();
     let one = |number| partitions("t", number..number + 1);
@@ -91,7 +96,10 @@ fn skip_assignment_sends_none_but_watches_partitions() {
     bench.subscribe(&["t"]);
     let attempt = bench.lead(true);
     bench.member.partitions_counted(bench.now, attempt, [("t".into(), racks(3))].into());
-    let Some(Action::Sync { attempt, assignments, .. }) = bench.member.next_action() else { panic!() };
+    let Some(Action::Send { attempt, request: ClassicRequest::Sync { assignments, .. } }) = bench.member.next_action()
+    else {
+        panic!()
+    };
     assert!(assignments.is_empty());
     let assignment = member_metadata::encode_assignment(&partitions("t", 0..2)).unwrap();
     bench.member.synced(bench.now, attempt, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
@@ -122,7 +130,7 @@ fn repeated_or_empty_member_id_backs_off() {
         let (start, mut joins, mut told) = (bench.now, 0, Vec::new());
         while bench.now < start + Duration::from_secs(60) {
             match bench.member.next_action() {
-                Some(Action::Join { attempt, .. }) => {
+                Some(Action::Send { attempt, request: ClassicRequest::Join { .. } }) => {
                     joins += 1;
                     bench.member.joined(bench.now, attempt, JoinOutcome::MemberIdRequired(id.to_owned()));
                 }
@@ -169,7 +177,7 @@ fn long_join_failure_is_reported_once() {
     let (started, mut told) = (bench.now, Vec::new());
     while bench.now < started + Duration::from_secs(60) {
         match bench.action() {
-            Action::Join { attempt, .. } => {
+            Action::Send { attempt, request: ClassicRequest::Join { .. } } => {
                 let failed = JoinOutcome::Failed(error(ErrorCode::COORDINATOR_NOT_AVAILABLE));
                 bench.member.joined(bench.now, attempt, failed);
             }
@@ -190,7 +198,7 @@ fn long_join_failure_is_reported_once() {
     bench.follow(5, "m");
     bench.sync(&partitions("t", 0..1));
     assert_eq!(bench.assigned(), partitions("t", 0..1));
-    assert_eq!(bench.member.failing_since, None);
+    assert_eq!(bench.member.retries.failing_since, None);
 }
 
 #[test]
@@ -294,7 +302,7 @@ fn rejoins_when_subscription_changes_while_joining() {
     bench.follow(1, "m");
     bench.subscribe(&["u"]);
     bench.sync(&partitions("t", 0..2));
-    let Action::Join { protocols, .. } = bench.action() else { panic!() };
+    let Action::Send { request: ClassicRequest::Join { protocols, .. }, .. } = bench.action() else { panic!() };
     assert_eq!(MemberSubscription::read(&protocols[0].1).0.topics, [Arc::from("u")]);
 }
 
@@ -326,7 +334,7 @@ fn reports_inconsistent_protocol_and_malformed_assignment() {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
         bench.follow(1, "m");
-        let Action::Sync { attempt, .. } = bench.action() else { panic!() };
+        let Action::Send { attempt, request: ClassicRequest::Sync { .. } } = bench.action() else { panic!() };
         let answer = SyncAnswer { protocol_type, protocol: None, assignment: bytes.into() };
         bench.member.synced(bench.now, attempt, Ok(answer));
         assert_eq!(bench.parked().code(), code);
@@ -341,7 +349,7 @@ fn leaves_when_join_succeeds_after_unsubscribing() {
     bench.member.subscribe(bench.now, None);
     bench.idle();
     bench.member.joined(bench.now, attempt, JoinOutcome::Member(Bench::answer(1, "late")));
-    let Action::Leave { member_id, .. } = bench.action() else { panic!() };
+    let Action::Leave(LeaveGroup { member_id, .. }) = bench.action() else { panic!() };
     assert_eq!(&*member_id, "late");
     assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
 }

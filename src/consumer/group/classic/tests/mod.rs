@@ -4,10 +4,29 @@ mod cooperative;
 mod joining;
 mod settled;
 
-use crate::consumer::group::classic::*;
-use crate::consumer::group::{
-    assignor::RangeAssignor,
-    classic::member_metadata::{self, MemberSubscription},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        actions::AttemptId,
+        assignor::{PartitionRacks, RangeAssignor},
+        classic::{
+            actions::{
+                Action, ClassicRequest, JoinAnswer, JoinOutcome, JoinedMember, LeaveGroup, PROTOCOL_TYPE, SyncAnswer,
+            },
+            classic_membership::ClassicMembership,
+            member_metadata::{self, MemberSubscription},
+        },
+        member_snapshot::{Identity, MemberSnapshot},
+        membership::Membership,
+    },
+    error::{Error, ErrorCode, ErrorKind},
+    record::TopicPartition,
 };
 
 const SESSION: Duration = Duration::from_secs(45);
@@ -47,7 +66,7 @@ fn racks(count: usize) -> Vec<PartitionRacks> {
 
 /// A member and its clock; each response is given by the test.
 struct Bench {
-    member: Membership,
+    member: ClassicMembership,
     now: Instant,
 }
 
@@ -55,7 +74,7 @@ impl Bench {
     fn new(instance_id: Option<&str>) -> Self {
         let now = Instant::now();
         let backoff = (Duration::from_millis(100), Duration::from_secs(1));
-        Self { member: Membership::new(settings(instance_id), backoff, 7, now), now }
+        Self { member: ClassicMembership::new(settings(instance_id), backoff, 7, now), now }
     }
 
     /// Creates a member that follows in generation 5 and owns the partitions 0 and 1 of `t`.
@@ -99,7 +118,9 @@ impl Bench {
 
     fn expect_join(&mut self) -> (AttemptId, String) {
         match self.action() {
-            Action::Join { attempt, member_id, .. } => (attempt, member_id.to_string()),
+            Action::Send { attempt, request: ClassicRequest::Join { member_id, .. } } => {
+                (attempt, member_id.to_string())
+            }
             other => panic!("expected a join, found {other:?}"),
         }
     }
@@ -138,7 +159,7 @@ impl Bench {
         let answer = JoinAnswer { leads: true, skip_assignment: keep, members, ..Self::answer(5, "m") };
         self.member.joined(self.now, attempt, JoinOutcome::Member(answer));
         match self.action() {
-            Action::Count { attempt, topics: asked } => {
+            Action::Send { attempt, request: ClassicRequest::Count { topics: asked } } => {
                 assert_eq!(asked, topics(&["t"]));
                 attempt
             }
@@ -148,7 +169,7 @@ impl Bench {
 
     fn sync(&mut self, given: &[TopicPartition]) {
         let attempt = match self.action() {
-            Action::Sync { attempt, .. } => attempt,
+            Action::Send { attempt, request: ClassicRequest::Sync { .. } } => attempt,
             other => panic!("expected a sync, found {other:?}"),
         };
         let answer = SyncAnswer {
@@ -161,7 +182,9 @@ impl Bench {
 
     fn sync_fails(&mut self, code: ErrorCode) {
         match self.action() {
-            Action::Sync { attempt, .. } => self.member.synced(self.now, attempt, Err(error(code))),
+            Action::Send { attempt, request: ClassicRequest::Sync { .. } } => {
+                self.member.synced(self.now, attempt, Err(error(code)))
+            }
             other => panic!("expected a sync, found {other:?}"),
         }
     }
@@ -176,7 +199,7 @@ impl Bench {
     fn heartbeat(&mut self) -> (AttemptId, Identity) {
         self.wait();
         match self.action() {
-            Action::Heartbeat { attempt, identity } => (attempt, identity),
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { identity } } => (attempt, identity),
             other => panic!("expected a heartbeat, found {other:?}"),
         }
     }

@@ -26,7 +26,7 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
         bench.member.polled(bench.now);
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => {
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
                 bench.member.heartbeat_answered(bench.now, attempt, Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
             }
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
@@ -60,12 +60,12 @@ fn generations_without_heartbeat_back_off() {
         while bench.now < start + Duration::from_secs(120) {
             let now = bench.now;
             match bench.member.next_action() {
-                Some(Action::Join { attempt, .. }) => {
+                Some(Action::Send { attempt, request: ClassicRequest::Join { .. } }) => {
                     generation += 1;
                     bench.member.joined(now, attempt, JoinOutcome::Member(Bench::answer(generation, "m")));
                     bench.sync(&partitions("t", 0..2));
                 }
-                Some(Action::Heartbeat { attempt, .. }) => {
+                Some(Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } }) => {
                     bench.member.heartbeat_answered(now, attempt, Err(error(code)));
                 }
                 Some(Action::Revoke { attempt, .. }) => bench.member.revoked(now, attempt),
@@ -128,7 +128,7 @@ fn heartbeats_follow_interval_one_at_a_time() {
     bench.pass(INTERVAL * 2);
     bench.idle();
     bench.member.heartbeat_answered(bench.now, attempt, Ok(()));
-    assert!(matches!(bench.action(), Action::Heartbeat { .. }));
+    assert!(matches!(bench.action(), Action::Send { request: ClassicRequest::Heartbeat { .. }, .. }));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn session_timeout_loses_partitions_and_rejoins() {
     loop {
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => {
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
                 let silence = Err(Error::new(ErrorKind::Timeout, "no answer"));
                 bench.member.heartbeat_answered(bench.now, attempt, silence);
             }
@@ -184,8 +184,10 @@ fn poll_timer_expiry_leaves_until_next_poll() {
     loop {
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => bench.member.heartbeat_answered(bench.now, attempt, Ok(())),
-            Action::Leave { member_id, .. } => break assert_eq!(&*member_id, "m"),
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
+                bench.member.heartbeat_answered(bench.now, attempt, Ok(()))
+            }
+            Action::Leave(LeaveGroup { member_id, .. }) => break assert_eq!(&*member_id, "m"),
             other => panic!("{other:?}"),
         }
     }
@@ -217,8 +219,8 @@ fn static_member_never_sends_leave_request() {
     bench.idle();
 
     let mut bench = Bench::stable_as(Some("i"));
-    bench.member.heartbeat.alive += POLL * 2;
-    bench.member.heartbeat.due += POLL * 2;
+    bench.member.session.alive += POLL * 2;
+    bench.member.session.heartbeat_due += POLL * 2;
     bench.pass(POLL);
     bench.lost();
     bench.parked();
@@ -234,7 +236,7 @@ fn changed_subscription_revokes_then_rejoins() {
     bench.subscribe(&["u"]);
     bench.idle();
     bench.member.revoked(bench.now, attempt);
-    let Action::Join { protocols, .. } = bench.action() else { panic!() };
+    let Action::Send { request: ClassicRequest::Join { protocols, .. }, .. } = bench.action() else { panic!() };
     assert_eq!(MemberSubscription::read(&protocols[0].1).0.topics, [Arc::from("u")]);
 }
 
@@ -244,7 +246,7 @@ fn unsubscribing_revokes_then_leaves() {
     bench.member.subscribe(bench.now, None);
     let attempt = bench.revoking();
     bench.member.revoked(bench.now, attempt);
-    assert!(matches!(bench.action(), Action::Leave { .. }));
+    assert!(matches!(bench.action(), Action::Leave(_)));
     bench.idle();
     assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t"]);
@@ -266,7 +268,7 @@ fn close_leaves_and_sends_nothing_more() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
     bench.member.close();
-    assert!(matches!(bench.action(), Action::Leave { .. }));
+    assert!(matches!(bench.action(), Action::Leave(_)));
     bench.idle();
     bench.subscribe(&["u"]);
     bench.member.polled(bench.now);

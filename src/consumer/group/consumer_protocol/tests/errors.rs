@@ -38,7 +38,7 @@ fn repeatedly_fenced_member_backs_off() {
     let began = bench.now;
     for _ in 0..20 {
         let (attempt, _) = match bench.member.next_action() {
-            Some(Action::Heartbeat { attempt, beat }) => (attempt, beat),
+            Some(Action::Send { attempt, request: beat }) => (attempt, beat),
             Some(Action::Lost { .. }) => continue,
             None => {
                 bench.wait();
@@ -59,7 +59,7 @@ fn retries_join_and_reports_error_once() {
     let mut told = 0;
     while bench.now < began + Duration::from_secs(60) {
         match bench.member.next_action() {
-            Some(Action::Heartbeat { attempt, beat }) => {
+            Some(Action::Send { attempt, request: beat }) => {
                 assert_eq!((beat.epoch, beat.full), (0, true));
                 bench.refuse(attempt, ErrorCode::COORDINATOR_NOT_AVAILABLE);
             }
@@ -131,8 +131,8 @@ fn unreleased_instance_id_leaves_and_retries() {
     let mut told = 0;
     for _ in 0..100 {
         match bench.member.next_action() {
-            Some(Action::Heartbeat { attempt, .. }) => bench.refuse(attempt, ErrorCode::UNRELEASED_INSTANCE_ID),
-            Some(Action::Leave { epoch, .. }) => {
+            Some(Action::Send { attempt, .. }) => bench.refuse(attempt, ErrorCode::UNRELEASED_INSTANCE_ID),
+            Some(Action::Leave(LeavingHeartbeat { epoch, .. })) => {
                 assert_eq!(epoch, -2);
                 bench.member.leave_ended(bench.now);
             }

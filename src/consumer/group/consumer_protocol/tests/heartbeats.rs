@@ -170,7 +170,7 @@ fn session_timeout_loses_partitions_and_rejoins() {
     loop {
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => bench.refuse(attempt, ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            Action::Send { attempt, .. } => bench.refuse(attempt, ErrorCode::COORDINATOR_NOT_AVAILABLE),
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
             other => panic!("{other:?}"),
         }
@@ -184,11 +184,11 @@ fn session_timeout_loses_partitions_and_rejoins() {
 fn poll_timer_expiry_leaves_until_next_poll() {
     for (instance_id, leave) in [(None, -1), (Some("i"), -2)] {
         let mut bench = Bench::settled_as(instance_id);
-        let began = bench.member.last_poll;
+        let began = bench.member.poll_timer.expires_at() - POLL;
         loop {
             bench.wait();
             match bench.action() {
-                Action::Heartbeat { attempt, .. } => bench.answer(attempt, 5, None),
+                Action::Send { attempt, .. } => bench.answer(attempt, 5, None),
                 Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
                 other => panic!("{other:?}"),
             }

@@ -22,12 +22,15 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, PartitionsByTopicId, TopicsToSubscribe,
+    actions::{Action, HeartbeatFields, HeartbeatResponse, LeavingHeartbeat, PartitionsByTopicId, TopicsToSubscribe},
+    consumer_membership::ConsumerMembership,
 };
 use crate::{
     consumer::group::{
         GroupSettings,
-        classic::{Identity, MemberSnapshot},
+        actions::AttemptId,
+        member_snapshot::{Identity, MemberSnapshot},
+        membership::Membership,
     },
     error::{Error, ErrorCode},
     record::TopicPartition,
@@ -140,7 +143,7 @@ impl Bench {
 
     fn beat(&mut self) -> (AttemptId, HeartbeatFields) {
         match self.action() {
-            Action::Heartbeat { attempt, beat } => (attempt, beat),
+            Action::Send { attempt, request: beat } => (attempt, beat),
             other => panic!("expected a heartbeat, found {other:?}"),
         }
     }
@@ -195,7 +198,7 @@ impl Bench {
 
     fn leaves(&mut self) -> i32 {
         match self.action() {
-            Action::Leave { member_id, epoch } => {
+            Action::Leave(LeavingHeartbeat { member_id, epoch }) => {
                 assert_eq!(&*member_id, "m");
                 epoch
             }

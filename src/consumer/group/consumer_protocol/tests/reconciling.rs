@@ -90,7 +90,7 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
         bench.member.polled(bench.now);
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { attempt, .. } => bench.answer(attempt, 5, None),
+            Action::Send { attempt, .. } => bench.answer(attempt, 5, None),
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..1)),
             other => panic!("{other:?}"),
         }
@@ -113,7 +113,7 @@ fn revocation_deadline_counts_from_unanswered_heartbeat() {
     bench.refuse(attempt, ErrorCode::REQUEST_TIMED_OUT);
     bench.told(5, held(&[(T, 1..2)]));
     let (attempt, _) = bench.revoking();
-    assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    assert_eq!(bench.member.reconciliation.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
     // The same deadline applies to the next revocation, because the coordinator has not seen the
     // member without one in between.
     let (beaten, _) = bench.next_beat();
@@ -121,7 +121,7 @@ fn revocation_deadline_counts_from_unanswered_heartbeat() {
     bench.pass(Duration::from_secs(4));
     bench.member.revoked(bench.now, attempt);
     bench.revoking();
-    assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    assert_eq!(bench.member.reconciliation.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
 }
 
 #[test]
