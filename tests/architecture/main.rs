@@ -255,11 +255,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         ],
         "one strategy in three files",
     ),
-    (&["consumer/group/classic/errors.rs", "consumer/group/classic/mod.rs"], "one state machine in two files"),
-    (
-        &["consumer/group/consumer_protocol/errors.rs", "consumer/group/consumer_protocol/membership.rs"],
-        "one state machine in two files",
-    ),
     (
         &["producer/batch_results.rs", "producer/revocable_batch.rs"],
         "results hold the state by which their batch is revoked",
