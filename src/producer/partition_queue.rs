@@ -27,6 +27,9 @@
 //!
 //! Sans-IO.
 
+pub(super) mod completion;
+mod response_table;
+
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -36,11 +39,11 @@ use std::{
 use rand::rngs::StdRng;
 
 use crate::producer::partition_queue::completion::late;
+use crate::producer::partition_queue::response_table::{Action, AttemptResult, Doubt, action, add_doubt};
 use crate::producer::{
     accumulator::Partition,
     batch::{Batch, BatchOutcome},
     batch_body::Body,
-    batch_split::split,
     idempotence::{Identity, ProducerId, Sequences},
     purge::PurgeScope,
     response::BatchDecision,
@@ -48,8 +51,7 @@ use crate::producer::{
 };
 use crate::{
     cluster::{Backoff, RetryGrid},
-    error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
-    log::event,
+    error::{DeliveryStatus, Error},
     wire::batch::{ProducerStamp, SealedBatch},
 };
 
@@ -271,13 +273,13 @@ impl PartitionQueue {
         batch
     }
 
-    /// Handles the decision on the batch in that request. `body` is the body that the request
-    /// returns.
+    /// Handles the decision on the batch in that request, as [`response_table`] says. `body` is the
+    /// body that the request returns.
     pub(crate) fn handle_decision(
         &mut self,
         request: u64,
         body: Result<SealedBatch, Error>,
-        answer: BatchDecision,
+        decision: BatchDecision,
         now: Instant,
         rules: &SenderRules,
         rng: &mut StdRng,
@@ -289,134 +291,42 @@ impl PartitionQueue {
             return EpochEffects::default();
         };
         let sealed = match body {
-            Ok(sealed) => {
-                if compressed_now {
-                    self.partition.compression_ratio.observe(sealed.uncompressed_size(), sealed.size());
-                }
-                batch.body = Body::Sealed(sealed.clone());
-                sealed
-            }
+            Ok(sealed) => sealed,
             Err(error) => {
                 // Its bytes could not be built, so nothing was sent.
-                let status = batch.status();
-                self.fail(batch, error.with_status(status));
+                self.fail(batch, error);
                 return self.settle_down();
             }
         };
-        match answer {
-            BatchDecision::Written { base_offset, log_append_millis } => {
-                if let Some(sequence) = batch.sequence {
-                    let last_offset = base_offset.map(|offset| offset.saturating_add(i64::from(batch.records()) - 1));
-                    self.sequences.acknowledged(sequence, batch.records(), last_offset);
-                }
-                self.decide(batch, BatchOutcome::Persisted { base_offset, log_append_millis });
+        if compressed_now {
+            self.partition.compression_ratio.observe(sealed.uncompressed_size(), sealed.size());
+        }
+        batch.body = Body::Sealed(sealed.clone());
+        let result = AttemptResult::of(&decision, &batch, rules.retries, || self.predecessors(batch.order));
+        if !result.counts() {
+            batch.attempts = batch.attempts.saturating_sub(1);
+        }
+        add_doubt(&mut batch, &decision, result);
+        match action(result, Doubt::of(&batch)) {
+            Action::Persist => self.persist(batch, &decision),
+            Action::Retry => self.retry(batch, decision.into_error(), now, rules, rng),
+            Action::Resend => self.resend(batch),
+            Action::RaiseAndRetry => {
+                self.sequences.must_raise();
+                self.retry(batch, decision.into_error(), now, rules, rng);
             }
-            BatchDecision::Duplicate(error) => match batch.sequence {
-                Some(_) if !batch.maybe_written && !batch.sequences_used => {
-                    // No attempt of this producer can have written it: its numbers were used by
-                    // something else.
-                    self.sequences.must_raise();
-                    self.retry(batch, error, false, now, rules, rng);
-                }
-                sequence => {
-                    if let Some(sequence) = sequence {
-                        self.sequences.acknowledged(sequence, batch.records(), None);
-                    }
-                    // The broker has forgotten its offset.
-                    self.decide(batch, BatchOutcome::Persisted { base_offset: None, log_append_millis: None });
-                }
-            },
-            BatchDecision::Retry { error, maybe_written } => {
-                batch.maybe_written |= maybe_written;
-                batch.sequences_used |= error.code() == Some(ErrorCode::KAFKA_STORAGE_ERROR);
-                let exhausted = batch.attempts > rules.retries;
-                self.retry(batch, error, exhausted, now, rules, rng);
+            Action::RaiseAndRetryUnwritten => {
+                self.mark_unwritten(&mut batch);
+                self.sequences.must_raise();
+                self.retry(batch, decision.into_error(), now, rules, rng);
             }
-            BatchDecision::OutOfOrder(error) => {
-                batch.attempts = batch.attempts.saturating_sub(1);
-                let is_next = !self.has_outstanding_before(batch.order);
-                // A part's numbers do not come next either if the whole batch is in the log.
-                let may_be_in_whole = is_next && batch.whole_in_doubt;
-                let hopeless = batch.sequence.is_none() || may_be_in_whole;
-                batch.maybe_written |= may_be_in_whole;
-                if is_next && !hopeless {
-                    // The batch before it is missing permanently, so no attempt can have written
-                    // this one or ever will; except if an earlier batch is in doubt, and arrives
-                    // late.
-                    batch.maybe_written &= self.sequences.is_in_doubt();
-                    if !batch.maybe_written {
-                        self.unwritten_from = self.unwritten_from.min(batch.order);
-                    }
-                    self.sequences.must_raise();
-                }
-                self.retry(batch, error, hopeless, now, rules, rng);
+            Action::Split => self.split(batch, &sealed, decision.into_error(), now),
+            Action::Fail => self.fail(batch, decision.into_error()),
+            Action::RaiseAndFail => {
+                self.sequences.must_raise();
+                self.fail(batch, decision.into_error());
             }
-            BatchDecision::UnknownProducer { error, log_start } => {
-                // A batch that an earlier attempt may have written would be duplicated under
-                // another epoch.
-                let hopeless = batch.sequence.is_none() || batch.maybe_written;
-                // While the partition moves, the log's start is not known. The batch is then sent
-                // once more before the epoch is raised.
-                if batch.sequence.is_some() && (hopeless || log_start != -1 || batch.attempts > 1) {
-                    self.refused_unwritten(&batch);
-                    self.sequences.must_raise();
-                }
-                self.retry(batch, error, hopeless, now, rules, rng);
-            }
-            BatchDecision::StaleEpoch(error) => {
-                if batch.sequence.is_some() {
-                    self.refused_unwritten(&batch);
-                    self.sequences.must_raise();
-                }
-                let hopeless = batch.sequence.is_none() || batch.maybe_written;
-                self.retry(batch, error, hopeless, now, rules, rng);
-            }
-            BatchDecision::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
-                batch.attempts = batch.attempts.saturating_sub(1);
-                batch.counters().split();
-                self.partition.compression_ratio.reset();
-                let lines = batch.counters();
-                if let Some(suppressed) = lines.admit_line("split", now) {
-                    event!(
-                        INFO,
-                        lines.origin(),
-                        topic = &*batch.topic,
-                        partition = batch.partition,
-                        node = batch.last_node,
-                        records = batch.records(),
-                        bytes = sealed.size(),
-                        code = error.code().map(tracing::field::display),
-                        suppressed,
-                        "the broker rejected a batch as too large (max.message.bytes): the producer splits it and \
-                         sends the parts"
-                    );
-                }
-                match split(batch, &sealed) {
-                    Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
-                    Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
-                }
-            }
-            BatchDecision::TooLarge(error) => self.fail(batch, error),
-            BatchDecision::Rejected { error, maybe_written, records } => {
-                batch.maybe_written |= maybe_written;
-                if records.is_empty() {
-                    self.fail(batch, error);
-                } else {
-                    let error = error.with_status(batch.status());
-                    self.forget(&batch);
-                    self.decide(batch, BatchOutcome::Invalid { error, records });
-                }
-            }
-            BatchDecision::Withdrawn => {
-                // The request was not sent, so it costs neither a retry nor a backoff.
-                batch.attempts = batch.attempts.saturating_sub(1);
-                if batch.is_decided() {
-                    let message = format!("{}: withdrawn before it was sent", batch.place());
-                    self.fail(batch, Error::new(ErrorKind::Timeout, message));
-                } else {
-                    self.put_back(batch);
-                }
-            }
+            Action::FailRecords => self.fail_records(batch, decision),
         }
         self.settle_down()
     }
@@ -538,4 +448,3 @@ impl PartitionQueue {
         self.settle_down()
     }
 }
-pub(super) mod completion;
