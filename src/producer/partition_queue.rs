@@ -89,6 +89,61 @@ pub(crate) enum Readiness {
     NoProducerId,
 }
 
+/// A reason why a partition cannot send its next batch, in the order in which the reasons are
+/// checked:
+/// 1. the batch itself, because only a batch that is due needs anything else;
+/// 2. the connections, for any batch;
+/// 3. the sequence numbers. The producer id is the last thing that is missing: when a broker
+///    refuses an id, the batches of all partitions that wait for one fail, so a partition that
+///    could not use the id yet must not be among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    NoBatch,
+    /// The next batch is sent again, and its backoff is not over.
+    Backoff(Instant),
+    /// The next batch is sent again, and a batch before it is in flight: if that one failed, this
+    /// one would be out of order once more.
+    EarlierInFlight,
+    /// The next batch is neither full nor flushed, and its linger is not over.
+    Linger(Instant),
+    /// `max.in.flight.requests.per.connection` batches are in flight.
+    MaxInFlight,
+    /// A batch is in flight at an earlier leader. A later one could be in the new leader's log
+    /// before it.
+    InFlightElsewhere,
+    /// The epoch is raised once nothing is in flight. Only batches that have numbers may still be
+    /// sent, if the raise waits for their fate.
+    EpochRaise,
+    /// A batch that may have been written has failed, so the next number is not known.
+    NumbersInDoubt,
+    /// A batch in flight may be a repetition. Brokers recognize repetitions only among the last five
+    /// batches, so no new batch may follow it.
+    RepetitionInFlight,
+    /// The broker may not know the producer yet, and would accept any batch as the first.
+    FirstInFlight,
+    NoProducerId,
+    /// The producer has another id by now, but batches with numbers of the old one are outstanding.
+    OldProducerId,
+}
+
+impl Obstacle {
+    fn readiness(self) -> Readiness {
+        match self {
+            Obstacle::NoBatch => Readiness::Empty,
+            Obstacle::Backoff(at) | Obstacle::Linger(at) => Readiness::At(at),
+            Obstacle::NoProducerId => Readiness::NoProducerId,
+            Obstacle::EarlierInFlight
+            | Obstacle::MaxInFlight
+            | Obstacle::InFlightElsewhere
+            | Obstacle::EpochRaise
+            | Obstacle::NumbersInDoubt
+            | Obstacle::RepetitionInFlight
+            | Obstacle::FirstInFlight
+            | Obstacle::OldProducerId => Readiness::Blocked,
+        }
+    }
+}
+
 /// The effects of an event on the partition's epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EpochEffects {
@@ -168,53 +223,78 @@ impl PartitionQueue {
         hurry: bool,
         leader: Option<i32>,
     ) -> Readiness {
-        let numbered = match self.waiting.front() {
-            Some(batch) => {
-                // A batch does not wait for its backoff at a new leader, except if the last attempt
-                // did the same: so two brokers that point at each other are not asked in a loop.
-                let moved = leader.is_some() && leader != batch.last_node && !batch.retried_at_once;
-                if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
-                    return Readiness::At(at);
-                }
-                if batch.sequence.is_some() && self.in_flight.iter().any(|flying| flying.batch.order < batch.order) {
-                    return Readiness::Blocked;
-                }
-                batch.sequence.is_some()
-            }
-            None => match self.partition.oldest_batch() {
-                None => return Readiness::Empty,
-                Some(oldest) if oldest.due || hurry => false,
-                Some(oldest) => match oldest.created + rules.linger {
-                    due if due > now => return Readiness::At(due),
-                    _ => false,
-                },
-            },
+        self.obstacle(now, rules, identity, hurry, leader).map_or(Readiness::Ready, Obstacle::readiness)
+    }
+
+    /// Returns the first obstacle to sending the next batch, in the order of [`Obstacle`].
+    fn obstacle(
+        &self,
+        now: Instant,
+        rules: &SenderRules,
+        identity: &Identity,
+        hurry: bool,
+        leader: Option<i32>,
+    ) -> Option<Obstacle> {
+        let (obstacle, numbered) = match self.waiting.front() {
+            Some(batch) => (self.resend_obstacle(batch, now, leader), batch.sequence.is_some()),
+            None => (self.linger_obstacle(now, rules, hurry), false),
         };
-        let elsewhere = self.in_flight.iter().any(|flying| Some(flying.node) != leader);
-        if self.in_flight.len() >= rules.max_in_flight || (elsewhere && leader.is_some()) {
-            return Readiness::Blocked;
+        obstacle
+            .or_else(|| self.in_flight_obstacle(rules, leader))
+            .or_else(|| self.sequence_obstacle(numbered, identity))
+    }
+
+    /// Checks whether a batch is due to be sent again.
+    fn resend_obstacle(&self, batch: &Batch, now: Instant, leader: Option<i32>) -> Option<Obstacle> {
+        // A batch does not wait for its backoff at a new leader, except if the last attempt did the
+        // same: so two brokers that point at each other are not asked in a loop.
+        let moved = leader.is_some() && leader != batch.last_node && !batch.retried_at_once;
+        let backoff = batch.retry_at.filter(|at| *at > now && !moved);
+        let is_behind =
+            || batch.sequence.is_some() && self.in_flight.iter().any(|flying| flying.batch.order < batch.order);
+        backoff.map(Obstacle::Backoff).or_else(|| is_behind().then_some(Obstacle::EarlierInFlight))
+    }
+
+    /// Checks whether the oldest batch of the accumulator is due.
+    fn linger_obstacle(&self, now: Instant, rules: &SenderRules, hurry: bool) -> Option<Obstacle> {
+        match self.partition.oldest_batch() {
+            None => Some(Obstacle::NoBatch),
+            Some(oldest) if oldest.due || hurry => None,
+            Some(oldest) => Some(oldest.created + rules.linger).filter(|due| *due > now).map(Obstacle::Linger),
         }
+    }
+
+    /// Checks whether a batch may be in flight at `leader` beside those that are.
+    fn in_flight_obstacle(&self, rules: &SenderRules, leader: Option<i32>) -> Option<Obstacle> {
+        if self.in_flight.len() >= rules.max_in_flight {
+            Some(Obstacle::MaxInFlight)
+        } else if leader.is_some() && self.in_flight.iter().any(|flying| Some(flying.node) != leader) {
+            Some(Obstacle::InFlightElsewhere)
+        } else {
+            None
+        }
+    }
+
+    /// Checks whether a batch may be sent under the numbers that it has, or get new ones.
+    fn sequence_obstacle(&self, numbered: bool, identity: &Identity) -> Option<Obstacle> {
         if self.sequences.wants_raise() && !(numbered && self.sequences.raise_can_wait()) {
-            return Readiness::Blocked;
+            return Some(Obstacle::EpochRaise);
         }
-        if !numbered && !matches!(identity, Identity::Anonymous) {
-            if !self.sequences.may_assign() || self.in_flight.iter().any(|flying| flying.is_repeated()) {
-                return Readiness::Blocked;
-            }
-            if !self.sequences.is_introduced() && !self.in_flight.is_empty() {
-                return Readiness::Blocked;
-            }
-            match identity.known() {
-                None => return Readiness::NoProducerId,
-                Some(id) => {
-                    let stale = self.sequences.producer().is_none_or(|own| own.id != id.id);
-                    if stale && self.has_outstanding() {
-                        return Readiness::Blocked;
-                    }
-                }
-            }
+        if numbered || matches!(identity, Identity::Anonymous) {
+            return None;
         }
-        Readiness::Ready
+        if !self.sequences.may_assign() {
+            return Some(Obstacle::NumbersInDoubt);
+        }
+        if self.in_flight.iter().any(InFlight::is_repeated) {
+            return Some(Obstacle::RepetitionInFlight);
+        }
+        if !self.sequences.is_introduced() && !self.in_flight.is_empty() {
+            return Some(Obstacle::FirstInFlight);
+        }
+        let Some(id) = identity.known() else { return Some(Obstacle::NoProducerId) };
+        let is_old = self.sequences.producer().is_none_or(|own| own.id != id.id);
+        (is_old && self.has_outstanding()).then_some(Obstacle::OldProducerId)
     }
 
     /// Returns true if one of its batches is in flight at that broker.
