@@ -111,7 +111,7 @@ impl FetchBuffer {
 
     /// Calls `act` with the state under its lock, then sends the wake-ups of the change.
     pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
-        let mut assignment = lock(&self.state);
+        let mut state = lock(&self.state);
         let result = act(&mut state);
         let signals = state.take_wakeups();
         drop(state);

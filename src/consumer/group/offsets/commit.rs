@@ -11,7 +11,8 @@ use std::{
 use uuid::Uuid;
 
 use crate::consumer::group::{
-    classic::{Identity, MemberSnapshot, Owned, requests::text},
+    classic::requests::text,
+    member_snapshot::{Identity, MemberSnapshot, Owned},
     offsets::{
         commit_order::{CommitNumber, CommitOrder, CommitOrigin},
         commit_response::{CodeClass, ResponseCodes},
