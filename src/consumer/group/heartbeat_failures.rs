@@ -13,6 +13,7 @@ use crate::{
     log::{Lasting, Outage},
 };
 
+/// The failed heartbeats since the last success.
 #[derive(Debug)]
 pub(super) struct HeartbeatFailures {
     backoff: Backoff,

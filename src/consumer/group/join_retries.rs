@@ -20,6 +20,7 @@ pub(super) const REPORTED_AFTER: Duration = Duration::from_secs(10);
 /// forever.
 const QUICK_RETRIES: u32 = 3;
 
+/// The failed joins, and the memberships that failed, since the last success.
 #[derive(Debug)]
 pub(super) struct JoinRetries {
     backoff: Backoff,

@@ -16,6 +16,7 @@ use crate::{
     error::Error,
 };
 
+/// A member of a group, as its task sees it.
 pub(crate) trait Membership {
     /// A request to the coordinator, or another look-up with a response.
     type Request;

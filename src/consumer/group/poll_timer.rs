@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 
+/// Measures how long the reader has not polled.
 #[derive(Debug)]
 pub(super) struct PollTimer {
     last_poll: Instant,

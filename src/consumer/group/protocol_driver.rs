@@ -13,6 +13,7 @@ use crate::consumer::{
 pub(super) type RequestOf<D> = <<D as ProtocolDriver>::Membership as Membership>::Request;
 pub(super) type LeaveOf<D> = <<D as ProtocolDriver>::Membership as Membership>::Leave;
 
+/// Drives the membership of one protocol, for the group task.
 pub(super) trait ProtocolDriver: Send + Sized + 'static {
     type Membership: Membership + Send;
     type Response: Send + 'static;
@@ -50,9 +51,9 @@ pub(super) trait ProtocolDriver: Send + Sized + 'static {
     /// Passes new metadata to the membership.
     fn handle_metadata(&mut self, membership: &mut Self::Membership);
 
-    /// Called when the consumer has been told of an assignment.
+    /// Handles an assignment that the consumer has been told of.
     fn partitions_assigned(&mut self, _membership: &mut Self::Membership) {}
 
-    /// Called when all actions of the membership are carried out.
+    /// Handles the end of a round, when all actions of the membership are carried out.
     fn actions_carried_out(&mut self, _membership: &Self::Membership) {}
 }

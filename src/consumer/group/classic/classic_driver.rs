@@ -49,14 +49,14 @@ pub(in crate::consumer::group) struct ClassicDriver {
     shared: Arc<MembershipShared>,
     subscription: Option<Subscription>,
     /// Metadata up to this version may lack topics that the expressions match.
-    blind_until: u64,
+    incomplete_until: u64,
     /// As the leader: the topics of the group's other members.
     group_topics: BTreeSet<Arc<str>>,
 }
 
 impl ClassicDriver {
     pub(in crate::consumer::group) fn new(client: Client, shared: Arc<MembershipShared>) -> Self {
-        Self { client, shared, subscription: None, blind_until: 0, group_topics: BTreeSet::new() }
+        Self { client, shared, subscription: None, incomplete_until: 0, group_topics: BTreeSet::new() }
     }
 
     /// Tells the membership the topics of the subscription. Expressions wait for metadata with all
@@ -64,7 +64,7 @@ impl ClassicDriver {
     fn match_topics(&self, membership: &mut ClassicMembership) {
         let metadata = self.client.metadata();
         let topics = match &self.subscription {
-            Some(subscription) if subscription.has_patterns() && metadata.version <= self.blind_until => return,
+            Some(subscription) if subscription.has_patterns() && metadata.version <= self.incomplete_until => return,
             Some(subscription) => Some(subscription.topics(&metadata, self.shared.settings.exclude_internal_topics)),
             None => None,
         };
@@ -128,7 +128,7 @@ impl ProtocolDriver for ClassicDriver {
         if expressions != had_expressions {
             self.client.want_all_topics(expressions);
             if expressions {
-                self.blind_until = self.client.metadata().version;
+                self.incomplete_until = self.client.metadata().version;
                 self.client.refresh_metadata();
             }
         }

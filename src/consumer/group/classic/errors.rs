@@ -24,7 +24,7 @@ pub(super) enum JoinErrorAction {
     AwaitPoll,
 }
 
-/// JoinGroup and SyncGroup × error.
+/// Returns the consequence of a failed JoinGroup or SyncGroup for each error.
 ///
 /// MEMBER_ID_REQUIRED is no error here but an outcome: the member joins again with the id.
 pub(super) fn join_error_action(error: &Error) -> JoinErrorAction {
@@ -57,7 +57,8 @@ pub(super) enum MemberErrorAction {
     Stay,
 }
 
-/// Heartbeat and OffsetCommit × error × place in the generation.
+/// Returns the consequence of a failed Heartbeat or OffsetCommit for each error, for a member in its
+/// generation and for one that is still joining it.
 pub(super) fn member_error_action(error: &Error, in_generation: bool) -> MemberErrorAction {
     match error.code() {
         Some(ErrorCode::REBALANCE_IN_PROGRESS) => MemberErrorAction::Rebalance,
@@ -70,8 +71,8 @@ pub(super) fn member_error_action(error: &Error, in_generation: bool) -> MemberE
     }
 }
 
-/// LeaveGroup × error: returns true if the member has left. Other errors are repeated if they are
-/// retriable, and else reported.
+/// Returns true if a LeaveGroup with this code has succeeded. After any other code it is repeated if
+/// that is retriable, and else reported.
 pub(super) fn has_left(code: ErrorCode) -> bool {
     // A member that the coordinator does not know (any more) has left.
     matches!(code, ErrorCode::NONE | ErrorCode::UNKNOWN_MEMBER_ID)

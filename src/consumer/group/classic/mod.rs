@@ -1,8 +1,8 @@
 //! Membership by the classic protocol: the group's leader assigns the partitions.
 //!
-//! `classic_membership` and `joining` hold the member, which computes only: `session` its deadlines,
-//! `owned_partitions` what it owns, `leader` its part as the leader, `errors` the consequence of
-//! each error. `classic_driver` sends its requests.
+//! `classic_membership` and `joining` hold the member, `session` its deadlines, `owned_partitions`
+//! the partitions that it owns, `leader` its part as the leader, `errors` the consequence of each
+//! error; none of them does IO. `classic_driver` sends its requests.
 
 mod actions;
 mod classic_driver;
@@ -24,5 +24,5 @@ mod tests;
 
 pub(super) use classic_driver::ClassicDriver;
 
-// The rooms of commits name them by this path.
+// Commits and look-ups of committed offsets name them by this path.
 pub(super) use crate::consumer::group::member_snapshot::{Identity, MemberSnapshot};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::consumer::group::{GroupSettings, actions::AttemptId};
 
+/// The times from which the session and the rebalance timeout run, and the next heartbeat.
 #[derive(Debug)]
 pub(super) struct Session {
     timeout: Duration,
@@ -108,13 +109,13 @@ impl Session {
 
     // ---- signs of the coordinator
 
-    /// The coordinator knew the member in a request that was sent at that time.
+    /// Records that the coordinator knew the member in a request that was sent at that time.
     pub(super) fn confirm_alive(&mut self, sent: Instant) {
         self.alive = self.alive.max(sent);
     }
 
-    /// The coordinator counted the member in its generation in a request that was sent at that
-    /// time.
+    /// Records that the coordinator counted the member in its generation in a request that was sent
+    /// at that time.
     pub(super) fn confirm_generation(&mut self, sent: Instant) {
         self.confirm_alive(sent);
         self.settled = self.settled.max(sent);
@@ -127,8 +128,8 @@ impl Session {
         self.join_unconfirmed |= now + self.timeout >= self.rebalance_ends();
     }
 
-    /// The coordinator answered a JoinGroup that was sent at that time: the generation, and any
-    /// later rebalance, began after it had received the request.
+    /// Records the answer to a JoinGroup that was sent at that time: the generation, and any later
+    /// rebalance, began after the coordinator had received the request.
     pub(super) fn join_confirmed(&mut self, sent: Instant) {
         self.settled = self.settled.max(sent);
         self.join_unconfirmed = false;

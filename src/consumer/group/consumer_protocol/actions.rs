@@ -25,7 +25,8 @@ pub(crate) struct TopicsToSubscribe {
     pub(crate) regex: Option<Arc<str>>,
 }
 
-/// One heartbeat, answered by `handle_response`. Fields that are `None` have not changed since the one before.
+/// One heartbeat, answered by `handle_response`. Fields that are `None` have not changed since the
+/// one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeartbeatFields {
     pub(crate) member_id: Arc<str>,

@@ -43,11 +43,11 @@ pub(in crate::consumer::group) struct ConsumerDriver {
     remote_assignor: Option<Arc<str>>,
     subscription: Option<Subscription>,
     /// True if all topics of the cluster are requested.
-    sees_all: bool,
+    requests_all_topics: bool,
     /// False if the brokers (before Kafka 4.0) match no regular expressions.
-    brokers_match: bool,
+    brokers_match_patterns: bool,
     /// Metadata up to this version may lack topics that the expressions match.
-    blind_until: u64,
+    incomplete_until: u64,
 }
 
 impl ConsumerDriver {
@@ -61,9 +61,9 @@ impl ConsumerDriver {
             shared,
             remote_assignor,
             subscription: None,
-            sees_all: false,
-            brokers_match: true,
-            blind_until: 0,
+            requests_all_topics: false,
+            brokers_match_patterns: true,
+            incomplete_until: 0,
         }
     }
 
@@ -75,7 +75,7 @@ impl ConsumerDriver {
     /// receives topic names.
     fn matches_locally(&self, subscription: &Subscription) -> bool {
         let same = subscription.means_the_same_to_brokers(self.shared.settings.exclude_internal_topics);
-        subscription.has_patterns() && !(self.brokers_match && same)
+        subscription.has_patterns() && !(self.brokers_match_patterns && same)
     }
 
     /// Requests all topics if expressions are matched locally; and if an expression that brokers
@@ -86,7 +86,7 @@ impl ConsumerDriver {
             let finds_nothing = || !subscription.unmatched(&self.client.metadata(), exclude_internal).is_empty();
             self.matches_locally(subscription) || (subscription.has_patterns() && finds_nothing())
         });
-        if mem::replace(&mut self.sees_all, needed) != needed {
+        if mem::replace(&mut self.requests_all_topics, needed) != needed {
             self.client.want_all_topics(needed);
         }
     }
@@ -101,7 +101,7 @@ impl ConsumerDriver {
                 names: subscription.names().clone(),
                 regex: subscription.broker_regex().map(Arc::from),
             }),
-            Some(_) if metadata.version <= self.blind_until => return,
+            Some(_) if metadata.version <= self.incomplete_until => return,
             Some(subscription) => {
                 let names = subscription.topics(&metadata, self.shared.settings.exclude_internal_topics);
                 Some(TopicsToSubscribe { names, regex: None })
@@ -151,7 +151,7 @@ impl ProtocolDriver for ConsumerDriver {
 
     fn handle_response(&mut self, membership: &mut ConsumerMembership, attempt: AttemptId, outcome: HeartbeatOutcome) {
         membership.handle_response(now(), attempt, outcome.answer);
-        if !outcome.has_all_fields && mem::replace(&mut self.brokers_match, false) {
+        if !outcome.has_all_fields && mem::replace(&mut self.brokers_match_patterns, false) {
             self.subscribe(membership, self.subscription.clone());
         }
         self.look_up_names(membership);
@@ -173,7 +173,7 @@ impl ProtocolDriver for ConsumerDriver {
 
     fn subscribe(&mut self, membership: &mut ConsumerMembership, subscription: Option<Subscription>) {
         if subscription.as_ref().is_some_and(|subscription| self.matches_locally(subscription)) {
-            self.blind_until = self.client.metadata().version;
+            self.incomplete_until = self.client.metadata().version;
             self.client.refresh_metadata();
         }
         self.subscription = subscription;

@@ -26,7 +26,7 @@ pub(super) enum JoinErrorAction {
     AwaitPoll,
 }
 
-/// ConsumerGroupHeartbeat that joins × error.
+/// Returns the consequence of a failed ConsumerGroupHeartbeat that joins, for each error.
 pub(super) fn join_error_action(error: &Error) -> JoinErrorAction {
     match error.code() {
         Some(ErrorCode::GROUP_MAX_SIZE_REACHED) => JoinErrorAction::EndGroupIsFull,
@@ -55,7 +55,7 @@ pub(super) enum MemberErrorAction {
     Stay,
 }
 
-/// ConsumerGroupHeartbeat of a member × error.
+/// Returns the consequence of a failed ConsumerGroupHeartbeat of a member, for each error.
 pub(super) fn heartbeat_error_action(error: &Error) -> MemberErrorAction {
     match error.code() {
         Some(ErrorCode::GROUP_MAX_SIZE_REACHED) => MemberErrorAction::EndGroupIsFull,
@@ -71,7 +71,7 @@ pub(super) fn heartbeat_error_action(error: &Error) -> MemberErrorAction {
     }
 }
 
-/// OffsetCommit × error.
+/// Returns the consequence of a failed OffsetCommit for each error.
 pub(super) fn commit_error_action(error: &Error) -> MemberErrorAction {
     match error.code() {
         _ if error.is_fatal() => MemberErrorAction::End,
@@ -81,8 +81,8 @@ pub(super) fn commit_error_action(error: &Error) -> MemberErrorAction {
     }
 }
 
-/// ConsumerGroupHeartbeat that leaves × error: returns true if the member has left. Other errors
-/// are repeated if they are retriable, and else reported.
+/// Returns true if a ConsumerGroupHeartbeat that leaves has succeeded, by its code. After any other
+/// code it is repeated if that is retriable, and else reported.
 pub(super) fn has_left(code: ErrorCode) -> bool {
     matches!(
         code,

@@ -21,6 +21,7 @@ const USUAL_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const USUAL_SESSION: Duration = Duration::from_secs(45);
 const HEARTBEATS_IN_A_SESSION: u32 = 9;
 
+/// The heartbeats of a member, and the fields that the coordinator knows from them.
 #[derive(Debug)]
 pub(super) struct Heartbeats {
     due: Instant,

@@ -1,8 +1,8 @@
 //! The way from the owned partitions to the assigned ones: the member gives up first, reports that
 //! to the coordinator, and then takes the partitions that are free by then.
 //!
-//! The coordinator's last assignment (`target`) is kept by topic id, whether or not the topic's name
-//! is known yet, because the coordinator does not repeat it by itself.
+//! The coordinator's last assignment (`target`) is kept by topic id, whether or not the topic's
+//! name is known yet, because the coordinator does not repeat it by itself.
 //!
 //! Sans-IO.
 
@@ -23,6 +23,7 @@ use crate::{
 /// Margin before the rebalance timeout at which the reader's time ends.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// The assigned and the owned partitions of a member.
 #[derive(Debug)]
 pub(super) struct Reconciliation {
     /// All partitions that the member may own, by the coordinator's last response.
