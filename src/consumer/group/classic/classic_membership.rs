@@ -340,7 +340,7 @@ impl ClassicMembership {
     fn give_up(&mut self, now: Instant, then: AfterRevocation, reason: &str) {
         reason.clone_into(&mut self.reason);
         let keeps = self.cooperative && then == AfterRevocation::Join;
-        let partitions = self.owned.to_revoke(self.topics.as_ref().filter(|_| keeps));
+        let partitions = self.owned.select_for_revocation(self.topics.as_ref().filter(|_| keeps));
         self.revoke(now, partitions, then);
     }
 

@@ -67,7 +67,7 @@ impl OwnedPartitions {
 
     /// Returns the partitions to give up. Those of the topics in `kept` stay, unless the consumer
     /// has unsubscribed in the meantime.
-    pub(super) fn to_revoke(&mut self, kept: Option<&BTreeSet<Arc<str>>>) -> BTreeSet<TopicPartition> {
+    pub(super) fn select_for_revocation(&mut self, kept: Option<&BTreeSet<Arc<str>>>) -> BTreeSet<TopicPartition> {
         let kept = if std::mem::take(&mut self.revoke_all) { None } else { kept };
         let stays = |partition: &&TopicPartition| kept.is_some_and(|topics| topics.contains(&partition.topic));
         self.iter().filter(|partition| !stays(partition)).cloned().collect()
