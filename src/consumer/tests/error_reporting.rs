@@ -143,7 +143,7 @@ async fn group_status_follows_membership_state() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let builder = group_builder(&cluster, GroupProtocol::Classic);
     let consumer = builder.max_poll_interval(20 * SECOND).session_timeout(10 * SECOND).build().await.unwrap();
     let state = || consumer.status().group.expect("a group").state;
     assert!(matches!(state(), GroupState::Unsubscribed));
@@ -173,9 +173,8 @@ async fn counts_rebalances_and_their_latency() {
     append(&cluster, "t", 0, 0..3);
     append(&cluster, "t", 1, 0..3);
     let member = async || {
-        let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-        let consumer = builder.build().await.unwrap();
-        consumer.subscribe(["t"]).unwrap();
+        let builder = group_builder(&cluster, GroupProtocol::Classic);
+        let consumer = subscribed(builder, &["t"]).await;
         consumer
     };
     let first = member().await;

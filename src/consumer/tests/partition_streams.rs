@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Compression, ErrorKind,
     consumer::{
-        OffsetReset, PartitionStream,
+        PartitionStream,
         buffer::partition_buffer::HEAVY,
         lock::lock,
         subscription::rules::ConsumerRules,
@@ -31,10 +31,7 @@ async fn wide(cluster: &Cluster, partitions: i32) -> Consumer {
 }
 
 async fn member(cluster: &Cluster) -> Consumer {
-    let builder = builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
-    consumer
+    subscribed(group_builder(cluster, GroupProtocol::Classic).auto_commit_interval(SECOND), &["t"]).await
 }
 
 async fn assigned(consumer: &Consumer, count: usize) {
@@ -517,9 +514,8 @@ async fn marker_does_not_finish_record_before_it() {
     let records = [Record::to("t").with_value("0")];
     cluster.append_in_transaction("t", 0, 7, &records).unwrap();
     cluster.end_transaction("t", 0, 7, true).unwrap();
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let builder = group_builder(&cluster, GroupProtocol::Classic);
+    let consumer = subscribed(builder.auto_commit_interval(SECOND), &["t"]).await;
     let in_hand = next(&consumer).await;
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
     assert!(tokio::time::timeout(10 * SECOND, stream.recv()).await.is_err(), "there is the marker only");

@@ -249,8 +249,7 @@ async fn recreated_topic_with_more_partitions_is_read() {
         let cluster = Cluster::start(options).await.unwrap();
         cluster.create_topic("t", 3).unwrap();
         let builder = builder(&cluster).group("g").property("metadata.max.age.ms", "5000");
-        let consumer = builder.auto_offset_reset(crate::consumer::OffsetReset::Earliest).build().await.unwrap();
-        consumer.subscribe(["t"]).unwrap();
+        let consumer = subscribed(builder.auto_offset_reset(crate::consumer::OffsetReset::Earliest), &["t"]).await;
         for (round, partitions) in [(0, 3), (1, 6), (2, 4)] {
             if round > 0 {
                 cluster.delete_topic("t").unwrap();
