@@ -265,7 +265,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         &["producer/topic_table.rs", "producer/topics/waiting.rs", "producer/topics.rs"],
         "topics, their table and their waiting records are one structure",
     ),
-    (&["record/edit.rs", "record/outgoing.rs"], "one record in two files"),
     (&["security/aws/credentials.rs", "security/aws/sources.rs"], "credentials and their sources"),
     (&["security/resolve/mod.rs", "security/resolve/tls.rs"], "one table of properties in two files"),
     (

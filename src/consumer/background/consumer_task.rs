@@ -255,10 +255,7 @@ impl ConsumerTask {
         let now = Instant::now().into_std();
         let subscribed = self.is_subscribed();
         let (questions, lacking) = self.shared.buffer.with_state(|state| {
-            (
-                state.due_offset_requests(now),
-                state.lacks_leaders() || (subscribed && !state.health.has_metadata()),
-            )
+            (state.due_offset_requests(now), state.lacks_leaders() || (subscribed && !state.health.has_metadata()))
         });
         if lacking {
             // There are new partitions to read, so the next health check must come soon.
@@ -286,9 +283,7 @@ impl ConsumerTask {
             GroupEvent::Error { error, fatal: true } => {
                 buffer.with_state_and_readers(|state| state.end(Some(error)));
             }
-            GroupEvent::Error { error, fatal: false } => {
-                buffer.with_state(|state| state.readers.push_error(error))
-            }
+            GroupEvent::Error { error, fatal: false } => buffer.with_state(|state| state.readers.push_error(error)),
         }
     }
 

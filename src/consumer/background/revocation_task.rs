@@ -28,7 +28,7 @@ impl Revocation {
 
     /// Returns true while a reader holds records of the partitions.
     pub(crate) fn is_held(&self, buffer: &FetchBuffer) -> bool {
-        buffer.holds(&buffer.with_state(|assignment| assignment.still_owned(&self.partitions)))
+        buffer.holds(&buffer.with_state(|state| state.partitions.still_owned(&self.partitions)))
     }
 
     /// Gives the partitions up: commits their completed offsets, calls the rebalance listener,
@@ -37,7 +37,7 @@ impl Revocation {
     pub(crate) async fn complete(self, shared: &Shared) {
         self.commit(shared).await;
         self.call_listener(shared).await;
-        shared.buffer.with_state_and_readers(|assignment| assignment.remove_all(&self.partitions));
+        shared.buffer.with_state_and_readers(|state| state.remove_all(&self.partitions));
         // The group may have stopped waiting.
         let _ = self.done.send(());
     }
@@ -48,7 +48,7 @@ impl Revocation {
         if !shared.auto_commits() {
             return;
         }
-        let read = shared.buffer.with_state(|assignment| assignment.still_owned(&self.partitions));
+        let read = shared.buffer.with_state(|state| state.partitions.still_owned(&self.partitions));
         if let Err(error) = shared.commit_completed(Some(&read), RetryPolicy::UntilCommitted, deadline).await {
             event!(
                 WARN, shared.client.origin(), %error, partitions = %several(&read), count = read.len(),

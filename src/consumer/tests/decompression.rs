@@ -35,9 +35,9 @@ fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
     let arrived = vec![ScannedPartition { head: head(0, ErrorCode::NONE), scan: walk }];
     let now = world.now;
-    world.buffer.with_state(|assignment| {
-        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
-        assignment.delivery.running_jobs()
+    world.buffer.with_state(|state| {
+        state.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
+        state.delivery.running_jobs()
     })
 }
 
@@ -58,7 +58,7 @@ fn under(epoch: i32, batch: &Bytes) -> Bytes {
 /// Waits, in real time, until no batch is being decompressed.
 fn wait_for_jobs(world: &World) {
     for _ in 0..10_000 {
-        if world.buffer.with_state(|assignment| assignment.delivery.running_jobs()) == 0 {
+        if world.buffer.with_state(|state| state.delivery.running_jobs()) == 0 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -113,9 +113,9 @@ fn evicted_overlapping_batch_is_refetched_from_position() {
     assert_eq!(world.take().map(|(_, offset)| offset), Some(0));
     drop(world.poll(500));
     // Both batches return to the queue, and the reader takes the first one again.
-    world.buffer.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
-    let evicted = world.buffer.with_state(|assignment| {
-        let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
+    world.buffer.with_state_and_readers(|state| state.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
+    let evicted = world.buffer.with_state(|state| {
+        let state = state.partitions.get_mut(&tp("t", 0)).unwrap();
         state.queue.take(1, &mut Vec::new());
         state.queue.evict(true)
     });
@@ -139,10 +139,8 @@ fn concurrent_decompression_keeps_order_and_leader_epochs() {
             under(6, &heavy(19, 2, codec)),
         ];
         assert!(answer(&mut world, parts.concat()) >= 1);
-        let progress = world
-            .buffer
-            .with_state(|assignment| assignment.partitions.get(&tp("t", 0)).unwrap().progress.clone())
-            .unwrap();
+        let progress =
+            world.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().progress.clone()).unwrap();
         for expected in 0..21 {
             wait_for_jobs(&world);
             assert_eq!(world.take().map(|(_, offset)| offset), Some(expected), "{codec:?}");
@@ -170,9 +168,9 @@ fn two_partitions_are_decompressed_at_once() {
         ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
     });
     let (arrived, now) = (arrived.collect(), world.now);
-    let running = world.buffer.with_state(|assignment| {
-        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
-        assignment.delivery.running_jobs()
+    let running = world.buffer.with_state(|state| {
+        state.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
+        state.delivery.running_jobs()
     });
     assert_eq!(running, 2);
     wait_for_jobs(&world);

@@ -5,7 +5,7 @@ use crate::{
 };
 
 fn used(consumer: &Consumer) -> usize {
-    consumer.shared.buffer.with_state(|assignment| assignment.connections.budget().used())
+    consumer.shared.buffer.with_state(|state| state.connections.budget().used())
 }
 
 fn fill(cluster: &Cluster, topic: &str, partition: i32, batches: usize, size: usize) {

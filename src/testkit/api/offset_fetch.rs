@@ -122,7 +122,7 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
             .into_iter()
             .map(|(topic, indexes)| {
                 let found = indexes.iter().map(|&index| {
-                    let committed = group.and_then(|group| group.committed(&topic.name, index)).cloned();
+                    let committed = group.and_then(|group| group.offsets.get(&topic.name, index)).cloned();
                     match context.verdict.for_partition(&topic.name, index) {
                         Some(injected) => (index, Err(injected.code)),
                         None if topic.name.is_empty() && context.head.version >= 10 => {
@@ -137,7 +137,7 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
             .collect(),
         None => {
             let mut topics: Vec<TopicFound> = Vec::new();
-            for (topic, index, committed) in group.into_iter().flat_map(|group| group.all_committed()) {
+            for (topic, index, committed) in group.into_iter().flat_map(|group| group.offsets.iter()) {
                 let found = (index, Ok(Some(committed.clone())));
                 match topics.last_mut() {
                     Some((last, partitions)) if last.name == topic => partitions.push(found),

@@ -1,9 +1,8 @@
-//! Committed offsets, and the checks of a commit.
+//! Offsets that a group committed.
+//!
+//! Sans-IO.
 
-use std::time::Instant;
-
-use super::{Group, GroupSettings, MemberIdentity, Phase};
-use crate::error::ErrorCode;
+use std::collections::BTreeMap;
 
 /// A group's commit for a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,54 +13,26 @@ pub(crate) struct Committed {
     pub(crate) metadata: String,
 }
 
-impl Group {
-    /// Returns true if no member ever joined: the group is answered like one that does not exist.
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.members.is_empty() && self.generation == 0
-    }
+/// The last commit for each partition.
+#[derive(Debug, Default)]
+pub(crate) struct CommittedOffsets(BTreeMap<(String, i32), Committed>);
 
-    /// Checks whether that member, in that generation, may commit now. A negative generation is a
-    /// consumer without membership, which may commit only while the group has no members.
-    pub(crate) fn may_commit(
-        &mut self,
-        now: Instant,
-        identity: &MemberIdentity,
-        generation: i32,
-        settings: &GroupSettings,
-    ) -> Result<(), ErrorCode> {
-        self.advance(now, settings);
-        if self.members.is_empty() && generation < 0 {
-            return Ok(());
-        }
-        if self.is_unknown() {
-            return Err(ErrorCode::ILLEGAL_GENERATION);
-        }
-        let at = self.check_identity(identity)?;
-        self.check_generation(generation)?;
-        if let Some(member) = self.members.get_mut(at) {
-            member.heard(now);
-        }
-        match self.phase {
-            Phase::Completing { .. } => Err(ErrorCode::REBALANCE_IN_PROGRESS),
-            _ => Ok(()),
-        }
-    }
-
+impl CommittedOffsets {
     pub(crate) fn commit(&mut self, topic: &str, partition: i32, committed: Committed) {
-        self.offsets.insert((topic.to_owned(), partition), committed);
+        self.0.insert((topic.to_owned(), partition), committed);
     }
 
-    pub(crate) fn committed(&self, topic: &str, partition: i32) -> Option<&Committed> {
-        self.offsets.get(&(topic.to_owned(), partition))
+    pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Committed> {
+        self.0.get(&(topic.to_owned(), partition))
     }
 
     /// Returns all commits, in the order of topics and partitions.
-    pub(crate) fn all_committed(&self) -> impl Iterator<Item = (&str, i32, &Committed)> {
-        self.offsets.iter().map(|((topic, partition), committed)| (topic.as_str(), *partition, committed))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i32, &Committed)> {
+        self.0.iter().map(|((topic, partition), committed)| (topic.as_str(), *partition, committed))
     }
 
     /// Removes the commits for a topic that was deleted.
     pub(crate) fn forget_topic(&mut self, topic: &str) {
-        self.offsets.retain(|(name, _), _| name != topic);
+        self.0.retain(|(name, _), _| name != topic);
     }
 }

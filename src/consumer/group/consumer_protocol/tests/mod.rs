@@ -1,15 +1,7 @@
-//! Tests of the rules of membership, one at a time, and of many members at once.
+//! Tests of the rules of membership, one at a time.
 
-#[cfg(feature = "testkit")]
-mod brokers;
 mod errors;
-#[cfg(feature = "testkit")]
-mod faults;
 mod heartbeats;
-#[cfg(feature = "testkit")]
-mod members;
-#[cfg(feature = "testkit")]
-mod moving;
 mod reconciling;
 
 use std::{

@@ -3,23 +3,25 @@
 
 use tokio::time::sleep;
 
-use super::{members::*, *};
-use crate::{error::ErrorKind, testkit::Options};
+use super::*;
+use crate::{
+    error::{ErrorCode, ErrorKind},
+    record::TopicPartition,
+};
+
+const CLASSIC: GroupProtocol = GroupProtocol::Classic;
+const CONSUMER: GroupProtocol = GroupProtocol::Consumer;
 
 #[tokio::test(start_paused = true)]
 async fn live_group_migrates_to_consumer_protocol() {
     let cluster = cluster(Options::new()).await;
-    let (mut old, mut older) = (Member::classic(&cluster), Member::classic(&cluster));
-    old.subscribe(&["t"]);
-    older.subscribe(&["t"]);
-    old.owns_so_many(2).await;
-    older.owns_so_many(2).await;
+    let [old, older] = two_settled(&cluster, CLASSIC).await;
     old.handle.commit(vec![(old.now().owned.first().unwrap().clone(), 9.into())], soon()).await.unwrap();
     let committed = old.now().owned.first().unwrap().partition;
     assert!(cluster.consumer_group("g").is_none());
 
     // The first member of the new protocol moves the group; three members share four partitions.
-    let mut new = Member::joined(&cluster, &["t"]);
+    let mut new = Member::joined(&cluster, CONSUMER, &["t"]);
     new.until("a share", |heard| !heard.owned.is_empty()).await;
     sleep(Duration::from_secs(30)).await;
     one_owner_each(&[&old, &older, &new]);
@@ -31,7 +33,7 @@ async fn live_group_migrates_to_consumer_protocol() {
 
     old.handle.close(soon()).await.unwrap();
     older.handle.close(soon()).await.unwrap();
-    new.owns(set("t", 0..4)).await;
+    new.owns(partitions("t", 0..4)).await;
     let group = cluster.consumer_group("g").unwrap();
     assert_eq!((group.members.len(), group.members[0].classic), (1, false));
     assert!(cluster.committed("g", "t", committed).is_some(), "what was committed stays");
@@ -42,22 +44,19 @@ async fn live_group_migrates_to_consumer_protocol() {
 #[tokio::test(start_paused = true)]
 async fn live_group_migrates_back_to_classic() {
     let cluster = cluster(Options::new()).await;
-    let mut new = Member::joined(&cluster, &["t"]);
-    new.owns(set("t", 0..4)).await;
+    let mut new = settled(&cluster, CONSUMER).await;
     new.handle.commit(vec![(TopicPartition::new("t", 3), 4.into())], soon()).await.unwrap();
-    let mut old = Member::classic(&cluster);
-    old.subscribe(&["t"]);
+    let mut old = Member::joined(&cluster, CLASSIC, &["t"]);
     old.owns_so_many(2).await;
     new.owns_so_many(2).await;
     one_owner_each(&[&old, &new]);
 
     new.handle.close(soon()).await.unwrap();
-    old.owns(set("t", 0..4)).await;
+    old.owns(partitions("t", 0..4)).await;
     assert!(cluster.consumer_group("g").is_none(), "it is a classic group again");
     assert_eq!(cluster.group("g").unwrap().protocol.as_deref(), Some("range"));
     assert_eq!(cluster.committed("g", "t", 3), Some(4));
-    let mut other = Member::classic(&cluster);
-    other.subscribe(&["t"]);
+    let mut other = Member::joined(&cluster, CLASSIC, &["t"]);
     other.owns_so_many(2).await;
     old.owns_so_many(2).await;
 }
@@ -65,19 +64,16 @@ async fn live_group_migrates_back_to_classic() {
 #[tokio::test(start_paused = true)]
 async fn reports_when_migration_is_disabled() {
     let cluster = cluster(Options::new().consumer_group_migration(false)).await;
-    let mut old = Member::classic(&cluster);
-    old.subscribe(&["t"]);
-    old.owns(set("t", 0..4)).await;
-    let mut new = Member::joined(&cluster, &["t"]);
+    let old = settled(&cluster, CLASSIC).await;
+    let mut new = Member::joined(&cluster, CONSUMER, &["t"]);
     let heard = new.until("being told", |heard| !heard.errors.is_empty()).await;
     assert_eq!(heard.errors[0].code(), Some(ErrorCode::GROUP_ID_NOT_FOUND));
     assert_eq!(old.now().owned.len(), 4);
     // Once the other members are gone, nothing blocks the move.
     old.handle.close(soon()).await.unwrap();
-    new.owns(set("t", 0..4)).await;
+    new.owns(partitions("t", 0..4)).await;
 
-    let mut old = Member::classic(&cluster);
-    old.subscribe(&["t"]);
+    let mut old = Member::joined(&cluster, CLASSIC, &["t"]);
     let heard = old.until("being told", |heard| !heard.errors.is_empty()).await;
     assert_eq!(heard.errors[0].kind(), ErrorKind::Broker);
     assert_eq!(heard.errors[0].code(), Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));

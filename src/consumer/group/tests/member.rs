@@ -1,4 +1,4 @@
-//! Tests of members with readers, against brokers on the in-memory network under paused time.
+//! A member of a group with a reader, against brokers on the in-memory network under paused time.
 
 use std::{
     collections::BTreeSet,
@@ -15,26 +15,31 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
+use super::LONG;
 use crate::{
     cluster::{Client, ClientSettings},
     consumer::{
-        OffsetAndMetadata,
-        group::{GroupEvent, GroupHandle, GroupSettings},
+        GroupProtocol, OffsetAndMetadata,
+        group::{
+            GroupEvent, GroupHandle, GroupSettings,
+            assignor::{RangeAssignor, RebalanceProtocol},
+        },
         subscription::topics::Subscription,
     },
     error::Error,
     record::TopicPartition,
-    testkit::{Cluster, Options},
+    testkit::Cluster,
 };
 
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(120);
-/// Longer than any wait in these tests.
-const LONG: Duration = Duration::from_secs(1_000);
 
-pub(super) async fn cluster(options: Options) -> Cluster {
-    let cluster = Cluster::start(options.in_memory()).await.unwrap();
-    cluster.create_topic("t", 4).unwrap();
-    cluster
+/// Returns the time after which the group removes a silent member: the member's own setting in the
+/// classic protocol, that of the brokers in the consumer protocol.
+pub(super) fn session(protocol: GroupProtocol) -> Duration {
+    match protocol {
+        GroupProtocol::Classic => Duration::from_secs(10),
+        GroupProtocol::Consumer => Duration::from_secs(45),
+    }
 }
 
 pub(super) fn client(cluster: &Cluster) -> Client {
@@ -48,16 +53,19 @@ pub(super) fn client(cluster: &Cluster) -> Client {
     Client::new(settings).unwrap()
 }
 
-pub(super) fn group_settings(instance_id: Option<&str>) -> GroupSettings {
-    GroupSettings { max_poll_interval: POLL_INTERVAL, ..super::settings(instance_id) }
-}
-
-pub(super) fn set(topic: &str, numbers: impl IntoIterator<Item = i32>) -> BTreeSet<TopicPartition> {
-    numbers.into_iter().map(|number| TopicPartition::new(topic, number)).collect()
-}
-
-pub(super) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+/// Returns the settings of a member of the group `g`.
+pub(super) fn settings(protocol: GroupProtocol) -> GroupSettings {
+    GroupSettings {
+        group_id: "g".into(),
+        group_instance_id: None,
+        session_timeout: session(protocol),
+        heartbeat_interval: Duration::from_secs(1),
+        max_poll_interval: POLL_INTERVAL,
+        assignors: vec![Arc::new(RangeAssignor)],
+        client_rack: None,
+        exclude_internal_topics: true,
+        origin: crate::log::Origin::default(),
+    }
 }
 
 /// Events that a member's consumer has received so far.
@@ -73,19 +81,19 @@ pub(super) struct Heard {
 
 /// The behaviour of the reader.
 #[derive(Debug)]
-pub(super) struct Habits {
+struct Habits {
     polls: AtomicBool,
-    /// Time that it takes to finish its records when partitions are revoked; then it commits
-    /// `commits`.
+    /// Time that it takes to finish its records when partitions are revoked; then it commits those
+    /// of `commits` that are revoked.
     finishes_after: Mutex<Duration>,
-    pub(super) commits: Mutex<Vec<(TopicPartition, OffsetAndMetadata)>>,
+    commits: Mutex<Vec<(TopicPartition, OffsetAndMetadata)>>,
 }
 
 /// A member with a reader that polls every half second and releases revoked partitions.
 pub(super) struct Member {
     pub(super) handle: GroupHandle,
     heard: watch::Receiver<Heard>,
-    pub(super) habits: Arc<Habits>,
+    habits: Arc<Habits>,
     driver: JoinHandle<()>,
 }
 
@@ -96,35 +104,57 @@ impl Drop for Member {
 }
 
 impl Member {
-    pub(super) fn with(cluster: &Cluster, settings: GroupSettings, assignor: Option<&str>) -> Self {
+    /// Creates a member that subscribes to nothing yet.
+    pub(super) fn new(cluster: &Cluster, protocol: GroupProtocol) -> Self {
+        Self::with(cluster, protocol, settings(protocol))
+    }
+
+    pub(super) fn with(cluster: &Cluster, protocol: GroupProtocol, settings: GroupSettings) -> Self {
+        Self::of(client(cluster), protocol, settings)
+    }
+
+    pub(super) fn of(client: Client, protocol: GroupProtocol, settings: GroupSettings) -> Self {
+        let is_eager = protocol == GroupProtocol::Classic
+            && settings.assignors.iter().any(|assignor| assignor.protocol() == RebalanceProtocol::Eager);
         let (events, received) = mpsc::unbounded_channel();
-        let assignor = assignor.map(Arc::from);
+        let handle = match protocol {
+            GroupProtocol::Classic => GroupHandle::start(client, settings, events),
+            GroupProtocol::Consumer => GroupHandle::start_consumer_protocol(client, settings, None, events),
+        };
+        Self::driven(handle, received, is_eager)
+    }
+
+    /// Creates a member of the consumer protocol that names the assignor of the brokers.
+    pub(super) fn assigned_by(cluster: &Cluster, assignor: &str) -> Self {
+        let (events, received) = mpsc::unbounded_channel();
+        let (settings, assignor) = (settings(GroupProtocol::Consumer), Some(assignor.into()));
         let handle = GroupHandle::start_consumer_protocol(client(cluster), settings, assignor, events);
-        Self::driven(handle, received)
+        Self::driven(handle, received, false)
     }
 
-    /// Creates a member of the classic protocol.
-    pub(super) fn classic(cluster: &Cluster) -> Self {
-        let (events, received) = mpsc::unbounded_channel();
-        let handle = GroupHandle::start(client(cluster), group_settings(None), events);
-        Self::driven(handle, received)
+    /// Creates a static member that subscribes to `t`.
+    pub(super) fn fixed(cluster: &Cluster, protocol: GroupProtocol, instance_id: &str) -> Self {
+        let settings = GroupSettings { group_instance_id: Some(instance_id.into()), ..settings(protocol) };
+        let member = Self::with(cluster, protocol, settings);
+        member.subscribe(&["t"]);
+        member
     }
 
-    fn driven(handle: GroupHandle, received: mpsc::UnboundedReceiver<GroupEvent>) -> Self {
+    pub(super) fn joined(cluster: &Cluster, protocol: GroupProtocol, elements: &[&str]) -> Self {
+        let member = Self::new(cluster, protocol);
+        member.subscribe(elements);
+        member
+    }
+
+    fn driven(handle: GroupHandle, received: mpsc::UnboundedReceiver<GroupEvent>, is_eager: bool) -> Self {
         let (said, heard) = watch::channel(Heard::default());
         let habits = Arc::new(Habits {
             polls: AtomicBool::new(true),
             finishes_after: Mutex::new(Duration::from_millis(10)),
             commits: Mutex::new(Vec::new()),
         });
-        let driver = tokio::spawn(drive(handle.clone(), received, said, habits.clone()));
+        let driver = tokio::spawn(drive(handle.clone(), received, said, habits.clone(), is_eager));
         Self { handle, heard, habits, driver }
-    }
-
-    pub(super) fn joined(cluster: &Cluster, elements: &[&str]) -> Self {
-        let member = Self::with(cluster, group_settings(None), None);
-        member.subscribe(elements);
-        member
     }
 
     pub(super) fn subscribe(&self, elements: &[&str]) {
@@ -158,6 +188,18 @@ impl Member {
     pub(super) fn finishes_after(&self, time: Duration) {
         *self.habits.finishes_after.lock().unwrap() = time;
     }
+
+    pub(super) fn commits(&self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) {
+        *self.habits.commits.lock().unwrap() = offsets;
+    }
+}
+
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+pub(super) fn partitions(topic: &str, numbers: impl IntoIterator<Item = i32>) -> BTreeSet<TopicPartition> {
+    numbers.into_iter().map(|number| TopicPartition::new(topic, number)).collect()
 }
 
 /// Asserts that no partition belongs to two members.
@@ -172,6 +214,7 @@ async fn drive(
     mut events: mpsc::UnboundedReceiver<GroupEvent>,
     said: watch::Sender<Heard>,
     habits: Arc<Habits>,
+    is_eager: bool,
 ) {
     let mut polls = interval(Duration::from_millis(500));
     loop {
@@ -183,9 +226,9 @@ async fn drive(
                     tokio::spawn(async move {
                         let pause = *habits.finishes_after.lock().unwrap();
                         sleep(pause).await;
-                        let offsets: Vec<_> = habits.commits.lock().unwrap().clone();
-                        let ours = offsets.into_iter().filter(|(partition, _)| partitions.contains(partition));
-                        if let Err(error) = handle.commit(ours.collect(), soon()).await {
+                        let offsets = habits.commits.lock().unwrap().clone();
+                        let revoked = offsets.into_iter().filter(|(partition, _)| partitions.contains(partition));
+                        if let Err(error) = handle.commit(revoked.collect(), soon()).await {
                             said.send_modify(|heard| heard.errors.push(error));
                         }
                         // Partitions that were lost meanwhile need no release. The state changes
@@ -201,16 +244,21 @@ async fn drive(
                 }
                 Some(event) => said.send_modify(|heard| match event {
                     GroupEvent::Assigned { partitions } => {
+                        assert!(!is_eager || heard.owned.is_empty(), "everything is given up first");
                         heard.assigned += 1;
-                        heard.owned.extend(partitions);
+                        for partition in partitions {
+                            assert!(heard.owned.insert(partition), "assigned twice");
+                        }
                     }
                     GroupEvent::Lost { partitions } => {
+                        let lost: BTreeSet<_> = partitions.into_iter().collect();
+                        assert!(lost.is_subset(&heard.owned) && (!is_eager || lost == heard.owned));
                         heard.lost += 1;
-                        heard.owned.retain(|partition| !partitions.contains(partition));
+                        heard.owned.retain(|partition| !lost.contains(partition));
                     }
                     GroupEvent::Error { error, fatal: true } => heard.fatal = Some(error),
                     GroupEvent::Error { error, fatal: false } => heard.errors.push(error),
-                    _ => {}
+                    GroupEvent::Revoking { .. } => {}
                 }),
                 None => return,
             },
