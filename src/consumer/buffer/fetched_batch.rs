@@ -117,6 +117,7 @@ impl FetchedBatch {
     }
 
     /// Returns the batch if it is encoded; otherwise returns it as it is as the error.
+    #[expect(clippy::result_large_err, reason = "the error is the batch itself, and no failure")]
     pub(crate) fn into_encoded(self) -> Result<FetchedBatch<EncodedRecords>, Self> {
         let Self { progress, start, end, bytes, content } = self;
         match content {
@@ -127,6 +128,7 @@ impl FetchedBatch {
 
     /// Returns the batch if it is decoded and has records left; otherwise returns it as it is as
     /// the error.
+    #[expect(clippy::result_large_err, reason = "the error is the batch itself, and no failure")]
     pub(crate) fn into_decoded(self) -> Result<FetchedBatch<DecodedRecords>, Self> {
         let Self { progress, start, end, bytes, content } = self;
         match content {

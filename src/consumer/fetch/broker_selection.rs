@@ -96,7 +96,7 @@ impl PartitionContext<'_> {
             DEBUG, self.rules.origin, partition = %self.name, node = from, to,
             "the broker recommends another replica"
         );
-        if !self.state.leader.is_some_and(|(leader, _)| leader == from) {
+        if self.state.leader.is_none_or(|(leader, _)| leader != from) {
             // Only a leader may recommend a replica.
             self.leave_preferred_replica(false, now);
             return true;
