@@ -320,8 +320,8 @@ impl ConsumerTask {
         }
     }
 
-    /// Delivers nothing more of revoked partitions; [`finish_revocations`](Self::finish_revocations)
-    /// gives them up.
+    /// Delivers nothing more of revoked partitions. They are given up by
+    /// [`finish_revocations`](Self::finish_revocations).
     fn begin_revocation(&mut self, partitions: &[TopicPartition], done: oneshot::Sender<()>) {
         let (buffer, now) = (&self.shared.buffer, Instant::now().into_std());
         let revoked = buffer.with_state_and_readers(|state| {

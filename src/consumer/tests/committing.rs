@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     ApiKey, ErrorCode, ErrorKind,
-    consumer::{OffsetAndMetadata, assignor::CooperativeStickyAssignor},
+    consumer::{GroupProtocol, GroupState, OffsetAndMetadata, assignor::CooperativeStickyAssignor},
     testkit::on,
 };
 
@@ -188,6 +188,92 @@ async fn committed_retries_after_stale_member_epoch() {
     cluster.fault(on(ApiKey::OffsetFetch).whole_response().times(2).error(ErrorCode::STALE_MEMBER_EPOCH));
     let committed = consumer.committed([tp("u", 0)]).await.unwrap();
     assert_eq!(committed[&tp("u", 0)].as_ref().map(|committed| committed.offset), Some(2));
+}
+
+/// Only the heartbeats decide if the member is unknown: a look-up that made it rejoin would be
+/// repeated by the next member, in a loop.
+#[tokio::test(start_paused = true)]
+async fn committed_retries_without_rejoin_after_unknown_member() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer).build().await.unwrap();
+    consumer.subscribe(["u"]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    consumer.commit().await.unwrap();
+    let identity = || match consumer.status().group.unwrap().state {
+        GroupState::Stable { member_id, generation } => (member_id, generation),
+        other => panic!("{other:?}"),
+    };
+    let before = identity();
+    let unknown = || on(ApiKey::OffsetFetch).whole_response().error(ErrorCode::UNKNOWN_MEMBER_ID);
+    let fault = cluster.fault(unknown().times(2));
+    let committed = consumer.committed([tp("u", 0)]).await.unwrap();
+    assert_eq!(committed[&tp("u", 0)].as_ref().map(|committed| committed.offset), Some(2));
+    assert_eq!(fault.hits(), 2);
+
+    let fault = cluster.fault(unknown().forever());
+    let error = consumer.committed([tp("u", 0)]).await.unwrap_err();
+    assert!(error.code() == Some(ErrorCode::UNKNOWN_MEMBER_ID) && error.is_retriable(), "{error}");
+    assert!((2..60).contains(&fault.hits()), "{} look-ups until default.api.timeout.ms", fault.hits());
+    fault.clear();
+    assert_eq!(identity(), before, "it did not join again");
+    assert_eq!(numbers(&consumer, 2).await, [2, 3], "the partitions are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn classic_committed_returns_unknown_member_error() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).build().await.unwrap();
+    consumer.subscribe(["u"]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    let unknown = on(ApiKey::OffsetFetch).whole_response().error(ErrorCode::UNKNOWN_MEMBER_ID);
+    let fault = cluster.fault(unknown.forever());
+    let error = consumer.committed([tp("u", 0)]).await.unwrap_err();
+    assert_eq!((error.code(), fault.hits()), (Some(ErrorCode::UNKNOWN_MEMBER_ID), 1), "the look-up names no member");
+}
+
+#[tokio::test(start_paused = true)]
+async fn committed_fails_at_once_when_metadata_fails() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(in_group(&cluster, 1000 * SECOND).auto_commit(false).build().await.unwrap());
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 1).await, [0]);
+    let unknown = on(ApiKey::OffsetFetch).partition("t", 0).forever().error(ErrorCode::UNKNOWN_TOPIC_ID);
+    let unknown = cluster.fault(unknown);
+    let silent = cluster.fault(on(ApiKey::Metadata).forever().hang());
+    let asking = consumer.clone();
+    let committed = tokio::spawn(async move { asking.committed([tp("t", 0)]).await });
+    tokio::time::sleep(5 * SECOND).await;
+    let hits = (unknown.hits(), silent.hits());
+    assert!(hits.0 == 1 && hits.1 > 0 && !committed.is_finished(), "it waits for metadata: {hits:?}");
+    // The client is closed, so no metadata will come.
+    consumer.close(SECOND).await.unwrap();
+    let error = tokio::time::timeout(SECOND, committed).await.expect("at once").unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+}
+
+/// A string in a request has at most 32,767 bytes; Kafka accepts 4,096 of metadata by default.
+#[tokio::test(start_paused = true)]
+async fn too_long_commit_metadata_is_typed_error() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    let offset = |length: usize| OffsetAndMetadata::new(1).with_metadata("m".repeat(length));
+    consumer.commit_offsets([(tp("t", 0), offset(4096))]).await.unwrap();
+    for length in [4097, 32_767] {
+        let error = consumer.commit_offsets([(tp("t", 0), offset(length))]).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::OFFSET_METADATA_TOO_LARGE), "{length}: {error}");
+    }
+    let before = cluster.requests(ApiKey::OffsetCommit);
+    let (t, u) = ((tp("t", 0), offset(1)), (tp("u", 0), offset(32_768)));
+    for error in [
+        consumer.commit_offsets([t.clone(), u.clone()]).await.unwrap_err(),
+        consumer.commit_async([t, u]).unwrap().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.to_string().contains("u[0]") && error.to_string().contains("32767"), "{error}");
+    }
+    assert_eq!(cluster.requests(ApiKey::OffsetCommit), before, "nothing was sent");
+    assert_eq!(consumer.committed([tp("t", 0)]).await.unwrap()[&tp("t", 0)].as_ref().unwrap().metadata.len(), 4096);
 }
 
 async fn close_leaves_group_when_commit_fails(protocol: GroupProtocol) {

@@ -1,16 +1,17 @@
 //! The attempts at one commit, as a state machine: [`transition`] is its table.
 //!
 //! ```text
-//!                   allowed                      nothing left
-//!    ┌► AwaitTurn ───────────► InFlight ────────────────────► Finished
-//!    │   │ │  ▲                 │  │  │ the member is refused
-//!    │   │ │  │   may succeed   │  │  └────────► CompareMember ───────► Failed
-//!    │   │ │  └──── Backoff ◄───┘  │              │  │      it is the same member
-//!    │   │ │          ▲  ▲─────────│──────────────┘  └► AwaitRebalance ─┐
-//!    │   │ │          └────────────│────────────────────────────────────┘
-//!    │   │ └► AwaitMember ─┐       │
-//!    │   └──► AwaitTopics ◄────────┘ a topic is not known
-//!    └────────────┴────────┘
+//! AwaitTurn ──► InFlight ──► Finished                        nothing is left to commit
+//!     │             ├──► Backoff ──► AwaitTurn               another attempt may succeed
+//!     │             ├──► AwaitTopics ──► AwaitTurn           a topic is not known
+//!     │             ├──► CompareMember                       the member is refused
+//!     │             │         ├──► Backoff                   there is another generation by now
+//!     │             │         ├──► AwaitRebalance ──► Backoff    it follows soon
+//!     │             │         └──► Failed
+//!     │             └──► Failed
+//!     ├──► AwaitMember ──► AwaitTurn                         there is no generation to commit in
+//!     ├──► AwaitTopics ──► AwaitTurn
+//!     └──► Finished, Failed or TimedOut
 //! ```
 //!
 //! The task waits as the state says, and reports the end of the wait. Waits end at the deadline at

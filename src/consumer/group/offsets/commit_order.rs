@@ -2,9 +2,10 @@
 //!
 //! One attempt is sent at a time. Attempts of other commits are sent between the attempts of one
 //! commit, so that an error of one does not block the others. To keep committed offsets monotonic,
-//! each attempt skips the partitions for which a completed commit satisfies the waiting one:
+//! each attempt skips the partitions for which a completed commit satisfies the waiting one. It
+//! does under these conditions:
 //!
-//! | waiting commit | completed commit | condition |
+//! | waiting commit | completed commit | condition for the completed commit |
 //! |---|---|---|
 //! | by the user | by the user | it is the same commit, or was requested later |
 //! | by the user | auto-commit | it was requested later, and its offset is at least as high |

@@ -154,6 +154,12 @@ fn rejects_invalid_commit_before_sending() {
     let at = |partition, offset| [(tp(partition), OffsetAndMetadata::new(offset), OLD)];
     assert_eq!(of(&member(5), 1, at(2, 7)).unwrap_err().kind(), ErrorKind::NotAssigned);
     assert_eq!(of(&member(5), 1, at(0, -1)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let with_metadata = |bytes| {
+        let offset = OffsetAndMetadata { metadata: "m".repeat(bytes), ..OffsetAndMetadata::new(7) };
+        of(&member(5), 1, [(tp(0), offset, OLD)])
+    };
+    assert_eq!(with_metadata(32_768).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert!(with_metadata(32_767).is_ok(), "the broker decides");
     assert_eq!(commit(&nothing_kept()).unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
     assert_eq!(commit(&MemberSnapshot::Fenced).unwrap_err().kind(), ErrorKind::NotAssigned);
     assert!(of(&MemberSnapshot::Fenced, 1, []).unwrap().is_empty(), "an empty commit needs no member");
