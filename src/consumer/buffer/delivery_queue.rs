@@ -214,8 +214,9 @@ impl DeliveryQueue {
         }
     }
 
-    /// Returns a partition of which a reader cannot continue without a batch being decompressed: one
-    /// that its own reader waits for, or the first of the common reader if no batch is readable.
+    /// Returns a partition of which a reader cannot continue without a batch being decompressed:
+    /// one that its own reader waits for, or the first of the common reader if no batch is
+    /// readable.
     fn blocked_partition(&self, partitions: &Partitions, readers: &Readers) -> Option<&TopicPartition> {
         let deliverable = |name: &TopicPartition| partitions.get(name).filter(|state| state.is_deliverable());
         let is_compressed = |name: &TopicPartition| deliverable(name).is_some_and(|state| state.queue.has_compressed());

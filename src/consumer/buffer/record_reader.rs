@@ -268,7 +268,8 @@ impl RecordReader {
         Ok(())
     }
 
-    /// Moves past a batch without decoded records. A skipped range belongs to the records before it.
+    /// Moves past a batch without decoded records. A skipped range belongs to the records before
+    /// it.
     fn pass_between(&mut self, next: FetchedBatch, out: &mut RecordSlices) -> Result<(), ReaderNeed> {
         match (&next.content, out.last_of(&next.progress)) {
             (BatchContent::Skip, Some(slice)) => {

@@ -99,8 +99,8 @@ impl PartitionResponse<'_> {
         partition.readers.wake_common();
     }
 
-    /// Handles the beginning of a batch that is larger than the fetch: asks for more bytes, or stops
-    /// at the batch if the fetch asked for as many as possible.
+    /// Handles the beginning of a batch that is larger than the fetch: asks for more bytes, or
+    /// stops at the batch if the fetch asked for as many as possible.
     fn handle_partial_batch(&self, partition: &mut PartitionContext<'_>, resync_offset: Option<i64>) {
         let (state, asked_from) = (&mut *partition.state, self.asked_from);
         if state.fetch_bytes < i32::MAX {

@@ -360,8 +360,8 @@ impl ConsumerState {
         self.readers.has_ended() || of.is_some_and(is_gone)
     }
 
-    /// Collects batches for one reader, which asks for `records` records: the common one, or that of
-    /// a partition.
+    /// Collects batches for one reader, which asks for `records` records: the common one, or that
+    /// of a partition.
     pub(crate) fn collect_for(&mut self, of: Option<&SplitId>, records: usize, out: &mut Vec<FetchedBatch>) {
         let has_ended = self.has_ended_for(of);
         let Self { partitions, connections, delivery, readers, .. } = self;

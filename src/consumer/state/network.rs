@@ -1,4 +1,5 @@
-//! Changes of the state that brokers cause: metadata, fetch responses, responses to offset requests.
+//! Changes of the state that brokers cause: metadata, fetch responses, responses to offset
+//! requests.
 //!
 //! Sans-IO.
 

@@ -251,7 +251,8 @@ mod tests {
         AttemptResult::Withdrawn,
     ];
 
-    /// Returns the actions for a result, one for each of [`DOUBTS`], and whether the attempt counts.
+    /// Returns the actions for a result, one for each of [`DOUBTS`], and whether the attempt
+    /// counts.
     fn expected(result: AttemptResult) -> ([Action; 5], bool) {
         use Action::*;
         // Unnumbered, Unwritten, NumbersUsed, MaybeWritten, MaybeWrittenInWhole.

@@ -57,8 +57,8 @@ pub(super) enum MemberErrorAction {
     Stay,
 }
 
-/// Returns the consequence of a failed Heartbeat or OffsetCommit for each error, for a member in its
-/// generation and for one that is still joining it.
+/// Returns the consequence of a failed Heartbeat or OffsetCommit for each error, for a member in
+/// its generation and for one that is still joining it.
 pub(super) fn member_error_action(error: &Error, in_generation: bool) -> MemberErrorAction {
     match error.code() {
         Some(ErrorCode::REBALANCE_IN_PROGRESS) => MemberErrorAction::Rebalance,
@@ -71,8 +71,8 @@ pub(super) fn member_error_action(error: &Error, in_generation: bool) -> MemberE
     }
 }
 
-/// Returns true if a LeaveGroup with this code has succeeded. After any other code it is repeated if
-/// that is retriable, and else reported.
+/// Returns true if a LeaveGroup with this code has succeeded. After any other code it is repeated
+/// if that is retriable, and else reported.
 pub(super) fn has_left(code: ErrorCode) -> bool {
     // A member that the coordinator does not know (any more) has left.
     matches!(code, ErrorCode::NONE | ErrorCode::UNKNOWN_MEMBER_ID)
