@@ -12,8 +12,7 @@ async fn member(cluster: &Cluster, protocol: GroupProtocol, instance: Option<&st
         Some(id) => builder.group_instance_id(id),
         None => builder,
     };
-    let consumer = subscribed(builder, &["t"]).await;
-    consumer
+    subscribed(builder, &["t"]).await
 }
 
 async fn filled() -> Cluster {

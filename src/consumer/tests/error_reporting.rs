@@ -174,8 +174,7 @@ async fn counts_rebalances_and_their_latency() {
     append(&cluster, "t", 1, 0..3);
     let member = async || {
         let builder = group_builder(&cluster, GroupProtocol::Classic);
-        let consumer = subscribed(builder, &["t"]).await;
-        consumer
+        subscribed(builder, &["t"]).await
     };
     let first = member().await;
     assert_eq!(numbers(&first, 1).await, [0]);
