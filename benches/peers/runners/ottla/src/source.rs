@@ -79,8 +79,10 @@ fn batches(topic: &str, values: &[u8], size: usize, compression: Compression) ->
     let mut batches = Vec::new();
     for values in values.chunks((BATCH / size).max(1)) {
         // All records have one timestamp, as if they had been sent together.
-        let records: Vec<Record<'_>> =
-            values.iter().map(|value| Record::to(topic).with_value(*value).with_timestamp_millis(1_700_000_000_000)).collect();
+        let records: Vec<Record<'_>> = values
+            .iter()
+            .map(|value| Record::to(topic).with_value(*value).with_timestamp_millis(1_700_000_000_000))
+            .collect();
         batches.push(batch(&records, compression)?);
     }
     Ok(batches)
