@@ -116,8 +116,8 @@ enum Obstacle {
     EpochRaise,
     /// A batch that may have been written has failed, so the next number is not known.
     NumbersInDoubt,
-    /// A batch in flight may be a repetition. Brokers recognize repetitions only among the last five
-    /// batches, so no new batch may follow it.
+    /// A batch in flight may be a repetition. Brokers recognize repetitions only among the last
+    /// five batches, so no new batch may follow it.
     RepetitionInFlight,
     /// The broker may not know the producer yet, and would accept any batch as the first.
     FirstInFlight,
