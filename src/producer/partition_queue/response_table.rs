@@ -6,12 +6,13 @@
 //!   batch that may be in the log is sent again under its own numbers or not at all;
 //! - a broker refuses a batch whose numbers do not come next, and numbers that no batch will carry
 //!   leave a hole; the partition then continues under the next epoch, from number 0;
-//! - a batch gets other numbers under the next epoch, so the epoch alone does not protect a batch
-//!   that may be in the log from being written twice.
+//! - under the next epoch a batch gets other numbers, so a batch that may be in the log could be
+//!   written a second time.
 //!
-//! Java's `TransactionManager.canRetry` decides the same for a producer without transactions, with
-//! two differences: it sends a batch under the next epoch even if the batch may be in the log, and
-//! UNKNOWN_PRODUCER_ID without a log start never makes it bump the epoch.
+//! Java's `TransactionManager.canRetry` handles OUT_OF_ORDER_SEQUENCE_NUMBER and
+//! UNKNOWN_PRODUCER_ID much like this table. It differs in that it sends a batch under the next
+//! epoch even if the batch may be in the log, and in that UNKNOWN_PRODUCER_ID without a log start
+//! never bumps the epoch.
 //!
 //! Sans-IO.
 
@@ -251,7 +252,7 @@ mod tests {
         AttemptResult::Withdrawn,
     ];
 
-    /// Returns the actions for a result, one for each of [`DOUBTS`], and whether the attempt
+    /// Returns the actions for a result, one for each of [`DOUBTS`], and true if the attempt
     /// counts.
     fn expected(result: AttemptResult) -> ([Action; 5], bool) {
         use Action::*;
