@@ -367,46 +367,50 @@ impl PartitionQueue {
         let Some(at) = self.in_flight.iter().position(|flying| flying.request == request) else {
             return EpochEffects::default();
         };
-        let Some(InFlight { mut batch, compressed_now, .. }) = self.in_flight.remove(at) else {
-            return EpochEffects::default();
-        };
+        // The batch is changed where it is, and moved once: it is large.
+        let Some(mut flying) = self.in_flight.remove(at) else { return EpochEffects::default() };
         let sealed = match body {
             Ok(sealed) => sealed,
             Err(error) => {
                 // Its bytes could not be built, so nothing was sent.
-                self.fail(batch, error);
+                self.fail(flying.batch, error);
                 return self.settle_down();
             }
         };
-        if compressed_now {
+        if flying.compressed_now {
             self.partition.compression_ratio.observe(sealed.uncompressed_size(), sealed.size());
         }
+        let batch = &mut flying.batch;
         batch.body = Body::Sealed(sealed.clone());
-        let result = AttemptResult::of(&decision, &batch, rules.retries, || self.predecessors(batch.order));
+        let result = AttemptResult::of(&decision, batch, rules.retries, || self.predecessors(batch.order));
         if !result.counts() {
             batch.attempts = batch.attempts.saturating_sub(1);
         }
-        add_doubt(&mut batch, &decision, result);
-        match action(result, Doubt::of(&batch)) {
-            Action::Persist => self.persist(batch, &decision),
-            Action::Retry => self.retry(batch, decision.into_error(), now, rules, rng),
-            Action::Resend => self.resend(batch),
+        add_doubt(batch, &decision, result);
+        match action(result, Doubt::of(batch)) {
+            Action::Persist => {
+                let outcome = self.acknowledge(batch, &decision);
+                batch.decide(outcome);
+                self.withhold(flying.batch);
+            }
+            Action::Retry => self.retry(flying.batch, decision.into_error(), now, rules, rng),
+            Action::Resend => self.resend(flying.batch),
             Action::RaiseAndRetry => {
                 self.sequences.must_raise();
-                self.retry(batch, decision.into_error(), now, rules, rng);
+                self.retry(flying.batch, decision.into_error(), now, rules, rng);
             }
             Action::RaiseAndRetryUnwritten => {
-                self.mark_unwritten(&mut batch);
+                self.mark_unwritten(batch);
                 self.sequences.must_raise();
-                self.retry(batch, decision.into_error(), now, rules, rng);
+                self.retry(flying.batch, decision.into_error(), now, rules, rng);
             }
-            Action::Split => self.split(batch, &sealed, decision.into_error(), now),
-            Action::Fail => self.fail(batch, decision.into_error()),
+            Action::Split => self.split(flying.batch, &sealed, decision.into_error(), now),
+            Action::Fail => self.fail(flying.batch, decision.into_error()),
             Action::RaiseAndFail => {
                 self.sequences.must_raise();
-                self.fail(batch, decision.into_error());
+                self.fail(flying.batch, decision.into_error());
             }
-            Action::FailRecords => self.fail_records(batch, decision),
+            Action::FailRecords => self.fail_records(flying.batch, decision),
         }
         self.settle_down()
     }

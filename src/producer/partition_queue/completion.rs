@@ -28,9 +28,9 @@ use crate::{
 const REPORTED_AFTER: Duration = Duration::from_secs(10);
 
 impl PartitionQueue {
-    /// Acknowledges the numbers of a batch that is in the log. The offset is known if this attempt
-    /// wrote the batch.
-    pub(super) fn persist(&mut self, batch: Batch, decision: &BatchDecision) {
+    /// Acknowledges the numbers of a batch that is in the log, and returns its outcome. The offset is
+    /// known if this attempt wrote the batch.
+    pub(super) fn acknowledge(&mut self, batch: &Batch, decision: &BatchDecision) -> BatchOutcome {
         let (base_offset, log_append_millis) = match *decision {
             BatchDecision::Written { base_offset, log_append_millis } => (base_offset, log_append_millis),
             _ => (None, None),
@@ -39,7 +39,7 @@ impl PartitionQueue {
             let last_offset = base_offset.map(|offset| offset.saturating_add(i64::from(batch.records()) - 1));
             self.sequences.acknowledged(sequence, batch.records(), last_offset);
         }
-        self.decide(batch, BatchOutcome::Persisted { base_offset, log_append_millis });
+        BatchOutcome::Persisted { base_offset, log_append_millis }
     }
 
     /// Sends a batch again after a backoff. It fails if its time is up, or if its outcome was
@@ -173,8 +173,12 @@ impl PartitionQueue {
     }
 
     /// Keeps a batch until its outcome may be published.
-    fn withhold(&mut self, batch: Batch) {
+    pub(super) fn withhold(&mut self, batch: Batch) {
         if batch.is_withheld() {
+            // Batches are mostly decided in the order of sending.
+            if self.decided.back().is_none_or(|last| last.order < batch.order) {
+                return self.decided.push_back(batch);
+            }
             let at = self.decided.partition_point(|other| other.order < batch.order);
             self.decided.insert(at, batch);
         }

@@ -23,6 +23,3 @@ mod session;
 mod tests;
 
 pub(super) use classic_driver::ClassicDriver;
-
-// Commits and look-ups of committed offsets name them by this path.
-pub(super) use crate::consumer::group::member_snapshot::{Identity, MemberSnapshot};

@@ -25,7 +25,7 @@
 //! Sans-IO.
 
 use crate::consumer::group::{
-    classic::{Identity, MemberSnapshot},
+    member_snapshot::{Identity, MemberSnapshot},
     offsets::{
         commit::{AttemptDecision, CommitOutcome, RetryPolicy},
         commit_response::is_unknown_topic,

@@ -7,7 +7,7 @@ use AttemptState::{
 use crate::consumer::{
     OffsetAndMetadata,
     group::{
-        classic::{Identity, MemberSnapshot},
+        member_snapshot::{Identity, MemberSnapshot},
         offsets::{
             commit::{AttemptDecision, Commit, CommitContext, RetryPolicy},
             commit_attempts::{AttemptAction, AttemptEvent, AttemptState, CommitAttempts, transition},

@@ -9,9 +9,9 @@ use tokio::{
 
 use crate::consumer::group::{
     GroupHandle,
-    classic::MemberSnapshot,
     command::Command,
     coordinator::{ask_up_to, request_timeout},
+    member_snapshot::MemberSnapshot,
     offsets::{
         commit::{Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit},
         commit_attempts::{AttemptAction, AttemptState, CommitAttempts},

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::consumer::group::{
-    classic::{Identity, MemberSnapshot, requests::text},
+    classic::requests::text,
+    member_snapshot::{Identity, MemberSnapshot},
     offsets::{
         commit::{AttemptDecision, Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit},
         commit_order::{CommitNumber, CommitOrder, CommitOrigin},

@@ -8,7 +8,8 @@ use std::{
 use uuid::Uuid;
 
 use crate::consumer::group::{
-    classic::{Identity, requests::text},
+    classic::requests::text,
+    member_snapshot::Identity,
     offsets::{commit::LAST_BY_NAME, commit_response::is_unknown_topic},
 };
 use crate::{
