@@ -8,9 +8,9 @@
 //!    reserved in `fetch/memory_budget`. `fetch/connection_scaling` decides over how many
 //!    connections.
 //! 3. `fetch/batch_scan` reads the headers of the batches in the response, and
-//!    `fetch/response_handler` appends the batches to the partition's `buffer/partition_buffer`
+//!    `fetch/partition_response` appends the batches to the partition's `buffer/partition_buffer`
 //!    without copying them.
-//! 4. `buffer/record_reader` takes batches in turn over the partitions (`buffer/fetch_collector`),
+//! 4. `buffer/record_reader` gets batches in turn over the partitions (`buffer/delivery_queue`),
 //!    decodes them and returns their records.
 //! 5. `subscription/delivery_progress` counts which records were delivered and which are completed;
 //!    completed offsets are committed.

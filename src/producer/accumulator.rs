@@ -51,7 +51,7 @@ struct Accumulator {
     /// Size of the last batch when it was closed, in bytes: the next batch gets that capacity at
     /// once.
     usual_size: usize,
-    /// Limits of the open batch, or of the last one if none is open.
+    /// Limits of the open batch, or of the last one that was to be opened.
     limits: Limits,
     /// Memory for the stage of the next batch, if batches are large enough for one.
     stage: Vec<u8>,

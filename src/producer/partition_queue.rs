@@ -101,8 +101,8 @@ enum Obstacle {
     NoBatch,
     /// The next batch is sent again, and its backoff is not over.
     Backoff(Instant),
-    /// The next batch is sent again, and a batch before it is in flight: if that one failed, this
-    /// one would be out of order once more.
+    /// The next batch is sent again under its numbers, and a batch before it is in flight: if that
+    /// one failed, this one would be out of order once more.
     EarlierInFlight,
     /// The next batch is neither full nor flushed, and its linger is not over.
     Linger(Instant),

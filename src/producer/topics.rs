@@ -235,7 +235,8 @@ impl Topics {
         // Further records wait until the table is published, so the queues are emptied until none
         // has come meanwhile. That ends at the latest when the buffer is full: records keep their
         // memory, and the sender task, which calls this function, completes no batch meanwhile.
-        // Only a record that a custom partitioner refuses releases its memory here.
+        // Only a record that a custom partitioner refuses releases its memory here: a partitioner
+        // that refuses everything keeps this loop running as long as callers send faster.
         loop {
             let mut waiting = self.lock();
             if waiting.closed.is_some() {
@@ -449,8 +450,9 @@ impl Topics {
     }
 }
 
-/// Number of partitions that a record without key is offered to. A turn can end concurrently, and
-/// again after the next choice, so the last of these partitions takes the record in any case.
+/// Number of partitions that a record is offered to that may go to any. A turn can end
+/// concurrently, and again after the next choice, so the last of these partitions takes the record
+/// although its turn is over.
 const ROUNDS: usize = 8;
 
 /// The result of appending a record; unless it is `Done`, the reservation still belongs to the

@@ -24,7 +24,7 @@ pub(crate) struct DeliveryQueue {
     max_jobs: usize,
     /// True if there may be compressed batches to decompress ahead.
     has_compressed: bool,
-    /// True if unread batches of a partition of the common reader were evicted.
+    /// True if unread batches were evicted since the common reader last asked for records.
     evicted: bool,
     /// Batches to decompress on the blocking pool.
     started: Vec<Decompression>,
@@ -139,7 +139,7 @@ impl DeliveryQueue {
     ) {
         let Some(state) = partitions.get_mut(partition) else { return };
         let evicted = std::mem::take(&mut state.evicted);
-        if state.paused {
+        if state.paused || state.progress.is_none() {
             return;
         }
         state.queue.take(records, out);
@@ -198,7 +198,8 @@ impl DeliveryQueue {
                 self.has_compressed = true;
                 return;
             }
-            if let Some(state) = partitions.get_mut(partition).filter(|state| state.is_deliverable()) {
+            let state = partitions.get_mut(partition).filter(|state| state.is_deliverable());
+            if let Some(state) = state.filter(|state| state.queue.has_compressed()) {
                 let job = state.queue.start_decompression(false);
                 self.running_jobs += usize::from(job.is_some());
                 self.started.extend(job);

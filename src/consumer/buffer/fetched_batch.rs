@@ -59,7 +59,7 @@ pub(crate) enum BatchContent {
     Encoded(EncodedRecords),
     /// The batch is being decompressed on the blocking pool.
     Decompressing,
-    /// The records are decoded: the batch was decompressed ahead, or the reader returned the rest.
+    /// The records are decoded: by the reader, or ahead of it on the blocking pool.
     Decoded(DecodedRecords),
     /// A range of offsets without records to deliver.
     Skip,

@@ -1,9 +1,9 @@
 //! Fetched batches on their way to the reader.
 //!
 //! `fetch_buffer` holds the locks. `partition_buffer` keeps the batches of one partition in offset
-//! order, `fetch_collector` takes them in turn over the partitions, and `record_reader` decodes
-//! them and returns their records. `split_reader` and `manual_reader` serve readers of single
-//! partitions.
+//! order, `delivery_queue` hands them out in turn over the partitions, and `record_reader` decodes
+//! them and returns their records; `reading` meets the reader's needs. `readers` holds the wakers
+//! and errors of all readers, and `manual_reader` serves the worker.
 
 pub(super) mod delivery_queue;
 pub(super) mod fetch_buffer;

@@ -110,7 +110,7 @@ impl PartitionBuffer {
         match &batch.content {
             BatchContent::Encoded(encoded) => self.compressed += usize::from(encoded.is_heavy()),
             BatchContent::Decoded(_) => {}
-            // The reader has decoded it, so it is no batch to fetch again.
+            // Without records it has no size.
             _ => batch.bytes = 0,
         }
         self.bytes += batch.bytes;

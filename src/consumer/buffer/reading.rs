@@ -143,6 +143,7 @@ impl FetchBuffer {
             }
             ReaderNeed::Stop { progress, end, error } => {
                 self.with_state(|state| state.stop_at_corruption(&progress, end));
+                reader.drop_pending(&progress);
                 Met::Error(error)
             }
             ReaderNeed::Report(error) => Met::Error(error),

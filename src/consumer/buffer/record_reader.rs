@@ -43,7 +43,7 @@ pub(crate) struct RecordSlices {
 /// The reason for which a step of the reader cannot go on by itself.
 #[derive(Debug)]
 pub(crate) enum ReaderNeed {
-    /// It has delivered everything: it needs batches with about that many records.
+    /// It has no batch left: it needs batches with about that many records.
     Batches(usize),
     /// The log does not have the offset that the reader arrived at: the position has to be reset.
     Reset(Arc<DeliveryProgress>),
@@ -359,6 +359,12 @@ impl RecordReader {
         back
     }
 
+    /// Drops the batches of a partition that was stopped. They are dropped after the stop, because
+    /// the memory that they give back starts the next fetch.
+    pub(crate) fn drop_pending(&mut self, progress: &Arc<DeliveryProgress>) {
+        self.pending.retain(|batch| !Arc::ptr_eq(&batch.progress, progress));
+    }
+
     /// Moves past a batch that has no record to deliver now.
     fn pass_empty(&mut self, next: FetchedBatch) -> Result<(), ReaderNeed> {
         if next.progress.is_withheld() {
@@ -384,7 +390,6 @@ impl RecordReader {
                 Err(ReaderNeed::Report(error.at(partition.topic.clone(), partition.partition, end)))
             }
             BatchContent::Corrupt(error) => {
-                self.pending.retain(|batch| !Arc::ptr_eq(&batch.progress, &progress));
                 let (partition, at) = (progress.partition(), progress.delivered());
                 let error = error.context(format_args!("read of {partition} from offset {at}"));
                 let error = error.at(partition.topic.clone(), partition.partition, at);

@@ -222,8 +222,9 @@ impl FetchConnections {
         closes
     }
 
-    /// Ends the session of a connection without partitions, and the connection itself unless it is
-    /// the first one to a broker that is still used. Returns true if the connection has ended.
+    /// Ends the session of a connection without partitions, and the connection itself. The first
+    /// connection to a broker stays as long as the broker is in the cluster, has other connections,
+    /// or its data is unread. Returns true if the connection has ended.
     pub(crate) fn end_unused(&mut self, id: FetchConnectionId, has_metadata: bool) -> bool {
         let is_gone = has_metadata && !self.brokers.contains(&id.broker);
         let has_siblings = self.by_id.keys().any(|other| other.broker == id.broker && *other != id);

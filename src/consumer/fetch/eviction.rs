@@ -105,9 +105,9 @@ impl UnreadEviction<'_> {
             if quota.has_room_to_fetch(least) {
                 return None;
             }
-            let is_absent_at = last_request.map(|last_request| last_request + ABSENT);
-            if is_absent_at.is_some_and(|at| at > now) {
-                return is_absent_at;
+            let absent_from = last_request.map(|last_request| last_request + ABSENT);
+            if absent_from.is_some_and(|at| at > now) {
+                return absent_from;
             }
             self.evict(partition, opened);
         }

@@ -72,8 +72,8 @@ impl FetchPlanner<'_> {
     /// Returns the next fetch over a connection.
     pub(crate) fn plan(&mut self, id: FetchConnectionId, now: Instant) -> FetchPlan {
         self.readers.set_clock(now);
-        expire_preferred_replicas(id, self.partitions, self.connections, now);
         loop {
+            expire_preferred_replicas(id, self.partitions, self.connections, now);
             self.update_session(id, now);
             let Some(connection) = self.connections.get_mut(&id) else { return FetchPlan::Wait(None) };
             if let Some(at) = connection.not_before.filter(|at| *at > now) {

@@ -50,8 +50,8 @@ pub(super) async fn ask_up_to<R: Request>(
     Ok((node, answer?))
 }
 
-/// Like [`ask`], and forgets the coordinator if the response has an error code by which another
-/// broker is it.
+/// Like [`ask`], and forgets the coordinator if the response has an error code that says that
+/// another broker is the coordinator.
 pub(super) async fn ask_and_heed<R: Request>(
     client: &Client,
     group_id: &str,

@@ -95,7 +95,7 @@ impl JoinRetries {
         self.outage.ended(now)
     }
 
-    /// Ends the backoff: the coordinator knows the member.
+    /// Ends the backoff and the time of failing: the coordinator knows the member.
     pub(super) fn coordinator_answered(&mut self) {
         self.backoff.reset();
         self.failing_since = None;

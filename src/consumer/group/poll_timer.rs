@@ -18,7 +18,7 @@ impl PollTimer {
         Self { last_poll: now, interval }
     }
 
-    /// Records that the reader polled, or that it begins to count.
+    /// Records that the reader polled, or that the time between polls begins to count.
     pub(super) fn restart(&mut self, now: Instant) {
         self.last_poll = now;
     }

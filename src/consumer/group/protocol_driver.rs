@@ -54,6 +54,7 @@ pub(super) trait ProtocolDriver: Send + Sized + 'static {
     /// Handles an assignment that the consumer has been told of.
     fn partitions_assigned(&mut self, _membership: &mut Self::Membership) {}
 
-    /// Handles the end of a round, when all actions of the membership are carried out.
+    /// Handles the end of a round, when all actions of the membership are carried out. It is also
+    /// called when the group closes, and then gives up what it asked the client for.
     fn actions_carried_out(&mut self, _membership: &Self::Membership) {}
 }

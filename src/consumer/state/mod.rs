@@ -1,10 +1,10 @@
 //! All state of a consumer under one lock, as parts with their own fields and rules: the partitions
 //! that it reads, the fetch connections, the turns of the partitions, the readers.
 //!
-//! A part changes only itself. A change that concerns several parts is a method here: this file has
-//! the changes that the user, the group and the readers cause, and `state/network.rs` those that
-//! brokers cause. [`PartitionContext`] lends a rule about one partition all parts that it may
-//! change.
+//! A rule lives with the part that it is about, and gets the neighbours that it changes as `&mut`
+//! arguments. A change that begins from outside is a method here: this file has those of the user,
+//! the group and the readers, and `state/network.rs` those of the brokers. [`PartitionContext`]
+//! lends a rule about one partition all parts that it may change.
 //!
 //! Sans-IO.
 

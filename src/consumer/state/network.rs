@@ -1,5 +1,5 @@
-//! Changes of the state that brokers cause: metadata, fetch responses, responses to offset
-//! requests.
+//! The state towards the brokers: metadata, the fetches and offset requests to send, and their
+//! responses.
 //!
 //! Sans-IO.
 
@@ -406,5 +406,6 @@ impl ConsumerState {
                 is_reported |= offset_resolution::retry_offset_request(&mut partition, error, !is_reported, now);
             }
         }
+        self.partitions.wake_task();
     }
 }

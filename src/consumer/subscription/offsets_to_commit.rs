@@ -44,7 +44,8 @@ pub(crate) fn is_committed(partitions: &Partitions, partition: &TopicPartition, 
 
 /// Returns the completed offsets of these partitions (of all, without a list) that differ from the
 /// known committed offsets. Omits a partition if the user has committed as much, or if `on_revoked`
-/// was called for it, because the user has the last word on its offset there.
+/// was called for it, because the user has the last word on its offset there. Omits partitions of
+/// topics that do not exist (any more).
 pub(crate) fn completed_offsets(
     partitions: &Partitions,
     only: Option<&[TopicPartition]>,

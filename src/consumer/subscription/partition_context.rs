@@ -88,8 +88,8 @@ impl PartitionContext<'_> {
         self.enter_fetch_state(FetchState::Stopped);
     }
 
-    /// Stops fetching until the user seeks, after an entry for the reader was added behind the
-    /// buffered records: the reader receives these first.
+    /// Stops fetching, after an entry for the reader was added behind the buffered records. The
+    /// reader receives these first; its arrival at the entry decides what follows.
     pub(crate) fn stop_behind_buffered(&mut self) {
         self.enter_fetch_state(FetchState::Stopped);
         self.enqueue();
@@ -112,11 +112,11 @@ impl PartitionContext<'_> {
         at
     }
 
-    /// Tries again after the partition's next backoff, or after `at_least` if that is given,
-    /// together with other partitions that fail.
-    pub(crate) fn retry_later(&mut self, at_least: Option<Duration>, now: Instant) {
+    /// Tries again after the partition's next backoff, or after `wait` in place of it, together with
+    /// other partitions that fail.
+    pub(crate) fn retry_later(&mut self, wait: Option<Duration>, now: Instant) {
         let backoff = self.retries.wait(&mut self.state.retries);
-        let at = self.retries.common_instant(now, at_least.unwrap_or(backoff));
+        let at = self.retries.common_instant(now, wait.unwrap_or(backoff));
         self.state.position.retry_at(at);
     }
 

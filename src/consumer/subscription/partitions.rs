@@ -27,7 +27,8 @@ pub(crate) struct Partitions {
     /// the number of the ownership.
     replaced: BTreeMap<TopicPartition, u64>,
     seek_epochs: SeekEpochs,
-    /// True if the consumer's own task has to be woken, because offset requests are due.
+    /// True if the consumer's own task has to be woken: partitions came or went, have a new leader,
+    /// or need an offset request.
     wakes_task: bool,
 }
 

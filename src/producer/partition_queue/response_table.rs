@@ -33,15 +33,16 @@ pub(super) enum AttemptResult {
     OutOfOrder(Predecessors),
     /// UNKNOWN_PRODUCER_ID: the broker has no state of the producer for this partition.
     UnknownProducer,
-    /// The same at the first attempt, without the start of the log, because the partition is being
-    /// moved. The batch is sent once more before the epoch is raised.
+    /// The same at the first attempt that counts, without the start of the log, because the
+    /// partition is being moved. A batch that is not in doubt is sent once more before the epoch is
+    /// raised.
     UnknownProducerWhileMoving,
     /// INVALID_PRODUCER_EPOCH: the broker knows a newer epoch of the producer.
     StaleEpoch,
     /// The batch is too large for the topic, and can be split.
     TooLarge,
     /// The batch is too large for the topic. It has a single record, or its outcome is decided.
-    TooLargeToSplit,
+    TooLargeUnsplittable,
     /// An error that every attempt will meet.
     Rejected,
     /// The same, and the broker lists the records that caused it (KIP-467).
@@ -82,9 +83,9 @@ pub(super) enum Doubt {
 pub(super) enum Action {
     /// Acknowledges its numbers; its records are persisted.
     Persist,
-    /// Sends it again under its numbers, after a backoff.
+    /// Sends it again after a backoff, under its numbers if it has any.
     Retry,
-    /// Sends it again under its numbers, without a backoff: the attempt does not count.
+    /// The same without a backoff: the attempt does not count.
     Resend,
     /// Raises the epoch once nothing is in flight, and sends it again under new numbers. If it is
     /// in doubt by then, it fails instead.
@@ -121,7 +122,7 @@ impl AttemptResult {
             BatchDecision::UnknownProducer { .. } => AttemptResult::UnknownProducer,
             BatchDecision::StaleEpoch(_) => AttemptResult::StaleEpoch,
             BatchDecision::TooLarge(_) if batch.records() > 1 && !batch.is_decided() => AttemptResult::TooLarge,
-            BatchDecision::TooLarge(_) => AttemptResult::TooLargeToSplit,
+            BatchDecision::TooLarge(_) => AttemptResult::TooLargeUnsplittable,
             BatchDecision::Rejected { records, .. } if records.is_empty() => AttemptResult::Rejected,
             BatchDecision::Rejected { .. } => AttemptResult::RecordsRejected,
             BatchDecision::Withdrawn => AttemptResult::Withdrawn,
@@ -140,7 +141,7 @@ impl AttemptResult {
             | AttemptResult::UnknownProducer
             | AttemptResult::UnknownProducerWhileMoving
             | AttemptResult::StaleEpoch
-            | AttemptResult::TooLargeToSplit
+            | AttemptResult::TooLargeUnsplittable
             | AttemptResult::Rejected
             | AttemptResult::RecordsRejected => true,
         }
@@ -177,12 +178,14 @@ pub(super) fn action(result: AttemptResult, doubt: Doubt) -> Action {
         AttemptResult::Duplicate => match doubt {
             // No attempt can have written it: its numbers were used by something else.
             Doubt::Unwritten => Action::RaiseAndRetry,
-            // An earlier attempt has written it. The broker has forgotten its offset.
+            // The log has it, as far as the broker can tell: it recognizes the numbers, but has
+            // forgotten the offset.
             Doubt::Unnumbered | Doubt::NumbersUsed | Doubt::MaybeWritten | Doubt::MaybeWrittenInWhole => {
                 Action::Persist
             }
         },
-        // Under its own numbers it cannot be written twice, whatever the doubt.
+        // Under its own numbers it cannot be written twice, whatever the doubt. Without numbers it
+        // can: this is the risk of `enable.idempotence=false`.
         AttemptResult::Retriable => Action::Retry,
         AttemptResult::RetriesExhausted => Action::Fail,
         AttemptResult::OutOfOrder(predecessors) => out_of_order(predecessors, doubt),
@@ -200,7 +203,7 @@ pub(super) fn action(result: AttemptResult, doubt: Doubt) -> Action {
             Doubt::MaybeWritten | Doubt::MaybeWrittenInWhole => Action::RaiseAndFail,
         },
         AttemptResult::TooLarge => Action::Split,
-        AttemptResult::TooLargeToSplit | AttemptResult::Rejected => Action::Fail,
+        AttemptResult::TooLargeUnsplittable | AttemptResult::Rejected => Action::Fail,
         AttemptResult::RecordsRejected => Action::FailRecords,
         AttemptResult::Withdrawn => Action::Resend,
     }
@@ -215,8 +218,9 @@ fn out_of_order(predecessors: Predecessors, doubt: Doubt) -> Action {
             Predecessors::Outstanding,
             Doubt::Unwritten | Doubt::NumbersUsed | Doubt::MaybeWritten | Doubt::MaybeWrittenInWhole,
         ) => Action::Retry,
-        // The batch before it is missing permanently. Brokers write numbers consecutively, so no
-        // attempt can have written this batch, or ever will.
+        // Brokers write numbers consecutively. If the batch before it is missing permanently, no
+        // attempt can have written this one, or ever will. If that batch is in doubt, this holds
+        // only for a batch that no attempt can have written.
         (Predecessors::Settled, Doubt::Unwritten | Doubt::NumbersUsed | Doubt::MaybeWritten)
         | (Predecessors::InDoubt, Doubt::Unwritten | Doubt::NumbersUsed) => Action::RaiseAndRetryUnwritten,
         // A batch before it may still arrive from a connection that was given up, and an earlier
@@ -246,7 +250,7 @@ mod tests {
         AttemptResult::UnknownProducerWhileMoving,
         AttemptResult::StaleEpoch,
         AttemptResult::TooLarge,
-        AttemptResult::TooLargeToSplit,
+        AttemptResult::TooLargeUnsplittable,
         AttemptResult::Rejected,
         AttemptResult::RecordsRejected,
         AttemptResult::Withdrawn,
@@ -277,7 +281,7 @@ mod tests {
                 ([Fail, RaiseAndRetryUnwritten, RaiseAndRetry, RaiseAndFail, RaiseAndFail], true)
             }
             AttemptResult::TooLarge => ([Split, Split, Split, Split, Split], false),
-            AttemptResult::TooLargeToSplit => ([Fail, Fail, Fail, Fail, Fail], true),
+            AttemptResult::TooLargeUnsplittable => ([Fail, Fail, Fail, Fail, Fail], true),
             AttemptResult::Rejected => ([Fail, Fail, Fail, Fail, Fail], true),
             AttemptResult::RecordsRejected => ([FailRecords, FailRecords, FailRecords, FailRecords, FailRecords], true),
             AttemptResult::Withdrawn => ([Resend, Resend, Resend, Resend, Resend], false),

@@ -45,7 +45,8 @@ pub(super) enum MemberErrorAction {
     /// A stable member revokes, and joins the next generation.
     Rebalance,
     /// The coordinator has begun the generation that the member is joining. If a heartbeat finds
-    /// that twice, the response to the JoinGroup is lost, and the member joins again.
+    /// that after a sign that the response to the JoinGroup is lost, the member joins again. For a
+    /// commit this does nothing.
     AwaitJoin,
     /// The consumer ends.
     End,

@@ -173,7 +173,7 @@ impl Heartbeats {
         self.known.as_ref().is_some_and(|known| known.owned == *owned)
     }
 
-    /// Returns to the state before the first heartbeat of a membership.
+    /// Forgets what the coordinator knows of the member, for the first heartbeat of a membership.
     pub(super) fn reset(&mut self) {
         self.in_flight = None;
         self.unheard_since = None;

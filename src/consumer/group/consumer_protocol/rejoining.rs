@@ -188,7 +188,7 @@ impl ConsumerMembership {
         }
     }
 
-    /// Returns to the state before the first heartbeat.
+    /// Forgets the membership, for the first heartbeat of the next one.
     fn reset(&mut self) {
         self.identity.generation = 0;
         self.reconciliation.reset();

@@ -78,7 +78,7 @@ pub(super) enum AttemptEvent {
     NothingLeft,
     /// The request cannot be sent, and a retry does not help.
     NotSent,
-    /// There was no response, or another broker is the coordinator.
+    /// The coordinator has to be looked up: there was no response, or one that says so.
     CoordinatorLost,
     /// The coordinator cannot commit yet.
     NotReady,
