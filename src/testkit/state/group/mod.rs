@@ -16,11 +16,13 @@
 //!
 //! Sans-IO.
 
+mod committed;
 pub(super) mod identity;
 mod join;
 mod membership;
 mod migration;
 mod offsets;
+mod pending_offsets;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -35,8 +37,9 @@ use bytes::Bytes;
 use super::consumer_group::ConsumerGroup;
 
 pub(crate) use crate::testkit::state::group::identity::MemberIdentity;
+pub(crate) use committed::Committed;
 pub(crate) use join::{JoinOutcome, JoinRequest};
-pub(crate) use offsets::Committed;
+pub(crate) use pending_offsets::PendingOffsets;
 pub(crate) use sync::{SyncOutcome, SyncRequest};
 
 /// The settings of a group, from its broker's configuration.
@@ -124,7 +127,11 @@ pub(crate) struct Group {
     joins: HashMap<Ticket, JoinOutcome>,
     syncs: HashMap<Ticket, SyncOutcome>,
     tickets: u64,
-    offsets: BTreeMap<(String, i32), Committed>,
+    offsets: BTreeMap<(String, i32), committed::Written>,
+    /// Offsets of transactions that have not ended.
+    pending_offsets: PendingOffsets,
+    /// Number of commits of partitions so far.
+    commits: u64,
     /// The group's state if it is one of the consumer protocol; then it has no classic members of
     /// its own.
     consumer: Option<Box<ConsumerGroup>>,
@@ -145,6 +152,8 @@ impl Default for Group {
             syncs: HashMap::new(),
             tickets: 0,
             offsets: BTreeMap::new(),
+            pending_offsets: PendingOffsets::default(),
+            commits: 0,
             consumer: None,
         }
     }
