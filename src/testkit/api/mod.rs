@@ -15,6 +15,7 @@ mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_groups;
+mod describe_transactions;
 mod end_txn;
 mod fetch;
 mod fetch_reply;
@@ -25,6 +26,7 @@ mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
@@ -84,7 +86,7 @@ macro_rules! serve {
 }
 
 /// The requests that are served.
-pub(crate) static SERVED: [Served; 30] = serve![
+pub(crate) static SERVED: [Served; 32] = serve![
     ProduceRequest => |request, _| produce::Produce::new(request),
     FetchRequest => fetch::Fetch::new,
     ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
@@ -108,6 +110,8 @@ pub(crate) static SERVED: [Served; 30] = serve![
     AddOffsetsToTxnRequest => |request, _| add_offsets_to_txn::AddOffsetsToTxn(request),
     EndTxnRequest => |request, _| end_txn::EndTxn(request),
     TxnOffsetCommitRequest => |request, _| txn_offset_commit::TxnOffsetCommit(request),
+    DescribeTransactionsRequest => |request, _| describe_transactions::DescribeTransactions(request),
+    ListTransactionsRequest => |request, _| list_transactions::ListTransactions(request),
     CreatePartitionsRequest => |request, _| create_partitions::CreatePartitions(request),
     DeleteGroupsRequest => |request, _| delete_groups::DeleteGroups(request),
     DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),

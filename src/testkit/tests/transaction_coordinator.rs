@@ -11,7 +11,10 @@ use crate::{
     testkit::{Cluster, Options, on},
     wire::{
         batch::{Batches, ControlRecord, Decompressor},
-        messages::{ApiVersionsRequest, FindCoordinatorRequest, InitProducerIdRequest},
+        messages::{
+            ApiVersionsRequest, DescribeTransactionsRequest, FindCoordinatorRequest, InitProducerIdRequest,
+            ListTransactionsRequest,
+        },
     },
 };
 
@@ -249,8 +252,55 @@ async fn old_clusters_serve_no_newer_versions() {
         (ApiKey::AddOffsetsToTxn, 4),
         (ApiKey::EndTxn, 5),
         (ApiKey::TxnOffsetCommit, 6),
+        (ApiKey::DescribeTransactions, 0),
+        (ApiKey::ListTransactions, 2),
     ] {
         let found = response.api_keys.iter().find(|api| api.api_key == key.code()).unwrap();
         assert_eq!((found.min_version, found.max_version), (0, newest), "{key}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_are_described_and_listed() {
+    let (cluster, mut producer) = started(Options::new(), V2).await;
+    TransactionalProducer::init(&cluster, "idle", V2).await;
+    producer.send("t", 0, &["a"]).await;
+    producer.send_offset("my-group", 5).await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let asked = DescribeTransactionsRequest {
+        transactional_ids: vec![text("tx"), text("idle"), text("unknown"), text("")],
+        ..Default::default()
+    };
+    let described = producer.client.call(&asked, 0).await.transaction_states;
+    let codes: Vec<_> = described.iter().map(|state| ErrorCode::new(state.error_code)).collect();
+    let missing = ErrorCode::TRANSACTIONAL_ID_NOT_FOUND;
+    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::NONE, missing, ErrorCode::INVALID_REQUEST]);
+    let open = &described[0];
+    assert_eq!((&*open.transaction_state, open.transaction_timeout_ms), ("Ongoing", TIMEOUT_MS));
+    assert_eq!((open.producer_id, open.producer_epoch), (producer.producer_id, 0));
+    let topics: Vec<_> = open.topics.iter().map(|topic| (&*topic.topic, topic.partitions.clone())).collect();
+    // Java's "my-group".hashCode() is -1906497762.
+    assert_eq!(topics, [("__consumer_offsets", vec![12]), ("t", vec![0])]);
+
+    let mut list = async |request: ListTransactionsRequest, version: i16| {
+        let response = producer.client.call(&request, version).await;
+        let ids = response.transaction_states.iter().map(|state| state.transactional_id.to_string());
+        (response.error_code, ids.collect::<Vec<_>>(), response.unknown_state_filters)
+    };
+    let all = ListTransactionsRequest { duration_filter: -1, ..Default::default() };
+    assert_eq!(list(all.clone(), 0).await, (0, vec!["idle".to_owned(), "tx".to_owned()], vec![]));
+    let ongoing = ListTransactionsRequest { state_filters: vec![text("Ongoing"), text("Odd")], ..all.clone() };
+    assert_eq!(list(ongoing, 0).await, (0, vec!["tx".to_owned()], vec![text("Odd")]));
+    let old = |least| ListTransactionsRequest {
+        duration_filter: least,
+        state_filters: vec![text("Ongoing")],
+        ..Default::default()
+    };
+    assert_eq!((list(old(9_999), 1).await.1.len(), list(old(10_000), 1).await.1.len()), (1, 0));
+    let pattern =
+        |pattern: &str| ListTransactionsRequest { transactional_id_pattern: Some(text(pattern)), ..all.clone() };
+    assert_eq!(list(pattern("t."), 2).await.1, ["tx"]);
+    assert_eq!(list(pattern("("), 2).await.0, ErrorCode::INVALID_REGULAR_EXPRESSION.code());
+    let by_id = ListTransactionsRequest { producer_id_filters: vec![-7], ..all.clone() };
+    assert!(list(by_id, 0).await.1.is_empty());
 }

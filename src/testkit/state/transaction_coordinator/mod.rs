@@ -176,6 +176,11 @@ impl TransactionCoordinator {
         })
     }
 
+    /// Returns all ids, in their order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.ids.keys().map(String::as_str)
+    }
+
     fn entry(&mut self, id: &str, new_producer_id: &mut dyn FnMut() -> i64) -> &mut TransactionalId {
         self.ids.entry(id.to_owned()).or_insert_with(|| TransactionalId::new(new_producer_id()))
     }

@@ -58,6 +58,15 @@ pub(crate) enum TransactionState {
 }
 
 impl TransactionState {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Empty,
+        Self::Ongoing,
+        Self::PrepareCommit,
+        Self::PrepareAbort,
+        Self::CompleteCommit,
+        Self::CompleteAbort,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Empty => "Empty",
