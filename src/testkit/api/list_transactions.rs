@@ -40,7 +40,6 @@ impl Call for ListTransactions {
                 transactional_id: text(id),
                 producer_id: transaction.producer_id,
                 transaction_state: text(transaction.state),
-                ..Default::default()
             });
             response.transaction_states = states.collect();
         }

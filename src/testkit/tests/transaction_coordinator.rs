@@ -267,10 +267,8 @@ async fn transactions_are_described_and_listed() {
     producer.send("t", 0, &["a"]).await;
     producer.send_offset("my-group", 5).await;
     tokio::time::advance(Duration::from_secs(10)).await;
-    let asked = DescribeTransactionsRequest {
-        transactional_ids: vec![text("tx"), text("idle"), text("unknown"), text("")],
-        ..Default::default()
-    };
+    let asked =
+        DescribeTransactionsRequest { transactional_ids: vec![text("tx"), text("idle"), text("unknown"), text("")] };
     let described = producer.client.call(&asked, 0).await.transaction_states;
     let codes: Vec<_> = described.iter().map(|state| ErrorCode::new(state.error_code)).collect();
     let missing = ErrorCode::TRANSACTIONAL_ID_NOT_FOUND;

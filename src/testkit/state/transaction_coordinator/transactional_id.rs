@@ -333,9 +333,9 @@ impl TransactionalId {
         }
         // An EndTxn that has raised the epoch already is repeated with the epoch before it.
         let repeated = overflowed || producer.epoch.checked_add(1) == Some(self.producer.epoch);
-        let is_current = producer.epoch == self.producer.epoch;
         let may_repeat = matches!(self.state, CompleteCommit | CompleteAbort);
-        if !is_current && !(may_repeat && repeated) {
+        let is_valid = producer.epoch == self.producer.epoch || (may_repeat && repeated);
+        if !is_valid {
             return Err(ErrorCode::PRODUCER_FENCED);
         }
         match (self.state, committed) {
