@@ -119,6 +119,8 @@ pub mod security;
 pub mod testkit;
 #[cfg(feature = "testkit")]
 mod testkit_clients;
+#[cfg(all(test, feature = "testkit"))]
+mod tests;
 mod wire;
 pub mod worker;
 

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Parser;
 use codec_tests::{
     check::{Checker, Counts, Finding},
     inputs::Inputs,
@@ -21,39 +22,25 @@ use codec_tests::{
     versions::versions,
 };
 
-const USAGE: &str = "usage: codec-tests [--inputs 5000] [--seed 1] [--only NUMBER] [FILE...]
-  --inputs  number of inputs, each for all codecs
-  --seed    seed of the inputs
-  --only    number of a single input
-  FILE      files to be used whole, instead of generated inputs";
-
 /// Number of findings at which the run ends.
 const ENOUGH: usize = 20;
 const PROGRESS: Duration = Duration::from_secs(30);
 
+/// Compares Ottla's codecs with the C libraries, byte for byte.
+#[derive(Parser)]
 struct Args {
+    /// number of inputs, each for all codecs
+    #[arg(long, default_value_t = 5_000)]
     inputs: u64,
+    /// seed of the inputs
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// number of a single input
+    #[arg(long, value_name = "NUMBER")]
     only: Option<u64>,
+    /// files to be used whole, instead of generated inputs
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-}
-
-fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut parsed = Args { inputs: 5000, seed: 1, only: None, files: Vec::new() };
-    while let Some(arg) = args.next() {
-        let mut number = || -> Result<u64, String> {
-            let value = args.next().ok_or_else(|| format!("{arg} requires a number"))?;
-            value.parse().map_err(|error| format!("{arg} {value}: {error}"))
-        };
-        match arg.as_str() {
-            "--inputs" => parsed.inputs = number()?,
-            "--seed" => parsed.seed = number()?,
-            "--only" => parsed.only = Some(number()?),
-            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
-            file => parsed.files.push(file.into()),
-        }
-    }
-    Ok(parsed)
 }
 
 /// The state that all threads share.
@@ -109,13 +96,7 @@ impl Run {
 }
 
 fn main() -> ExitCode {
-    let args = match parse(std::env::args().skip(1)) {
-        Ok(args) => args,
-        Err(error) => {
-            eprintln!("{error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
+    let args = Args::parse();
     match versions() {
         Ok(versions) => println!("{} beside zstd {}", versions.join(", "), zstd_safe::version_string()),
         Err(error) => {

@@ -13,6 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::{
+    Parser,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use coverage::Coverage;
 use findings::Findings;
 use mutate::{Dice, mutate};
@@ -21,59 +25,50 @@ use ottla::fuzz::{TARGETS, Target};
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
 
-const USAGE: &str = "usage: fuzz TARGET|all [--seconds 60] [--seed 1] [--longest 4096] [FILE...]
-  TARGET     a target that `fuzz list` names; all: each target in turn, each for that many seconds
-  --seed     seed of the mutations
-  --longest  maximum bytes of an input
-  FILE       runs these inputs once, and no others";
-
+/// Runs mutated inputs through Ottla's decoders.
+#[derive(Parser)]
 struct Args {
-    targets: Vec<Target>,
+    /// all: each target in turn, each for that many seconds; list: prints the targets' names
+    #[arg(value_name = "TARGET", value_parser = selection())]
+    selection: Selection,
+    /// time for each target
+    #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// seed of the mutations
+    #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// maximum bytes of an input
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
     longest: usize,
+    /// runs these inputs once, and no others
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let name = args.next().ok_or("no target was given")?;
-    let targets: Vec<Target> = TARGETS.into_iter().filter(|target| name == "all" || name == target.name).collect();
-    if targets.is_empty() {
-        return Err(format!("{name} is not a target"));
-    }
-    let mut parsed = Args { targets, seconds: 60, seed: 1, longest: 4096, files: Vec::new() };
-    while let Some(arg) = args.next() {
-        let mut number = || -> Result<u64, String> {
-            let value = args.next().ok_or_else(|| format!("{arg} requires a number"))?;
-            value.parse().map_err(|error| format!("{arg} {value}: {error}"))
-        };
-        match arg.as_str() {
-            "--seconds" => parsed.seconds = number()?,
-            "--seed" => parsed.seed = number()?,
-            "--longest" => parsed.longest = usize::try_from(number()?).map_err(|error| error.to_string())?,
-            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
-            file => parsed.files.push(file.into()),
-        }
-    }
-    Ok(parsed)
+#[derive(Clone)]
+enum Selection {
+    List,
+    Targets(Vec<Target>),
+}
+
+fn selection() -> impl TypedValueParser<Value = Selection> {
+    let names = TARGETS.iter().map(|target| target.name);
+    PossibleValuesParser::new(names.chain(["all", "list"])).map(|name| match name.as_str() {
+        "list" => Selection::List,
+        "all" => Selection::Targets(TARGETS.to_vec()),
+        name => Selection::Targets(TARGETS.into_iter().filter(|target| target.name == name).collect()),
+    })
 }
 
 fn main() -> ExitCode {
-    let mut given = std::env::args().skip(1).peekable();
-    if given.peek().is_some_and(|arg| arg == "list") {
+    let args = Args::parse();
+    let Selection::Targets(targets) = &args.selection else {
         TARGETS.iter().for_each(|target| println!("{}", target.name));
         return ExitCode::SUCCESS;
-    }
-    let args = match parse(given) {
-        Ok(args) => args,
-        Err(why) => {
-            eprintln!("{why}\n{USAGE}");
-            return ExitCode::from(2);
-        }
     };
     findings::watch(Instant::now());
     let mut kinds = 0;
-    for target in &args.targets {
+    for target in targets {
         let mut fuzzer = Fuzzer::new(*target);
         if args.files.is_empty() {
             fuzzer.fuzz(&args);

@@ -10,6 +10,7 @@ use std::{
 use ottla::{
     Admin, Consumer, DeliveryStatus, ErrorCode, ErrorKind, Offset, Producer, Record, TopicPartition,
     consumer::OffsetReset,
+    producer::ProducerBuilder,
     security::{AwsCredentials, AwsMskIam, Sasl, Security, Tls, UnsecuredToken},
 };
 use protocol_tests::{
@@ -67,18 +68,22 @@ async fn works(admin: Admin, producer: Producer, consumer: Consumer, topic: &str
     producer.close(Duration::from_secs(30)).await.unwrap();
 }
 
+fn producer(bootstrap: &str, security: Security) -> ProducerBuilder {
+    Producer::builder(bootstrap).idempotence(has_producer_ids()).security(security)
+}
+
+/// Creates a consumer that reads from the beginning, in a group with the topic's name.
+async fn group_consumer(bootstrap: &str, security: Security, topic: &str) -> Consumer {
+    let consumer = Consumer::builder(bootstrap).security(security).group(topic);
+    consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap()
+}
+
 async fn works_by_builder(kafka: &Kafka, listener: &str, security: Security) {
     let (topic, bootstrap) = (unique("builder"), kafka.bootstrap_of(listener).unwrap());
     kafka.create_topic(&topic, 1, 1, &[]).await.unwrap();
     let admin = Admin::builder(&bootstrap).security(security.clone()).build().await.unwrap();
-    let producer = Producer::builder(bootstrap.as_str())
-        .idempotence(has_producer_ids())
-        .security(security.clone())
-        .build()
-        .await
-        .unwrap();
-    let consumer = Consumer::builder(&bootstrap).security(security).group(&topic);
-    let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+    let producer = producer(&bootstrap, security.clone()).build().await.unwrap();
+    let consumer = group_consumer(&bootstrap, security, &topic).await;
     works(admin, producer, consumer, &topic).await;
 }
 
@@ -207,12 +212,7 @@ async fn acl_denial_error_names_topic_or_group() -> Result<(), Error> {
     let (topic, bootstrap) = (unique("denied"), kafka.bootstrap_of("SASL").unwrap());
     kafka.create_topic(&topic, 1, 1, &[]).await?;
     let security = Security::sasl_plaintext(Sasl::plain(USER, PASSWORD));
-    let producer = Producer::builder(bootstrap.as_str())
-        .idempotence(has_producer_ids())
-        .security(security.clone())
-        .build()
-        .await
-        .unwrap();
+    let producer = producer(&bootstrap, security.clone()).build().await.unwrap();
     // The send fails at once, and not at the delivery timeout.
     let delivery = producer.send(Record::to(&topic).with_value("x")).await.unwrap();
     let error = tokio::time::timeout(Duration::from_secs(60), delivery).await.unwrap().unwrap_err();
@@ -259,7 +259,7 @@ async fn replacing_certificates_loses_no_record() -> Result<(), Error> {
     let security = Security::ssl(trusting().client_certificate_files(&chain, &key));
     // Each burst needs a new connection, so that the certificates are presented again and again.
     let idle = Duration::from_secs(1);
-    let producer = Producer::builder(bootstrap.as_str()).idempotence(has_producer_ids()).security(security.clone());
+    let producer = producer(&bootstrap, security.clone());
     let producer = producer.property("connections.max.idle.ms", idle.as_millis().to_string());
     let producer = producer.build().await.unwrap();
     let consumer = Consumer::builder(&bootstrap).security(security).build().await.unwrap();
@@ -324,14 +324,8 @@ async fn reauthentication_causes_no_failures_or_retries() -> Result<(), Error> {
         };
         let (topic, bootstrap) = (unique("reauth"), kafka.bootstrap_of(listener).unwrap());
         kafka.create_topic(&topic, 3, 1, &[]).await?;
-        let producer = Producer::builder(bootstrap.as_str())
-            .idempotence(has_producer_ids())
-            .security(security.clone())
-            .build()
-            .await
-            .unwrap();
-        let consumer = Consumer::builder(&bootstrap).security(security).group(&topic);
-        let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
+        let producer = producer(&bootstrap, security.clone()).build().await.unwrap();
+        let consumer = group_consumer(&bootstrap, security, &topic).await;
         consumer.subscribe([topic.as_str()]).unwrap();
         // A broker may refuse the first records of a topic that it has only just learned of (2.8
         // does).

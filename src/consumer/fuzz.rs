@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::test_batches::{Sort, batch, marker};
 use crate::consumer::{
-    buffer::decoded_batch::{DecodeConfig, DecodedBatch},
+    buffer::fetched_batch::{DecodeConfig, EncodedRecords, FetchedBatch},
     config::settings::IsolationLevel,
     fetch::{
         batch_scan::{ScannedEntry, scan_batches as walked},
@@ -33,19 +33,23 @@ pub(crate) fn walk(input: &[u8]) {
     assert!(!scan.too_small || scan.entries.is_empty());
     let quota = MemoryBudget::new(1 << 20).quota(1, || Box::new(|| ()));
     let mut decompressor = Decompressor::default();
-    let opening = DecodeConfig { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let decode_config = DecodeConfig { check_crcs: false, limit: 1 << 20, origin: crate::log::Origin::default() };
     let mut before = i64::MIN;
     for step in &scan.entries {
         match step {
             ScannedEntry::Batch(batch) => {
                 let end = batch.header.next_offset();
-                let progress = Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 5, 5, -1));
                 let reservation = Arc::new(quota.charge(batch.bytes().len()));
-                let part =
-                    DecodedBatch::decode_unguarded(&progress, batch, 0..end, reservation, &mut decompressor, &opening);
-                if let Ok(Some(part)) = part {
-                    assert!(part.left > 0);
-                    for record in part.iter().map_while(Result::ok) {
+                let fetched = FetchedBatch {
+                    progress: Arc::new(DeliveryProgress::new(TopicPartition::new("t", 0), 1, 5, 5, -1)),
+                    start: 0,
+                    end,
+                    bytes: batch.bytes().len(),
+                    content: EncodedRecords { batch: batch.clone(), reservation },
+                };
+                if let Ok(Some(decoded)) = fetched.decode_unguarded(&mut decompressor, &decode_config) {
+                    assert!(decoded.left > 0);
+                    for record in decoded.iter().map_while(Result::ok) {
                         assert!(record.offset >= 5 || record.offset < end);
                     }
                 }

@@ -105,3 +105,16 @@ impl Visit for Text {
         self.record_debug(field, &format_args!("{value}"));
     }
 }
+
+/// Writes ` name=value` for each field, the message included.
+pub(crate) struct FieldText(pub(crate) String);
+
+impl Visit for FieldText {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        write!(self.0, " {}={value:?}", field.name()).expect("writing to a string succeeds");
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}

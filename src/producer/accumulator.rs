@@ -51,7 +51,7 @@ struct Accumulator {
     /// Size of the last batch when it was closed, in bytes: the next batch gets that capacity at
     /// once.
     usual_size: usize,
-    /// Limits of the open batch.
+    /// Limits of the open batch, or of the last one if none is open.
     limits: Limits,
     /// Memory for the stage of the next batch, if batches are large enough for one.
     stage: Vec<u8>,
@@ -203,29 +203,23 @@ impl LockedPartition<'_> {
         clock: impl FnOnce() -> Instant,
         take: impl FnOnce(&Arc<BatchResults>, u32) -> R,
     ) -> Appended<R> {
-        let acc = &mut *self.acc;
+        let (acc, partition) = (&mut *self.acc, self.partition);
         if let Some(error) = &acc.closed {
             return Appended::Closed(error.clone());
         }
         let bound = entry.bound as usize;
-        let mut event = SenderEvent::None;
-        let compression_ratio = &self.partition.compression_ratio;
-        let (limits, fits) = match &acc.open {
-            Some(batch) => (acc.limits, batch.size() + bound <= acc.limits.batch),
-            None => (sizes.limits(compression_ratio), false),
+        let is_full = match &acc.open {
+            Some(batch) => batch.size() + bound > acc.limits.batch,
+            None => {
+                acc.limits = sizes.limits(&partition.compression_ratio);
+                false
+            }
         };
-        let closed = !fits && acc.open.is_some();
-        if closed {
-            event = acc.close();
-        }
+        // Each exit from here on returns the event, because the sender would not get it again.
+        let mut event = if is_full { acc.close() } else { SenderEvent::None };
         if let Some(sticky) = entry.sticky.filter(|sticky| sticky.has_choice()) {
-            let index = self.partition.index as u32;
-            let mine = sticky.current() == index;
-            // If a batch takes several turns, a turn need not end with its batch.
-            let at_its_end = acc.open.is_none() || limits.turn < limits.batch;
-            let had_its_share = turn_is_over(acc.sticky_bytes, limits.turn, at_its_end)
-                || (closed && acc.sticky_bytes + bound > limits.turn);
-            if !mine || had_its_share {
+            let index = partition.index as u32;
+            if sticky.current() != index || acc.is_turn_over(bound, is_full) {
                 acc.sticky_bytes = 0;
                 sticky.leave(index);
                 return Appended::StickyTurnOver(event);
@@ -240,36 +234,41 @@ impl LockedPartition<'_> {
         }
         let batch = match &mut acc.open {
             Some(batch) => batch,
-            none => {
+            None => {
                 let now = clock();
-                acc.limits = if closed { sizes.limits(compression_ratio) } else { limits };
-                let least = BATCH_HEADER_SIZE + bound;
-                let body = batch_shared.bodies.take(acc.usual_size.clamp(least, acc.limits.batch.max(least)));
-                let stage = std::mem::take(&mut acc.stage);
-                let builder = BatchBuilder::new(body, stage, compression_ratio.is_plain());
-                if event == SenderEvent::None && acc.notified < NotifiedOf::OpenBatch {
-                    acc.notified = NotifiedOf::OpenBatch;
-                    event = SenderEvent::BatchOpened(now);
+                if is_full {
+                    // The sender knows of the full batch, and looks for this one after it.
+                    acc.limits = sizes.limits(&partition.compression_ratio);
+                } else {
+                    event = acc.notify_opened(now);
                 }
-                self.partition.load.set_accumulated(acc.full.len() + 1);
-                none.insert(Batch::new(self.partition.topic.clone(), self.partition.index, builder, now, batch_shared))
+                let batch = acc.new_batch(partition, bound, batch_shared, now);
+                acc.open.insert(batch)
             }
         };
         let room = acc.limits.batch.saturating_sub(batch.size());
-        match batch.append(entry, reservation, room) {
-            Some(index) => {
-                acc.appended += 1;
-                if entry.sticky.is_some() {
-                    acc.sticky_bytes += bound;
-                }
-                Appended::Done { taken: take(batch.results(), index), event }
-            }
-            None => Appended::BufferFull(event),
+        let Some(index) = batch.append(entry, reservation, room) else {
+            return Appended::BufferFull(event);
+        };
+        acc.appended += 1;
+        if entry.sticky.is_some() {
+            acc.sticky_bytes += bound;
         }
+        Appended::Done { taken: take(batch.results(), index), event }
     }
 }
 
 impl Accumulator {
+    /// Returns true if the partition's turn is over before a record of `bound` bytes. `is_full` is
+    /// true if its batch was just closed, because the record did not fit.
+    #[inline]
+    fn is_turn_over(&self, bound: usize, is_full: bool) -> bool {
+        let Limits { batch, turn } = self.limits;
+        // If a batch takes several turns, a turn need not end with its batch.
+        let batch_may_be_left = self.open.is_none() || turn < batch;
+        turn_is_over(self.sticky_bytes, turn, batch_may_be_left) || (is_full && self.sticky_bytes + bound > turn)
+    }
+
     fn batches(&self) -> usize {
         self.full.len() + usize::from(self.open.is_some())
     }
@@ -290,6 +289,32 @@ impl Accumulator {
             self.stage = Vec::with_capacity(STAGE);
         }
         Some(batch)
+    }
+
+    /// Returns a batch whose first record takes `bound` bytes, to be the open one.
+    fn new_batch(
+        &mut self,
+        partition: &Partition,
+        bound: usize,
+        batch_shared: &Arc<BatchShared>,
+        now: Instant,
+    ) -> Batch {
+        let least = BATCH_HEADER_SIZE + bound;
+        let body = batch_shared.bodies.take(self.usual_size.clamp(least, self.limits.batch.max(least)));
+        let stage = std::mem::take(&mut self.stage);
+        let builder = BatchBuilder::new(body, stage, partition.compression_ratio.is_plain());
+        partition.load.set_accumulated(self.full.len() + 1);
+        Batch::new(partition.topic.clone(), partition.index, builder, now, batch_shared)
+    }
+
+    /// Returns the event for a batch that is begun, unless the sender knows of a batch already.
+    fn notify_opened(&mut self, now: Instant) -> SenderEvent {
+        if self.notified < NotifiedOf::OpenBatch {
+            self.notified = NotifiedOf::OpenBatch;
+            SenderEvent::BatchOpened(now)
+        } else {
+            SenderEvent::None
+        }
     }
 
     /// Moves the open batch to the full ones.

@@ -27,6 +27,9 @@
 //!
 //! Sans-IO.
 
+pub(super) mod completion;
+mod response_table;
+
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -36,11 +39,11 @@ use std::{
 use rand::rngs::StdRng;
 
 use crate::producer::partition_queue::completion::late;
+use crate::producer::partition_queue::response_table::{Action, AttemptResult, Doubt, action, add_doubt};
 use crate::producer::{
     accumulator::Partition,
     batch::{Batch, BatchOutcome},
     batch_body::Body,
-    batch_split::split,
     idempotence::{Identity, ProducerId, Sequences},
     purge::PurgeScope,
     response::BatchDecision,
@@ -48,8 +51,7 @@ use crate::producer::{
 };
 use crate::{
     cluster::{Backoff, RetryGrid},
-    error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
-    log::event,
+    error::{DeliveryStatus, Error},
     wire::batch::{ProducerStamp, SealedBatch},
 };
 
@@ -85,6 +87,61 @@ pub(crate) enum Readiness {
     Blocked,
     /// The partition needs a producer id.
     NoProducerId,
+}
+
+/// A reason why a partition cannot send its next batch, in the order in which the reasons are
+/// checked:
+/// 1. the batch itself, because only a batch that is due needs anything else;
+/// 2. the connections, for any batch;
+/// 3. the sequence numbers. The producer id is the last thing that is missing: when a broker
+///    refuses an id, the batches of all partitions that wait for one fail, so a partition that
+///    could not use the id yet must not be among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    NoBatch,
+    /// The next batch is sent again, and its backoff is not over.
+    Backoff(Instant),
+    /// The next batch is sent again, and a batch before it is in flight: if that one failed, this
+    /// one would be out of order once more.
+    EarlierInFlight,
+    /// The next batch is neither full nor flushed, and its linger is not over.
+    Linger(Instant),
+    /// `max.in.flight.requests.per.connection` batches are in flight.
+    MaxInFlight,
+    /// A batch is in flight at an earlier leader. A later one could be in the new leader's log
+    /// before it.
+    InFlightElsewhere,
+    /// The epoch is raised once nothing is in flight. Only batches that have numbers may still be
+    /// sent, if the raise waits for their fate.
+    EpochRaise,
+    /// A batch that may have been written has failed, so the next number is not known.
+    NumbersInDoubt,
+    /// A batch in flight may be a repetition. Brokers recognize repetitions only among the last
+    /// five batches, so no new batch may follow it.
+    RepetitionInFlight,
+    /// The broker may not know the producer yet, and would accept any batch as the first.
+    FirstInFlight,
+    NoProducerId,
+    /// The producer has another id by now, but batches with numbers of the old one are outstanding.
+    OldProducerId,
+}
+
+impl Obstacle {
+    fn readiness(self) -> Readiness {
+        match self {
+            Obstacle::NoBatch => Readiness::Empty,
+            Obstacle::Backoff(at) | Obstacle::Linger(at) => Readiness::At(at),
+            Obstacle::NoProducerId => Readiness::NoProducerId,
+            Obstacle::EarlierInFlight
+            | Obstacle::MaxInFlight
+            | Obstacle::InFlightElsewhere
+            | Obstacle::EpochRaise
+            | Obstacle::NumbersInDoubt
+            | Obstacle::RepetitionInFlight
+            | Obstacle::FirstInFlight
+            | Obstacle::OldProducerId => Readiness::Blocked,
+        }
+    }
 }
 
 /// The effects of an event on the partition's epoch.
@@ -166,53 +223,78 @@ impl PartitionQueue {
         hurry: bool,
         leader: Option<i32>,
     ) -> Readiness {
-        let numbered = match self.waiting.front() {
-            Some(batch) => {
-                // A batch does not wait for its backoff at a new leader, except if the last attempt
-                // did the same: so two brokers that point at each other are not asked in a loop.
-                let moved = leader.is_some() && leader != batch.last_node && !batch.retried_at_once;
-                if let Some(at) = batch.retry_at.filter(|at| *at > now && !moved) {
-                    return Readiness::At(at);
-                }
-                if batch.sequence.is_some() && self.in_flight.iter().any(|flying| flying.batch.order < batch.order) {
-                    return Readiness::Blocked;
-                }
-                batch.sequence.is_some()
-            }
-            None => match self.partition.oldest_batch() {
-                None => return Readiness::Empty,
-                Some(oldest) if oldest.due || hurry => false,
-                Some(oldest) => match oldest.created + rules.linger {
-                    due if due > now => return Readiness::At(due),
-                    _ => false,
-                },
-            },
+        self.obstacle(now, rules, identity, hurry, leader).map_or(Readiness::Ready, Obstacle::readiness)
+    }
+
+    /// Returns the first obstacle to sending the next batch, in the order of [`Obstacle`].
+    fn obstacle(
+        &self,
+        now: Instant,
+        rules: &SenderRules,
+        identity: &Identity,
+        hurry: bool,
+        leader: Option<i32>,
+    ) -> Option<Obstacle> {
+        let (obstacle, numbered) = match self.waiting.front() {
+            Some(batch) => (self.resend_obstacle(batch, now, leader), batch.sequence.is_some()),
+            None => (self.linger_obstacle(now, rules, hurry), false),
         };
-        let elsewhere = self.in_flight.iter().any(|flying| Some(flying.node) != leader);
-        if self.in_flight.len() >= rules.max_in_flight || (elsewhere && leader.is_some()) {
-            return Readiness::Blocked;
+        obstacle
+            .or_else(|| self.in_flight_obstacle(rules, leader))
+            .or_else(|| self.sequence_obstacle(numbered, identity))
+    }
+
+    /// Checks whether a batch is due to be sent again.
+    fn resend_obstacle(&self, batch: &Batch, now: Instant, leader: Option<i32>) -> Option<Obstacle> {
+        // A batch does not wait for its backoff at a new leader, except if the last attempt did the
+        // same: so two brokers that point at each other are not asked in a loop.
+        let moved = leader.is_some() && leader != batch.last_node && !batch.retried_at_once;
+        let backoff = batch.retry_at.filter(|at| *at > now && !moved);
+        let is_behind =
+            || batch.sequence.is_some() && self.in_flight.iter().any(|flying| flying.batch.order < batch.order);
+        backoff.map(Obstacle::Backoff).or_else(|| is_behind().then_some(Obstacle::EarlierInFlight))
+    }
+
+    /// Checks whether the oldest batch of the accumulator is due.
+    fn linger_obstacle(&self, now: Instant, rules: &SenderRules, hurry: bool) -> Option<Obstacle> {
+        match self.partition.oldest_batch() {
+            None => Some(Obstacle::NoBatch),
+            Some(oldest) if oldest.due || hurry => None,
+            Some(oldest) => Some(oldest.created + rules.linger).filter(|due| *due > now).map(Obstacle::Linger),
         }
+    }
+
+    /// Checks whether a batch may be in flight at `leader` beside those that are.
+    fn in_flight_obstacle(&self, rules: &SenderRules, leader: Option<i32>) -> Option<Obstacle> {
+        if self.in_flight.len() >= rules.max_in_flight {
+            Some(Obstacle::MaxInFlight)
+        } else if leader.is_some() && self.in_flight.iter().any(|flying| Some(flying.node) != leader) {
+            Some(Obstacle::InFlightElsewhere)
+        } else {
+            None
+        }
+    }
+
+    /// Checks whether a batch may be sent under the numbers that it has, or get new ones.
+    fn sequence_obstacle(&self, numbered: bool, identity: &Identity) -> Option<Obstacle> {
         if self.sequences.wants_raise() && !(numbered && self.sequences.raise_can_wait()) {
-            return Readiness::Blocked;
+            return Some(Obstacle::EpochRaise);
         }
-        if !numbered && !matches!(identity, Identity::Anonymous) {
-            if !self.sequences.may_assign() || self.in_flight.iter().any(|flying| flying.is_repeated()) {
-                return Readiness::Blocked;
-            }
-            if !self.sequences.is_introduced() && !self.in_flight.is_empty() {
-                return Readiness::Blocked;
-            }
-            match identity.known() {
-                None => return Readiness::NoProducerId,
-                Some(id) => {
-                    let stale = self.sequences.producer().is_none_or(|own| own.id != id.id);
-                    if stale && self.has_outstanding() {
-                        return Readiness::Blocked;
-                    }
-                }
-            }
+        if numbered || matches!(identity, Identity::Anonymous) {
+            return None;
         }
-        Readiness::Ready
+        if !self.sequences.may_assign() {
+            return Some(Obstacle::NumbersInDoubt);
+        }
+        if self.in_flight.iter().any(InFlight::is_repeated) {
+            return Some(Obstacle::RepetitionInFlight);
+        }
+        if !self.sequences.is_introduced() && !self.in_flight.is_empty() {
+            return Some(Obstacle::FirstInFlight);
+        }
+        let Some(id) = identity.known() else { return Some(Obstacle::NoProducerId) };
+        let is_old = self.sequences.producer().is_none_or(|own| own.id != id.id);
+        (is_old && self.has_outstanding()).then_some(Obstacle::OldProducerId)
     }
 
     /// Returns true if one of its batches is in flight at that broker.
@@ -271,13 +353,13 @@ impl PartitionQueue {
         batch
     }
 
-    /// Handles the decision on the batch in that request. `body` is the body that the request
-    /// returns.
+    /// Handles the decision on the batch in that request, as [`response_table`] says. `body` is the
+    /// body that the request returns.
     pub(crate) fn handle_decision(
         &mut self,
         request: u64,
         body: Result<SealedBatch, Error>,
-        answer: BatchDecision,
+        decision: BatchDecision,
         now: Instant,
         rules: &SenderRules,
         rng: &mut StdRng,
@@ -285,138 +367,50 @@ impl PartitionQueue {
         let Some(at) = self.in_flight.iter().position(|flying| flying.request == request) else {
             return EpochEffects::default();
         };
-        let Some(InFlight { mut batch, compressed_now, .. }) = self.in_flight.remove(at) else {
-            return EpochEffects::default();
-        };
+        // The batch is changed where it is, and moved once: it is large.
+        let Some(mut flying) = self.in_flight.remove(at) else { return EpochEffects::default() };
         let sealed = match body {
-            Ok(sealed) => {
-                if compressed_now {
-                    self.partition.compression_ratio.observe(sealed.uncompressed_size(), sealed.size());
-                }
-                batch.body = Body::Sealed(sealed.clone());
-                sealed
-            }
+            Ok(sealed) => sealed,
             Err(error) => {
                 // Its bytes could not be built, so nothing was sent.
-                let status = batch.status();
-                self.fail(batch, error.with_status(status));
+                self.fail(flying.batch, error);
                 return self.settle_down();
             }
         };
-        match answer {
-            BatchDecision::Written { base_offset, log_append_millis } => {
-                if let Some(sequence) = batch.sequence {
-                    let last_offset = base_offset.map(|offset| offset.saturating_add(i64::from(batch.records()) - 1));
-                    self.sequences.acknowledged(sequence, batch.records(), last_offset);
-                }
-                self.decide(batch, BatchOutcome::Persisted { base_offset, log_append_millis });
+        if flying.compressed_now {
+            self.partition.compression_ratio.observe(sealed.uncompressed_size(), sealed.size());
+        }
+        let batch = &mut flying.batch;
+        batch.body = Body::Sealed(sealed.clone());
+        let result = AttemptResult::of(&decision, batch, rules.retries, || self.predecessors(batch.order));
+        if !result.counts() {
+            batch.attempts = batch.attempts.saturating_sub(1);
+        }
+        add_doubt(batch, &decision, result);
+        match action(result, Doubt::of(batch)) {
+            Action::Persist => {
+                let outcome = self.acknowledge(batch, &decision);
+                batch.decide(outcome);
+                self.withhold(flying.batch);
             }
-            BatchDecision::Duplicate(error) => match batch.sequence {
-                Some(_) if !batch.maybe_written && !batch.sequences_used => {
-                    // No attempt of this producer can have written it: its numbers were used by
-                    // something else.
-                    self.sequences.must_raise();
-                    self.retry(batch, error, false, now, rules, rng);
-                }
-                sequence => {
-                    if let Some(sequence) = sequence {
-                        self.sequences.acknowledged(sequence, batch.records(), None);
-                    }
-                    // The broker has forgotten its offset.
-                    self.decide(batch, BatchOutcome::Persisted { base_offset: None, log_append_millis: None });
-                }
-            },
-            BatchDecision::Retry { error, maybe_written } => {
-                batch.maybe_written |= maybe_written;
-                batch.sequences_used |= error.code() == Some(ErrorCode::KAFKA_STORAGE_ERROR);
-                let exhausted = batch.attempts > rules.retries;
-                self.retry(batch, error, exhausted, now, rules, rng);
+            Action::Retry => self.retry(flying.batch, decision.into_error(), now, rules, rng),
+            Action::Resend => self.resend(flying.batch),
+            Action::RaiseAndRetry => {
+                self.sequences.must_raise();
+                self.retry(flying.batch, decision.into_error(), now, rules, rng);
             }
-            BatchDecision::OutOfOrder(error) => {
-                batch.attempts = batch.attempts.saturating_sub(1);
-                let is_next = !self.has_outstanding_before(batch.order);
-                // A part's numbers do not come next either if the whole batch is in the log.
-                let may_be_in_whole = is_next && batch.whole_in_doubt;
-                let hopeless = batch.sequence.is_none() || may_be_in_whole;
-                batch.maybe_written |= may_be_in_whole;
-                if is_next && !hopeless {
-                    // The batch before it is missing permanently, so no attempt can have written
-                    // this one or ever will; except if an earlier batch is in doubt, and arrives
-                    // late.
-                    batch.maybe_written &= self.sequences.is_in_doubt();
-                    if !batch.maybe_written {
-                        self.unwritten_from = self.unwritten_from.min(batch.order);
-                    }
-                    self.sequences.must_raise();
-                }
-                self.retry(batch, error, hopeless, now, rules, rng);
+            Action::RaiseAndRetryUnwritten => {
+                self.mark_unwritten(batch);
+                self.sequences.must_raise();
+                self.retry(flying.batch, decision.into_error(), now, rules, rng);
             }
-            BatchDecision::UnknownProducer { error, log_start } => {
-                // A batch that an earlier attempt may have written would be duplicated under
-                // another epoch.
-                let hopeless = batch.sequence.is_none() || batch.maybe_written;
-                // While the partition moves, the log's start is not known. The batch is then sent
-                // once more before the epoch is raised.
-                if batch.sequence.is_some() && (hopeless || log_start != -1 || batch.attempts > 1) {
-                    self.refused_unwritten(&batch);
-                    self.sequences.must_raise();
-                }
-                self.retry(batch, error, hopeless, now, rules, rng);
+            Action::Split => self.split(flying.batch, &sealed, decision.into_error(), now),
+            Action::Fail => self.fail(flying.batch, decision.into_error()),
+            Action::RaiseAndFail => {
+                self.sequences.must_raise();
+                self.fail(flying.batch, decision.into_error());
             }
-            BatchDecision::StaleEpoch(error) => {
-                if batch.sequence.is_some() {
-                    self.refused_unwritten(&batch);
-                    self.sequences.must_raise();
-                }
-                let hopeless = batch.sequence.is_none() || batch.maybe_written;
-                self.retry(batch, error, hopeless, now, rules, rng);
-            }
-            BatchDecision::TooLarge(error) if batch.records() > 1 && !batch.is_decided() => {
-                batch.attempts = batch.attempts.saturating_sub(1);
-                batch.counters().split();
-                self.partition.compression_ratio.reset();
-                let lines = batch.counters();
-                if let Some(suppressed) = lines.admit_line("split", now) {
-                    event!(
-                        INFO,
-                        lines.origin(),
-                        topic = &*batch.topic,
-                        partition = batch.partition,
-                        node = batch.last_node,
-                        records = batch.records(),
-                        bytes = sealed.size(),
-                        code = error.code().map(tracing::field::display),
-                        suppressed,
-                        "the broker rejected a batch as too large (max.message.bytes): the producer splits it and \
-                         sends the parts"
-                    );
-                }
-                match split(batch, &sealed) {
-                    Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
-                    Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
-                }
-            }
-            BatchDecision::TooLarge(error) => self.fail(batch, error),
-            BatchDecision::Rejected { error, maybe_written, records } => {
-                batch.maybe_written |= maybe_written;
-                if records.is_empty() {
-                    self.fail(batch, error);
-                } else {
-                    let error = error.with_status(batch.status());
-                    self.forget(&batch);
-                    self.decide(batch, BatchOutcome::Invalid { error, records });
-                }
-            }
-            BatchDecision::Withdrawn => {
-                // The request was not sent, so it costs neither a retry nor a backoff.
-                batch.attempts = batch.attempts.saturating_sub(1);
-                if batch.is_decided() {
-                    let message = format!("{}: withdrawn before it was sent", batch.place());
-                    self.fail(batch, Error::new(ErrorKind::Timeout, message));
-                } else {
-                    self.put_back(batch);
-                }
-            }
+            Action::FailRecords => self.fail_records(flying.batch, decision),
         }
         self.settle_down()
     }
@@ -538,4 +532,3 @@ impl PartitionQueue {
         self.settle_down()
     }
 }
-pub(super) mod completion;

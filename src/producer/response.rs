@@ -101,6 +101,47 @@ impl BatchDecision {
         BatchDecision::Retry { error: error.with_retriable(true), maybe_written: true }
     }
 
+    /// Returns true if the attempt may have written the batch although it failed.
+    pub(crate) fn maybe_written(&self) -> bool {
+        match self {
+            BatchDecision::Retry { maybe_written, .. } | BatchDecision::Rejected { maybe_written, .. } => {
+                *maybe_written
+            }
+            BatchDecision::Written { .. }
+            | BatchDecision::Duplicate(_)
+            | BatchDecision::OutOfOrder(_)
+            | BatchDecision::UnknownProducer { .. }
+            | BatchDecision::StaleEpoch(_)
+            | BatchDecision::TooLarge(_)
+            | BatchDecision::Withdrawn => false,
+        }
+    }
+
+    /// Returns true if the broker may have recorded the sequence numbers of a batch that counts as
+    /// not written.
+    pub(crate) fn sequences_used(&self) -> bool {
+        match self {
+            BatchDecision::Retry { error, .. } => error.code() == Some(ErrorCode::KAFKA_STORAGE_ERROR),
+            _ => false,
+        }
+    }
+
+    /// Returns the error of an attempt that the broker refused, or that has no response.
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            BatchDecision::Retry { error, .. }
+            | BatchDecision::Duplicate(error)
+            | BatchDecision::OutOfOrder(error)
+            | BatchDecision::UnknownProducer { error, .. }
+            | BatchDecision::StaleEpoch(error)
+            | BatchDecision::TooLarge(error)
+            | BatchDecision::Rejected { error, .. } => error,
+            BatchDecision::Written { .. } | BatchDecision::Withdrawn => {
+                Error::new(ErrorKind::Internal, "a batch failed that was not refused")
+            }
+        }
+    }
+
     /// Returns true if the metadata may be wrong.
     pub(crate) fn asks_for_refresh(&self) -> bool {
         match self {

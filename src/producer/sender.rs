@@ -12,6 +12,7 @@ mod request;
 pub(super) mod response_partitions;
 
 use std::{
+    cell::LazyCell,
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap, VecDeque},
     sync::Arc,
@@ -38,7 +39,10 @@ use crate::{
     cluster::{Backoff, Metadata},
     error::{Error, ErrorKind},
     log::event,
-    wire::{fetch::NodeEndpoint, produce::ProduceResponse},
+    wire::{
+        fetch::NodeEndpoint,
+        produce::{ProducePartitionResponse, ProduceResponse},
+    },
 };
 
 /// Bytes of a request for each partition in addition to its batch: more than enough for the longest
@@ -71,6 +75,19 @@ struct SenderSlot {
     expiry: bool,
 }
 
+impl SenderSlot {
+    /// Sets a timer for its linger or backoff, unless an earlier one is set.
+    fn wake_at(&mut self, at: Instant, slot: usize, timers: &mut Timers) {
+        if self.wake.is_none_or(|wake| at < wake) {
+            self.wake = Some(at);
+            timers.push(Reverse((at, SenderTimer::Wake, slot)));
+        }
+    }
+}
+
+/// Timers, each with its slot.
+type Timers = BinaryHeap<Reverse<(Instant, SenderTimer, usize)>>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SenderTimer {
     Wake,
@@ -91,7 +108,7 @@ pub(crate) struct Sender {
     nodes: HashMap<i32, SenderNode>,
     availability: Availability,
     next_request: u64,
-    timers: BinaryHeap<Reverse<(Instant, SenderTimer, usize)>>,
+    timers: Timers,
     /// Slots that wait for the producer id.
     awaiting_producer_id: BTreeSet<usize>,
     hurry: bool,
@@ -211,73 +228,86 @@ impl Sender {
     ) {
         let ProduceRequest { id, node, mut parts } = request;
         self.counters.answered(&parts, &response);
-        let known = self.nodes.entry(node).or_default();
-        known.in_flight = known.in_flight.saturating_sub(1);
-        // A withdrawn request says nothing about the broker.
-        if !parts.iter().all(|part| part.withdrawn) {
-            known.established = response.is_ok();
-        }
-        self.record_response(node, response.is_err(), now);
-        let (mut answers, endpoints, failure) = match response {
-            Ok(response) => {
-                let response = response.unwrap_or_default();
-                if response.throttle_time_ms > 0 {
-                    self.effects.push(Effect::Throttle { node, millis: response.throttle_time_ms });
-                }
-                (ResponsePartitions::new(response.partitions), response.node_endpoints, None)
-            }
-            Err(error) => (ResponsePartitions::new([]), Vec::new(), Some(error)),
+        self.record_response(node, &parts, response.is_ok(), now);
+        let (response, failure) = match response {
+            Ok(response) => (response.unwrap_or_default(), None),
+            Err(error) => (ProduceResponse::default(), Some(error)),
         };
-        let acked = self.rules.acks != 0;
-        let mut hints: Option<Arc<[NodeEndpoint]>> = None;
+        if response.throttle_time_ms > 0 {
+            self.effects.push(Effect::Throttle { node, millis: response.throttle_time_ms });
+        }
+        let mut partitions = ResponsePartitions::new(response.partitions);
+        let endpoints: LazyCell<Arc<[NodeEndpoint]>, _> = LazyCell::new(|| response.node_endpoints.into());
         let mut refresh = false;
         for (i, part) in parts.drain(..).enumerate() {
-            let Some(place) = self.slots.get_mut(part.slot).and_then(Option::as_mut) else { continue };
-            let name = PartitionName(&part);
-            let answer = match (&failure, answers.take(i, &part)) {
-                _ if part.withdrawn => BatchDecision::Withdrawn,
-                (Some(error), _) => BatchDecision::failed(error),
-                (None, Some(response)) => {
-                    if let Some((leader, epoch)) = response.current_leader.filter(|(leader, _)| *leader >= 0) {
-                        event!(
-                            DEBUG,
-                            self.counters.origin(),
-                            topic = &*part.topic,
-                            partition = part.partition,
-                            node,
-                            leader,
-                            leader_epoch = epoch,
-                            "the broker names another leader; the metadata is updated"
-                        );
-                        self.effects.push(Effect::LearnLeader {
-                            topic: part.topic.clone(),
-                            partition: part.partition,
-                            leader,
-                            epoch,
-                            endpoints: hints.get_or_insert_with(|| Arc::from(&endpoints[..])).clone(),
-                        });
-                    }
-                    BatchDecision::read(response, name)
-                }
-                (None, None) if acked => BatchDecision::missing(name),
-                (None, None) => BatchDecision::Written { base_offset: None, log_append_millis: None },
-            };
-            refresh |= answer.asks_for_refresh();
+            let answer = partitions.take(i, &part).filter(|_| !part.withdrawn);
+            if let Some((leader, epoch)) = answer.as_ref().and_then(|answer| answer.current_leader)
+                && leader >= 0
+            {
+                self.learn_leader(node, &part, leader, epoch, LazyCell::force(&endpoints).clone());
+            }
+            let decision = self.decision(&part, answer, failure.as_ref());
+            refresh |= decision.asks_for_refresh();
             let body = match part.body {
                 Ok(Body::Sealed(sealed)) => Ok(sealed),
                 Ok(_) => Err(Error::new(ErrorKind::Internal, "a request came back without having been sealed")),
                 Err(error) => Err(error),
             };
-            let effects = place.queue.handle_decision(id, body, answer, now, &self.rules, &mut self.rng);
+            let Some(place) = self.slots.get_mut(part.slot).and_then(Option::as_mut) else { continue };
+            let effects = place.queue.handle_decision(id, body, decision, now, &self.rules, &mut self.rng);
             self.after(part.slot, effects, now);
             self.schedule(part.slot, now, metadata);
         }
         if self.spare.len() < SPARE {
             self.spare.push(parts);
         }
-        if answers.left() > 0
-            && let Some(suppressed) = self.counters.admit_line("foreign partitions", now)
-        {
+        if partitions.left() > 0 {
+            self.log_foreign_partitions(node, now);
+        }
+        if refresh {
+            self.effects.push(Effect::RefreshMetadata);
+        }
+    }
+
+    /// Decides on a part of a request that has ended. `failure` is the error of the whole request.
+    fn decision(
+        &self,
+        part: &RequestPart,
+        answer: Option<ProducePartitionResponse<'_>>,
+        failure: Option<&Error>,
+    ) -> BatchDecision {
+        if part.withdrawn {
+            return BatchDecision::Withdrawn;
+        }
+        match (failure, answer) {
+            (Some(error), _) => BatchDecision::failed(error),
+            (None, Some(answer)) => BatchDecision::read(answer, PartitionName(part)),
+            // The request was written, and the broker sends no response.
+            (None, None) if self.rules.acks == 0 => {
+                BatchDecision::Written { base_offset: None, log_append_millis: None }
+            }
+            (None, None) => BatchDecision::missing(PartitionName(part)),
+        }
+    }
+
+    /// Handles a broker's hint that another one leads the partition (KIP-951).
+    fn learn_leader(&mut self, node: i32, part: &RequestPart, leader: i32, epoch: i32, endpoints: Arc<[NodeEndpoint]>) {
+        event!(
+            DEBUG,
+            self.counters.origin(),
+            topic = &*part.topic,
+            partition = part.partition,
+            node,
+            leader,
+            leader_epoch = epoch,
+            "the broker names another leader; the metadata is updated"
+        );
+        let (topic, partition) = (part.topic.clone(), part.partition);
+        self.effects.push(Effect::LearnLeader { topic, partition, leader, epoch, endpoints });
+    }
+
+    fn log_foreign_partitions(&self, node: i32, now: Instant) {
+        if let Some(suppressed) = self.counters.admit_line("foreign partitions", now) {
             event!(
                 WARN,
                 self.counters.origin(),
@@ -285,9 +315,6 @@ impl Sender {
                 suppressed,
                 "the broker answered for partitions that were not in the request: these answers are ignored"
             );
-        }
-        if refresh {
-            self.effects.push(Effect::RefreshMetadata);
         }
     }
 
@@ -370,14 +397,20 @@ impl Sender {
     }
 
     /// Records that a request to a broker was answered, or failed.
-    fn record_response(&mut self, node: i32, failed: bool, now: Instant) {
-        if failed {
+    fn record_response(&mut self, id: i32, parts: &[RequestPart], answered: bool, now: Instant) {
+        let node = self.nodes.entry(id).or_default();
+        node.in_flight = node.in_flight.saturating_sub(1);
+        // A withdrawn request says nothing about the broker.
+        if !parts.iter().all(|part| part.withdrawn) {
+            node.established = answered;
+        }
+        if !answered {
             // The batches of the request wait for the broker again.
-            if let Some(at) = self.availability.waits(node, now) {
-                self.timers.push(Reverse((at, SenderTimer::Availability(node), 0)));
+            if let Some(at) = self.availability.waits(id, now) {
+                self.timers.push(Reverse((at, SenderTimer::Availability(id), 0)));
             }
-        } else if self.availability.answered(node) {
-            self.effects.push(Effect::Clogged { node, clogged: false });
+        } else if self.availability.answered(id) {
+            self.effects.push(Effect::Clogged { node: id, clogged: false });
         }
     }
 
@@ -479,19 +512,11 @@ impl Sender {
                     self.timers.push(Reverse((at, SenderTimer::Availability(node), 0)));
                 }
             }
-            Readiness::At(at) => {
-                if place.wake.is_none_or(|wake| at < wake) {
-                    place.wake = Some(at);
-                    self.timers.push(Reverse((at, SenderTimer::Wake, slot)));
-                }
-            }
+            Readiness::At(at) => place.wake_at(at, slot, &mut self.timers),
             Readiness::NoProducerId => {
                 self.awaiting_producer_id.insert(slot);
                 if let Some(at) = self.ask_id_at.filter(|at| now < *at) {
-                    if place.wake.is_none_or(|wake| at < wake) {
-                        place.wake = Some(at);
-                        self.timers.push(Reverse((at, SenderTimer::Wake, slot)));
-                    }
+                    place.wake_at(at, slot, &mut self.timers);
                 } else if matches!(self.identity, Identity::Unknown) {
                     self.identity = Identity::Asking;
                     self.effects.push(Effect::RequestProducerId);

@@ -23,7 +23,7 @@ use crate::{
     cluster::{Client, ConnectionKind, Metadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     log::{Lasting, Outage, event},
-    wire::messages::InitProducerIdRequest,
+    wire::messages::{InitProducerIdRequest, InitProducerIdResponse},
 };
 
 /// The task of a producer. It ends when the producer is closed, or when it is dropped and all
@@ -370,26 +370,7 @@ async fn request_producer_id(client: Client) -> BackgroundResult {
     let mut mishaps = 0;
     let mut outage = Outage::after(Duration::ZERO);
     loop {
-        let deadline = Instant::now() + client.settings().default_api_timeout;
-        let answer = client
-            .call::<InitProducerIdRequest>(
-                Route::Any,
-                ConnectionKind::Main,
-                deadline,
-                |_version| InitProducerIdRequest {
-                    transactional_id: None,
-                    transaction_timeout_ms: i32::MAX,
-                    producer_id: -1,
-                    producer_epoch: -1,
-                },
-                |response| ErrorCode::new(response.error_code),
-            )
-            .await;
-        let answer = answer.and_then(|response| match ErrorCode::new(response.error_code).ok() {
-            Ok(()) => Ok(response),
-            Err(code) => Err(Error::broker(code, "InitProducerId")),
-        });
-        match answer {
+        match init_producer_id(&client).await {
             // Brokers treat a batch without id or epoch as that of a producer without idempotence.
             Ok(response) if response.producer_id < 0 || response.producer_epoch < 0 => {
                 if let Some(Lasting { duration, attempts }) = outage.failed(now()) {
@@ -403,7 +384,6 @@ async fn request_producer_id(client: Client) -> BackgroundResult {
                         "the broker answered with an invalid producer id; the producer requests one again"
                     );
                 }
-                tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Ok(response) => {
                 let id = ProducerId { id: response.producer_id, epoch: response.producer_epoch };
@@ -421,14 +401,36 @@ async fn request_producer_id(client: Client) -> BackgroundResult {
                         "no producer id yet, so nothing is sent; the producer requests one again"
                     );
                 }
-                tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Err(error) if error.code() == Some(ErrorCode::UNKNOWN_SERVER_ERROR) && mishaps < MISHAPS => {
                 mishaps += 1;
                 event!(DEBUG, client.origin(), %error, mishaps, "no producer id yet; the producer requests one again");
-                tokio::time::sleep(client.settings().retry_backoff_max).await;
             }
             Err(error) => return BackgroundResult::ProducerId(Err(error.context("no producer id available"))),
         }
+        tokio::time::sleep(client.settings().retry_backoff_max).await;
+    }
+}
+
+/// Requests a producer id with one call.
+async fn init_producer_id(client: &Client) -> Result<InitProducerIdResponse> {
+    let deadline = Instant::now() + client.settings().default_api_timeout;
+    let response = client
+        .call::<InitProducerIdRequest>(
+            Route::Any,
+            ConnectionKind::Main,
+            deadline,
+            |_version| InitProducerIdRequest {
+                transactional_id: None,
+                transaction_timeout_ms: i32::MAX,
+                producer_id: -1,
+                producer_epoch: -1,
+            },
+            |response| ErrorCode::new(response.error_code),
+        )
+        .await?;
+    match ErrorCode::new(response.error_code).ok() {
+        Ok(()) => Ok(response),
+        Err(code) => Err(Error::broker(code, "InitProducerId")),
     }
 }

@@ -11,7 +11,7 @@
 mod waiting;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -19,7 +19,7 @@ use std::{
 use uuid::Uuid;
 
 pub(crate) use self::waiting::TopicTimeout;
-use self::waiting::{WaitingRecord, WaitingRecords};
+use self::waiting::{ChangedTopic, WaitingRecord, WaitingRecords};
 use super::{
     accumulator::{Appended, LockedPartition, Partition, SenderEvent},
     partitioner::{Choice, Chooser, Leader, Partitioning},
@@ -28,14 +28,12 @@ use super::{
 };
 use crate::producer::{
     batch_results::BatchResults,
-    buffer_pool::BufferReservation,
     compression_ratio::{BatchGrowth, CompressionRatio},
     topic_table::{Table, Tables},
 };
 use crate::producer::{
-    batch_results::ResultRun,
     batch_shared::BatchShared,
-    record_entry::{RecordEntry, RecordReservation, WaitedRecord},
+    record_entry::{RecordEntry, RecordReservation},
 };
 use crate::{
     cluster::Metadata,
@@ -154,33 +152,14 @@ impl Topics {
                 break (waiting, table);
             }
         };
-        let batch_shared = context.shared;
-        if !paid && !batch_shared.buffer.try_take(admitted.bound) {
+        if !paid && !context.shared.buffer.try_take(admitted.bound) {
             return Err(Refused::Full);
         }
-        let (results, index) = waiting.next_place(batch_shared);
-        let name: Arc<str> = match table.get(record.topic()) {
+        let name = match table.get(record.topic()) {
             Some(topic) => topic.name.clone(),
             None => record.topic().into(),
         };
-        let queue = waiting.topics.entry(name.clone()).or_default();
-        let first = queue.is_empty();
-        queue.push_back(WaitingRecord {
-            record: record.clone().into_owned(),
-            admitted,
-            since: (context.clock)(),
-            place: Some(Box::new(WaitedRecord {
-                run: ResultRun { results: results.clone(), first: index, count: 1 },
-                reserved: BufferReservation::of(&batch_shared.buffer, admitted.bound),
-                group: batch_shared.flushes.join(),
-            })),
-            batch_shared: batch_shared.clone(),
-            reported: batch_shared.reports.is_on(),
-        });
-        if first {
-            waiting.unseen.push(name);
-        }
-        Ok(PlacedRecord { results, index, look_for_topic: first })
+        Ok(waiting.push(name, record, admitted, (context.clock)(), context.shared))
     }
 
     fn place_known<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
@@ -249,54 +228,66 @@ impl Topics {
         metadata: &Metadata,
         context: &mut AppendContext<'_, C, T>,
     ) {
-        let known = self.table.newest();
-        // A topic that is named twice is built once, because its waiting records are in one place
-        // only.
-        let mut seen = HashSet::new();
-        let mut made: Vec<(Arc<Topic>, VecDeque<WaitingRecord>)> = Vec::new();
-        for name in names {
-            if !seen.contains(name)
-                && let Some(topic) = self.changed(known.get(name), name, metadata)
-            {
-                seen.insert(topic.name.clone());
-                made.push((topic, VecDeque::new()));
-            }
-        }
-        if made.is_empty() {
+        let mut changed = self.changed_topics(names, metadata);
+        if changed.is_empty() {
             return;
         }
+        // Further records wait until the table is published, so the queues are emptied until none
+        // has come meanwhile. That ends at the latest when the buffer is full: records keep their
+        // memory, and the sender task, which calls this function, completes no batch meanwhile.
+        // Only a record that a custom partitioner refuses releases its memory here.
         loop {
             let mut waiting = self.lock();
             if waiting.closed.is_some() {
                 return;
             }
-            let mut queues = Vec::new();
-            for (at, (topic, _)) in made.iter().enumerate() {
-                if let Some(queue) = waiting.topics.get_mut(&topic.name).filter(|queue| !queue.is_empty()) {
-                    queues.push((at, std::mem::take(queue)));
-                }
+            for topic in &mut changed {
+                topic.take_waiting(&mut waiting);
             }
-            if queues.is_empty() {
-                let mut table = Table::clone(&self.table.newest());
-                for (topic, stay) in made {
-                    if stay.is_empty() {
-                        waiting.topics.remove(&topic.name);
-                    } else {
-                        waiting.topics.insert(topic.name.clone(), stay);
-                    }
-                    table.insert(topic.name.clone(), topic);
-                }
-                self.table.publish(table);
+            if changed.iter().all(|topic| topic.arriving.is_empty()) {
+                self.publish(changed, &mut waiting);
                 return;
             }
+            // The lock is not held while records are appended, because that may call a custom
+            // partitioner.
             drop(waiting);
-            for (at, queue) in queues {
-                let Some((topic, stay)) = made.get_mut(at) else { continue };
-                for record in queue {
-                    stay.extend(record.move_to(topic, &self.placement, context));
-                }
+            for topic in &mut changed {
+                topic.append_arriving(&self.placement, context);
             }
         }
+    }
+
+    /// Returns the topics that differ from those in the table.
+    fn changed_topics<'m>(&self, names: impl IntoIterator<Item = &'m str>, metadata: &Metadata) -> Vec<ChangedTopic> {
+        let known = self.table.newest();
+        // A topic that is named twice is built once, because its waiting records are in one place
+        // only.
+        let mut seen = HashSet::new();
+        let mut changed = Vec::new();
+        for name in names {
+            if !seen.contains(name)
+                && let Some(topic) = self.changed(known.get(name), name, metadata)
+            {
+                seen.insert(topic.name.clone());
+                changed.push(ChangedTopic::new(topic));
+            }
+        }
+        changed
+    }
+
+    /// Publishes the table with the changed topics. The caller holds the lock of the waiting
+    /// records and has found none for these topics, so that no later record overtakes them.
+    fn publish(&self, changed: Vec<ChangedTopic>, waiting: &mut WaitingRecords) {
+        let mut table = Table::clone(&self.table.newest());
+        for ChangedTopic { topic, staying, .. } in changed {
+            if staying.is_empty() {
+                waiting.topics.remove(&topic.name);
+            } else {
+                waiting.topics.insert(topic.name.clone(), staying);
+            }
+            table.insert(topic.name.clone(), topic);
+        }
+        self.table.publish(table);
     }
 
     /// Returns the topic according to the metadata, unless the known one is equal or newer.
@@ -458,6 +449,10 @@ impl Topics {
     }
 }
 
+/// Number of partitions that a record without key is offered to. A turn can end concurrently, and
+/// again after the next choice, so the last of these partitions takes the record in any case.
+const ROUNDS: usize = 8;
+
 /// The result of appending a record; unless it is `Done`, the reservation still belongs to the
 /// caller.
 enum TopicAppend<R> {
@@ -518,11 +513,9 @@ impl Topic {
         let sticky = &self.chooser.sticky;
         let AdmittedRecord { bound, timestamp } = admitted;
         let mut entry = RecordEntry { parts: parts_of(record), bound, timestamp, sticky: None };
-        // A turn can end concurrently, and again after the next choice; after some rounds any
-        // partition is accepted.
-        for round in 0..8 {
+        for round in 1..=ROUNDS {
             let index = fixed.unwrap_or_else(|| sticky.current() as usize);
-            entry.sticky = (fixed.is_none() && round < 7).then_some(sticky);
+            entry.sticky = (fixed.is_none() && round < ROUNDS).then_some(sticky);
             let Some(partition) = self.partitions.get(index) else { break };
             // A held lock is released before another one is taken.
             let mut here = match held.take_if(|held| std::ptr::eq(held.partition(), &**partition)) {

@@ -1,19 +1,20 @@
 //! The records that a program sends and receives, and the names of positions in the log.
 
 mod deserializer;
-mod edit;
 mod forward;
 mod incoming;
+mod marks;
 mod outgoing;
+mod payload;
 mod topic;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use deserializer::field_as;
 pub use deserializer::{Deserializer, FieldContext, KafkaFormats};
-pub(crate) use edit::Marks;
 pub use incoming::{ConsumerRecord, Header};
-pub use outgoing::{Payload, Record, RecordMetadata};
+pub use outgoing::{Record, RecordMetadata};
+pub use payload::Payload;
 pub(crate) use topic::check_topic_name;
 pub use topic::{Offset, TopicName, TopicPartition};
 

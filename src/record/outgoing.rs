@@ -1,15 +1,19 @@
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
 use thin_vec::ThinVec;
 
-use super::{Marks, TopicName, from_millis, to_millis};
+use super::{
+    TopicName, from_millis,
+    marks::Marks,
+    payload::{Payload, PayloadSlot},
+    to_millis,
+};
 
 /// A record to be sent: a topic, a value, and optionally a key, headers, a partition, a timestamp
 /// and a tag.
 ///
 /// It borrows its parts, so that sending copies each byte once, into the batch. Pass owned values
-/// (`String`, `Vec<u8>`, [`Bytes`]) if a record has to outlive its parts.
+/// (`String`, `Vec<u8>`, [`Bytes`](bytes::Bytes)) if a record has to outlive its parts.
 ///
 /// ```
 /// use ottla::Record;
@@ -223,6 +227,28 @@ impl<'a> Record<'a> {
         self.marks.set_has_tag(tag.is_some());
         self.tag = tag.unwrap_or(0);
     }
+
+    /// Returns the headers in their order; a value may be null.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+        self.headers.iter().map(|(name, value)| (&**name, value.as_ref().map(Payload::as_slice)))
+    }
+
+    /// Changes the topic of the record.
+    pub fn set_topic(&mut self, topic: impl TopicName<'a>) {
+        self.topic = topic.into_cow();
+    }
+
+    /// Appends a header; existing headers of the same name stay.
+    pub fn add_header(&mut self, name: impl Into<Cow<'a, str>>, value: impl Into<Payload<'a>>) {
+        self.headers.push((name.into(), Some(value.into())));
+    }
+
+    /// Removes all headers of that name. Returns the number of removed headers.
+    pub fn remove_headers(&mut self, name: &str) -> usize {
+        let before = self.headers.len();
+        self.headers.retain(|(there, _)| there != name);
+        before - self.headers.len()
+    }
 }
 
 impl fmt::Debug for Record<'_> {
@@ -236,128 +262,6 @@ impl fmt::Debug for Record<'_> {
             .field("timestamp", &self.timestamp_millis())
             .field("tag", &self.tag())
             .finish()
-    }
-}
-
-/// The bytes of a key, a value or a header: borrowed or owned, from text or bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload<'a>(PayloadSlot<'a>);
-
-/// A payload or none, in the size of a payload.
-#[derive(Clone)]
-enum PayloadSlot<'a> {
-    Slice(Option<&'a [u8]>),
-    Bytes(Bytes),
-}
-
-impl PayloadSlot<'_> {
-    const NULL: Self = PayloadSlot::Slice(None);
-
-    #[inline]
-    fn as_slice(&self) -> Option<&[u8]> {
-        match self {
-            PayloadSlot::Slice(slice) => *slice,
-            PayloadSlot::Bytes(bytes) => Some(bytes),
-        }
-    }
-
-    fn into_owned(self) -> PayloadSlot<'static> {
-        match self {
-            PayloadSlot::Slice(None) => PayloadSlot::NULL,
-            PayloadSlot::Slice(Some(slice)) => PayloadSlot::Bytes(Bytes::copy_from_slice(slice)),
-            PayloadSlot::Bytes(bytes) => PayloadSlot::Bytes(bytes),
-        }
-    }
-}
-
-impl PartialEq for PayloadSlot<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
-    }
-}
-
-impl Eq for PayloadSlot<'_> {}
-
-impl fmt::Debug for PayloadSlot<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.as_slice() {
-            Some(bytes) => Bytes::copy_from_slice(bytes).fmt(f),
-            None => f.write_str("null"),
-        }
-    }
-}
-
-impl Payload<'_> {
-    /// Returns the bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        self.0.as_slice().unwrap_or_default()
-    }
-
-    fn into_owned(self) -> Payload<'static> {
-        Payload(self.0.into_owned())
-    }
-}
-
-impl<'a> From<&'a [u8]> for Payload<'a> {
-    #[inline]
-    fn from(bytes: &'a [u8]) -> Self {
-        Self(PayloadSlot::Slice(Some(bytes)))
-    }
-}
-
-impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
-    #[inline]
-    fn from(bytes: &'a [u8; N]) -> Self {
-        Self(PayloadSlot::Slice(Some(bytes)))
-    }
-}
-
-impl<'a> From<&'a str> for Payload<'a> {
-    #[inline]
-    fn from(text: &'a str) -> Self {
-        Self(PayloadSlot::Slice(Some(text.as_bytes())))
-    }
-}
-
-impl<'a> From<&'a String> for Payload<'a> {
-    #[inline]
-    fn from(text: &'a String) -> Self {
-        Self(PayloadSlot::Slice(Some(text.as_bytes())))
-    }
-}
-
-impl<'a> From<&'a Vec<u8>> for Payload<'a> {
-    #[inline]
-    fn from(bytes: &'a Vec<u8>) -> Self {
-        Self(PayloadSlot::Slice(Some(bytes)))
-    }
-}
-
-impl<'a> From<&'a Bytes> for Payload<'a> {
-    #[inline]
-    fn from(bytes: &'a Bytes) -> Self {
-        Self(PayloadSlot::Slice(Some(bytes)))
-    }
-}
-
-impl From<Bytes> for Payload<'_> {
-    #[inline]
-    fn from(bytes: Bytes) -> Self {
-        Self(PayloadSlot::Bytes(bytes))
-    }
-}
-
-impl From<Vec<u8>> for Payload<'_> {
-    #[inline]
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(PayloadSlot::Bytes(bytes.into()))
-    }
-}
-
-impl From<String> for Payload<'_> {
-    #[inline]
-    fn from(text: String) -> Self {
-        Self(PayloadSlot::Bytes(text.into()))
     }
 }
 
@@ -381,5 +285,43 @@ impl RecordMetadata {
     /// Returns the record's timestamp.
     pub fn timestamp(&self) -> SystemTime {
         from_millis(self.timestamp_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn setters_replace_every_field_of_record() {
+        let mut record =
+            Record::to("a").with_partition(1).with_key("k").with_value("v").with_header("x", "1").with_header("y", "2");
+        record.add_header("x", String::from("3"));
+        assert_eq!(record.remove_headers("y"), 1);
+        assert_eq!(record.remove_headers("z"), 0);
+        let headers: Vec<_> = record.headers().collect();
+        assert_eq!(headers, [("x", Some(&b"1"[..])), ("x", Some(&b"3"[..]))]);
+        assert_eq!((record.partition(), record.key()), (Some(1), Some(&b"k"[..])));
+        record.set_topic(String::from("b"));
+        record.set_partition(None);
+        record.set_key(None);
+        record.set_value(Some("w".into()));
+        record.set_timestamp_millis(Some(i64::MIN));
+        assert_eq!(record.timestamp_millis(), Some(i64::MIN + 1), "the nearest value that does not stand for none");
+        record.set_timestamp_millis(Some(7));
+        record.set_tag(Some(9));
+        assert_eq!((record.timestamp_millis(), record.tag()), (Some(7), Some(9)));
+        let expected = Record::to("b")
+            .with_value("w")
+            .with_header("x", "1")
+            .with_header("x", "3")
+            .with_timestamp_millis(7)
+            .with_tag(9);
+        assert_eq!(record, expected);
+        record.marks.set_seen_by(NonZeroU32::new(4));
+        assert_eq!((record.marks.seen_by(), record.tag()), (NonZeroU32::new(4), Some(9)));
+        assert_eq!(record, expected, "the producer that has seen a record is not part of it");
     }
 }

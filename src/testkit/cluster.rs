@@ -320,7 +320,7 @@ impl Cluster {
     /// Returns the offset that a group committed for a partition.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let state = self.state();
-        Some(state.groups.get(group)?.committed(topic, partition)?.offset)
+        Some(state.groups.get(group)?.offsets.get(topic, partition)?.offset)
     }
 
     /// Returns all records of a partition, decoded, from its log's start to its end.

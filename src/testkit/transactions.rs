@@ -101,7 +101,7 @@ impl Cluster {
     /// partition.
     pub fn pending_offset(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let state = self.state();
-        Some(state.groups.get(group)?.pending_offsets().of(topic, partition)?.offset)
+        Some(state.groups.get(group)?.offsets.pending().of(topic, partition)?.offset)
     }
 
     /// Sets a finalized feature, as `kafka-features upgrade` and `downgrade` do; level 0 removes

@@ -248,21 +248,12 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a revoked partition commits through the consumer that calls the listener",
     ),
     (
-        &["consumer/buffer/fetch_buffer.rs", "consumer/buffer/record_reader.rs"],
-        "the reader calls back into the buffer that owns it: to be cut",
-    ),
-    (
         &[
             "consumer/group/assignor/constrained.rs",
             "consumer/group/assignor/general.rs",
             "consumer/group/assignor/sticky.rs",
         ],
         "one strategy in three files",
-    ),
-    (&["consumer/group/classic/errors.rs", "consumer/group/classic/mod.rs"], "one state machine in two files"),
-    (
-        &["consumer/group/consumer_protocol/errors.rs", "consumer/group/consumer_protocol/membership.rs"],
-        "one state machine in two files",
     ),
     (
         &["producer/batch_results.rs", "producer/revocable_batch.rs"],
@@ -274,7 +265,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
         &["producer/topic_table.rs", "producer/topics/waiting.rs", "producer/topics.rs"],
         "topics, their table and their waiting records are one structure",
     ),
-    (&["record/edit.rs", "record/outgoing.rs"], "one record in two files"),
     (&["security/aws/credentials.rs", "security/aws/sources.rs"], "credentials and their sources"),
     (&["security/resolve/mod.rs", "security/resolve/tls.rs"], "one table of properties in two files"),
     (

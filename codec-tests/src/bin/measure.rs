@@ -5,8 +5,9 @@
 //! batch of BYTES bytes TIMES times, to be counted by callgrind; CODEC is `ottla`, `c`, or
 //! `librdkafka` for C zstd as librdkafka calls it.
 
-use std::{env, hint::black_box, time::Duration, time::Instant};
+use std::{hint::black_box, time::Duration, time::Instant};
 
+use clap::{Parser, Subcommand};
 use codec_tests::{
     c::C,
     inputs::Inputs,
@@ -35,12 +36,37 @@ const LEVELS: [(Codec, i32); 9] = [
 /// zstd's default level in C and in Java.
 const USUAL: i32 = 3;
 
+/// Compares size and speed of Ottla's codecs with the C libraries.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    encoder: Option<Encoder>,
+}
+
+/// An encoder of zstd that only encodes, to be counted by callgrind.
+#[derive(Subcommand)]
+enum Encoder {
+    /// Only encodes a batch, with Ottla's encoder.
+    Ottla(Work),
+    /// Only encodes a batch, with the C library.
+    C(Work),
+    /// Only encodes a batch, with the C library as librdkafka calls it.
+    Librdkafka(Work),
+}
+
+#[derive(clap::Args)]
+struct Work {
+    #[arg(allow_negative_numbers = true)]
+    level: i32,
+    /// how often the batch is encoded
+    times: u32,
+    /// size of the batch
+    bytes: usize,
+}
+
 fn main() {
-    let args: Vec<String> = env::args().skip(1).collect();
-    if let [codec, level, times, bytes] = &args[..] {
-        let number = |text: &str| text.parse().expect("a number");
-        encode_only(codec, number(level), number(times), bytes.parse().expect("a number"));
-        return;
+    if let Some(encoder) = Args::parse().encoder {
+        return encode_only(&encoder);
     }
     println!("medians of {ROUNDS} rounds; Ottla's bytes and time relative to the C library's at the same level");
     println!("{:<10}{:>8} {:<10}{:>8}{:>8}{:>8}{:>8}", "body", "batch", "codec", "ratio", "bytes", "encode", "decode");
@@ -109,17 +135,21 @@ fn each(work: &mut impl FnMut()) -> f64 {
     shortest
 }
 
-fn encode_only(codec: &str, level: i32, times: i32, bytes: usize) {
+fn encode_only(encoder: &Encoder) {
+    let (codec, &Work { level, times, bytes }) = match encoder {
+        Encoder::Ottla(work) => ("ottla", work),
+        Encoder::C(work) => ("c", work),
+        Encoder::Librdkafka(work) => ("librdkafka", work),
+    };
     let body = events(bytes, 1000);
     let body = &body[..bytes];
     let (mut ours, mut c) = (Ours::default(), C::default());
     let mut size = 0;
     for _ in 0..times {
-        size = match codec {
-            "ottla" => ours.encode(Codec::Zstd, level, black_box(body)).expect("it encodes").len(),
-            "c" => c.encode_at(Codec::Zstd, level, black_box(body)).len(),
-            "librdkafka" => c.zstd_like_librdkafka(black_box(body), level).len(),
-            other => panic!("{other} is not ottla, c or librdkafka"),
+        size = match encoder {
+            Encoder::Ottla(_) => ours.encode(Codec::Zstd, level, black_box(body)).expect("it encodes").len(),
+            Encoder::C(_) => c.encode_at(Codec::Zstd, level, black_box(body)).len(),
+            Encoder::Librdkafka(_) => c.zstd_like_librdkafka(black_box(body), level).len(),
         };
     }
     println!("{codec} at level {level}: {} bytes become {size}, {times} times", body.len());

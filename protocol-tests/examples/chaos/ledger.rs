@@ -8,6 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
+use serde::Serialize;
+
 /// A place in the log: a partition and an offset, in eight bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place(u64);
@@ -156,7 +158,7 @@ impl Wrongs {
 }
 
 /// Numbers of records by result.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use crate::ledger::{Counts, Wrong, Wrongs};
 
 /// One completed round.
@@ -33,15 +35,6 @@ impl Silence {
     pub(crate) fn longest(&self) -> Duration {
         self.all.max(self.partition).max(self.one)
     }
-
-    fn json(&self) -> String {
-        format!(
-            "\"silent_s\":{:.1},\"partition_silent_s\":{:.1},\"producer_silent_s\":{:.1}",
-            self.all.as_secs_f64(),
-            self.partition.as_secs_f64(),
-            self.one.as_secs_f64()
-        )
-    }
 }
 
 impl fmt::Display for Silence {
@@ -55,14 +48,16 @@ impl fmt::Display for Silence {
     }
 }
 
+/// A producer's name, the numbers of its records by result, and its errors.
+type ProducerResults = (&'static str, Counts, BTreeMap<String, u64>);
+
 /// The whole run so far.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) version: String,
     pub(crate) rounds: Vec<Done>,
-    /// By producer: numbers of records by result, and its errors.
-    pub(crate) producers: Vec<(&'static str, Counts, BTreeMap<String, u64>)>,
+    pub(crate) producers: Vec<ProducerResults>,
     pub(crate) wrongs: BTreeMap<&'static str, u64>,
     pub(crate) examples: Vec<String>,
     /// Number of records that were read again at the end.
@@ -127,31 +122,86 @@ impl Report {
 
     /// Returns one line of JSON for programs.
     pub(crate) fn json(&self) -> String {
-        let rounds: Vec<String> = self.rounds.iter().map(Done::json).collect();
-        let producers: Vec<String> = self
-            .producers
-            .iter()
-            .map(|(name, counts, errors)| {
-                let errors: Vec<String> = errors.iter().map(|(error, n)| format!("{}:{n}", quoted(error))).collect();
-                format!("{}:{{{},\"errors\":{{{}}}}}", quoted(name), counts_as_json(counts), errors.join(","))
-            })
-            .collect();
-        let wrongs: Vec<String> = self.wrongs.iter().map(|(name, count)| format!("{}:{count}", quoted(name))).collect();
-        format!(
-            "{{\"name\":\"chaos\",\"passed\":{},\"seed\":{},\"version\":{},\"seconds\":{:.1},{},\"read_again\":{},\
-             \"wrong\":{{{}}},\"producers\":{{{}}},\"broken\":{},\"rounds\":[{}]}}",
-            self.passed(),
-            self.seed,
-            quoted(&self.version),
-            self.took.as_secs_f64(),
-            counts_as_json(&self.total()),
-            self.read_again,
-            wrongs.join(","),
-            producers.join(","),
-            self.broken.as_deref().map_or("null".to_owned(), quoted),
-            rounds.join(","),
-        )
+        let line = Line {
+            name: "chaos",
+            passed: self.passed(),
+            seed: self.seed,
+            version: &self.version,
+            seconds: tenths(self.took),
+            counts: &self.total(),
+            read_again: self.read_again,
+            wrong: &self.wrongs,
+            producers: &self.producers,
+            broken: self.broken.as_deref(),
+            rounds: self.rounds.iter().map(RoundLine::of).collect(),
+        };
+        serde_json::to_string(&line).expect("every key is text")
     }
+}
+
+/// The run's line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    passed: bool,
+    seed: u64,
+    version: &'a str,
+    seconds: f64,
+    #[serde(flatten)]
+    counts: &'a Counts,
+    read_again: u64,
+    wrong: &'a BTreeMap<&'static str, u64>,
+    #[serde(serialize_with = "by_name")]
+    producers: &'a [ProducerResults],
+    broken: Option<&'a str>,
+    rounds: Vec<RoundLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProducerLine<'a> {
+    #[serde(flatten)]
+    counts: &'a Counts,
+    errors: &'a BTreeMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct RoundLine<'a> {
+    round: u64,
+    planned: &'a str,
+    did: &'a [String],
+    seconds: f64,
+    silent_s: f64,
+    partition_silent_s: f64,
+    producer_silent_s: f64,
+    #[serde(flatten)]
+    counts: &'a Counts,
+    wrong: u64,
+}
+
+impl<'a> RoundLine<'a> {
+    fn of(done: &'a Done) -> Self {
+        Self {
+            round: done.number,
+            planned: &done.planned,
+            did: &done.did,
+            seconds: tenths(done.took),
+            silent_s: tenths(done.silent.all),
+            partition_silent_s: tenths(done.silent.partition),
+            producer_silent_s: tenths(done.silent.one),
+            counts: &done.counts,
+            wrong: done.wrongs,
+        }
+    }
+}
+
+/// Serializes an object with a field for each producer, in the order of the producers.
+fn by_name<S: Serializer>(producers: &[ProducerResults], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(producers.iter().map(|(name, counts, errors)| (name, ProducerLine { counts, errors })))
+}
+
+/// Returns the seconds, rounded to a tenth.
+fn tenths(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
 }
 
 impl Done {
@@ -168,20 +218,6 @@ impl Done {
             if self.wrongs == 0 { String::new() } else { format!("; {} WRONG", self.wrongs) },
         )
     }
-
-    fn json(&self) -> String {
-        let did: Vec<String> = self.did.iter().map(|step| quoted(step)).collect();
-        format!(
-            "{{\"round\":{},\"planned\":{},\"did\":[{}],\"seconds\":{:.1},{},{},\"wrong\":{}}}",
-            self.number,
-            quoted(&self.planned),
-            did.join(","),
-            self.took.as_secs_f64(),
-            self.silent.json(),
-            counts_as_json(&self.counts),
-            self.wrongs,
-        )
-    }
 }
 
 fn counts_in_words(counts: &Counts) -> String {
@@ -194,22 +230,6 @@ fn counts_in_words(counts: &Counts) -> String {
         counts.turned_up,
         counts.found
     )
-}
-
-fn counts_as_json(counts: &Counts) -> String {
-    format!(
-        "\"sent\":{},\"acknowledged\":{},\"not_persisted\":{},\"possibly_persisted\":{},\"turned_up\":{},\"found\":{}",
-        counts.sent,
-        counts.acknowledged,
-        counts.not_persisted,
-        counts.possibly_persisted,
-        counts.turned_up,
-        counts.found
-    )
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -229,5 +249,37 @@ mod tests {
         report.broken = Some("a \"b\"\n".to_owned());
         let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!((&json["wrong"]["lost"], &json["broken"]), (&1.into(), &"a \"b\"\n".into()));
+    }
+
+    #[test]
+    fn json_holds_producers_and_rounds() {
+        let counts = Counts { sent: 3, acknowledged: 2, turned_up: 1, ..Counts::default() };
+        let mut report = Report { seed: 7, version: "4.4.0".to_owned(), ..Report::default() };
+        report.producers.push(("plain", counts, BTreeMap::from([("a \"b\"".to_owned(), 1)])));
+        report.producers.push(("keyed", counts, BTreeMap::new()));
+        report.rounds.push(Done {
+            number: 1,
+            planned: "kill".to_owned(),
+            did: vec!["kill 1".to_owned(), "start 1".to_owned()],
+            took: Duration::from_millis(1_960),
+            silent: Silence { all: Duration::from_secs(1), one: Duration::from_millis(1_449), ..Silence::default() },
+            counts,
+            wrongs: 0,
+        });
+        let one = r#""sent":3,"acknowledged":2,"not_persisted":0,"possibly_persisted":0,"turned_up":1,"found":0"#;
+        let two = one.replace('3', "6").replace('2', "4").replace(":1", ":2");
+        let expected = [
+            r#"{"name":"chaos","passed":true,"seed":7,"version":"4.4.0","seconds":0.0,"#,
+            &two,
+            r#","read_again":0,"wrong":{},"producers":{"plain":{"#,
+            one,
+            r#","errors":{"a \"b\"":1}},"keyed":{"#,
+            one,
+            r#","errors":{}}},"broken":null,"rounds":[{"round":1,"planned":"kill","did":["kill 1","start 1"],"#,
+            r#""seconds":2.0,"silent_s":1.0,"partition_silent_s":0.0,"producer_silent_s":1.4,"#,
+            one,
+            r#","wrong":0}]}"#,
+        ];
+        assert_eq!(report.json(), expected.concat());
     }
 }

@@ -9,8 +9,8 @@ use crate::consumer::{
     Consumer,
     background::{consumer_task::ConsumerTask, leave_on_drop::LeaveOnDrop, shared::Shared},
     buffer::{
-        decoded_batch::DecodeConfig,
         fetch_buffer::{FetchBuffer, FetchWakers},
+        fetched_batch::DecodeConfig,
     },
     config::{
         properties::PROPERTIES,
@@ -331,14 +331,14 @@ impl ConsumerBuilder {
             }
         });
 
-        let opening = DecodeConfig {
+        let decode_config = DecodeConfig {
             check_crcs: settings.check_crcs,
             limit: settings.max_decompressed_batch_bytes,
             origin: settings.client.origin.clone(),
         };
         let wakers = Arc::new(FetchWakers::default());
-        let assignment = ConsumerState::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
-        let buffer = FetchBuffer::new(assignment, wakers, opening, runtime.clone());
+        let state = ConsumerState::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
+        let buffer = FetchBuffer::new(state, wakers, decode_config, runtime.clone());
         let (calls, called) = mpsc::unbounded_channel();
         let shared = Shared::new(client, settings, group, buffer, calls);
         let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());

@@ -127,7 +127,7 @@ impl Consumer {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.shared.buffer.with_state(|assignment| assignment.has_ended()) {
+        if self.shared.buffer.with_state(|state| state.readers.has_ended()) {
             return Err(closed());
         }
         Ok(())
@@ -169,11 +169,11 @@ impl Consumer {
         let metadata = self.shared.client.metadata();
         let now = Instant::now().into_std();
         let commits = self.shared.auto_commits();
-        let left = self.shared.buffer.with_state_and_readers(|assignment| {
-            let left = commits.then(|| self.shared.request_commit_completed(assignment, None));
-            assignment.clear();
+        let left = self.shared.buffer.with_state_and_readers(|state| {
+            let left = commits.then(|| self.shared.request_commit_completed(state, None));
+            state.clear();
             for (partition, offset) in wanted {
-                assignment.assign(partition, FetchState::at(offset), &metadata, now);
+                state.assign(partition, FetchState::at(offset), &metadata, now);
             }
             left
         });
@@ -266,10 +266,10 @@ impl Consumer {
         self.enter(Mode::Subscribed)?;
         *lock(&self.shared.listener) = listener;
         let (metadata, now) = (self.shared.client.metadata(), Instant::now().into_std());
-        self.shared.buffer.with_state(|assignment| {
-            assignment.stats.rebalances.subscribed(now);
-            assignment.wanted_topics.subscribe(subscription.clone(), self.shared.settings.exclude_internal_topics);
-            assignment.update_wanted_topics(&metadata, now);
+        self.shared.buffer.with_state(|state| {
+            state.stats.rebalances.subscribed(now);
+            state.wanted_topics.subscribe(subscription.clone(), self.shared.settings.exclude_internal_topics);
+            state.update_wanted_topics(&metadata, now);
         });
         group.subscribe(Some(subscription));
         self.shared.buffer.task.notify_one();
@@ -288,9 +288,9 @@ impl Consumer {
         let before = std::mem::replace(&mut *lock(&self.shared.mode), Mode::None);
         match (before, &self.shared.group) {
             (Mode::Subscribed, Some(group)) => {
-                self.shared.buffer.with_state(|assignment| {
-                    assignment.stats.rebalances.left();
-                    assignment.wanted_topics.subscribe(Subscription::default(), true);
+                self.shared.buffer.with_state(|state| {
+                    state.stats.rebalances.left();
+                    state.wanted_topics.subscribe(Subscription::default(), true);
                 });
                 group.subscribe(None);
             }
@@ -316,7 +316,7 @@ impl Consumer {
 
     /// Returns the partitions that are read at present, sorted.
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        self.shared.buffer.with_state(|assignment| assignment.assigned())
+        self.shared.buffer.with_state(|state| state.partitions.names())
     }
 
     // ---- reading
@@ -381,7 +381,7 @@ impl Consumer {
         }
         let mut alive = None;
         poll_fn(|cx| {
-            let next = buffer.reader().poll_record(buffer, cx);
+            let next = buffer.poll_record(&mut buffer.reader(), cx);
             if next.is_pending() && alive.is_none() {
                 alive = group.map(|group| group.begin_poll());
             }
@@ -436,7 +436,7 @@ impl Consumer {
             yield_now().await;
         }
         let max = self.shared.settings.max_poll_records;
-        let look = || poll_fn(|cx| Poll::Ready(buffer.reader().poll_slices(max, buffer, cx)));
+        let look = || poll_fn(|cx| Poll::Ready(buffer.poll_slices(&mut buffer.reader(), max, cx)));
         // If records are available, no timer is needed.
         let mut state = look().await;
         if state.is_pending() && timeout.is_zero() {
@@ -444,7 +444,7 @@ impl Consumer {
             yield_now().await;
             state = look().await;
         } else if state.is_pending() {
-            let next = poll_fn(|cx| buffer.reader().poll_slices(max, buffer, cx));
+            let next = poll_fn(|cx| buffer.poll_slices(&mut buffer.reader(), max, cx));
             state = timeout_at(after(timeout), next).await.map_or(Poll::Pending, Poll::Ready);
         }
         let Poll::Ready(portions) = state else { return Ok(Records::empty()) };
@@ -655,7 +655,7 @@ impl Consumer {
         let (commit_by, tell_by) = (after(timeout - kept), after(timeout - kept / 2));
         let buffer = &self.shared.buffer;
         buffer.reader().complete_delivered();
-        buffer.with_state_and_readers(|assignment| assignment.close_reading());
+        buffer.with_state_and_readers(|state| state.close_reading());
         buffer.wait_for_split_readers(after(timeout / 2)).await;
         // Earlier commits run first, so that the offsets of the records that were done last are
         // committed last.
@@ -673,9 +673,9 @@ impl Consumer {
         self.shared.commit_queue.end();
         // The fetch task ends first, because a further fetch would open new sessions.
         self.leave.end_task();
-        let closes = buffer.with_state_and_readers(|assignment| {
-            let closes = assignment.end_sessions();
-            assignment.end(None);
+        let closes = buffer.with_state_and_readers(|state| {
+            let closes = state.connections.end_sessions();
+            state.end(None);
             closes
         });
         close_sessions(self.shared.fetch_task(), closes, deadline.min(after(SESSION_CLOSE_TIMEOUT))).await;

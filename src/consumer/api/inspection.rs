@@ -34,7 +34,7 @@ impl Consumer {
         let buffer = &self.shared.buffer;
         let records_consumed = buffer.delivered_records();
         let now = Instant::now().into_std();
-        let mut metrics = buffer.with_state(|assignment| assignment.metrics(now));
+        let mut metrics = buffer.with_state(|state| state.metrics(now));
         lock(&self.shared.poll_stats).write_to(now, &mut metrics);
         metrics.records_consumed = records_consumed;
         metrics.brokers = self.shared.client.metrics();
@@ -71,10 +71,10 @@ impl Consumer {
     pub fn status(&self) -> ConsumerStatus {
         let shared = &self.shared;
         let now = Instant::now().into_std();
-        let (partitions, topics, unmatched_patterns, ended) = shared.buffer.with_state(|assignment| {
-            let topics = assignment.wanted_topics.status(now);
-            let unmatched = assignment.wanted_topics.unmatched();
-            (assignment.status(now), topics, unmatched, assignment.has_ended())
+        let (partitions, topics, unmatched_patterns, ended) = shared.buffer.with_state(|state| {
+            let topics = state.wanted_topics.status(now);
+            let unmatched = state.wanted_topics.unmatched();
+            (state.status(now), topics, unmatched, state.readers.has_ended())
         });
         let group = shared.group.as_ref().map(|group| self.refine_group_state(group.status()));
         ConsumerStatus {
@@ -91,8 +91,8 @@ impl Consumer {
     /// Distinguishes joining from rebalancing (a member that received partitions since it joined is
     /// rebalancing), and the members without partitions by the existence of their topics.
     fn refine_group_state(&self, status: GroupStatus) -> GroupStatus {
-        let (was_member, presence) = self.shared.buffer.with_state(|assignment| {
-            (assignment.stats.rebalances.member && !status.state.is_out(), assignment.wanted_topics.presence())
+        let (was_member, presence) = self.shared.buffer.with_state(|state| {
+            (state.stats.rebalances.member && !status.state.is_out(), state.wanted_topics.presence())
         });
         let state = match (status.state, presence) {
             (GroupState::Rebalancing, _) if !was_member => GroupState::Joining,

@@ -1,7 +1,7 @@
 //! Queries that a consumer sends to the cluster: offsets, committed offsets, topics.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::SystemTime,
 };
@@ -11,9 +11,9 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::consumer::{
     Consumer, OffsetAndMetadata,
-    api::checks::check_partition,
+    api::{checks::check_partition, offset_lookup::OffsetLookup},
     background::{
-        list_offsets::{EARLIEST, LATEST, ListedOffset, QueryRow, list_offsets, listed_offsets},
+        list_offsets::{EARLIEST, LATEST, ListedOffset, list_offsets, listed_offsets},
         shared::after,
     },
     config::settings::IsolationLevel,
@@ -245,75 +245,45 @@ impl Consumer {
         let seed = settings.seed.unwrap_or_else(|| rand::rng().random());
         let mut rng = StdRng::seed_from_u64(seed);
         let mut backoff = Backoff::new(settings.retry_backoff, settings.retry_backoff_max);
-        let read_committed = self.shared.settings.isolation_level == IsolationLevel::ReadCommitted;
-        let mut open = wanted;
-        let mut all = HashMap::new();
-        while !open.is_empty() {
-            let topics: BTreeSet<Arc<str>> = open.iter().map(|(partition, _)| partition.topic.clone()).collect();
-            for topic in &topics {
-                client.topic(topic, deadline).await?;
+        let mut lookup = OffsetLookup::new(wanted);
+        while !lookup.is_complete() {
+            for topic in lookup.topics() {
+                client.topic(&topic, deadline).await?;
             }
-            let metadata = client.metadata();
-            let mut asks: BTreeMap<i32, Vec<QueryRow<i64>>> = BTreeMap::new();
-            let mut trouble = None;
-            for (partition, timestamp) in &open {
-                let leader = metadata.leader(&partition.topic, partition.partition);
-                if let Some((node, epoch)) = leader {
-                    asks.entry(node).or_default().push((partition.clone(), epoch, *timestamp));
-                } else if metadata.partition(&partition.topic, partition.partition).is_none() {
-                    let message = format!("{partition} does not exist");
-                    return Err(Error::new(ErrorKind::UnknownTopicOrPartition, message));
-                } else {
-                    trouble = Some(Error::broker(ErrorCode::LEADER_NOT_AVAILABLE, partition));
-                }
-            }
-            let mut answers = JoinSet::new();
-            for (node, rows) in asks {
-                let client = client.clone();
-                let timeout = settings.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
-                let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
-                let request = list_offsets(&rows, read_committed, timeout);
-                answers.spawn(async move { client.send(attempt, |_| request).await.map(|r| listed_offsets(&r)) });
-            }
-            while let Some(answer) = answers.join_next().await {
-                let answer = answer.unwrap_or_else(|error| {
-                    Err(Error::new(ErrorKind::Internal, "a ListOffsets request panicked").with_source(error))
-                });
-                match answer {
-                    Ok(state) => {
-                        for (partition, state) in state {
-                            match state {
-                                Ok(state) => _ = all.insert(partition, state),
-                                Err(code) => {
-                                    let error =
-                                        Error::broker(code, format_args!("look-up of an offset of {partition}"));
-                                    if !error.is_retriable() {
-                                        return Err(error);
-                                    }
-                                    trouble = Some(error);
-                                }
-                            }
-                        }
-                    }
-                    Err(error) if error.is_retriable() => trouble = Some(error),
-                    Err(error) => return Err(error),
-                }
-            }
-            open.retain(|(partition, _)| !all.contains_key(partition));
-            if open.is_empty() {
+            self.ask_leaders(&mut lookup, deadline).await?;
+            if lookup.is_complete() {
                 break;
             }
             client.refresh_metadata();
-            let wait = after(backoff.next(&mut rng));
-            if wait >= deadline {
-                let error = Error::new(ErrorKind::Timeout, "look-up of offsets: default.api.timeout.ms passed");
-                return Err(match trouble {
-                    Some(trouble) => error.context(&trouble).with_source(trouble),
-                    None => error,
-                });
+            let next_round = after(backoff.next(&mut rng));
+            if next_round >= deadline {
+                return Err(lookup.timed_out());
             }
-            tokio::time::sleep_until(wait).await;
+            tokio::time::sleep_until(next_round).await;
         }
-        Ok(all)
+        Ok(lookup.into_offsets())
+    }
+
+    /// Sends the requests of one round to all leaders at once.
+    async fn ask_leaders(&self, lookup: &mut OffsetLookup, deadline: Instant) -> Result<()> {
+        let client = &self.shared.client;
+        let read_committed = self.shared.settings.isolation_level == IsolationLevel::ReadCommitted;
+        let mut answers = JoinSet::new();
+        for (node, rows) in lookup.begin_round(&client.metadata())? {
+            let client = client.clone();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = client.settings().request_timeout.min(left);
+            let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
+            let request = list_offsets(&rows, read_committed, timeout);
+            answers.spawn(async move { client.send(attempt, |_| request).await.map(|it| listed_offsets(&it)) });
+        }
+        while let Some(answer) = answers.join_next().await {
+            let answer = answer.unwrap_or_else(|error| {
+                Err(Error::new(ErrorKind::Internal, "a ListOffsets request panicked").with_source(error))
+            });
+            lookup.answered(answer)?;
+        }
+        lookup.end_round();
+        Ok(())
     }
 }

@@ -143,9 +143,9 @@ impl Consumer {
             // Registers before the state is read, so that no partition that arrives afterwards is
             // missed.
             moved.as_mut().enable();
-            let (error, next, idle, ended) = buffer.with_state(|assignment| {
-                let error = assignment.pop_error();
-                (error, assignment.unsplit_partition(), assignment.partitions.is_empty(), assignment.has_ended())
+            let (error, next, idle, ended) = buffer.with_state(|state| {
+                let error = state.readers.pop_error();
+                (error, state.unsplit_partition(), state.partitions.is_empty(), state.readers.has_ended())
             });
             if let Some(error) = error {
                 return Some(Err(error));
@@ -240,7 +240,7 @@ impl PartitionStream {
         let (mut asked, mut alive) = (false, None);
         let next = poll_fn(|cx| {
             let next = if std::mem::replace(&mut asked, true) {
-                lock(&self.reader).poll_record(&self.buffer, cx)
+                self.buffer.poll_record(&mut lock(&self.reader), cx)
             } else {
                 self.poll_next_record(cx)
             };
@@ -271,7 +271,7 @@ impl PartitionStream {
             Ok(alive) => alive,
             Err(error) => return Some(Err(error)),
         };
-        let next = poll_fn(|cx| lock(&self.reader).poll_slices(self.max_poll_records, &self.buffer, cx));
+        let next = poll_fn(|cx| self.buffer.poll_slices(&mut lock(&self.reader), self.max_poll_records, cx));
         // With a timeout of zero the future is still polled once, and returns what is available.
         let Ok(next) = timeout_at(after(timeout), next).await else { return Some(Ok(Records::empty())) };
         self.ended = next.is_none();
@@ -327,7 +327,7 @@ impl PartitionStream {
             signs.record_poll();
         }
         let next = match self.next() {
-            Ok(mut reader) => reader.poll_record(&self.buffer, cx),
+            Ok(mut reader) => self.buffer.poll_record(&mut reader, cx),
             Err(error) => Poll::Ready(Some(Err(error))),
         };
         self.buffer.notify_completed();
@@ -345,10 +345,10 @@ impl PartitionStream {
     pub async fn commit(&self) -> Result<()> {
         let shared =
             self.consumer.upgrade().ok_or_else(|| Error::new(ErrorKind::Closed, "the consumer was dropped"))?;
-        if self.buffer.with_state(|assignment| assignment.has_ended()) {
+        if self.buffer.with_state(|state| state.readers.has_ended()) {
             return Err(Error::new(ErrorKind::Closed, "the consumer is closed"));
         }
-        if !self.buffer.with_state(|assignment| assignment.is_split(&self.id)) {
+        if !self.buffer.with_state(|state| state.readers.has_split(&self.id)) {
             let message = format!("{} is no longer assigned to this consumer", self.id.partition);
             return Err(Error::new(ErrorKind::NotAssigned, message));
         }

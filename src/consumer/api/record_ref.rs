@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
-use crate::consumer::buffer::{decoded_batch::DecodedBatch, owned_record::owned_record};
+use crate::consumer::buffer::{
+    fetched_batch::{DecodedRecords, FetchedBatch},
+    owned_record::owned_record,
+};
 use crate::{
     error::Result,
     record::{ConsumerRecord, Deserializer, Payload, Record, TimestampType, TopicPartition, field_as, from_millis},
@@ -13,23 +16,23 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct RecordRef<'a> {
     pub(crate) view: RecordView<'a>,
-    pub(crate) part: &'a DecodedBatch,
+    pub(crate) batch: &'a FetchedBatch<DecodedRecords>,
 }
 
 impl<'a> RecordRef<'a> {
     /// Returns the topic.
     pub fn topic(&self) -> &'a Arc<str> {
-        &self.part.progress.partition().topic
+        &self.batch.progress.partition().topic
     }
 
     /// Returns the partition's number.
     pub fn partition(&self) -> i32 {
-        self.part.progress.partition().partition
+        self.batch.progress.partition().partition
     }
 
     /// Returns the topic and the partition.
     pub fn topic_partition(&self) -> &'a TopicPartition {
-        self.part.progress.partition()
+        self.batch.progress.partition()
     }
 
     /// Returns the record's offset in its partition.
@@ -40,7 +43,7 @@ impl<'a> RecordRef<'a> {
     /// Returns the leader epoch under which the record's batch was appended, if the broker sends it
     /// (KIP-320).
     pub fn leader_epoch(&self) -> Option<i32> {
-        Some(self.part.records.header.partition_leader_epoch).filter(|epoch| *epoch >= 0)
+        Some(self.batch.content.records.header.partition_leader_epoch).filter(|epoch| *epoch >= 0)
     }
 
     /// Returns the timestamp in milliseconds since the Unix epoch; −1 if the record has none.
@@ -55,7 +58,7 @@ impl<'a> RecordRef<'a> {
 
     /// Returns the source of the timestamp: the producer or the broker.
     pub fn timestamp_type(&self) -> TimestampType {
-        self.part.records.header.timestamp_type()
+        self.batch.content.records.header.timestamp_type()
     }
 
     /// Returns the key, if there is one.
@@ -93,7 +96,7 @@ impl<'a> RecordRef<'a> {
     /// Returns an owned copy of the record that shares the bytes of its batch: it may be kept, and
     /// keeps these bytes in memory.
     pub fn to_owned(&self) -> ConsumerRecord {
-        owned_record(self.part, &self.view)
+        owned_record(&self.batch.progress, &self.batch.content, &self.view)
     }
 }
 

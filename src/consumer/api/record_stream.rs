@@ -63,7 +63,7 @@ impl Stream for RecordStream<'_> {
         if let Some(group) = group {
             group.record_poll();
         }
-        let next = buffer.reader().poll_record(buffer, cx);
+        let next = buffer.poll_record(&mut buffer.reader(), cx);
         match &next {
             Poll::Pending => {
                 this.burst = 0;

@@ -8,9 +8,8 @@ use std::{
 use crate::consumer::{
     api::record_ref::RecordRef,
     buffer::{
-        decoded_batch::DecodedBatch,
         fetch_buffer::{FetchBuffer, OwnedReadGuard},
-        partition_buffer::CollectedItem,
+        fetched_batch::{BatchContent, DecodedRecords, FetchedBatch},
         record_reader::{RecordReader, RecordSlice},
     },
     lock::lock,
@@ -66,7 +65,7 @@ impl UnreadReturn {
 
 /// Some records of one partition.
 struct HeldSlice {
-    part: DecodedBatch,
+    batch: FetchedBatch<DecodedRecords>,
     count: usize,
     iteration: Mutex<SliceProgress>,
 }
@@ -86,9 +85,9 @@ impl Records {
         Self { held: Vec::new(), home: None }
     }
 
-    pub(crate) fn new(portions: Vec<RecordSlice>, home: UnreadReturn) -> Self {
-        let held = portions.into_iter().map(|RecordSlice { batch: part, count }| HeldSlice {
-            part,
+    pub(crate) fn new(slices: Vec<RecordSlice>, home: UnreadReturn) -> Self {
+        let held = slices.into_iter().map(|RecordSlice { batch, count }| HeldSlice {
+            batch,
             count,
             iteration: Mutex::default(),
         });
@@ -113,14 +112,14 @@ impl Records {
 
     /// Iterates over the partitions, each with its records.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionRecords<'_>> {
-        let runs = self.held.chunk_by(|one, next| one.part.progress.partition() == next.part.progress.partition());
+        let runs = self.held.chunk_by(|one, next| one.batch.progress.partition() == next.batch.progress.partition());
         runs.filter_map(|held| held.first().map(|first| PartitionRecords { first, held }))
     }
 }
 
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.held.iter().map(|held| (held.part.progress.partition().to_string(), held.count));
+        let counts = self.held.iter().map(|held| (held.batch.progress.partition().to_string(), held.count));
         f.debug_map().entries(counts).finish()
     }
 }
@@ -140,10 +139,10 @@ impl Drop for Records {
         let mut given = 0;
         for held in &self.held {
             let records = lock(&held.iteration).given as u64;
-            held.part.progress.add_delivered_records(records);
+            held.batch.progress.add_delivered_records(records);
             given += records;
         }
-        let unread: Vec<CollectedItem> = self.held.drain(..).filter_map(HeldSlice::into_unread).collect();
+        let unread: Vec<FetchedBatch> = self.held.drain(..).filter_map(HeldSlice::into_unread).collect();
         let all_read = unread.is_empty();
         let mut reader = home.reader();
         reader.lent = false;
@@ -161,7 +160,7 @@ impl Drop for Records {
 impl HeldSlice {
     /// Records the progress of an iterator.
     fn record_progress(&self, given: usize, position: RecordPosition, next: i64, broken: Option<Error>) {
-        self.part.progress.record_delivered_exact(next);
+        self.batch.progress.record_delivered_exact(next);
         let mut iteration = lock(&self.iteration);
         if given > iteration.given {
             *iteration = SliceProgress { given, position: Some(position), next, broken: iteration.broken.take() };
@@ -169,9 +168,10 @@ impl HeldSlice {
         iteration.broken = iteration.broken.take().or(broken);
     }
 
-    fn into_unread(mut self) -> Option<CollectedItem> {
+    /// Returns the batch with the records that no iterator has returned; `None` without any.
+    fn into_unread(mut self) -> Option<FetchedBatch> {
         let iteration = self.iteration.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let progress = self.part.progress.clone();
+        let progress = &self.batch.progress;
         if iteration.given > 0 {
             progress.record_delivered_exact(iteration.next);
         }
@@ -179,15 +179,16 @@ impl HeldSlice {
             return None;
         }
         if let Some(error) = iteration.broken {
-            return Some(CollectedItem::Corrupt { progress, error, end: self.part.end });
+            return Some(self.batch.with_content(BatchContent::Corrupt(error)));
         }
-        self.part.position = iteration.position.unwrap_or(self.part.position);
-        self.part.left = self.part.left.saturating_sub(iteration.given);
-        if self.part.left == 0 {
-            progress.record_delivered_exact(self.part.end);
+        let records = &mut self.batch.content;
+        records.position = iteration.position.unwrap_or(records.position);
+        records.left = records.left.saturating_sub(iteration.given);
+        if records.left == 0 {
+            progress.record_delivered_exact(self.batch.end);
             return None;
         }
-        Some(CollectedItem::Decoded(self.part))
+        Some(self.batch.map_content(BatchContent::Decoded))
     }
 }
 
@@ -201,7 +202,7 @@ pub struct PartitionRecords<'a> {
 impl<'a> PartitionRecords<'a> {
     /// Returns the partition of the records.
     pub fn partition(&self) -> &'a TopicPartition {
-        self.first.part.progress.partition()
+        self.first.batch.progress.partition()
     }
 
     /// Returns the number of records: at least one.
@@ -267,8 +268,13 @@ impl<'a> RecordsIter<'a> {
         }
         let Some((held, rest)) = self.rest.split_first() else { return false };
         self.rest = rest;
-        self.current =
-            Some(Current { held, progress: &held.part.progress, iter: held.part.iter(), given: 0, next: i64::MIN });
+        self.current = Some(Current {
+            held,
+            progress: &held.batch.progress,
+            iter: held.batch.content.iter(),
+            given: 0,
+            next: i64::MIN,
+        });
         true
     }
 }
@@ -295,14 +301,14 @@ impl<'a> Iterator for RecordsIter<'a> {
                         current.given += 1;
                         current.next = view.offset + 1;
                         current.progress.record_delivered(current.next);
-                        return Some(RecordRef { view, part: &current.held.part });
+                        return Some(RecordRef { view, batch: &current.held.batch });
                     }
                     Some(Err(error)) => {
                         // Further records of this partition come after the error.
                         broken = Some(error);
-                        let partition = current.held.part.progress.partition();
+                        let partition = current.held.batch.progress.partition();
                         let same =
-                            self.rest.iter().take_while(|held| held.part.progress.partition() == partition).count();
+                            self.rest.iter().take_while(|held| held.batch.progress.partition() == partition).count();
                         self.rest = self.rest.get(same..).unwrap_or_default();
                     }
                     None => {}

@@ -150,7 +150,8 @@ async fn gather(
     let deadline = after(wait);
     loop {
         let mut gathered = None;
-        let mut look = |cx: &mut std::task::Context<'_>| lock(reader).poll_full_batch(max, &mut gathered, buffer, cx);
+        let mut look =
+            |cx: &mut std::task::Context<'_>| buffer.poll_full_batch(&mut lock(reader), max, &mut gathered, cx);
         let mut state = poll_fn(|cx| Poll::Ready(look(cx))).await;
         let mut in_time = true;
         // If enough records are available, no timer is needed.
@@ -170,7 +171,7 @@ async fn gather(
             Poll::Ready(Some(Err(error))) => return Some(Err(error)),
             Poll::Ready(Some(Ok(()))) | Poll::Pending => {}
         }
-        match poll_fn(|cx| Poll::Ready(lock(reader).poll_slices(max, buffer, cx))).await {
+        match poll_fn(|cx| Poll::Ready(buffer.poll_slices(&mut lock(reader), max, cx))).await {
             Poll::Ready(portions) => return portions,
             Poll::Pending if !in_time => return Some(Ok(Vec::new())),
             // Data was available, but no record: the partition may have been revoked, or the log's

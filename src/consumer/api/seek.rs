@@ -40,7 +40,7 @@ impl Consumer {
     pub fn seek(&self, partition: &TopicPartition, offset: impl Into<Offset>) -> Result<()> {
         let offset = check_offset(partition, offset.into())?;
         self.check_open()?;
-        self.shared.buffer.with_state_and_readers(|assignment| assignment.seek(partition, offset))
+        self.shared.buffer.with_state_and_readers(|state| state.seek(partition, offset))
     }
 
     /// Reads these partitions from their first available records, like [`seek`](Self::seek), but
@@ -116,10 +116,9 @@ impl Consumer {
     fn seek_all<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, to: FetchState) -> Result<()> {
         self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
-        self.shared.buffer.with_state_and_readers(|assignment| {
-            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
-            partitions.iter().for_each(|partition| assignment.reposition(partition, to, true));
-            Ok(())
+        self.shared.buffer.with_state_and_readers(|state| {
+            partitions.iter().try_for_each(|partition| state.partitions.assigned(partition).map(drop))?;
+            partitions.iter().try_for_each(|partition| state.reposition(partition, to))
         })
     }
 
@@ -157,14 +156,14 @@ impl Consumer {
     /// `NotAssigned`; `Closed`.
     pub fn skip_corrupt(&self, partition: &TopicPartition) -> Result<i64> {
         self.check_open()?;
-        self.shared.buffer.with_state_and_readers(|assignment| assignment.skip_corruption(partition))
+        self.shared.buffer.with_state_and_readers(|state| state.skip_corruption(partition))
     }
 
     /// Returns the number of offsets between the [`position`](Self::position) and the log's end
     /// (with `read_committed`, its last stable offset), as of the broker's last fetch response;
     /// `None` if either is not known yet. Costs no request.
     pub fn lag(&self, partition: &TopicPartition) -> Option<u64> {
-        self.shared.buffer.with_state(|assignment| assignment.lag(partition))
+        self.shared.buffer.with_state(|state| state.lag(partition))
     }
 
     /// Returns the offset of the next record that a partition delivers; `None` for a partition that
@@ -186,7 +185,7 @@ impl Consumer {
     /// # Ok(()) }
     /// ```
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.shared.buffer.with_state(|assignment| assignment.position(partition)).ok().flatten()
+        self.shared.buffer.with_state(|state| state.partitions.get(partition)?.next_offset())
     }
 
     /// Stops delivering records of these partitions until they are [resumed](Self::resume). They
@@ -227,14 +226,14 @@ impl Consumer {
     fn set_paused<'a>(&self, partitions: impl IntoIterator<Item = &'a TopicPartition>, paused: bool) -> Result<()> {
         self.check_open()?;
         let partitions: Vec<_> = partitions.into_iter().collect();
-        self.shared.buffer.with_state_and_readers(|assignment| {
-            partitions.iter().try_for_each(|partition| assignment.get(partition).map(drop))?;
-            partitions.iter().try_for_each(|partition| assignment.pause(partition, paused))
+        self.shared.buffer.with_state_and_readers(|state| {
+            partitions.iter().try_for_each(|partition| state.partitions.assigned(partition).map(drop))?;
+            partitions.iter().try_for_each(|partition| state.pause(partition, paused))
         })
     }
 
     /// Returns the paused partitions, sorted.
     pub fn paused(&self) -> Vec<TopicPartition> {
-        self.shared.buffer.with_state(|assignment| assignment.paused())
+        self.shared.buffer.with_state(|state| state.partitions.names_where(|state| state.paused))
     }
 }

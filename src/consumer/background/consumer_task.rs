@@ -18,6 +18,7 @@ use crate::consumer::{
         offset_request_task::send_offset_request,
         rebalance_call::RebalanceCall,
         rebalance_listener_task::ListenerTask,
+        revocation_task::Revocation,
         shared::{Mode, Shared, after},
     },
     buffer::fetch_buffer::FetchBuffer,
@@ -25,11 +26,11 @@ use crate::consumer::{
     group::{GroupEvent, RetryPolicy},
     lock::lock,
     observability::consumer_status::STALLED,
-    subscription::{fetch_position::FetchState, ownership::Ownership},
+    subscription::fetch_position::FetchState,
 };
 use crate::{
     error::{Error, ErrorKind},
-    log::{event, several},
+    record::TopicPartition,
 };
 
 /// Interval of health checks while a partition has no leader, and of observations.
@@ -38,12 +39,6 @@ const SOON: Duration = Duration::from_secs(1);
 const SELDOM: Duration = Duration::from_secs(60);
 /// Interval of metadata requests for subscribed topics that are missing or forbidden.
 const NOW_AND_THEN: Duration = Duration::from_secs(10);
-
-/// Partitions that the group revokes.
-struct Revocation {
-    partitions: Vec<Ownership>,
-    done: oneshot::Sender<()>,
-}
 
 /// The kind of a child task that has ended.
 enum EndedTask {
@@ -81,9 +76,9 @@ struct TerminationGuard(Arc<FetchBuffer>);
 
 impl Drop for TerminationGuard {
     fn drop(&mut self) {
-        self.0.with_state(|assignment| {
-            if !assignment.has_ended() {
-                assignment.end(Some(Error::new(ErrorKind::Closed, "the consumer's runtime was dropped")));
+        self.0.with_state(|state| {
+            if !state.readers.has_ended() {
+                state.end(Some(Error::new(ErrorKind::Closed, "the consumer's runtime was dropped")));
             }
         });
     }
@@ -141,7 +136,7 @@ impl ConsumerTask {
                     }
                     let metadata = self.shared.client.metadata();
                     let now = Instant::now().into_std();
-                    self.shared.buffer.with_state(|assignment| assignment.metadata_changed(&metadata, now));
+                    self.shared.buffer.with_state(|state| state.metadata_changed(&metadata, now));
                 }
                 Some(ended) = self.children.join_next() => self.ended(ended),
                 () = shared.buffer.task.notified() => {}
@@ -151,8 +146,8 @@ impl ConsumerTask {
     }
 
     fn next_due(&self) -> Instant {
-        let (question, absence) = self.shared.buffer.with_state(|assignment| {
-            let (question, absence) = (assignment.next_offset_request_at(), assignment.wanted_topics.next_due());
+        let (question, absence) = self.shared.buffer.with_state(|state| {
+            let (question, absence) = (state.next_offset_request_at(), state.wanted_topics.next_due());
             (question.map(Instant::from_std), absence.map(Instant::from_std))
         });
         let commit = (self.shared.auto_commits() && !self.committing).then_some(self.next_commit);
@@ -170,7 +165,7 @@ impl ConsumerTask {
             Ok(EndedTask::OffsetRequest | EndedTask::SessionClose | EndedTask::Revocation | EndedTask::Listener) => {}
             Err(error) if error.is_panic() => {
                 let error = Error::new(ErrorKind::Internal, "a task of the consumer panicked").with_source(error);
-                self.shared.buffer.with_state(|assignment| assignment.end(Some(error)));
+                self.shared.buffer.with_state(|state| state.end(Some(error)));
             }
             Err(_) => {}
         }
@@ -181,9 +176,10 @@ impl ConsumerTask {
     /// Starts a task for each new fetch connection.
     fn start_fetch_tasks(&mut self) {
         let fetching = &self.fetching;
-        let new: Vec<FetchConnectionId> = self.shared.buffer.with_state(|assignment| {
-            assignment.connections.keys().copied().filter(|node| !fetching.contains(node)).collect()
-        });
+        let new: Vec<FetchConnectionId> = self
+            .shared
+            .buffer
+            .with_state(|state| state.connections.ids().filter(|node| !fetching.contains(node)).collect());
         for node in new {
             self.fetching.insert(node);
             let task = self.shared.fetch_task();
@@ -196,7 +192,7 @@ impl ConsumerTask {
 
     /// Closes ended fetch sessions at their brokers.
     fn close_ended_sessions(&mut self) {
-        for close in self.shared.buffer.with_state(|assignment| assignment.take_session_closes()) {
+        for close in self.shared.buffer.with_state(|state| state.connections.take_session_closes()) {
             let task = self.shared.fetch_task();
             self.children.spawn(async move {
                 task.close_session(close, task.timeout).await;
@@ -208,7 +204,7 @@ impl ConsumerTask {
     /// Reports failures that last, and keeps the client interested in the consumer's topics.
     fn check_health(&mut self) {
         let now = Instant::now();
-        let absence = self.shared.buffer.with_state(|assignment| assignment.wanted_topics.next_due());
+        let absence = self.shared.buffer.with_state(|state| state.wanted_topics.next_due());
         if now < self.next_health_check && absence.is_none_or(|due| now.into_std() < due) {
             return;
         }
@@ -216,11 +212,11 @@ impl ConsumerTask {
         let failure = client.metadata_failure();
         let subscribed = self.is_subscribed();
         let metadata = client.metadata();
-        let (assigned, lacking, absent) = self.shared.buffer.with_state(|assignment| {
-            assignment.update_wanted_topics(&metadata, now.into_std());
-            assignment.report_persistent_failures(failure, subscribed, now.into_std());
-            let lacking = assignment.lacks_leaders() || (subscribed && assignment.lacks_metadata());
-            (assignment.assigned(), lacking, assignment.wanted_topics.any_absent())
+        let (assigned, lacking, absent) = self.shared.buffer.with_state(|state| {
+            state.update_wanted_topics(&metadata, now.into_std());
+            state.report_persistent_failures(failure, subscribed, now.into_std());
+            let lacking = state.lacks_leaders() || (subscribed && !state.health.has_metadata());
+            (state.partitions.names(), lacking, state.wanted_topics.any_absent())
         });
         client.want_topics(assigned.iter().map(|partition| &*partition.topic));
         if lacking || absent {
@@ -240,11 +236,11 @@ impl ConsumerTask {
         if now >= self.next_observation {
             self.next_observation = now + SOON;
             let is_out = self.shared.group.as_ref().is_some_and(|group| group.status().state.is_out());
-            self.shared.buffer.with_state(|assignment| {
+            self.shared.buffer.with_state(|state| {
                 if is_out {
-                    assignment.stats.rebalances.left();
+                    state.stats.rebalances.left();
                 }
-                assignment.observe(STALLED, now.into_std());
+                state.observe(STALLED, now.into_std());
             });
         }
     }
@@ -258,11 +254,8 @@ impl ConsumerTask {
     fn send_offset_requests(&mut self) {
         let now = Instant::now().into_std();
         let subscribed = self.is_subscribed();
-        let (questions, lacking) = self.shared.buffer.with_state(|assignment| {
-            (
-                assignment.due_offset_requests(now),
-                assignment.lacks_leaders() || (subscribed && assignment.lacks_metadata()),
-            )
+        let (questions, lacking) = self.shared.buffer.with_state(|state| {
+            (state.due_offset_requests(now), state.lacks_leaders() || (subscribed && !state.health.has_metadata()))
         });
         if lacking {
             // There are new partitions to read, so the next health check must come soon.
@@ -282,74 +275,82 @@ impl ConsumerTask {
     // ---- the group
 
     fn handle_group_event(&mut self, event: GroupEvent) {
-        let buffer = self.shared.buffer.clone();
+        let buffer = &self.shared.buffer;
         match event {
-            GroupEvent::Assigned { partitions } => {
-                self.shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
-                let metadata = self.shared.client.metadata();
-                let now = Instant::now().into_std();
-                let listens = self.shared.has_listener();
-                let held = buffer.with_state_and_readers(|assignment| {
-                    assignment.stats.rebalances.assigned(partitions.len(), now);
-                    let mut held = Vec::new();
-                    if !self.is_subscribed() {
-                        // The user has unsubscribed, but the group does not know it yet; it will
-                        // revoke these partitions at once.
-                        return held;
-                    }
-                    for partition in partitions {
-                        if assignment.is_owned(&partition) {
-                            continue;
-                        }
-                        if listens {
-                            let generation = assignment.assign_held(&partition, &metadata, now);
-                            held.push((partition, generation));
-                        } else {
-                            assignment.assign_by_group(&partition, FetchState::Initializing, &metadata, now);
-                        }
-                    }
-                    held
-                });
-                if listens {
-                    self.shared.call_listener(RebalanceCall::Assigned(held));
-                }
-            }
-            GroupEvent::Revoking { partitions, done } => {
-                let now = Instant::now().into_std();
-                let partitions = buffer.with_state_and_readers(|assignment| {
-                    assignment.stats.rebalances.revoking(partitions.len(), now);
-                    let ownerships = assignment.ownerships(&partitions);
-                    assignment.revoke(&ownerships);
-                    ownerships
-                });
-                buffer.revocations.fetch_add(1, SeqCst);
-                self.revocations.push(Revocation { partitions, done });
-            }
-            GroupEvent::Lost { partitions } => {
-                let now = Instant::now().into_std();
-                let (lost, untold) = buffer.with_state_and_readers(|assignment| {
-                    assignment.stats.rebalances.lost(partitions.len(), now);
-                    let lost = assignment.ownerships(&partitions);
-                    let untold = assignment.announce_revocation(Some(&lost));
-                    assignment.remove_all(&lost);
-                    (lost, untold)
-                });
-                if !untold.is_empty() && self.shared.has_listener() {
-                    self.shared.call_listener(RebalanceCall::Lost(untold));
-                }
-                for revocation in &mut self.revocations {
-                    revocation.partitions.retain(|partition| !lost.contains(partition));
-                }
-            }
+            GroupEvent::Assigned { partitions } => self.take_assigned(partitions),
+            GroupEvent::Revoking { partitions, done } => self.begin_revocation(&partitions, done),
+            GroupEvent::Lost { partitions } => self.drop_lost(&partitions),
             GroupEvent::Error { error, fatal: true } => {
-                buffer.with_state_and_readers(|assignment| assignment.end(Some(error)))
+                buffer.with_state_and_readers(|state| state.end(Some(error)));
             }
-            GroupEvent::Error { error, fatal: false } => buffer.with_state(|assignment| assignment.push_error(error)),
+            GroupEvent::Error { error, fatal: false } => buffer.with_state(|state| state.readers.push_error(error)),
         }
     }
 
-    /// Completes revocations of partitions that no reader holds any more: commits their completed
-    /// offsets, and replies to the group.
+    /// Starts to read assigned partitions. If there is a rebalance listener, they are held until
+    /// its `on_assigned` has returned.
+    fn take_assigned(&self, partitions: Vec<TopicPartition>) {
+        let shared = &self.shared;
+        shared.client.want_topics(partitions.iter().map(|partition| &*partition.topic));
+        let (metadata, now) = (shared.client.metadata(), Instant::now().into_std());
+        let listens = shared.has_listener();
+        let held = shared.buffer.with_state_and_readers(|state| {
+            state.stats.rebalances.assigned(partitions.len(), now);
+            let mut held = Vec::new();
+            if !self.is_subscribed() {
+                // The user has unsubscribed, but the group does not know it yet; it will revoke
+                // these partitions at once.
+                return held;
+            }
+            for partition in partitions {
+                if state.partitions.is_owned(&partition) {
+                    continue;
+                }
+                if listens {
+                    let generation = state.assign_held(&partition, &metadata, now);
+                    held.push((partition, generation));
+                } else {
+                    state.assign_by_group(&partition, FetchState::Initializing, &metadata, now);
+                }
+            }
+            held
+        });
+        if listens {
+            shared.call_listener(RebalanceCall::Assigned(held));
+        }
+    }
+
+    /// Delivers nothing more of revoked partitions. They are given up by
+    /// [`finish_revocations`](Self::finish_revocations).
+    fn begin_revocation(&mut self, partitions: &[TopicPartition], done: oneshot::Sender<()>) {
+        let (buffer, now) = (&self.shared.buffer, Instant::now().into_std());
+        let revoked = buffer.with_state_and_readers(|state| {
+            state.stats.rebalances.revoking(partitions.len(), now);
+            let ownerships = state.partitions.ownerships(partitions);
+            state.revoke(&ownerships);
+            ownerships
+        });
+        buffer.revocations.fetch_add(1, SeqCst);
+        self.revocations.push(Revocation::new(revoked, done));
+    }
+
+    /// Removes lost partitions at once; other members may own them already.
+    fn drop_lost(&mut self, partitions: &[TopicPartition]) {
+        let (shared, now) = (&self.shared, Instant::now().into_std());
+        let (lost, unannounced) = shared.buffer.with_state_and_readers(|state| {
+            state.stats.rebalances.lost(partitions.len(), now);
+            let lost = state.partitions.ownerships(partitions);
+            let unannounced = state.partitions.announce_revocation(Some(&lost));
+            state.remove_all(&lost);
+            (lost, unannounced)
+        });
+        if !unannounced.is_empty() && shared.has_listener() {
+            shared.call_listener(RebalanceCall::Lost(unannounced));
+        }
+        self.revocations.iter_mut().for_each(|revocation| revocation.leave_out(&lost));
+    }
+
+    /// Completes the revocations of partitions that no reader holds any more.
     fn finish_revocations(&mut self) {
         if self.revocations.is_empty() {
             return;
@@ -358,37 +359,13 @@ impl ConsumerTask {
         // After an unsubscribe the partitions are given up at once; records that the reader holds
         // are not committed.
         let waits = self.is_subscribed();
-        let held = |revocation: &mut Revocation| {
-            waits && buffer.holds(&buffer.with_state(|assignment| assignment.still_owned(&revocation.partitions)))
-        };
-        let free: Vec<Revocation> = self.revocations.extract_if(.., |revocation| !held(revocation)).collect();
+        let free: Vec<Revocation> =
+            self.revocations.extract_if(.., |revocation| !(waits && revocation.is_held(buffer))).collect();
         buffer.revocations.fetch_sub(free.len(), SeqCst);
-        for Revocation { partitions, done } in free {
+        for revocation in free {
             let shared = self.shared.clone();
             self.children.spawn(async move {
-                let deadline = after(shared.settings.max_poll_interval.min(shared.settings.session_timeout));
-                shared.run_queued_commits(deadline).await;
-                let read = shared.buffer.with_state(|assignment| assignment.still_owned(&partitions));
-                if shared.auto_commits()
-                    && let Err(error) =
-                        shared.commit_completed(Some(&read), RetryPolicy::UntilCommitted, deadline).await
-                {
-                    event!(
-                        WARN, shared.client.origin(), %error, partitions = %several(&read), count = read.len(),
-                        "offsets of revoked partitions could not be committed: the next reader of these partitions reads \
-                         records again from the last committed offsets"
-                    );
-                }
-                let deadline = after(shared.settings.max_poll_interval);
-                if let Err(error) = shared.announce_revocation(Some(&partitions), deadline).await {
-                    event!(
-                        WARN, shared.client.origin(), %error,
-                        "on_revoked of the rebalance listener did not return by the deadline; the partitions are given up all the same"
-                    );
-                }
-                shared.buffer.with_state_and_readers(|assignment| assignment.remove_all(&partitions));
-                // The group may have stopped waiting.
-                let _ = done.send(());
+                revocation.complete(&shared).await;
                 EndedTask::Revocation
             });
         }

@@ -46,7 +46,7 @@ impl LeaveOnDrop {
     pub(crate) fn end(&self) {
         self.ended.store(true, SeqCst);
         self.task.abort();
-        self.shared.buffer.with_state_and_readers(|assignment| assignment.end(None));
+        self.shared.buffer.with_state_and_readers(|state| state.end(None));
         drop(CloseOnDrop(self.shared.clone()));
     }
 
@@ -62,10 +62,10 @@ impl LeaveOnDrop {
         }
         // The fetch tasks end first, because a further fetch would open new sessions.
         self.task.abort();
-        let (done, closes) = shared.buffer.with_state_and_readers(|assignment| {
-            let done = shared.auto_commits().then(|| shared.request_commit_completed(assignment, None));
-            let closes = assignment.end_sessions();
-            assignment.end(None);
+        let (done, closes) = shared.buffer.with_state_and_readers(|state| {
+            let done = shared.auto_commits().then(|| shared.request_commit_completed(state, None));
+            let closes = state.connections.end_sessions();
+            state.end(None);
             (done, closes)
         });
         // A runtime that is shut down drops the future at once, which still closes the client.

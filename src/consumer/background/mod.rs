@@ -11,4 +11,5 @@ pub(super) mod offset_request_task;
 pub(super) mod queued_commits;
 pub(super) mod rebalance_call;
 pub(super) mod rebalance_listener_task;
+pub(super) mod revocation_task;
 pub(super) mod shared;

@@ -50,7 +50,7 @@ async fn fetch_committed(shared: &Shared, asked: Vec<OffsetQuery<()>>) -> bool {
         None => Ok(HashMap::new()),
     };
     let now = Instant::now().into_std();
-    shared.buffer.with_state(|assignment| assignment.handle_committed_offsets(&asked, answer, now));
+    shared.buffer.with_state(|state| state.handle_committed_offsets(&asked, answer, now));
     false
 }
 
@@ -81,19 +81,19 @@ async fn look_up_offsets(shared: &Shared, node: i32, asked: Vec<OffsetQuery<Rese
     let request = list_offsets(&rows, read_committed, shared.client.settings().request_timeout);
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();
-    shared.buffer.with_state_and_readers(|assignment| match answer {
+    shared.buffer.with_state_and_readers(|state| match answer {
         Ok(response) => {
-            let state = listed_offsets(&response);
+            let offsets = listed_offsets(&response);
             let mut refresh = false;
             for asked in &asked {
-                let answer = state.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                let answer = answer.map(|state| (state.offset, state.leader_epoch));
-                refresh |= assignment.handle_listed_offset(asked, answer, now);
+                let answer = offsets.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                let answer = answer.map(|listed| (listed.offset, listed.leader_epoch));
+                refresh |= state.handle_listed_offset(asked, answer, now);
             }
             refresh
         }
         Err(error) => {
-            assignment.handle_offset_failure(&asked, error, now);
+            state.handle_offset_failure(&asked, error, now);
             true
         }
     })
@@ -105,24 +105,24 @@ async fn fetch_epoch_ends(shared: &Shared, node: i32, asked: Vec<OffsetQuery<(i6
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();
     // If the log was truncated, batches that wait for the reader are withdrawn.
-    shared.buffer.with_state_and_readers(|assignment| match answer {
+    shared.buffer.with_state_and_readers(|state| match answer {
         Ok(response) => {
-            let state = ended_epochs(&response);
+            let ends = ended_epochs(&response);
             let mut refresh = false;
             for asked in &asked {
-                let answer = state.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
-                refresh |= assignment.handle_epoch_end(asked, answer, now);
+                let answer = ends.get(&asked.partition).copied().unwrap_or(Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+                refresh |= state.handle_epoch_end(asked, answer, now);
             }
             refresh
         }
         Err(error) if error.kind() == ErrorKind::UnsupportedVersion => {
             for asked in &asked {
-                assignment.handle_epoch_end(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
+                state.handle_epoch_end(asked, Err(ErrorCode::UNSUPPORTED_VERSION), now);
             }
             false
         }
         Err(error) => {
-            assignment.handle_offset_failure(&asked, error, now);
+            state.handle_offset_failure(&asked, error, now);
             true
         }
     })

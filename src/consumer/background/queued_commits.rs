@@ -23,12 +23,13 @@ impl Shared {
         }
         let Ok(group) = self.group("commit offsets") else { return };
         if let Some(mut together) = group.together(taken.commits.iter().map(|asked| &asked.commit)) {
-            let together = self.run_commit(&mut together, RetryPolicy::UntilCommitted, deadline).await;
-            let is_late = together.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
-            if together.is_ok() || is_late || taken.commits.len() == 1 {
+            let result = self.run_commit(&mut together, RetryPolicy::UntilCommitted, deadline).await;
+            let is_late = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout);
+            // After a timeout there is no time left to run each on its own.
+            if result.is_ok() || is_late || taken.commits.len() == 1 {
                 let mut unheard = None;
                 for asked in taken.commits.drain(..) {
-                    unheard = asked.done.complete(together.clone()).or(unheard);
+                    unheard = asked.done.complete(result.clone()).or(unheard);
                 }
                 unheard.iter().for_each(|error| self.log_failed_commit(error));
                 return;

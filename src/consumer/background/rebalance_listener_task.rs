@@ -61,16 +61,16 @@ impl ListenerTask {
             }
             None => Ok(Default::default()),
         };
-        let error = self.shared.buffer.with_state_and_readers(|assignment| match told {
+        let error = self.shared.buffer.with_state_and_readers(|state| match told {
             Ok(starts) => {
                 for (partition, generation) in held {
                     let start = starts.get(&partition).copied().map_or(FetchState::Initializing, FetchState::at);
-                    assignment.release_held(&partition, generation, Some(start));
+                    state.release_held(&partition, generation, Some(start));
                 }
                 None
             }
             Err(error) => {
-                held.iter().for_each(|(partition, generation)| assignment.release_held(partition, *generation, None));
+                held.iter().for_each(|(partition, generation)| state.release_held(partition, *generation, None));
                 Some(error)
             }
         });
@@ -83,7 +83,7 @@ impl ListenerTask {
                 WARN, self.shared.client.origin(), %error,
                 "the rebalance listener failed: the reader gets the error, and the rebalance continues"
             );
-            self.shared.buffer.with_state(|assignment| assignment.push_error(error));
+            self.shared.buffer.with_state(|state| state.readers.push_error(error));
         }
     }
 

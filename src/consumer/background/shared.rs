@@ -150,9 +150,10 @@ impl Shared {
         let listens = self.has_listener();
         // In one step with the counter, so that the next caller sees both that the listener was
         // told and that it is busy.
-        let told = self.buffer.with_state(|assignment| {
-            let is_at_it = self.announced_revocations.load(SeqCst) > 0 && assignment.any_revocation_announced(only);
-            let partitions = assignment.announce_revocation(only);
+        let told = self.buffer.with_state(|state| {
+            let is_at_it =
+                self.announced_revocations.load(SeqCst) > 0 && state.partitions.any_revocation_announced(only);
+            let partitions = state.partitions.announce_revocation(only);
             if !is_at_it && (partitions.is_empty() || !listens) {
                 return None;
             }
@@ -172,47 +173,48 @@ impl Shared {
 
     /// Registers a commit of these offsets, for the current assignment and topic ids, after all
     /// commits that were requested before.
-    fn request_commit(&self, assignment: &ConsumerState, offsets: Offsets, by_user: bool) -> Result<RequestedCommit> {
+    fn request_commit(&self, state: &ConsumerState, offsets: Offsets, by_user: bool) -> Result<RequestedCommit> {
         let group = self.group("commit offsets")?;
         let metadata = self.client.metadata();
         let offsets = offsets.into_iter().map(|(partition, offset)| {
-            let id = match assignment.get(&partition) {
+            let id = match state.partitions.assigned(&partition) {
                 // For a topic that is read, use the id of the topic that its records came from.
                 Ok(state) => state.topic_id,
                 Err(_) => metadata.topic(&partition.topic).map_or(Uuid::nil(), |topic| topic.id),
             };
             (partition, offset, id)
         });
-        group.request_commit(offsets.collect(), CommitOrigin { by_user, seek_epoch: assignment.seek_epoch })
+        group
+            .request_commit(offsets.collect(), CommitOrigin { by_user, seek_epoch: state.partitions.last_seek_epoch() })
     }
 
     /// Registers a commit of the completed offsets of these partitions, or of all, that are not
     /// committed already.
     pub(crate) fn request_commit_completed(
         &self,
-        assignment: &ConsumerState,
+        state: &ConsumerState,
         only: Option<&[TopicPartition]>,
     ) -> Result<RequestedCommit> {
-        self.request_commit(assignment, assignment.completed_offsets(only), false)
+        self.request_commit(state, state.completed_offsets(only), false)
     }
 
     /// Registers a commit of the delivered offsets of these partitions, or of all, for the user.
     fn request_commit_position(
         &self,
-        assignment: &ConsumerState,
+        state: &ConsumerState,
         only: Option<&[TopicPartition]>,
     ) -> Result<RequestedCommit> {
-        let mut offsets = assignment.delivered_offsets(only);
+        let mut offsets = state.delivered_offsets(only);
         if !self.group("commit offsets")?.is_committing() {
             // Otherwise the results of commits in flight are unknown, so none may be left out.
-            offsets.retain(|(partition, offset)| !assignment.is_committed(partition, offset));
+            offsets.retain(|(partition, offset)| !state.is_committed(partition, offset));
         }
-        self.request_commit(assignment, offsets, true)
+        self.request_commit(state, offsets, true)
     }
 
     /// Commits these offsets in the background, after the commits that were requested before.
     pub(crate) fn commit_in_background(&self, offsets: Offsets) -> PendingCommit {
-        let asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true));
+        let asked = self.buffer.with_state(|state| self.request_commit(state, offsets, true));
         self.enqueue_commit(asked)
     }
 
@@ -232,7 +234,7 @@ impl Shared {
         policy: RetryPolicy,
         deadline: Instant,
     ) -> Result<()> {
-        let mut asked = self.buffer.with_state(|assignment| self.request_commit_completed(assignment, only))?;
+        let mut asked = self.buffer.with_state(|state| self.request_commit_completed(state, only))?;
         self.run_commit(&mut asked, policy, deadline).await
     }
 
@@ -243,7 +245,7 @@ impl Shared {
     /// Like [`commit_completed`](Self::commit_completed).
     pub(crate) async fn commit_position(&self, only: Option<&[TopicPartition]>) -> Result<()> {
         let deadline = self.deadline();
-        let mut asked = self.buffer.with_state(|assignment| self.request_commit_position(assignment, only))?;
+        let mut asked = self.buffer.with_state(|state| self.request_commit_position(state, only))?;
         self.run_queued_commits(deadline).await;
         self.run_commit(&mut asked, RetryPolicy::UntilTopicsExist, deadline).await
     }
@@ -255,7 +257,7 @@ impl Shared {
     /// Like [`commit_completed`](Self::commit_completed).
     pub(crate) async fn commit(&self, offsets: Offsets, policy: RetryPolicy) -> Result<()> {
         let deadline = self.deadline();
-        let mut asked = self.buffer.with_state(|assignment| self.request_commit(assignment, offsets, true))?;
+        let mut asked = self.buffer.with_state(|state| self.request_commit(state, offsets, true))?;
         self.run_queued_commits(deadline).await;
         self.run_commit(&mut asked, policy, deadline).await
     }
@@ -274,7 +276,7 @@ impl Shared {
         let begun = Instant::now();
         let committed = match asked.is_empty() {
             false => {
-                let hear = |news| self.buffer.with_state(|assignment| assignment.handle_commit_event(news));
+                let hear = |news| self.buffer.with_state(|state| state.handle_commit_event(news));
                 group.run_commit(asked, policy, deadline, hear).await
             }
             true => match asked.end() {
@@ -282,7 +284,7 @@ impl Shared {
                 failed => failed,
             },
         };
-        self.buffer.with_state(|assignment| assignment.stats.commit_ended(committed.is_ok(), begun.elapsed()));
+        self.buffer.with_state(|state| state.stats.commit_ended(committed.is_ok(), begun.elapsed()));
         committed
     }
 }

@@ -21,10 +21,7 @@ use tokio::{
 use crate::consumer::lock::lock;
 use crate::consumer::{
     buffer::{
-        decoded_batch::{DecodeConfig, DecodedBatch},
-        partition_buffer::Decompression,
-        record_reader::RecordReader,
-        split::SplitId,
+        fetched_batch::DecodeConfig, partition_buffer::Decompression, record_reader::RecordReader, split::SplitId,
         wakeups::Wakeups,
     },
     fetch::{connection_id::FetchConnectionId, memory_budget::QuotaWaker},
@@ -89,15 +86,15 @@ pub(crate) struct FetchBuffer {
 
 impl FetchBuffer {
     pub(crate) fn new(
-        assignment: ConsumerState,
+        state: ConsumerState,
         wakers: Arc<FetchWakers>,
-        opening: DecodeConfig,
+        decode_config: DecodeConfig,
         runtime: Handle,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            state: Mutex::new(assignment),
-            reader: Mutex::new(RecordReader::new(opening.clone(), None)),
+            state: Mutex::new(state),
+            reader: Mutex::new(RecordReader::new(decode_config.clone(), None)),
             split: Mutex::default(),
             reading: AtomicBool::new(false),
             wakers,
@@ -108,16 +105,16 @@ impl FetchBuffer {
             one_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             runtime,
             decompressors: Mutex::default(),
-            decode_config: opening,
+            decode_config,
         })
     }
 
     /// Calls `act` with the state under its lock, then sends the wake-ups of the change.
     pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut ConsumerState) -> R) -> R {
-        let mut assignment = lock(&self.state);
-        let result = act(&mut assignment);
-        let signals = assignment.take_signals();
-        drop(assignment);
+        let mut state = lock(&self.state);
+        let result = act(&mut state);
+        let signals = state.take_wakeups();
+        drop(state);
         self.wake(signals);
         result
     }
@@ -130,10 +127,10 @@ impl FetchBuffer {
         // No deadlock: only callers that hold the common reader's lock take more than one of these
         // locks.
         let mut split: Vec<_> = split.iter().map(|reader| lock(reader)).collect();
-        self.with_state(|assignment| {
-            let result = act(assignment);
-            reader.reconcile(assignment);
-            split.iter_mut().for_each(|reader| reader.reconcile(assignment));
+        self.with_state(|state| {
+            let result = act(state);
+            return_withdrawn(&mut reader, state);
+            split.iter_mut().for_each(|reader| return_withdrawn(reader, state));
             result
         })
     }
@@ -146,9 +143,9 @@ impl FetchBuffer {
     ) -> Result<(SplitId, Arc<Mutex<RecordReader>>)> {
         let mut reader = lock(&self.reader);
         let holds = reader.holds(partition);
-        let id = self.with_state(|assignment| {
-            let id = assignment.split(partition, holds)?;
-            reader.reconcile(assignment);
+        let id = self.with_state(|state| {
+            let id = state.split(partition, holds)?;
+            return_withdrawn(&mut reader, state);
             Ok::<_, Error>(id)
         })?;
         reader.release(partition);
@@ -161,7 +158,7 @@ impl FetchBuffer {
     /// Returns the partition to the common reader, with all its undelivered records.
     pub(crate) fn join_split(&self, id: &SplitId, its_own: &Arc<Mutex<RecordReader>>) {
         let lent = lock(its_own).lent;
-        self.with_state_and_readers(|assignment| assignment.unsplit(id, lent));
+        self.with_state_and_readers(|state| state.unsplit(id, lent));
         lock(&self.split).retain(|reader| !Arc::ptr_eq(reader, its_own));
         let mut reader = lock(&self.reader);
         let mut its_own = lock(its_own);
@@ -231,19 +228,12 @@ impl FetchBuffer {
         let Some(buffer) = self.me.upgrade() else { return };
         self.runtime.spawn_blocking(move || {
             let mut decompressor = lock(&buffer.decompressors).pop().unwrap_or_default();
-            let Decompression { progress, batch, reservation, start, end, opening } = job;
-            let opened = DecodedBatch::decode(
-                &progress,
-                &batch,
-                start..end,
-                reservation,
-                &mut decompressor,
-                &buffer.decode_config,
-            );
+            let Decompression { batch, expected } = job;
+            let batch = batch.decode(&mut decompressor, &buffer.decode_config);
             // The decompressed size is charged by now.
-            drop(opening);
+            drop(expected);
             lock(&buffer.decompressors).push(decompressor);
-            buffer.with_state(|assignment| assignment.handle_decompressed(&progress, end, opened));
+            buffer.with_state(|state| state.handle_decompressed(batch));
         });
     }
 
@@ -289,6 +279,13 @@ impl FetchBuffer {
             self.task.notify_one();
         }
     }
+}
+
+/// Returns the batches that a reader may not deliver now to the buffer, after partitions were
+/// paused, repositioned or revoked.
+fn return_withdrawn(reader: &mut RecordReader, state: &mut ConsumerState) {
+    let withdrawn = reader.withdraw(|of, progress| state.is_deliverable_by(of, progress));
+    withdrawn.into_iter().rev().for_each(|batch| state.return_unread(batch));
 }
 
 impl fmt::Debug for FetchBuffer {

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::consumer::{buffer::partition_buffer::CollectedItem, fetch::memory_budget::BrokerQuota};
+use crate::consumer::{
+    buffer::fetched_batch::{BatchContent, FetchedBatch},
+    fetch::memory_budget::BrokerQuota,
+};
 
 /// Reciprocal of the part of a broker's share that a reader may keep while it waits for more; the
 /// rest is for batches that are fetched meanwhile.
@@ -22,23 +25,21 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    pub(crate) fn add(&mut self, taken: &CollectedItem) {
-        match taken {
-            CollectedItem::Decoded(part) => {
-                self.records += part.left;
-                self.charge(part.quota(), part.bytes.max(part.records.size()));
+    pub(crate) fn add(&mut self, batch: &FetchedBatch) {
+        match &batch.content {
+            BatchContent::Decoded(decoded) => {
+                self.records += decoded.left;
+                self.charge(decoded.quota(), batch.bytes.max(decoded.records.size()));
             }
-            CollectedItem::Fetched { batch, reservation, start, end, .. } => {
+            BatchContent::Encoded(encoded) => {
                 // Records before `start` are not delivered. The number of records in a message
                 // set's wrapper is not known yet.
-                let all = usize::try_from(batch.header.record_count).unwrap_or(0).max(1);
-                self.records += all.min(usize::try_from(end - start).unwrap_or(0));
-                self.charge(reservation.quota(), batch.bytes().len());
+                let all = usize::try_from(encoded.batch.header.record_count).unwrap_or(0).max(1);
+                self.records += all.min(usize::try_from(batch.end - batch.start).unwrap_or(0));
+                self.charge(encoded.reservation.quota(), batch.bytes);
             }
-            CollectedItem::Skip { .. } => {}
-            CollectedItem::Corrupt { .. } | CollectedItem::OutOfRange { .. } | CollectedItem::End { .. } => {
-                self.stops = true
-            }
+            BatchContent::Skip | BatchContent::Decompressing => {}
+            BatchContent::Corrupt(_) | BatchContent::OutOfRange | BatchContent::LogEnd => self.stops = true,
         }
     }
 

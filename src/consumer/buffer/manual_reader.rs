@@ -105,18 +105,18 @@ impl ManualReader {
             // missed.
             moved.as_mut().enable();
             let state = poll_fn(|cx| {
-                let state = buffer.with_state(|assignment| {
-                    if assignment.has_ended() {
+                let state = buffer.with_state(|state| {
+                    if state.readers.has_ended() {
                         // The last error is the reason for the end.
-                        let last = std::iter::from_fn(|| assignment.pop_error()).last();
+                        let last = std::iter::from_fn(|| state.readers.pop_error()).last();
                         return Some(NextEvent::Event(ManualReaderEvent::Ended(last)));
                     }
-                    if let Some(error) = assignment.pop_error() {
+                    if let Some(error) = state.readers.pop_error() {
                         return Some(NextEvent::Event(ManualReaderEvent::Error(error)));
                     }
-                    let new = assignment.unsplit_partition().map(NextEvent::New);
+                    let new = state.unsplit_partition().map(NextEvent::New);
                     if new.is_none() {
-                        assignment.register_waker(cx.waker());
+                        state.register_waker(cx.waker());
                     }
                     new
                 });
@@ -177,7 +177,7 @@ impl ManualPartitionReader {
         bytes: usize,
         out: &mut Vec<ConsumerRecord>,
     ) -> Option<Result<CompletionMark>> {
-        let progress = poll_fn(|cx| lock(&self.reader).poll_owned(max, bytes, &self.buffer, cx, out)).await?;
+        let progress = poll_fn(|cx| self.buffer.poll_owned(&mut lock(&self.reader), max, bytes, cx, out)).await?;
         Some(progress.map(CompletionMark))
     }
 
@@ -195,7 +195,7 @@ impl ManualPartitionReader {
         loop {
             let mut moved = pin!(self.buffer.position_waiters.notified());
             moved.as_mut().enable();
-            let ending = self.buffer.with_state(|assignment| assignment.partition_end(&self.id));
+            let ending = self.buffer.with_state(|state| state.partition_end(&self.id));
             if wanted(ending) {
                 return ending;
             }

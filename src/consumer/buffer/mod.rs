@@ -5,15 +5,16 @@
 //! them and returns their records. `split_reader` and `manual_reader` serve readers of single
 //! partitions.
 
-pub(super) mod decoded_batch;
+pub(super) mod delivery_queue;
 pub(super) mod fetch_buffer;
-pub(super) mod fetch_collector;
+pub(super) mod fetched_batch;
 pub(super) mod gathered;
 pub(super) mod manual_reader;
 pub(super) mod owned_record;
 pub(super) mod partition_buffer;
 pub(super) mod partition_end;
+pub(super) mod readers;
+pub(super) mod reading;
 pub(super) mod record_reader;
 pub(super) mod split;
-pub(super) mod split_reader;
 pub(super) mod wakeups;

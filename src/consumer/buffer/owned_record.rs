@@ -1,16 +1,20 @@
 //! Records that own their fields.
 
 use crate::{
-    consumer::buffer::decoded_batch::DecodedBatch,
+    consumer::{buffer::fetched_batch::DecodedRecords, subscription::delivery_progress::DeliveryProgress},
     record::{ConsumerRecord, Header},
     wire::batch::RecordView,
 };
 
 /// Returns a record that shares the bytes of its batch.
-pub(crate) fn owned_record(part: &DecodedBatch, view: &RecordView<'_>) -> ConsumerRecord {
-    let partition = part.progress.partition();
-    let header = &part.records.header;
-    let share = |bytes: &[u8]| part.records.share(bytes);
+pub(crate) fn owned_record(
+    progress: &DeliveryProgress,
+    batch: &DecodedRecords,
+    view: &RecordView<'_>,
+) -> ConsumerRecord {
+    let partition = progress.partition();
+    let header = &batch.records.header;
+    let share = |bytes: &[u8]| batch.records.share(bytes);
     ConsumerRecord {
         topic: partition.topic.clone(),
         partition: partition.partition,

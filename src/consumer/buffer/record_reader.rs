@@ -1,32 +1,26 @@
 //! The reader's side: the batches that it took over, the records that it holds, and their
 //! completion.
 //!
-//! There is one common reader at a time, beside those of partitions that are split off. Its lock is
-//! taken for each record that `recv` returns. Others take the lock only briefly (for a seek or a
-//! rebalance). It is taken before the lock of `ConsumerState`, never inside it.
+//! There is one common reader at a time, beside those of partitions that are split off. A reader
+//! knows neither the consumer's state nor the lock around it: a step that needs either returns a
+//! [`ReaderNeed`], which `buffer/reading` meets before it calls the reader again.
 //!
 //! Sans-IO.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use crate::consumer::buffer::owned_record::owned_record;
 use crate::consumer::{
     buffer::{
-        decoded_batch::{DecodeConfig, DecodedBatch},
-        fetch_buffer::FetchBuffer,
+        fetched_batch::{BatchContent, DecodeConfig, DecodedRecords, FetchedBatch},
         gathered::Gathered,
-        partition_buffer::{CollectedItem, GROWTH},
+        owned_record::owned_record,
+        partition_buffer::GROWTH,
         split::SplitId,
     },
-    state::ConsumerState,
     subscription::delivery_progress::DeliveryProgress,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind},
     record::{ConsumerRecord, TopicPartition},
     wire::batch::Decompressor,
 };
@@ -34,16 +28,30 @@ use crate::{
 /// A batch of which `count` records are delivered at once.
 #[derive(Debug)]
 pub(crate) struct RecordSlice {
-    pub(crate) batch: DecodedBatch,
+    pub(crate) batch: FetchedBatch<DecodedRecords>,
     pub(crate) count: usize,
 }
 
-/// Result of taking batches from the consumer's state.
-enum Refill {
-    Some,
-    Error(Error),
-    Ended,
-    Nothing,
+/// The slices of one poll.
+#[derive(Debug, Default)]
+pub(crate) struct RecordSlices {
+    slices: Vec<RecordSlice>,
+    /// Number of records.
+    count: usize,
+}
+
+/// The reason for which a step of the reader cannot go on by itself.
+#[derive(Debug)]
+pub(crate) enum ReaderNeed {
+    /// It has delivered everything: it needs batches with about that many records.
+    Batches(usize),
+    /// The log does not have the offset that the reader arrived at: the position has to be reset.
+    Reset(Arc<DeliveryProgress>),
+    /// The reader arrived at bytes that it cannot read: the partition has to be stopped. They end
+    /// before `end`, if that is after the position.
+    Stop { progress: Arc<DeliveryProgress>, end: i64, error: Error },
+    /// The reader reached the log's end, which is reported as an error.
+    Report(Error),
 }
 
 #[derive(Debug)]
@@ -51,8 +59,8 @@ pub(crate) struct RecordReader {
     /// The partition that it reads; `None` for the common reader of all partitions that are not
     /// split off.
     split: Option<SplitId>,
-    /// Entries that were taken over and not delivered yet.
-    pending: VecDeque<CollectedItem>,
+    /// Batches that were taken over and not delivered yet.
+    pending: VecDeque<FetchedBatch>,
     /// Progress of the records that were delivered last.
     delivered: Vec<Arc<DeliveryProgress>>,
     /// True if the reader still holds them.
@@ -74,13 +82,13 @@ pub(crate) struct RecordReader {
     /// Approximate ratio of decompressed to compressed size of recent batches.
     growth: usize,
     /// Kept for its capacity.
-    taken: Vec<CollectedItem>,
+    spare: Vec<FetchedBatch>,
     decompressor: Decompressor,
     decode_config: DecodeConfig,
 }
 
 impl RecordReader {
-    pub(crate) fn new(opening: DecodeConfig, of: Option<SplitId>) -> Self {
+    pub(crate) fn new(decode_config: DecodeConfig, of: Option<SplitId>) -> Self {
         Self {
             split: of,
             pending: VecDeque::new(),
@@ -93,9 +101,9 @@ impl RecordReader {
             delivered_records: 0,
             uncounted_records: 0,
             growth: GROWTH,
-            taken: Vec::new(),
+            spare: Vec::new(),
             decompressor: Decompressor::default(),
-            decode_config: opening,
+            decode_config,
         }
     }
 
@@ -111,6 +119,13 @@ impl RecordReader {
         self.inherits = inherits;
         self
     }
+
+    /// Returns the split that it reads; `None` for the common reader.
+    pub(crate) fn split(&self) -> Option<&SplitId> {
+        self.split.as_ref()
+    }
+
+    // ---- held records
 
     /// Completes the records that it holds, because the user asks for the next ones, or closes.
     pub(crate) fn complete_delivered(&mut self) {
@@ -139,279 +154,243 @@ impl RecordReader {
 
     /// Drops the held records of that partition without completing them.
     pub(crate) fn release(&mut self, partition: &TopicPartition) {
-        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+        self.count_delivered();
         self.delivered.retain(|progress| progress.partition() != partition);
     }
 
-    /// Returns the next record, which shares the bytes of its batch. `None` at the end.
-    pub(crate) fn poll_record(
-        &mut self,
-        buffer: &FetchBuffer,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<ConsumerRecord>>> {
+    /// Records that the reader gets no more records: it does not hold another reader's any more.
+    pub(crate) fn ended(&mut self) {
+        self.inherits = false;
+    }
+
+    // ---- single records
+
+    /// Returns the next record, which shares the bytes of its batch.
+    #[inline]
+    pub(crate) fn next_record(&mut self) -> Result<ConsumerRecord, ReaderNeed> {
         loop {
             if let Some(record) = self.next_decoded() {
-                return Poll::Ready(Some(Ok(record)));
+                return Ok(record);
             }
-            if let Some(next) = self.pending.pop_front() {
-                if let Some(error) = self.pass_empty(next, buffer) {
-                    return Poll::Ready(Some(Err(error)));
-                }
-                continue;
-            }
-            match self.refill(1, buffer, Some(cx)) {
-                Refill::Some => {}
-                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
-                Refill::Ended => return Poll::Ready(None),
-                Refill::Nothing => return Poll::Pending,
+            match self.pending.pop_front() {
+                Some(next) => self.pass_empty(next)?,
+                None => return Err(ReaderNeed::Batches(1)),
             }
         }
     }
 
     /// Returns the next record of the batch at the front, if that is decoded and has one.
     fn next_decoded(&mut self) -> Option<ConsumerRecord> {
-        let Some(CollectedItem::Decoded(part)) = self.pending.front_mut() else { return None };
-        if part.left == 0 || part.progress.is_withheld() {
+        let front = self.pending.front_mut()?;
+        let BatchContent::Decoded(decoded) = &mut front.content else { return None };
+        if decoded.left == 0 || front.progress.is_withheld() {
             return None;
         }
-        let mut iter = part.iter();
+        let mut iter = decoded.iter();
         match iter.next() {
             Some(Ok(view)) => {
-                let record = owned_record(part, &view);
-                part.position = iter.position();
-                part.left -= 1;
-                part.progress.record_delivered(record.offset + 1);
+                let record = owned_record(&front.progress, decoded, &view);
+                decoded.position = iter.position();
+                decoded.left -= 1;
+                front.progress.record_delivered(record.offset + 1);
                 self.holds_delivered = true;
                 self.inherits = false;
-                if !matches!(&self.delivered[..], [held] if Arc::ptr_eq(held, &part.progress)) {
+                if !matches!(&self.delivered[..], [held] if Arc::ptr_eq(held, &front.progress)) {
                     count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
                     self.delivered.clear();
-                    self.delivered.push(part.progress.clone());
+                    self.delivered.push(front.progress.clone());
                 }
                 self.uncounted_records += 1;
                 Some(record)
             }
             Some(Err(error)) => {
-                let (progress, end) = (part.progress.clone(), part.end);
-                self.pending.pop_front();
-                self.pending.push_front(CollectedItem::Corrupt { progress, error, end });
+                front.content = BatchContent::Corrupt(error);
                 None
             }
             None => {
-                part.left = 0;
+                decoded.left = 0;
                 None
             }
         }
     }
 
-    /// Waits for one record, then returns up to `max` records and about `bytes` bytes that are
-    /// already available, all of one progress. `None` at the end.
-    pub(crate) fn poll_owned(
+    /// Adds records of the progress that was delivered last, until there are `max` or no bytes are
+    /// `left`. Batches without records, and errors, come with the next call.
+    pub(crate) fn take_same_progress(
         &mut self,
         max: usize,
-        bytes: usize,
-        buffer: &FetchBuffer,
-        cx: &mut Context<'_>,
+        left: &mut usize,
         out: &mut Vec<ConsumerRecord>,
-    ) -> Poll<Option<Result<Arc<DeliveryProgress>>>> {
-        let first = match self.poll_record(buffer, cx) {
-            Poll::Ready(Some(Ok(record))) => record,
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
-        };
-        let Some(progress) = self.delivered.last().cloned() else { return Poll::Ready(None) };
-        let mut left = bytes.saturating_sub(first.size());
-        out.push(first);
-        while out.len() < max && left > 0 {
-            match self.pending.front().map(|next| Arc::ptr_eq(next.progress(), &progress)) {
-                None if matches!(self.refill(max - out.len(), buffer, None), Refill::Some) => continue,
-                Some(true) => {}
-                _ => break,
+    ) -> Result<(), ReaderNeed> {
+        while out.len() < max && *left > 0 {
+            let Some(front) = self.pending.front() else { return Err(ReaderNeed::Batches(max - out.len())) };
+            if !self.delivered.last().is_some_and(|progress| Arc::ptr_eq(progress, &front.progress)) {
+                break;
             }
             if let Some(record) = self.next_decoded() {
-                left = left.saturating_sub(record.size());
+                *left = left.saturating_sub(record.size());
                 out.push(record);
                 continue;
             }
-            // Entries without records, and errors, come with the next call.
-            if !matches!(self.pending.front(), Some(CollectedItem::Fetched { .. })) {
+            if !self.decode_front() {
                 break;
             }
-            if let Some(next) = self.pending.pop_front() {
-                let opened = self.decode(next);
-                self.pending.push_front(opened);
-            }
         }
-        Poll::Ready(Some(Ok(progress)))
+        Ok(())
     }
 
-    /// Returns up to `max` records, as long as there is room for their decompressed size, but at
-    /// least those of one batch. The slices of one partition are adjacent and in order. `None` at
-    /// the end.
-    pub(crate) fn poll_slices(
-        &mut self,
-        max: usize,
-        buffer: &FetchBuffer,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Vec<RecordSlice>>>> {
-        let mut portions: Vec<RecordSlice> = Vec::new();
-        let mut count = 0;
-        loop {
-            while count < max
-                && let Some(next) = self.pending.pop_front()
-            {
-                match next {
-                    next if next.progress().is_withheld() => {}
-                    CollectedItem::Decoded(part) if part.left > 0 => {
-                        let portion = RecordSlice { count: part.left.min(max - count), batch: part };
-                        count += portion.count;
-                        let same = |other: &RecordSlice| Arc::ptr_eq(&other.batch.progress, &portion.batch.progress);
-                        let at = portions.iter().rposition(same).map_or(portions.len(), |last| last + 1);
-                        portions.insert(at, portion);
-                    }
-                    // The next poll decodes it, when these records are done.
-                    next @ CollectedItem::Fetched { .. } if count > 0 && !self.has_room_to_decode(&next) => {
-                        self.pending.push_front(next);
-                        return self.hold_slices(portions);
-                    }
-                    CollectedItem::Fetched { .. } => {
-                        let opened = self.decode(next);
-                        self.pending.push_front(opened);
-                    }
-                    // A skipped range belongs to the records before it.
-                    CollectedItem::Skip { progress, end } if count > 0 => {
-                        match portions.iter_mut().rev().find(|portion| Arc::ptr_eq(&portion.batch.progress, &progress))
-                        {
-                            Some(portion) => portion.batch.end = end,
-                            None => self.skip(&progress, end),
-                        }
-                    }
-                    // Errors and log ends are reported after the records before them.
-                    trouble @ (CollectedItem::Corrupt { .. }
-                    | CollectedItem::OutOfRange { .. }
-                    | CollectedItem::End { .. })
-                        if count > 0 =>
-                    {
-                        self.pending.push_front(trouble);
-                        return self.hold_slices(portions);
-                    }
-                    next => {
-                        if let Some(error) = self.pass_empty(next, buffer) {
-                            return Poll::Ready(Some(Err(error)));
-                        }
-                    }
-                }
+    /// Returns the progress of the record that was delivered last.
+    pub(crate) fn last_progress(&self) -> Option<&Arc<DeliveryProgress>> {
+        self.delivered.last()
+    }
+
+    // ---- slices of many records
+
+    /// Adds slices until there are `max` records, as long as there is room for their decompressed
+    /// size, but at least the records of one batch. The slices of one partition are adjacent and in
+    /// order. Errors and log ends are left for the next poll if there are records before them.
+    pub(crate) fn collect_slices(&mut self, max: usize, out: &mut RecordSlices) -> Result<(), ReaderNeed> {
+        while out.count < max {
+            let Some(next) = self.pending.pop_front() else { return Err(ReaderNeed::Batches(max - out.count)) };
+            if next.progress.is_withheld() {
+                continue;
             }
-            if count >= max {
-                return self.hold_slices(portions);
+            // The next poll decodes it, or reports it, when these records are done.
+            if !out.is_empty() && (next.is_stop() || !self.has_room_to_decode(&next)) {
+                self.pending.push_front(next);
+                break;
             }
-            let waiting = if count == 0 { Some(&mut *cx) } else { None };
-            match self.refill(max - count, buffer, waiting) {
-                Refill::Some => {}
-                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
-                Refill::Ended => return Poll::Ready(None),
-                Refill::Nothing if count == 0 => return Poll::Pending,
-                Refill::Nothing => return self.hold_slices(portions),
+            match next.into_decoded() {
+                Ok(batch) => out.add(batch, max),
+                Err(next) => self.pass_between(next, out)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Moves past a batch without decoded records. A skipped range belongs to the records before
+    /// it.
+    fn pass_between(&mut self, next: FetchedBatch, out: &mut RecordSlices) -> Result<(), ReaderNeed> {
+        match (&next.content, out.last_of(&next.progress)) {
+            (BatchContent::Skip, Some(slice)) => {
+                slice.batch.end = next.end;
+                Ok(())
+            }
+            _ => self.pass_empty(next),
         }
     }
 
-    /// Takes over batches until there are `records` records, but delivers none: they stay with the
-    /// reader for the next call, whichever it is. Ready earlier if more batches would not help, see
-    /// [`Gathered::is_enough`]. `None` at the end.
-    pub(crate) fn poll_full_batch(
-        &mut self,
-        records: usize,
-        gathered: &mut Option<Gathered>,
-        buffer: &FetchBuffer,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<()>>> {
-        let mut known = match gathered.take() {
-            Some(known) => known,
-            None => self.count_pending(0),
-        };
-        loop {
-            if known.is_enough(records) {
-                // Some records may have been withdrawn meanwhile (by a seek or the group).
-                known = self.count_pending(0);
-                if known.is_enough(records) {
-                    return Poll::Ready(Some(Ok(())));
-                }
-            }
-            let before = self.pending.len();
-            match self.refill(known.missing(records), buffer, Some(&mut *cx)) {
-                Refill::Some => known.merge(self.count_pending(before)),
-                Refill::Error(error) => return Poll::Ready(Some(Err(error))),
-                Refill::Ended => return Poll::Ready(None),
-                Refill::Nothing => {
-                    *gathered = Some(known);
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// Counts the records that wait for delivery, starting at that entry.
-    fn count_pending(&self, from: usize) -> Gathered {
-        let mut gathered = Gathered::default();
-        self.pending
-            .iter()
-            .skip(from)
-            .filter(|pending| !pending.progress().is_withheld())
-            .for_each(|pending| gathered.add(pending));
-        gathered
-    }
-
-    /// Marks the records of these slices as held.
-    fn hold_slices(&mut self, portions: Vec<RecordSlice>) -> Poll<Option<Result<Vec<RecordSlice>>>> {
+    /// Marks the records of these slices as held, and returns them.
+    pub(crate) fn hold_slices(&mut self, slices: RecordSlices) -> Vec<RecordSlice> {
+        let RecordSlices { slices, .. } = slices;
         self.holds_delivered = true;
         self.inherits = false;
-        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+        self.count_delivered();
         self.delivered.clear();
-        for portion in &portions {
-            if !self.delivered.last().is_some_and(|last| Arc::ptr_eq(last, &portion.batch.progress)) {
-                self.delivered.push(portion.batch.progress.clone());
+        for slice in &slices {
+            if !self.delivered.last().is_some_and(|last| Arc::ptr_eq(last, &slice.batch.progress)) {
+                self.delivered.push(slice.batch.progress.clone());
             }
         }
         self.lent = true;
-        Poll::Ready(Some(Ok(portions)))
+        slices
     }
 
-    /// Moves past an entry without records, and returns its error if it is one.
-    fn pass_empty(&mut self, next: CollectedItem, buffer: &FetchBuffer) -> Option<Error> {
-        if next.progress().is_withheld() {
-            return None;
+    /// Puts unread batches back at the front, in order.
+    pub(crate) fn take_back(&mut self, unread: Vec<FetchedBatch>) {
+        for batch in unread.into_iter().rev() {
+            self.pending.push_front(batch);
         }
-        match next {
-            CollectedItem::Decoded(DecodedBatch { progress, end, .. }) | CollectedItem::Skip { progress, end } => {
-                self.skip(&progress, end)
+    }
+
+    // ---- batches
+
+    /// Takes batches over. `spare` is what [`take_spare`](Self::take_spare) returned, filled.
+    pub(crate) fn take_over(&mut self, mut spare: Vec<FetchedBatch>) {
+        self.refilled |= !spare.is_empty();
+        self.pending.extend(spare.drain(..));
+        self.spare = spare;
+    }
+
+    /// Returns an empty vector to be filled with batches.
+    pub(crate) fn take_spare(&mut self) -> Vec<FetchedBatch> {
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Returns true if it took batches over since the last call.
+    pub(crate) fn take_refilled(&mut self) -> bool {
+        std::mem::take(&mut self.refilled)
+    }
+
+    /// Returns the number of batches that were taken over and not delivered yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Counts the records that wait for delivery, starting at that batch.
+    pub(crate) fn count_pending(&self, from: usize) -> Gathered {
+        let mut gathered = Gathered::default();
+        let pending = self.pending.iter().skip(from).filter(|batch| !batch.progress.is_withheld());
+        pending.for_each(|batch| gathered.add(batch));
+        gathered
+    }
+
+    /// Keeps only batches that may still be delivered, after partitions were paused, repositioned
+    /// or revoked. `may_deliver` returns true if this reader may deliver those of a progress now,
+    /// false if later or another reader may, and `None` if no reader may any more. Returns the
+    /// batches that go back to the buffer, in order.
+    pub(crate) fn withdraw(
+        &mut self,
+        may_deliver: impl Fn(Option<&SplitId>, &Arc<DeliveryProgress>) -> Option<bool>,
+    ) -> Vec<FetchedBatch> {
+        let of = self.split.as_ref();
+        if self.pending.iter().all(|batch| may_deliver(of, &batch.progress) == Some(true)) {
+            return Vec::new();
+        }
+        let (mut stay, mut back) = (VecDeque::new(), Vec::new());
+        for batch in self.pending.drain(..) {
+            match may_deliver(of, &batch.progress) {
+                Some(true) => stay.push_back(batch),
+                Some(false) => back.push(batch),
+                None => {}
             }
-            next @ CollectedItem::Fetched { .. } => {
-                let opened = self.decode(next);
-                self.pending.push_front(opened);
+        }
+        self.pending = stay;
+        back
+    }
+
+    /// Moves past a batch that has no record to deliver now.
+    fn pass_empty(&mut self, next: FetchedBatch) -> Result<(), ReaderNeed> {
+        if next.progress.is_withheld() {
+            return Ok(());
+        }
+        let FetchedBatch { progress, end, content, .. } = next;
+        match content {
+            // The buffer never hands out a batch that is being decompressed.
+            BatchContent::Decoded(_) | BatchContent::Skip | BatchContent::Decompressing => {
+                self.skip(&progress, end);
+                Ok(())
             }
-            CollectedItem::OutOfRange { progress } => {
-                buffer.with_state(|assignment| {
-                    assignment.handle_out_of_range(progress.partition(), progress.seek_epoch())
-                });
+            BatchContent::Encoded(_) => {
+                self.pending.push_front(FetchedBatch { progress, end, content, ..next });
+                self.decode_front();
+                Ok(())
             }
-            CollectedItem::End { progress, at } => {
+            BatchContent::OutOfRange => Err(ReaderNeed::Reset(progress)),
+            BatchContent::LogEnd => {
                 let partition = progress.partition();
-                let message = format!("{partition}: the reader reached the end at offset {at}");
+                let message = format!("{partition}: the reader reached the end at offset {end}");
                 let error = Error::new(ErrorKind::EndOfPartition, message);
-                return Some(error.at(partition.topic.clone(), partition.partition, at));
+                Err(ReaderNeed::Report(error.at(partition.topic.clone(), partition.partition, end)))
             }
-            CollectedItem::Corrupt { progress, error, end } => {
-                buffer.with_state(|assignment| assignment.stop_at_corruption(&progress, end));
-                self.pending.retain(|pending| !Arc::ptr_eq(pending.progress(), &progress));
-                let at = progress.delivered();
-                let partition = progress.partition();
+            BatchContent::Corrupt(error) => {
+                self.pending.retain(|batch| !Arc::ptr_eq(&batch.progress, &progress));
+                let (partition, at) = (progress.partition(), progress.delivered());
                 let error = error.context(format_args!("read of {partition} from offset {at}"));
-                return Some(error.at(partition.topic.clone(), partition.partition, at));
+                let error = error.at(partition.topic.clone(), partition.partition, at);
+                Err(ReaderNeed::Stop { progress, end, error })
             }
         }
-        None
     }
 
     /// Moves past a range before `end` that has no records to deliver.
@@ -428,75 +407,36 @@ impl RecordReader {
         }
     }
 
-    /// Takes over the available batches. Returns errors and the end only if the reader waits.
-    /// Without batches, a waiting reader is registered to be woken.
-    fn refill(&mut self, records: usize, buffer: &FetchBuffer, waiting: Option<&mut Context<'_>>) -> Refill {
-        let mut taken = std::mem::take(&mut self.taken);
-        let refill = buffer.with_state(|assignment| {
-            if waiting.is_some()
-                && let Some(error) = assignment.pop_error_for(self.split.as_ref())
-            {
-                return Refill::Error(error);
-            }
-            assignment.collect_for(self.split.as_ref(), records, &mut taken);
-            match waiting {
-                _ if !taken.is_empty() => Refill::Some,
-                Some(_) if assignment.has_ended_for(self.split.as_ref()) => {
-                    self.inherits = false;
-                    Refill::Ended
-                }
-                Some(cx) => {
-                    assignment.register_waker_for(self.split.as_ref(), cx.waker());
-                    Refill::Nothing
-                }
-                None => Refill::Nothing,
-            }
-        });
-        self.refilled |= !taken.is_empty();
-        self.pending.extend(taken.drain(..));
-        self.taken = taken;
-        refill
-    }
-
-    /// Checks and decompresses a fetched batch; returns other entries unchanged.
-    fn decode(&mut self, taken: CollectedItem) -> CollectedItem {
-        let CollectedItem::Fetched { progress, batch, reservation, start, end } = taken else { return taken };
-        match DecodedBatch::decode(
-            &progress,
-            &batch,
-            start..end,
-            reservation,
-            &mut self.decompressor,
-            &self.decode_config,
-        ) {
-            Ok(Some(part)) => {
-                if batch.header.is_compressed() {
-                    let growth = part.records.size().div_ceil(part.bytes.max(1)).max(1);
-                    self.growth = growth.max(self.growth / 8 * 7);
-                }
-                CollectedItem::Decoded(part)
-            }
-            Ok(None) => CollectedItem::Skip { progress, end },
-            Err(error) => CollectedItem::Corrupt { progress, error, end },
+    /// Decodes the batch at the front. Returns false if it is not an encoded one.
+    fn decode_front(&mut self) -> bool {
+        if !self.pending.front().is_some_and(|front| matches!(front.content, BatchContent::Encoded(_))) {
+            return false;
         }
+        let Some(front) = self.pending.pop_front() else { return false };
+        let is_compressed =
+            matches!(&front.content, BatchContent::Encoded(encoded) if encoded.batch.header.is_compressed());
+        let front = front.decoded(&mut self.decompressor, &self.decode_config);
+        if is_compressed && let BatchContent::Decoded(decoded) = &front.content {
+            let growth = decoded.records.size().div_ceil(front.bytes.max(1)).max(1);
+            self.growth = growth.max(self.growth / 8 * 7);
+        }
+        self.pending.push_front(front);
+        true
     }
 
-    /// Returns true if there is room for the entry's decoded size, as far as it can be estimated.
-    fn has_room_to_decode(&self, taken: &CollectedItem) -> bool {
-        let CollectedItem::Fetched { batch, reservation, .. } = taken else { return true };
-        let bytes = batch.bytes().len().saturating_mul(self.growth);
+    /// Returns true if there is room for the batch's decoded size, as far as it can be estimated.
+    fn has_room_to_decode(&self, batch: &FetchedBatch) -> bool {
+        let BatchContent::Encoded(encoded) = &batch.content else { return true };
         // An uncompressed batch needs no more room.
-        !batch.header.is_compressed() || reservation.quota().has_room_for(bytes)
+        !encoded.batch.header.is_compressed()
+            || encoded.reservation.quota().has_room_for(batch.bytes.saturating_mul(self.growth))
     }
 
-    /// Returns true if it took batches over since the last call.
-    pub(crate) fn take_refilled(&mut self) -> bool {
-        std::mem::take(&mut self.refilled)
-    }
+    // ---- counting
 
     /// Returns the number of records that were returned so far.
     pub(crate) fn delivered_records(&mut self) -> u64 {
-        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+        self.count_delivered();
         self.delivered_records
     }
 
@@ -505,44 +445,37 @@ impl RecordReader {
         self.delivered_records += given;
     }
 
-    /// Puts unread slices back at the front, in order.
-    pub(crate) fn take_back(&mut self, unread: Vec<CollectedItem>) {
-        for taken in unread.into_iter().rev() {
-            self.pending.push_front(taken);
-        }
+    fn count_delivered(&mut self) {
+        count(&self.delivered, &mut self.uncounted_records, &mut self.delivered_records);
+    }
+}
+
+impl RecordSlices {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
-    /// Keeps only entries that may still be delivered, after partitions were paused, repositioned
-    /// or revoked. Entries of paused partitions, and those that another reader now delivers, return
-    /// to the buffer.
-    pub(crate) fn reconcile(&mut self, assignment: &mut ConsumerState) {
-        let of = self.split.as_ref();
-        let all_stay =
-            self.pending.iter().all(|pending| assignment.is_deliverable_by(of, pending.progress()) == Some(true));
-        if all_stay {
-            return;
-        }
-        let (mut stay, mut back) = (VecDeque::new(), Vec::new());
-        for pending in self.pending.drain(..) {
-            match assignment.is_deliverable_by(of, pending.progress()) {
-                Some(true) => stay.push_back(pending),
-                Some(false) => back.push(pending),
-                None => {}
-            }
-        }
-        self.pending = stay;
-        for pending in back.into_iter().rev() {
-            assignment.return_unread(pending);
-        }
+    /// Adds records of a batch, until there are `max`.
+    fn add(&mut self, batch: FetchedBatch<DecodedRecords>, max: usize) {
+        let slice = RecordSlice { count: batch.content.left.min(max - self.count), batch };
+        self.count += slice.count;
+        let is_same = |other: &RecordSlice| Arc::ptr_eq(&other.batch.progress, &slice.batch.progress);
+        let at = self.slices.iter().rposition(is_same).map_or(self.slices.len(), |last| last + 1);
+        self.slices.insert(at, slice);
+    }
+
+    /// Returns the last slice of a progress.
+    fn last_of(&mut self, progress: &Arc<DeliveryProgress>) -> Option<&mut RecordSlice> {
+        self.slices.iter_mut().rev().find(|slice| Arc::ptr_eq(&slice.batch.progress, progress))
     }
 }
 
 /// Adds the records of the held progress to the counters all at once, which is cheaper than
 /// counting each record.
-fn count(held: &[Arc<DeliveryProgress>], uncounted: &mut u64, given: &mut u64) {
+fn count(held: &[Arc<DeliveryProgress>], uncounted: &mut u64, delivered: &mut u64) {
     let more = std::mem::take(uncounted);
     if let Some(progress) = held.first().filter(|_| more > 0) {
         progress.add_delivered_records(more);
     }
-    *given += more;
+    *delivered += more;
 }

@@ -1,4 +1,4 @@
-//! Identity and reader of a partition that is split off.
+//! Identity and reader of a partition that is split off from the common reader.
 
 use crate::{error::Error, record::TopicPartition};
 use std::{task::Waker, time::Instant};

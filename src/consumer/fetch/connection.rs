@@ -6,9 +6,11 @@ use crate::{
         empty_responses::EmptyResponses,
         fetch_size::FetchSize,
         memory_budget::{BrokerQuota, Reservation},
-        session::FetchSession,
+        plan::SessionClose,
+        session::{FetchSession, SessionRequest},
     },
     record::TopicPartition,
+    wire::fetch::FetchRequest,
 };
 use std::{
     collections::BTreeSet,
@@ -51,5 +53,24 @@ impl FetchConnection {
     /// leader at `until`.
     pub(crate) fn expire_at(&mut self, until: Instant) {
         self.replica_expiry = Some(self.replica_expiry.map_or(until, |expiry| expiry.min(until)));
+    }
+
+    /// Ends the session, and returns the request that closes it at the broker; `None` if the broker
+    /// has none.
+    pub(crate) fn close_session(&mut self, broker: i32) -> Option<SessionClose> {
+        let SessionRequest { session_id, session_epoch, .. } = self.session.closing()?;
+        self.session.closed();
+        let request = FetchRequest {
+            max_wait_ms: 0,
+            min_bytes: 0,
+            max_bytes: 1,
+            isolation_level: 0,
+            session_id,
+            session_epoch,
+            topics: Vec::new(),
+            forgotten: Vec::new(),
+            rack_id: String::new(),
+        };
+        Some(SessionClose { broker, request })
     }
 }

@@ -49,7 +49,7 @@ impl FetchTask {
         let wake = self.buffer.wakers.get(node);
         loop {
             let now = Instant::now();
-            match self.buffer.with_state(|assignment| assignment.plan_fetch(node, now.into_std())) {
+            match self.buffer.with_state(|state| state.plan_fetch(node, now.into_std())) {
                 FetchPlan::Fetch { request, reserved, by_name } => self.fetch(node, *request, reserved, by_name).await,
                 FetchPlan::End => return,
                 FetchPlan::Wait(until) => {
@@ -70,13 +70,13 @@ impl FetchTask {
     }
 
     async fn fetch(&self, node: FetchConnectionId, request: FetchRequest, reserved: Reservation, by_name: bool) {
-        self.buffer.with_state(|assignment| assignment.stats.fetch_sent(node, self.timeout, Instant::now().into_std()));
+        self.buffer.with_state(|state| state.stats.fetch_sent(node, self.timeout, Instant::now().into_std()));
         match self.send(node, &request, by_name, reserved.bytes()).await {
             Ok((response, size)) => self.handle_response(node, response, reserved, size),
             Err(error) => {
-                self.buffer.with_state(|assignment| {
-                    assignment.stats.fetch_failed(node, &error);
-                    assignment.handle_fetch_failure(node, &error, Instant::now().into_std());
+                self.buffer.with_state(|state| {
+                    state.stats.fetch_failed(node, &error);
+                    state.handle_fetch_failure(node, &error, Instant::now().into_std());
                 });
                 // The broker's partitions may have other leaders by now.
                 self.client.refresh_metadata();
@@ -136,9 +136,9 @@ impl FetchTask {
         let empty = arrived.iter().all(|arrived| arrived.scan.entries.is_empty());
         reservation.resize(if empty { 0 } else { size });
         let now = Instant::now().into_std();
-        let hints = self.buffer.with_state(|assignment| {
-            assignment.stats.fetch_answered(node, error, size, throttle, now);
-            assignment.handle_fetch_response(node, session_id, error, arrived, reservation, now)
+        let hints = self.buffer.with_state(|state| {
+            state.stats.fetch_answered(node, error, size, throttle, now);
+            state.handle_fetch_response(node, session_id, error, arrived, reservation, now)
         });
         self.apply_metadata_hints(hints, &node_endpoints);
     }

@@ -1,7 +1,7 @@
 //! Commands from a group handle to the membership's task.
 
 use crate::{
-    consumer::{group::classic::Identity, subscription::topics::Subscription},
+    consumer::{group::member_snapshot::Identity, subscription::topics::Subscription},
     error::{Error, Result},
 };
 use tokio::{sync::oneshot, time::Instant};

@@ -50,6 +50,21 @@ pub(super) async fn ask_up_to<R: Request>(
     Ok((node, answer?))
 }
 
+/// Like [`ask`], and forgets the coordinator if the response has an error code by which another
+/// broker is it.
+pub(super) async fn ask_and_heed<R: Request>(
+    client: &Client,
+    group_id: &str,
+    connection: ConnectionKind,
+    timeout: Duration,
+    build: impl FnOnce(i16) -> R + Send,
+    error_code: fn(&R::Response) -> i16,
+) -> Result<(i32, R::Response)> {
+    let (node, response) = ask(client, group_id, connection, timeout, build).await?;
+    heed(client, group_id, node, Some(error_code(&response).into()));
+    Ok((node, response))
+}
+
 /// Forgets the coordinator if a response says that it is another broker.
 pub(super) fn heed(client: &Client, group_id: &str, node: i32, code: Option<ErrorCode>) {
     if code.is_some_and(|code| code.remedy() == Remedy::FindCoordinator) {

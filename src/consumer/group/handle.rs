@@ -5,12 +5,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{GroupEvent, GroupSettings, consumer_protocol::ConsumerProtocolTask, shared::MembershipShared};
-use crate::consumer::group::retry_wait::RetryWait;
+use super::{GroupEvent, GroupSettings, shared::MembershipShared};
 use crate::consumer::group::{
-    classic::{MemberSnapshot, group_task::GroupTask},
+    classic::ClassicDriver,
     command::Command,
+    consumer_protocol::ConsumerDriver,
+    group_task::GroupTask,
+    member_snapshot::MemberSnapshot,
     offsets::committed::{CommittedOffsets, FetchOffsets, fetch_answer, fetch_check},
+    protocol_driver::ProtocolDriver,
+    retry_wait::RetryWait,
 };
 use crate::{
     cluster::{Client, ConnectionKind, CoordinatorKind, Route},
@@ -74,10 +78,8 @@ impl GroupHandle {
     /// [`subscribe`](Self::subscribe).
     pub(crate) fn start(client: Client, settings: GroupSettings, events: mpsc::UnboundedSender<GroupEvent>) -> Self {
         let shared = Arc::new(MembershipShared::new(settings, GroupProtocol::Classic));
-        let (commands, received) = mpsc::unbounded_channel();
-        let task = GroupTask::new(client.clone(), shared.clone(), received, events);
-        tokio::spawn(task.run());
-        Self { client, shared, commands }
+        let driver = ClassicDriver::new(client.clone(), shared.clone());
+        Self::start_task(client, shared, driver, events)
     }
 
     /// Like [`start`](Self::start), but for a group of the consumer protocol (KIP-848), in which
@@ -89,9 +91,18 @@ impl GroupHandle {
         events: mpsc::UnboundedSender<GroupEvent>,
     ) -> Self {
         let shared = Arc::new(MembershipShared::new(settings, GroupProtocol::Consumer));
+        let driver = ConsumerDriver::new(client.clone(), shared.clone(), remote_assignor);
+        Self::start_task(client, shared, driver, events)
+    }
+
+    fn start_task<D: ProtocolDriver>(
+        client: Client,
+        shared: Arc<MembershipShared>,
+        driver: D,
+        events: mpsc::UnboundedSender<GroupEvent>,
+    ) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
-        let task = ConsumerProtocolTask::new(client.clone(), shared.clone(), remote_assignor, received, events);
-        tokio::spawn(task.run());
+        tokio::spawn(GroupTask::new(client.clone(), shared.clone(), driver, received, events).run());
         Self { client, shared, commands }
     }
 

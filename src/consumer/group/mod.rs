@@ -1,16 +1,25 @@
 //! Membership in a consumer group: the partitions that the group assigns, until they are revoked,
 //! and their committed offsets.
 
+mod actions;
 pub(crate) mod assignor;
 pub(super) mod classic;
 pub(super) mod command;
 mod consumer_protocol;
 mod coordinator;
 pub(super) mod failed_memberships;
+mod group_task;
 mod handle;
+mod heartbeat_failures;
+mod join_retries;
+mod member_log;
+mod member_snapshot;
+mod membership;
 pub(super) mod offsets;
 pub(super) mod pending_leaves;
 pub(super) mod poll_activity;
+mod poll_timer;
+mod protocol_driver;
 pub(super) mod retry_wait;
 mod shared;
 pub(super) mod status;

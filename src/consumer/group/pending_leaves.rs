@@ -34,11 +34,10 @@ impl PendingLeaves {
         Self { client, shared, under_way: JoinSet::new() }
     }
 
-    /// Tells the coordinator that a member has left; retried if that may help, until the deadline
-    /// (without one, for as long as a request may take).
+    /// Tells the coordinator that a member has left; retried if that may help, until the deadline.
     pub(super) fn leave<R>(
         &mut self,
-        deadline: Option<Instant>,
+        deadline: Instant,
         build: impl Fn(i16, &GroupSettings) -> R + Send + Sync + 'static,
         read: fn(&R::Response, &GroupSettings) -> Result<()>,
     ) where
@@ -46,7 +45,6 @@ impl PendingLeaves {
         R::Response: Send,
     {
         let (client, shared) = (self.client.clone(), self.shared.clone());
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + request_timeout(&client));
         self.under_way.spawn(async move {
             let settings = &shared.settings;
             let mut pace = RetryWait::new(&client);

@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::GroupSettings;
 use crate::consumer::group::{
-    classic::{Identity, MemberSnapshot},
+    member_snapshot::{Identity, MemberSnapshot},
     offsets::{commit_order::CommitOrder, committed::TopicIds},
     poll_activity::PollActivity,
 };

@@ -11,68 +11,10 @@ use std::{
 };
 
 use crate::consumer::{
-    config::settings::IsolationLevel,
     fetch::connection_id::FetchConnectionId,
     observability::{group_stats::RebalanceStats, metrics::ConsumerMetrics},
 };
 use crate::error::{Error, ErrorCode};
-
-/// The values that brokers last reported of a partition.
-#[derive(Debug)]
-pub(crate) struct PartitionOffsets {
-    pub(crate) high_watermark: i64,
-    pub(crate) last_stable: i64,
-    pub(crate) log_start: i64,
-    /// The offset at which the end of the partition was last reported to the reader; −1 if it was
-    /// not.
-    pub(crate) reported_end: i64,
-    /// The error that prevents reading at present.
-    pub(crate) error: Option<Error>,
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-    pub(crate) batches: u64,
-    pub(crate) sample: ProgressSample,
-}
-
-impl Default for PartitionOffsets {
-    fn default() -> Self {
-        Self {
-            high_watermark: -1,
-            last_stable: -1,
-            log_start: -1,
-            reported_end: -1,
-            error: None,
-            records: 0,
-            bytes: 0,
-            batches: 0,
-            sample: ProgressSample::default(),
-        }
-    }
-}
-
-impl PartitionOffsets {
-    /// Resets the reported end, because the partition is repositioned.
-    pub(crate) fn reset(&mut self) {
-        self.reported_end = -1;
-    }
-
-    /// Records that fetching continues at that offset. A reported end after it is reported again
-    /// when it is reached again.
-    pub(crate) fn fetched_from(&mut self, offset: i64) {
-        if offset < self.reported_end {
-            self.reported_end = -1;
-        }
-    }
-
-    /// Returns the offset after the last record that may be read.
-    pub(crate) fn end(&self, isolation: IsolationLevel) -> Option<i64> {
-        let end = match isolation {
-            IsolationLevel::ReadUncommitted => self.high_watermark,
-            IsolationLevel::ReadCommitted => self.last_stable,
-        };
-        (end >= 0).then_some(end)
-    }
-}
 
 /// Statistics of a broker on one fetch connection.
 #[derive(Debug, Default)]
@@ -147,18 +89,4 @@ impl FetchStats {
         self.sums.fetches_failed += 1;
         self.sums.fetches_in_flight = self.sums.fetches_in_flight.saturating_sub(1);
     }
-}
-
-/// A partition's progress at the last observation.
-#[derive(Debug, Default)]
-pub(crate) struct ProgressSample {
-    /// The delivered offset and the fetched offset.
-    pub(crate) at: Option<(i64, i64)>,
-    pub(crate) reason: &'static str,
-    /// Time since which it waits for that reason without progress.
-    pub(crate) since: Option<Instant>,
-    /// Time since which it makes no progress, for any reasons that are not the user's.
-    pub(crate) stuck: Option<Instant>,
-    /// True if this was logged.
-    pub(crate) warned: bool,
 }

@@ -100,6 +100,13 @@ impl LogDigest {
 }
 
 impl Stall {
+    /// Adds a partition that has made no progress for that long.
+    pub(crate) fn add(&mut self, partition: &TopicPartition, error: Option<Error>, stuck: Duration) {
+        self.longest = self.longest.max(stuck);
+        self.error = self.error.take().or(error);
+        self.partitions.push(partition.clone());
+    }
+
     pub(crate) fn write(&self, reason: &str, origin: &Origin) {
         let error = self.error.as_ref().map(tracing::field::display);
         let (partitions, count, stalled_s) = (several(&self.partitions), self.partitions.len(), self.longest.as_secs());

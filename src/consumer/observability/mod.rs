@@ -7,4 +7,5 @@ pub(super) mod log_digest;
 pub(super) mod metrics;
 pub(super) mod partition_offsets;
 pub(super) mod partition_status;
+pub(super) mod stalls;
 pub(super) mod wait_reason;

@@ -1,94 +1,135 @@
-//! Records the offsets that brokers report, and derives lag and partition ends from them.
+//! The offsets that brokers report of a partition, and what was fetched of it.
 //!
 //! Sans-IO.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     consumer::{
+        config::settings::IsolationLevel,
         fetch::batch_scan::{ScannedEntry, ScannedSlice},
-        state::ConsumerState,
-        subscription::fetch_position::FetchState,
+        observability::metrics::ConsumerMetrics,
     },
-    error::{Error, ErrorKind, Result},
+    error::Error,
     record::TopicPartition,
     wire::fetch::FetchPartitionResponse,
 };
 
-impl ConsumerState {
-    /// Records the values of a partition in a fetch response.
-    pub(crate) fn record_partition_data(
+/// The values that brokers last reported of a partition.
+#[derive(Debug)]
+pub(crate) struct PartitionOffsets {
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable: i64,
+    pub(crate) log_start: i64,
+    /// The offset at which the end of the partition was last reported to the reader; −1 if it was
+    /// not.
+    pub(crate) reported_end: i64,
+    /// The error that prevents reading at present.
+    pub(crate) error: Option<Error>,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) batches: u64,
+    pub(crate) sample: ProgressSample,
+}
+
+impl Default for PartitionOffsets {
+    fn default() -> Self {
+        Self {
+            high_watermark: -1,
+            last_stable: -1,
+            log_start: -1,
+            reported_end: -1,
+            error: None,
+            records: 0,
+            bytes: 0,
+            batches: 0,
+            sample: ProgressSample::default(),
+        }
+    }
+}
+
+impl PartitionOffsets {
+    /// Resets the reported end, because the partition is repositioned.
+    pub(crate) fn reset(&mut self) {
+        self.reported_end = -1;
+    }
+
+    /// Records that fetching continues at that offset. A reported end after it is reported again
+    /// when it is reached again.
+    pub(crate) fn fetched_from(&mut self, offset: i64) {
+        if offset < self.reported_end {
+            self.reported_end = -1;
+        }
+    }
+
+    /// Returns the offset after the last record that may be read.
+    pub(crate) fn end(&self, isolation: IsolationLevel) -> Option<i64> {
+        let end = match isolation {
+            IsolationLevel::ReadUncommitted => self.high_watermark,
+            IsolationLevel::ReadCommitted => self.last_stable,
+        };
+        (end >= 0).then_some(end)
+    }
+
+    /// Records the values of the partition in a fetch response, and adds them to the consumer's
+    /// sums.
+    pub(crate) fn record_response(
         &mut self,
         partition: &TopicPartition,
         head: &FetchPartitionResponse,
         scan: &ScannedSlice,
+        sums: &mut ConsumerMetrics,
     ) {
-        let Some(state) = self.partitions.get_mut(partition) else { return };
-        let (seen, sums) = (&mut state.offsets, &mut self.stats.sums);
         if !head.error.is_ok() {
-            seen.error = Some(Error::broker(head.error, format_args!("fetch of {partition}")));
+            self.error = Some(Error::broker(head.error, format_args!("fetch of {partition}")));
             *sums.errors.entry(head.error).or_default() += 1;
             return;
         }
-        seen.error = None;
-        for (known, said) in [
-            (&mut seen.high_watermark, head.high_watermark),
-            (&mut seen.last_stable, head.last_stable_offset),
-            (&mut seen.log_start, head.log_start_offset),
+        self.error = None;
+        for (known, reported) in [
+            (&mut self.high_watermark, head.high_watermark),
+            (&mut self.last_stable, head.last_stable_offset),
+            (&mut self.log_start, head.log_start_offset),
         ] {
-            if said >= 0 {
-                *known = said;
+            if reported >= 0 {
+                *known = reported;
             }
         }
-        for step in &scan.entries {
-            match step {
+        for entry in &scan.entries {
+            match entry {
                 ScannedEntry::Batch(batch) => {
                     let records = u64::try_from(batch.header.record_count).unwrap_or(0);
                     let bytes = batch.bytes().len() as u64;
                     sums.batch_records.record(records);
                     sums.batch_bytes.record(bytes);
-                    seen.records += records;
-                    seen.bytes += bytes;
-                    seen.batches += 1;
+                    self.records += records;
+                    self.bytes += bytes;
+                    self.batches += 1;
                 }
                 ScannedEntry::Corrupt { .. } => sums.corrupt += 1,
                 ScannedEntry::Skip(_) => {}
             }
         }
     }
+}
 
-    /// Reports the partition's end to the reader if `enable.partition.eof` is set and the partition
-    /// was fetched to its end.
-    pub(crate) fn report_partition_end(&mut self, partition: &TopicPartition) {
-        let (eof, isolation) = (self.rules.partition_eof, self.rules.isolation);
-        let Some(state) = self.partitions.get_mut(partition).filter(|_| eof) else { return };
-        let FetchState::Fetching { offset, .. } = state.position.state() else { return };
-        let at_end = state.offsets.end(isolation).is_some_and(|end| offset >= end);
-        if at_end && state.offsets.reported_end != offset {
-            state.offsets.reported_end = offset;
-            state.queue.push_end(offset);
-            self.enqueue_for_delivery(partition);
-            self.wake_reader_of(partition);
-        }
-    }
+/// A partition's progress at the last observation.
+#[derive(Debug, Default)]
+pub(crate) struct ProgressSample {
+    /// The delivered offset and the fetched offset.
+    pub(crate) at: Option<(i64, i64)>,
+    pub(crate) reason: &'static str,
+    /// Time since which it waits for that reason without progress.
+    pub(crate) since: Option<Instant>,
+    /// Time since which it makes no progress, for any reasons that are not the user's.
+    pub(crate) stuck: Option<Instant>,
+    /// True if this was logged.
+    pub(crate) warned: bool,
+}
 
-    /// Returns the number of offsets between the delivered position and the end.
-    pub(crate) fn lag(&self, partition: &TopicPartition) -> Option<u64> {
-        let state = self.partitions.get(partition)?;
-        let end = state.offsets.end(self.rules.isolation)?;
-        let position = state.progress.as_ref()?.delivered();
-        Some(u64::try_from(end.saturating_sub(position)).unwrap_or(0))
-    }
-
-    /// Skips damaged records, and returns a lower bound of the offset at which reading continues.
-    pub(crate) fn skip_corruption(&mut self, partition: &TopicPartition) -> Result<i64> {
-        let Some(damage) = self.get(partition)?.corruption else {
-            let message =
-                format!("{partition}: its reader has not reached corrupt records, so there is nothing to skip");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        };
-        match damage.end {
-            Some(end) => self.reposition(partition, FetchState::Fetching { offset: end, epoch: -1 }, false),
-            None => self.start_corruption_skip(partition, damage.at),
-        }
-        Ok(damage.end.unwrap_or(damage.at.saturating_add(1)))
+impl ProgressSample {
+    /// Returns the time for which the partition has made no progress.
+    pub(crate) fn stuck_for(&self, now: Instant) -> Duration {
+        self.stuck.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 }

@@ -1,6 +1,9 @@
 //! Requests that find a partition's position.
 
-use crate::{consumer::subscription::fetch_position::ResetTarget, record::TopicPartition};
+use crate::{
+    consumer::subscription::{fetch_position::ResetTarget, partition_state::PartitionState},
+    record::TopicPartition,
+};
 
 /// The request for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +15,22 @@ pub(crate) struct OffsetQuery<T> {
     /// well.
     pub(crate) leader_epoch: i32,
     pub(crate) query: T,
+}
+
+impl OffsetQuery<()> {
+    /// Returns the same request with a query of another kind.
+    pub(crate) fn with<T>(self, query: T) -> OffsetQuery<T> {
+        let Self { partition, seek_epoch, leader_epoch, query: () } = self;
+        OffsetQuery { partition, seek_epoch, leader_epoch, query }
+    }
+}
+
+impl<T> OffsetQuery<T> {
+    /// Returns true if the partition still waits for the response: it was not positioned again
+    /// since, and no other leader was asked.
+    pub(crate) fn is_awaited(&self, state: &PartitionState) -> bool {
+        state.position.awaits(self.seek_epoch, self.leader_epoch)
+    }
 }
 
 /// A request to send.

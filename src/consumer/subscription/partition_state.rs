@@ -9,19 +9,21 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::cluster::Backoff;
 use crate::consumer::{
-    buffer::{partition_buffer::PartitionBuffer, split::SplitReader},
+    buffer::partition_buffer::PartitionBuffer,
+    config::settings::IsolationLevel,
     fetch::{connection_id::FetchConnectionId, preferred_replica::PreferredReplica},
-    observability::fetch_stats::PartitionOffsets,
+    observability::partition_offsets::PartitionOffsets,
     subscription::{
         corruption_skip::CorruptionSkip,
         delivery_progress::DeliveryProgress,
         fetch_position::{FetchPosition, FetchState},
+        partition_commits::PartitionCommits,
         reset_backoff::Resets,
         rules::ConsumerRules,
     },
 };
+use crate::{cluster::Backoff, error::Error, record::TopicPartition};
 
 /// A range of offsets that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +64,6 @@ pub(crate) struct PartitionState {
     pub(crate) corruption_skip: Option<CorruptionSkip>,
     /// Offsets that brokers last reported.
     pub(crate) offsets: PartitionOffsets,
-    /// The reader of a partition with a stream of its own.
-    pub(crate) split: Option<SplitReader>,
     /// True if its buffered records were evicted: nothing is fetched until its reader polls again.
     pub(crate) evicted: bool,
     pub(crate) in_rotation: bool,
@@ -89,10 +89,7 @@ pub(crate) struct PartitionState {
     /// Bytes asked for in one fetch; more if batches are larger, or if a connection with a high
     /// latency has to be filled (`fetch_size`).
     pub(crate) fetch_bytes: i32,
-    pub(crate) committed: Option<i64>,
-    pub(crate) commit_certainty: CommitCertainty,
-    /// The user's last commit since it was positioned; auto-commits do not go below it.
-    pub(crate) committed_by_user: Option<i64>,
+    pub(crate) commits: PartitionCommits,
     pub(crate) retries: Backoff,
     /// Resets to an offset that was refused again.
     pub(crate) resets: Resets,
@@ -100,16 +97,6 @@ pub(crate) struct PartitionState {
     pub(crate) leaderless_since: Option<Instant>,
     /// True if its present error was reported to the reader.
     pub(crate) reported: bool,
-}
-
-/// Certainty of the group's committed offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CommitCertainty {
-    Certain,
-    /// A commit of another offset is outstanding.
-    InFlight,
-    /// An earlier commit got no response, and may have succeeded.
-    Unknown,
 }
 
 impl PartitionState {
@@ -130,7 +117,6 @@ impl PartitionState {
             corruption: None,
             corruption_skip: None,
             offsets: PartitionOffsets::default(),
-            split: None,
             evicted: false,
             in_rotation: false,
             full: false,
@@ -143,9 +129,7 @@ impl PartitionState {
             connection: 0,
             last_data_at: None,
             fetch_bytes: rules.partition_bytes,
-            committed: None,
-            commit_certainty: CommitCertainty::Certain,
-            committed_by_user: None,
+            commits: PartitionCommits::default(),
             retries: rules.backoff.clone(),
             resets: Resets::new(rules.backoff.first()),
             leaderless_since: Some(now),
@@ -180,5 +164,105 @@ impl PartitionState {
     /// Returns the buffered bytes at which the partition is no longer fetched.
     pub(crate) fn queue_bound(&self) -> usize {
         usize::try_from(self.fetch_bytes).unwrap_or(0).saturating_mul(2)
+    }
+
+    /// Returns true if the partition has enough buffered data no longer, and may be fetched again:
+    /// half of the data was read.
+    pub(crate) fn has_room_again(&self) -> bool {
+        self.full && self.queue.bytes() <= self.queue_bound() / 2
+    }
+
+    /// Returns true if its records may be delivered now.
+    pub(crate) fn is_deliverable(&self) -> bool {
+        !self.paused && !self.revoking
+    }
+
+    /// Returns true if the records of that progress are those of the present positioning.
+    pub(crate) fn is_under(&self, progress: &Arc<DeliveryProgress>) -> bool {
+        self.progress.as_ref().is_some_and(|current| Arc::ptr_eq(current, progress))
+    }
+
+    /// Returns the offset of the next record to deliver; `None` if it is not known yet.
+    pub(crate) fn next_offset(&self) -> Option<i64> {
+        self.progress.as_ref().map(|progress| progress.delivered())
+    }
+
+    /// Returns the number of offsets between the delivered position and the end.
+    pub(crate) fn lag(&self, isolation: IsolationLevel) -> Option<u64> {
+        let lag = self.offsets.end(isolation)?.saturating_sub(self.next_offset()?);
+        Some(u64::try_from(lag).unwrap_or(0))
+    }
+
+    /// Positions the partition again, without a position yet. If the user asked for it
+    /// (`asked_for`), everything before counts as completed.
+    pub(crate) fn clear_position(&mut self, rules: &ConsumerRules, seek_epoch: u64, asked_for: bool) {
+        if let Some(progress) = self.progress.take() {
+            progress.supersede();
+            let (completed, delivered) = (progress.completed(), progress.delivered());
+            self.incomplete_from = self.incomplete_from.or((completed < delivered).then_some(completed));
+        }
+        if asked_for {
+            self.incomplete_from = None;
+            self.resets.clear();
+        }
+        self.queue.clear();
+        self.commits.repositioned();
+        self.full = false;
+        self.awaits_listener = false;
+        self.corruption = None;
+        self.corruption_skip = None;
+        self.offsets.reset();
+        self.reported = false;
+        self.fetch_bytes = rules.partition_bytes;
+        self.retries = rules.backoff.clone();
+        self.position = FetchPosition::new(FetchState::Stopped, seek_epoch);
+    }
+
+    /// Enters another state of the same positioning. Before fetching, the position is validated if
+    /// the leader's log is not known to have everything before it. Returns true if the state needs
+    /// an offset request.
+    pub(crate) fn enter_fetch_state(&mut self, partition: &TopicPartition, state: FetchState) -> bool {
+        let state = self.validated_first(state);
+        self.position.enter(state);
+        self.offsets.error = None;
+        if let FetchState::Fetching { offset, .. } = state {
+            self.offsets.fetched_from(offset);
+        }
+        match state {
+            FetchState::Fetching { offset, epoch } if self.progress.is_none() => {
+                let completed = self.incomplete_from.take().map_or(offset, |completed| completed.min(offset));
+                let seek_epoch = self.position.seek_epoch();
+                let progress = DeliveryProgress::new(partition.clone(), seek_epoch, offset, completed, epoch);
+                self.progress = Some(Arc::new(progress.counting_into(&self.delivered)));
+                false
+            }
+            FetchState::Fetching { .. } | FetchState::Stopped => false,
+            FetchState::Initializing | FetchState::AwaitReset(_) | FetchState::AwaitValidation { .. } => true,
+        }
+    }
+
+    // ---- entries for the reader behind the buffered batches; a partition without a position has
+    // no reader
+
+    /// Adds that the broker has no record at that offset.
+    pub(crate) fn push_out_of_range(&mut self, at: i64) {
+        self.progress.iter().for_each(|progress| self.queue.push_out_of_range(progress, at));
+    }
+
+    /// Adds that the log ends at that offset.
+    pub(crate) fn push_log_end(&mut self, at: i64) {
+        self.progress.iter().for_each(|progress| self.queue.push_log_end(progress, at));
+    }
+
+    /// Adds that there are no records to deliver before that offset.
+    pub(crate) fn push_skip(&mut self, to: i64) {
+        self.progress.iter().for_each(|progress| self.queue.push_skip(progress, to));
+    }
+
+    /// Adds damaged bytes at `at`; they end before `end`, if that is known.
+    pub(crate) fn push_corrupt(&mut self, error: Error, at: i64, end: Option<i64>) {
+        if let Some(progress) = &self.progress {
+            self.queue.push_corrupt(progress, error, at, end);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::{ErrorKind, Record, consumer::OffsetReset};
+use crate::{ErrorKind, Record};
 
 fn values(batch: &[ConsumerRecord]) -> Vec<i64> {
     batch.iter().map(number).collect()
@@ -74,9 +74,8 @@ async fn commits_only_batches_already_processed() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..25);
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let builder = group_builder(&cluster, GroupProtocol::Classic);
+    let consumer = subscribed(builder.auto_commit_interval(SECOND), &["t"]).await;
     assert_eq!(consumer.recv_batch(10, 60 * SECOND).await.unwrap().len(), 10);
     tokio::time::sleep(3 * SECOND).await;
     assert_eq!(cluster.committed("g", "t", 0).unwrap_or(0), 0, "they are worked on");

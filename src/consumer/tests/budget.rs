@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     Compression,
     consumer::{
-        buffer::partition_buffer::HEAVY,
+        buffer::fetched_batch::HEAVY,
         test_batches::{Sort, batch_of, built, noise},
     },
 };
@@ -25,7 +25,7 @@ async fn reading_all(builder: ConsumerBuilder, partitions: i32) -> Consumer {
 }
 
 fn peak(consumer: &Consumer) -> usize {
-    consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
+    consumer.shared.buffer.with_state(|state| state.connections.budget().peak())
 }
 
 /// Reads until each partition has delivered `at_least` records, and waits at times so that

@@ -109,8 +109,7 @@ impl Chain {
         if let Some(instance) = &instance {
             builder = builder.group_instance_id(instance.clone());
         }
-        let consumer = builder.build().await.unwrap();
-        consumer.subscribe([topic(stage)]).unwrap();
+        let consumer = subscribed(builder, &[&topic(stage)]).await;
         let (stop, stopped) = watch::channel(false);
         let hang = Arc::new(AtomicU64::new(0));
         let pace = StdRng::seed_from_u64(self.rng.random());

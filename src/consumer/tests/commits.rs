@@ -297,8 +297,7 @@ async fn commit_reports_rebalance_and_reading_continues() {
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..10);
     let consumer = builder(&cluster).group("g").auto_commit(false).auto_offset_reset(OffsetReset::Earliest);
-    let consumer = consumer.build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let consumer = subscribed(consumer, &["t"]).await;
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
     cluster.fault(on(ApiKey::OffsetCommit).times(6).error(ErrorCode::REBALANCE_IN_PROGRESS));
     let error = consumer.commit().await.unwrap_err();

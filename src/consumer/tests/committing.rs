@@ -5,12 +5,22 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     ApiKey, ErrorCode, ErrorKind,
-    consumer::{GroupProtocol, OffsetAndMetadata, OffsetReset, assignor::CooperativeStickyAssignor},
+    consumer::{GroupProtocol, GroupState, OffsetAndMetadata, assignor::CooperativeStickyAssignor},
     testkit::on,
 };
 
+for_each_group_protocol!(
+    rebalance_after_topic_deletion_duplicates_no_records,
+    close_after_topic_deletion_commits_other_topics,
+    close_leaves_group_when_commit_fails,
+    long_coordinator_loading_loses_no_record,
+    long_coordinator_silence_loses_no_record,
+    rejoins_when_commit_reports_unknown_group,
+    instance_id_is_scoped_to_its_group,
+);
+
 fn in_group(cluster: &Cluster, interval: Duration) -> ConsumerBuilder {
-    builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(interval)
+    group_builder(cluster, GroupProtocol::Classic).auto_commit_interval(interval)
 }
 
 /// Creates topics `t` and `u` with twenty records each; a deleted topic is not created again by
@@ -38,10 +48,6 @@ async fn read_of(consumer: &Consumer, topic: &str, count: usize) -> Vec<i64> {
         tokio::time::sleep(SECOND / 10).await;
     }
     read
-}
-
-fn members(cluster: &Cluster) -> usize {
-    cluster.group("g").map_or(0, |group| group.members.len())
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,43 +87,34 @@ async fn commit_to_deleted_topic_blocks_no_other() {
 }
 
 /// Clean stops do not duplicate records, even if another topic is deleted.
-#[tokio::test(start_paused = true)]
-async fn rebalance_after_topic_deletion_duplicates_no_records() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        let cluster = two_topics().await;
-        let builder = in_group(&cluster, 2 * SECOND).group_protocol(protocol);
-        let first = builder.clone().build().await.unwrap();
-        first.subscribe(["t", "u"]).unwrap();
-        read_of(&first, "t", 3).await;
-        let before = read_of(&first, "u", 3).await.pop().unwrap();
-        cluster.delete_topic("t").unwrap();
-        // Long enough for commits for the deleted topic, and for a rebalance without it.
-        let read = read_of(&first, "u", 8).await;
-        let rest: Vec<_> = (before + 1..before + 9).collect();
-        assert_eq!(read, rest, "{protocol:?}: none twice");
-        first.close(10 * SECOND).await.ok();
-        let second = builder.build().await.unwrap();
-        second.subscribe(["u"]).unwrap();
-        assert_eq!(read_of(&second, "u", 1).await, [before + 9], "{protocol:?}: a close loses no commit");
-    }
+async fn rebalance_after_topic_deletion_duplicates_no_records(protocol: GroupProtocol) {
+    let cluster = two_topics().await;
+    let builder = in_group(&cluster, 2 * SECOND).group_protocol(protocol);
+    let first = subscribed(builder.clone(), &["t", "u"]).await;
+    read_of(&first, "t", 3).await;
+    let before = read_of(&first, "u", 3).await.pop().unwrap();
+    cluster.delete_topic("t").unwrap();
+    // Long enough for commits for the deleted topic, and for a rebalance without it.
+    let read = read_of(&first, "u", 8).await;
+    let rest: Vec<_> = (before + 1..before + 9).collect();
+    assert_eq!(read, rest, "{protocol:?}: none twice");
+    first.close(10 * SECOND).await.ok();
+    let second = subscribed(builder, &["u"]).await;
+    assert_eq!(read_of(&second, "u", 1).await, [before + 9], "{protocol:?}: a close loses no commit");
 }
 
-#[tokio::test(start_paused = true)]
-async fn close_after_topic_deletion_commits_other_topics() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        let cluster = two_topics().await;
-        let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
-        consumer.subscribe(["t", "u"]).unwrap();
-        read_of(&consumer, "t", 1).await;
-        let read = read_of(&consumer, "u", 3).await;
-        cluster.delete_topic("t").unwrap();
-        if let Err(error) = consumer.close(10 * SECOND).await {
-            // If the consumer had not learned yet that the topic is deleted.
-            assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "{protocol:?}: {error}");
-        }
-        assert_eq!(cluster.committed("g", "u", 0), read.last().map(|last| last + 1), "{protocol:?}");
-        assert_eq!(members(&cluster), 0, "{protocol:?}: it left");
+async fn close_after_topic_deletion_commits_other_topics(protocol: GroupProtocol) {
+    let cluster = two_topics().await;
+    let consumer = subscribed(in_group(&cluster, 1000 * SECOND).group_protocol(protocol), &["t", "u"]).await;
+    read_of(&consumer, "t", 1).await;
+    let read = read_of(&consumer, "u", 3).await;
+    cluster.delete_topic("t").unwrap();
+    if let Err(error) = consumer.close(10 * SECOND).await {
+        // If the consumer had not learned yet that the topic is deleted.
+        assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_TOPIC_ID), "{protocol:?}: {error}");
     }
+    assert_eq!(cluster.committed("g", "u", 0), read.last().map(|last| last + 1), "{protocol:?}");
+    assert_eq!(members(&cluster), 0, "{protocol:?}: it left");
 }
 
 /// Bug 15 of other clients.
@@ -171,8 +168,7 @@ async fn commit_to_recreated_topic_is_refused() {
 async fn unknown_topic_id_blocks_no_other_partition() {
     let cluster = two_topics().await;
     cluster.fault(on(ApiKey::OffsetFetch).partition("t", 0).forever().error(ErrorCode::UNKNOWN_TOPIC_ID));
-    let consumer = in_group(&cluster, 1000 * SECOND).build().await.unwrap();
-    consumer.subscribe(["t", "u"]).unwrap();
+    let consumer = subscribed(in_group(&cluster, 1000 * SECOND), &["t", "u"]).await;
     let read = tokio::time::timeout(5 * SECOND, read_of(&consumer, "u", 3)).await.expect("u does not wait for t");
     assert_eq!(read, [0, 1, 2]);
     let looked_up = cluster.requests(ApiKey::OffsetFetch);
@@ -186,8 +182,7 @@ async fn unknown_topic_id_blocks_no_other_partition() {
 #[tokio::test(start_paused = true)]
 async fn committed_retries_after_stale_member_epoch() {
     let cluster = two_topics().await;
-    let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer).build().await.unwrap();
-    consumer.subscribe(["u"]).unwrap();
+    let consumer = subscribed(in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer), &["u"]).await;
     assert_eq!(numbers(&consumer, 2).await, [0, 1]);
     consumer.commit().await.unwrap();
     cluster.fault(on(ApiKey::OffsetFetch).whole_response().times(2).error(ErrorCode::STALE_MEMBER_EPOCH));
@@ -195,22 +190,104 @@ async fn committed_retries_after_stale_member_epoch() {
     assert_eq!(committed[&tp("u", 0)].as_ref().map(|committed| committed.offset), Some(2));
 }
 
+/// Only the heartbeats decide if the member is unknown: a look-up that made it rejoin would be
+/// repeated by the next member, in a loop.
 #[tokio::test(start_paused = true)]
-async fn close_leaves_group_when_commit_fails() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        for hangs in [false, true] {
-            let cluster = two_topics().await;
-            let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
-            consumer.subscribe(["u"]).unwrap();
-            assert_eq!(numbers(&consumer, 2).await, [0, 1]);
-            let asked = consumer.commit_async([(tp("u", 0), 1)]).unwrap();
-            let commits = on(ApiKey::OffsetCommit).forever();
-            cluster.fault(if hangs { commits.hang() } else { commits.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) });
-            let closed = tokio::time::timeout(6 * SECOND, consumer.close(5 * SECOND)).await.expect("bounded");
-            assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout, "what was done could not be committed");
-            assert!(asked.await.is_err());
-            assert_eq!(members(&cluster), 0, "{protocol:?}, hangs: {hangs}: no ghost holds its partitions");
-        }
+async fn committed_retries_without_rejoin_after_unknown_member() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(GroupProtocol::Consumer).build().await.unwrap();
+    consumer.subscribe(["u"]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    consumer.commit().await.unwrap();
+    let identity = || match consumer.status().group.unwrap().state {
+        GroupState::Stable { member_id, generation } => (member_id, generation),
+        other => panic!("{other:?}"),
+    };
+    let before = identity();
+    let unknown = || on(ApiKey::OffsetFetch).whole_response().error(ErrorCode::UNKNOWN_MEMBER_ID);
+    let fault = cluster.fault(unknown().times(2));
+    let committed = consumer.committed([tp("u", 0)]).await.unwrap();
+    assert_eq!(committed[&tp("u", 0)].as_ref().map(|committed| committed.offset), Some(2));
+    assert_eq!(fault.hits(), 2);
+
+    let fault = cluster.fault(unknown().forever());
+    let error = consumer.committed([tp("u", 0)]).await.unwrap_err();
+    assert!(error.code() == Some(ErrorCode::UNKNOWN_MEMBER_ID) && error.is_retriable(), "{error}");
+    assert!((2..60).contains(&fault.hits()), "{} look-ups until default.api.timeout.ms", fault.hits());
+    fault.clear();
+    assert_eq!(identity(), before, "it did not join again");
+    assert_eq!(numbers(&consumer, 2).await, [2, 3], "the partitions are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn classic_committed_returns_unknown_member_error() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).build().await.unwrap();
+    consumer.subscribe(["u"]).unwrap();
+    assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+    let unknown = on(ApiKey::OffsetFetch).whole_response().error(ErrorCode::UNKNOWN_MEMBER_ID);
+    let fault = cluster.fault(unknown.forever());
+    let error = consumer.committed([tp("u", 0)]).await.unwrap_err();
+    assert_eq!((error.code(), fault.hits()), (Some(ErrorCode::UNKNOWN_MEMBER_ID), 1), "the look-up names no member");
+}
+
+#[tokio::test(start_paused = true)]
+async fn committed_fails_at_once_when_metadata_fails() {
+    let cluster = two_topics().await;
+    let consumer = Arc::new(in_group(&cluster, 1000 * SECOND).auto_commit(false).build().await.unwrap());
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    assert_eq!(numbers(&consumer, 1).await, [0]);
+    let unknown = on(ApiKey::OffsetFetch).partition("t", 0).forever().error(ErrorCode::UNKNOWN_TOPIC_ID);
+    let unknown = cluster.fault(unknown);
+    let silent = cluster.fault(on(ApiKey::Metadata).forever().hang());
+    let asking = consumer.clone();
+    let committed = tokio::spawn(async move { asking.committed([tp("t", 0)]).await });
+    tokio::time::sleep(5 * SECOND).await;
+    let hits = (unknown.hits(), silent.hits());
+    assert!(hits.0 == 1 && hits.1 > 0 && !committed.is_finished(), "it waits for metadata: {hits:?}");
+    // The client is closed, so no metadata will come.
+    consumer.close(SECOND).await.unwrap();
+    let error = tokio::time::timeout(SECOND, committed).await.expect("at once").unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+}
+
+/// A string in a request has at most 32,767 bytes; Kafka accepts 4,096 of metadata by default.
+#[tokio::test(start_paused = true)]
+async fn too_long_commit_metadata_is_typed_error() {
+    let cluster = two_topics().await;
+    let consumer = in_group(&cluster, 1000 * SECOND).auto_commit(false).build().await.unwrap();
+    consumer.assign([(tp("t", 0), Offset::Beginning)]).unwrap();
+    let offset = |length: usize| OffsetAndMetadata::new(1).with_metadata("m".repeat(length));
+    consumer.commit_offsets([(tp("t", 0), offset(4096))]).await.unwrap();
+    for length in [4097, 32_767] {
+        let error = consumer.commit_offsets([(tp("t", 0), offset(length))]).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::OFFSET_METADATA_TOO_LARGE), "{length}: {error}");
+    }
+    let before = cluster.requests(ApiKey::OffsetCommit);
+    let (t, u) = ((tp("t", 0), offset(1)), (tp("u", 0), offset(32_768)));
+    for error in [
+        consumer.commit_offsets([t.clone(), u.clone()]).await.unwrap_err(),
+        consumer.commit_async([t, u]).unwrap().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.to_string().contains("u[0]") && error.to_string().contains("32767"), "{error}");
+    }
+    assert_eq!(cluster.requests(ApiKey::OffsetCommit), before, "nothing was sent");
+    assert_eq!(consumer.committed([tp("t", 0)]).await.unwrap()[&tp("t", 0)].as_ref().unwrap().metadata.len(), 4096);
+}
+
+async fn close_leaves_group_when_commit_fails(protocol: GroupProtocol) {
+    for hangs in [false, true] {
+        let cluster = two_topics().await;
+        let consumer = subscribed(in_group(&cluster, 1000 * SECOND).group_protocol(protocol), &["u"]).await;
+        assert_eq!(numbers(&consumer, 2).await, [0, 1]);
+        let asked = consumer.commit_async([(tp("u", 0), 1)]).unwrap();
+        let commits = on(ApiKey::OffsetCommit).forever();
+        cluster.fault(if hangs { commits.hang() } else { commits.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) });
+        let closed = tokio::time::timeout(6 * SECOND, consumer.close(5 * SECOND)).await.expect("bounded");
+        assert_eq!(closed.unwrap_err().kind(), ErrorKind::Timeout, "what was done could not be committed");
+        assert!(asked.await.is_err());
+        assert_eq!(members(&cluster), 0, "{protocol:?}, hangs: {hangs}: no ghost holds its partitions");
     }
 }
 
@@ -268,25 +345,18 @@ async fn failed_commit_does_not_rewind_merged_ones() {
     assert_eq!((cluster.committed("g", "t", 0), of_t.hits()), (Some(2), 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn long_coordinator_loading_loses_no_record() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        coordinator_is_away(protocol, |fault| fault.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)).await;
-    }
+async fn long_coordinator_loading_loses_no_record(protocol: GroupProtocol) {
+    coordinator_is_away(protocol, |fault| fault.error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn long_coordinator_silence_loses_no_record() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        coordinator_is_away(protocol, |fault| fault.hang()).await;
-    }
+async fn long_coordinator_silence_loses_no_record(protocol: GroupProtocol) {
+    coordinator_is_away(protocol, |fault| fault.hang()).await;
 }
 
 /// Makes all requests of the group fail for a while.
 async fn coordinator_is_away(protocol: GroupProtocol, how: impl Fn(crate::testkit::Fault) -> crate::testkit::Fault) {
     let cluster = two_topics().await;
-    let consumer = in_group(&cluster, SECOND).group_protocol(protocol).build().await.unwrap();
-    consumer.subscribe(["u"]).unwrap();
+    let consumer = subscribed(in_group(&cluster, SECOND).group_protocol(protocol), &["u"]).await;
     assert_eq!(numbers(&consumer, 5).await.len(), 5);
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(cluster.committed("g", "u", 0), Some(4));
@@ -323,50 +393,42 @@ async fn coordinator_is_away(protocol: GroupProtocol, how: impl Fn(crate::testki
     assert_eq!(cluster.committed("g", "u", 0), Some(30), "{protocol:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn rejoins_when_commit_reports_unknown_group() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        let cluster = two_topics().await;
-        let consumer = in_group(&cluster, 1000 * SECOND).group_protocol(protocol).build().await.unwrap();
-        consumer.subscribe(["u"]).unwrap();
-        assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
-        // No heartbeat detects the problem before the commit does.
-        let slow = on(ApiKey::Heartbeat).forever().delay(20 * SECOND);
-        let slow = cluster.fault(slow);
-        cluster.fault(on(ApiKey::OffsetCommit).error(ErrorCode::GROUP_ID_NOT_FOUND));
-        let error = consumer.commit().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotAssigned, "{protocol:?}: {error}");
-        slow.clear();
-        tokio::time::sleep(SECOND / 10).await;
-        assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{protocol:?}: as nothing was committed, it comes again");
-        consumer.commit().await.unwrap();
-        assert_eq!(cluster.committed("g", "u", 0), Some(3));
-    }
+async fn rejoins_when_commit_reports_unknown_group(protocol: GroupProtocol) {
+    let cluster = two_topics().await;
+    let consumer = subscribed(in_group(&cluster, 1000 * SECOND).group_protocol(protocol), &["u"]).await;
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
+    // No heartbeat detects the problem before the commit does.
+    let slow = on(ApiKey::Heartbeat).forever().delay(20 * SECOND);
+    let slow = cluster.fault(slow);
+    cluster.fault(on(ApiKey::OffsetCommit).error(ErrorCode::GROUP_ID_NOT_FOUND));
+    let error = consumer.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAssigned, "{protocol:?}: {error}");
+    slow.clear();
+    tokio::time::sleep(SECOND / 10).await;
+    assert_eq!(numbers(&consumer, 3).await, [0, 1, 2], "{protocol:?}: as nothing was committed, it comes again");
+    consumer.commit().await.unwrap();
+    assert_eq!(cluster.committed("g", "u", 0), Some(3));
 }
 
 /// Instance ids are scoped to their group.
-#[tokio::test(start_paused = true)]
-async fn instance_id_is_scoped_to_its_group() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        let cluster = two_topics().await;
-        let mut consumers = Vec::new();
-        for group in ["g", "h"] {
-            let builder = in_group(&cluster, SECOND).group(group).group_instance_id("host-1").group_protocol(protocol);
-            let consumer = builder.build().await.unwrap();
-            consumer.subscribe(["u"]).unwrap();
-            assert_eq!(numbers(&consumer, 5).await, [0, 1, 2, 3, 4]);
-            consumers.push(consumer);
+async fn instance_id_is_scoped_to_its_group(protocol: GroupProtocol) {
+    let cluster = two_topics().await;
+    let mut consumers = Vec::new();
+    for group in ["g", "h"] {
+        let builder = in_group(&cluster, SECOND).group(group).group_instance_id("host-1").group_protocol(protocol);
+        let consumer = subscribed(builder, &["u"]).await;
+        assert_eq!(numbers(&consumer, 5).await, [0, 1, 2, 3, 4]);
+        consumers.push(consumer);
+    }
+    for _ in 0..12 {
+        for consumer in &consumers {
+            assert!(tokio::time::timeout(5 * SECOND, next(consumer)).await.is_ok());
         }
-        for _ in 0..12 {
-            for consumer in &consumers {
-                assert!(tokio::time::timeout(5 * SECOND, next(consumer)).await.is_ok());
-            }
-            tokio::time::sleep(10 * SECOND).await;
-        }
-        for (group, consumer) in ["g", "h"].into_iter().zip(consumers) {
-            consumer.close(10 * SECOND).await.unwrap();
-            assert_eq!(cluster.committed(group, "u", 0), Some(17), "{protocol:?}");
-        }
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    for (group, consumer) in ["g", "h"].into_iter().zip(consumers) {
+        consumer.close(10 * SECOND).await.unwrap();
+        assert_eq!(cluster.committed(group, "u", 0), Some(17), "{protocol:?}");
     }
 }
 

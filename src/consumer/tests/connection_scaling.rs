@@ -62,11 +62,11 @@ impl Reading {
     }
 
     fn peak(&self) -> usize {
-        self.consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
+        self.consumer.shared.buffer.with_state(|state| state.connections.budget().peak())
     }
 
     fn connections(&self) -> u8 {
-        self.consumer.shared.buffer.with_state(|assignment| assignment.scaling[&1].open())
+        self.consumer.shared.buffer.with_state(|state| state.connections.scaling[&1].open())
     }
 
     /// Asserts that all partitions make progress.
@@ -204,7 +204,7 @@ async fn connections_with_paused_partitions_take_over_others() {
     reading.read(3000).await;
     assert_eq!(reading.connections(), 4);
     let connection_of = |reading: &Reading, partition: &TopicPartition| {
-        reading.consumer.shared.buffer.with_state(|assignment| assignment.partitions[partition].connection)
+        reading.consumer.shared.buffer.with_state(|state| state.partitions.get(partition).unwrap().connection)
     };
     let all = reading.consumer.assignment();
     let shared = (0..4)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ApiKey, ErrorCode, consumer::OffsetReset, testkit::on};
+use crate::{ApiKey, ErrorCode, testkit::on};
 
 #[tokio::test(start_paused = true)]
 async fn counts_records_batches_and_fetches() {
@@ -72,9 +72,8 @@ async fn counts_commits_and_measures_their_latency() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..5);
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-    let consumer = builder.property("enable.auto.commit", "false").build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let builder = group_builder(&cluster, GroupProtocol::Classic);
+    let consumer = subscribed(builder.property("enable.auto.commit", "false"), &["t"]).await;
     numbers(&consumer, 5).await;
     cluster.fault(on(ApiKey::OffsetCommit).times(1).delay(SECOND));
     consumer.commit().await.unwrap();

@@ -13,7 +13,7 @@ use crate::{
     Compression, ErrorCode, ErrorKind,
     consumer::{
         IsolationLevel,
-        buffer::{decoded_batch::UNLUCKY, partition_buffer::HEAVY},
+        buffer::fetched_batch::{HEAVY, UNLUCKY},
         fetch::{batch_scan::scan_batches, scanned::ScannedPartition},
         lock::lock,
         subscription::rules::ConsumerRules,
@@ -35,9 +35,9 @@ fn answer(world: &mut World, bytes: Vec<u8>) -> usize {
     let walk = scan_batches(bytes.into(), IsolationLevel::ReadUncommitted, &[]);
     let arrived = vec![ScannedPartition { head: head(0, ErrorCode::NONE), scan: walk }];
     let now = world.now;
-    world.buffer.with_state(|assignment| {
-        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
-        assignment.running_jobs
+    world.buffer.with_state(|state| {
+        state.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
+        state.delivery.running_jobs()
     })
 }
 
@@ -58,7 +58,7 @@ fn under(epoch: i32, batch: &Bytes) -> Bytes {
 /// Waits, in real time, until no batch is being decompressed.
 fn wait_for_jobs(world: &World) {
     for _ in 0..10_000 {
-        if world.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
+        if world.buffer.with_state(|state| state.delivery.running_jobs()) == 0 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -100,8 +100,8 @@ fn stream_polls_overlapping_batches_once() {
     let (_, reader) = world.buffer.split(&tp("t", 0), false).unwrap();
     answer(&mut world, [batch(0, 4, Sort::Plain), batch(2, 4, Sort::Plain)].concat());
     let cx = &mut Context::from_waker(Waker::noop());
-    let Poll::Ready(Some(Ok(portions))) = lock(&reader).poll_slices(500, &world.buffer, cx) else { panic!() };
-    let offsets = portions.iter().flat_map(|portion| portion.batch.iter().map(|record| record.unwrap().offset));
+    let Poll::Ready(Some(Ok(portions))) = world.buffer.poll_slices(&mut lock(&reader), 500, cx) else { panic!() };
+    let offsets = portions.iter().flat_map(|portion| portion.batch.content.iter().map(|record| record.unwrap().offset));
     assert_eq!(offsets.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
 }
 
@@ -113,11 +113,10 @@ fn evicted_overlapping_batch_is_refetched_from_position() {
     assert_eq!(world.take().map(|(_, offset)| offset), Some(0));
     drop(world.poll(500));
     // Both batches return to the queue, and the reader takes the first one again.
-    world.buffer.with_state_and_readers(|assignment| assignment.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
-    let evicted = world.buffer.with_state(|assignment| {
-        let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        let progress = state.progress.clone().unwrap();
-        state.queue.take(&progress, 1, &mut Vec::new());
+    world.buffer.with_state_and_readers(|state| state.partitions.get_mut(&tp("t", 0)).unwrap().paused = true);
+    let evicted = world.buffer.with_state(|state| {
+        let state = state.partitions.get_mut(&tp("t", 0)).unwrap();
+        state.queue.take(1, &mut Vec::new());
         state.queue.evict(true)
     });
     assert_eq!(evicted, Some(4));
@@ -141,7 +140,7 @@ fn concurrent_decompression_keeps_order_and_leader_epochs() {
         ];
         assert!(answer(&mut world, parts.concat()) >= 1);
         let progress =
-            world.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].progress.clone()).unwrap();
+            world.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().progress.clone()).unwrap();
         for expected in 0..21 {
             wait_for_jobs(&world);
             assert_eq!(world.take().map(|(_, offset)| offset), Some(expected), "{codec:?}");
@@ -169,9 +168,9 @@ fn two_partitions_are_decompressed_at_once() {
         ScannedPartition { head: head(partition, ErrorCode::NONE), scan: walk }
     });
     let (arrived, now) = (arrived.collect(), world.now);
-    let running = world.buffer.with_state(|assignment| {
-        assignment.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
-        assignment.running_jobs
+    let running = world.buffer.with_state(|state| {
+        state.handle_fetch_response(0, 7, ErrorCode::NONE, arrived, reservation, now);
+        state.delivery.running_jobs()
     });
     assert_eq!(running, 2);
     wait_for_jobs(&world);

@@ -1,28 +1,18 @@
 //! Tests of a consumer that is dropped without a close.
 
 use super::*;
-use crate::{
-    ApiKey,
-    consumer::{GroupProtocol, OffsetReset},
-};
+use crate::ApiKey;
 
-const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
-
-fn members(cluster: &Cluster) -> usize {
-    let classic = cluster.group("g").map_or(0, |group| group.members.len());
-    classic.max(cluster.consumer_group("g").map_or(0, |group| group.members.len()))
-}
+for_each_group_protocol!(dropped_consumer_leaves_its_group,);
 
 async fn member(cluster: &Cluster, protocol: GroupProtocol, instance: Option<&str>) -> Consumer {
-    let builder = builder(cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+    let builder = group_builder(cluster, protocol);
     let builder = builder.auto_commit_interval(3600 * SECOND);
     let builder = match instance {
         Some(id) => builder.group_instance_id(id),
         None => builder,
     };
-    let consumer = builder.build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
-    consumer
+    subscribed(builder, &["t"]).await
 }
 
 async fn filled() -> Cluster {
@@ -32,20 +22,17 @@ async fn filled() -> Cluster {
     cluster
 }
 
-#[tokio::test(start_paused = true)]
-async fn dropped_consumer_leaves_its_group() {
-    for protocol in PROTOCOLS {
-        let cluster = filled().await;
-        let first = member(&cluster, protocol, None).await;
-        assert_eq!(numbers(&first, 5).await, [0, 1, 2, 3, 4]);
-        drop(first);
-        tokio::time::sleep(SECOND).await;
-        assert_eq!(members(&cluster), 0, "{protocol:?}");
-        assert_eq!(cluster.committed("g", "t", 0), Some(4), "what was done is committed, what was in hand is not");
-        let second = member(&cluster, protocol, None).await;
-        let next = tokio::time::timeout(10 * SECOND, second.recv()).await.expect("no session is waited for");
-        assert_eq!(number(&next.unwrap().unwrap()), 4);
-    }
+async fn dropped_consumer_leaves_its_group(protocol: GroupProtocol) {
+    let cluster = filled().await;
+    let first = member(&cluster, protocol, None).await;
+    assert_eq!(numbers(&first, 5).await, [0, 1, 2, 3, 4]);
+    drop(first);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(members(&cluster), 0, "{protocol:?}");
+    assert_eq!(cluster.committed("g", "t", 0), Some(4), "what was done is committed, what was in hand is not");
+    let second = member(&cluster, protocol, None).await;
+    let next = tokio::time::timeout(10 * SECOND, second.recv()).await.expect("no session is waited for");
+    assert_eq!(number(&next.unwrap().unwrap()), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,9 +57,8 @@ async fn dropped_static_member_keeps_its_membership() {
 #[tokio::test(start_paused = true)]
 async fn dropped_consumer_without_auto_commit_commits_nothing() {
     let cluster = filled().await;
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit(false);
-    let consumer = builder.build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let builder = group_builder(&cluster, GroupProtocol::Classic).auto_commit(false);
+    let consumer = subscribed(builder, &["t"]).await;
     assert_eq!(numbers(&consumer, 5).await.len(), 5);
     drop(consumer);
     tokio::time::sleep(5 * SECOND).await;

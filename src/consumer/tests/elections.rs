@@ -16,7 +16,7 @@ use crate::{
 
 /// Returns the partition's leader and epoch, as the consumer knows them.
 fn leader(consumer: &Consumer) -> Option<(i32, i32)> {
-    consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].leader)
+    consumer.shared.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().leader)
 }
 
 /// Waits until the consumer knows that leader.
@@ -68,9 +68,9 @@ async fn same_leader_and_epoch_skip_validation() {
     leaderless.partitions[0].leader = None;
     without.topics.insert("t".into(), leaderless.into());
     let now = std::time::Instant::now();
-    consumer.shared.buffer.with_state_and_readers(|assignment| {
-        assignment.metadata_changed(&without, now);
-        assignment.update_from_metadata(&topic, &metadata, now);
+    consumer.shared.buffer.with_state_and_readers(|state| {
+        state.metadata_changed(&without, now);
+        state.update_from_metadata(&topic, &metadata, now);
     });
     assert_eq!(leader(&consumer), was);
     append(&cluster, "t", 0, 3..4);
@@ -122,7 +122,7 @@ async fn detects_election_between_eviction_and_refetch() {
     for n in 0..50 {
         assert_eq!(number(&next(&consumer).await), n);
     }
-    let evicted = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].evicted);
+    let evicted = consumer.shared.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().evicted);
     assert!(evicted, "what waited was dropped");
     cluster.truncate("t", 0, 2).unwrap();
     for n in 102..112 {
@@ -145,17 +145,17 @@ async fn detects_election_after_paused_partition_is_evicted() {
     tokio::time::sleep(60 * SECOND).await;
     assert!(fetched(&consumer) > 3, "more of it waits");
     consumer.pause([&tp("t", 0)]).unwrap();
-    let before = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let before = consumer.shared.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().queue.bytes());
     let now = std::time::Instant::now();
     let metadata = consumer.shared.client.metadata();
-    consumer.shared.buffer.with_state_and_readers(|assignment| {
-        assignment.assign(tp("t", 1), FetchState::at(Offset::Beginning), &metadata, now);
+    consumer.shared.buffer.with_state_and_readers(|state| {
+        state.assign(tp("t", 1), FetchState::at(Offset::Beginning), &metadata, now);
     });
     for n in 0..50 {
         let record = next(&consumer).await;
         assert_eq!((record.partition, number(&record)), (1, n));
     }
-    let after = consumer.shared.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    let after = consumer.shared.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().queue.bytes());
     // Except for batches that were decompressed already.
     assert!(before > 0 && after < before / 4, "given back: {before}, {after}");
     cluster.truncate("t", 0, 2).unwrap();
@@ -243,8 +243,8 @@ async fn commit_behind_marker_has_marker_epoch() {
 #[test]
 fn ignores_fetch_response_of_older_leader() {
     let mut world = World::new(rules());
-    world.buffer.with_state_and_readers(|assignment| {
-        assignment.reposition(&tp("t", 1), FetchState::AwaitReset(ResetTarget::Earliest), true)
+    world.buffer.with_state_and_readers(|state| {
+        state.reposition(&tp("t", 1), FetchState::AwaitReset(ResetTarget::Earliest)).unwrap()
     });
     world.answer_questions();
     world.send(1).unwrap();

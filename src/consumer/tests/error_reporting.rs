@@ -143,7 +143,7 @@ async fn group_status_follows_membership_state() {
     let cluster = cluster(1).await;
     cluster.create_topic("t", 1).unwrap();
     append(&cluster, "t", 0, 0..3);
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let builder = group_builder(&cluster, GroupProtocol::Classic);
     let consumer = builder.max_poll_interval(20 * SECOND).session_timeout(10 * SECOND).build().await.unwrap();
     let state = || consumer.status().group.expect("a group").state;
     assert!(matches!(state(), GroupState::Unsubscribed));
@@ -173,10 +173,8 @@ async fn counts_rebalances_and_their_latency() {
     append(&cluster, "t", 0, 0..3);
     append(&cluster, "t", 1, 0..3);
     let member = async || {
-        let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-        let consumer = builder.build().await.unwrap();
-        consumer.subscribe(["t"]).unwrap();
-        consumer
+        let builder = group_builder(&cluster, GroupProtocol::Classic);
+        subscribed(builder, &["t"]).await
     };
     let first = member().await;
     assert_eq!(numbers(&first, 1).await, [0]);
@@ -275,17 +273,17 @@ fn status_names_wait_for_decompression() {
     let walk = scan_batches(large, IsolationLevel::ReadUncommitted, &[]);
     world.respond(1, vec![ScannedPartition { head: head(1, ErrorCode::NONE), scan: walk }], reservation);
     let reason = |world: &World| {
-        let status = world.buffer.with_state(|assignment| assignment.status(world.now));
+        let status = world.buffer.with_state(|state| state.status(world.now));
         let (_, state) = status.into_iter().find(|(partition, _)| *partition == tp("t", 1)).unwrap();
         state.waiting.name()
     };
     assert_eq!(reason(&world), "reader");
     assert_eq!(world.take(), None);
     assert_eq!(reason(&world), "decompressing");
-    world.buffer.with_state_and_readers(|assignment| {
-        assignment.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
-        let ownerships = assignment.ownerships(&[tp("t", 1)]);
-        assignment.revoke(&ownerships);
+    world.buffer.with_state_and_readers(|state| {
+        state.partitions.get_mut(&tp("t", 1)).unwrap().of_group = true;
+        let ownerships = state.partitions.ownerships(&[tp("t", 1)]);
+        state.revoke(&ownerships);
     });
     assert_eq!(reason(&world), "revoking");
 }

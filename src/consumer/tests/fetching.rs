@@ -225,7 +225,7 @@ fn reports_repeated_offsets_once_and_backs_off() {
     // The same batches again, although the fetch was for an offset behind them.
     answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     assert!(world.send(1).is_none(), "not at once");
-    let error = world.buffer.with_state(|assignment| assignment.pop_error()).expect("told");
+    let error = world.buffer.with_state(|state| state.readers.pop_error()).expect("told");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("t[1]") && error.to_string().contains("offset 4"), "{error}");
     for _ in 0..5 {
@@ -233,7 +233,7 @@ fn reports_repeated_offsets_once_and_backs_off() {
         world.send(1).unwrap();
         answer_raw(&mut world, batch(0, 4, Sort::Plain).to_vec());
     }
-    assert!(world.buffer.with_state(|assignment| assignment.pop_error()).is_none(), "once");
+    assert!(world.buffer.with_state(|state| state.readers.pop_error()).is_none(), "once");
     world.now += SECOND;
     world.send(1).unwrap();
     answer_raw(&mut world, batch(4, 4, Sort::Plain).to_vec());

@@ -178,13 +178,11 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
             }
         }
         Op::Seek(partition, to) => {
-            world
-                .buffer
-                .with_state_and_readers(|assignment| assignment.seek(&tp("t", partition), Offset::At(to)).unwrap());
+            world.buffer.with_state_and_readers(|state| state.seek(&tp("t", partition), Offset::At(to)).unwrap());
             model.sought(partition, to);
         }
         Op::Pause(partition, on) => {
-            world.buffer.with_state_and_readers(|assignment| assignment.pause(&tp("t", partition), on).unwrap());
+            world.buffer.with_state_and_readers(|state| state.pause(&tp("t", partition), on).unwrap());
             model.partitions[partition as usize].paused = on;
         }
         Op::MoveLeader(partition) => world.move_leader(partition),
@@ -208,9 +206,7 @@ fn run(world: &mut World, model: &mut Model, op: Op) {
         Op::Deliver(count) => (0..count).for_each(|_| _ = world.deliver()),
         Op::Squeeze(node) => {
             let quota = |world: &World| {
-                world
-                    .buffer
-                    .with_state(|assignment| assignment.connections.get(&node.into()).map(|node| node.quota.clone()))
+                world.buffer.with_state(|state| state.connections.get(&node.into()).map(|node| node.quota.clone()))
             };
             let full = quota(world).map(|quota| quota.charge(quota.limit()));
             world.now += 2 * SECOND;
@@ -263,9 +259,9 @@ fn hold(mut world: World, forms: Vec<Form>, ops: Vec<Op>) {
     // All reserved memory is returned, except that of waiting fetches.
     drop(std::mem::take(&mut world.waiting));
     world.settle();
-    world.buffer.with_state_and_readers(|assignment| assignment.end(None));
+    world.buffer.with_state_and_readers(|state| state.end(None));
     world.splits.clear();
-    assert_eq!(world.buffer.with_state(|assignment| assignment.budget.used()), 0);
+    assert_eq!(world.buffer.with_state(|state| state.connections.budget().used()), 0);
 }
 
 /// Creates a world; with `ids` 0, brokers know the topic by name only, with 1 by an id that Fetch

@@ -4,20 +4,12 @@
 use tracing::Level;
 
 use super::*;
-use crate::{
-    ApiKey, ErrorCode,
-    consumer::{GroupProtocol, OffsetReset},
-    log::capture::Lines,
-    testkit::on_any_of,
-};
+use crate::{ApiKey, ErrorCode, log::capture::Lines, testkit::on_any_of};
 
-const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
+for_each_group_protocol!(logs_joins_and_position_resets_at_info, lost_partitions_name_reason_member_and_setting,);
 
 async fn member(cluster: &Cluster, protocol: GroupProtocol) -> Consumer {
-    let builder = builder(cluster).group("g").client_id("c7").group_protocol(protocol);
-    let consumer = builder.auto_offset_reset(OffsetReset::Earliest).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
-    consumer
+    subscribed(group_builder(cluster, protocol).client_id("c7"), &["t"]).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,57 +35,47 @@ async fn outage_is_logged_repeatedly_until_its_end() {
     lines.assert_origin("client_id=c7 role=consumer group=g");
 }
 
-#[tokio::test(start_paused = true)]
-async fn logs_joins_and_position_resets_at_info() {
-    for protocol in PROTOCOLS {
-        let lines = Lines::capture();
-        let cluster = cluster(1).await;
-        cluster.create_topic("t", 200).unwrap();
-        let consumer = member(&cluster, protocol).await;
-        assert!(is_quiet(&consumer).await);
-        let joined = lines.with(Level::INFO, "joined");
-        assert!(joined.iter().any(|line| line.contains("member=") && line.contains("generation=")), "{joined:#?}");
-        let assigned = lines.with(Level::INFO, "assigned");
-        assert!(
-            assigned.iter().any(|line| line.contains("count=200") && line.contains("and 195 more")),
-            "{assigned:#?}"
-        );
-        let reset = lines.with(Level::INFO, "reset");
-        assert!(reset.len() == 1 && reset[0].contains("count=200"), "{reset:#?}");
-        assert!(reset[0].contains("committed no offset") && reset[0].contains("earliest"), "{reset:#?}");
-        consumer.close(SECOND).await.unwrap();
-        lines.assert_origin("client_id=c7 role=consumer group=g");
-    }
+async fn logs_joins_and_position_resets_at_info(protocol: GroupProtocol) {
+    let lines = Lines::capture();
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 200).unwrap();
+    let consumer = member(&cluster, protocol).await;
+    assert!(is_quiet(&consumer).await);
+    let joined = lines.with(Level::INFO, "joined");
+    assert!(joined.iter().any(|line| line.contains("member=") && line.contains("generation=")), "{joined:#?}");
+    let assigned = lines.with(Level::INFO, "assigned");
+    assert!(assigned.iter().any(|line| line.contains("count=200") && line.contains("and 195 more")), "{assigned:#?}");
+    let reset = lines.with(Level::INFO, "reset");
+    assert!(reset.len() == 1 && reset[0].contains("count=200"), "{reset:#?}");
+    assert!(reset[0].contains("committed no offset") && reset[0].contains("earliest"), "{reset:#?}");
+    consumer.close(SECOND).await.unwrap();
+    lines.assert_origin("client_id=c7 role=consumer group=g");
 }
 
-#[tokio::test(start_paused = true)]
-async fn lost_partitions_name_reason_member_and_setting() {
-    for protocol in PROTOCOLS {
-        let lines = Lines::capture();
-        let cluster = cluster(1).await;
-        cluster.create_topic("t", 3).unwrap();
-        append(&cluster, "t", 0, 0..10);
-        let consumer = member(&cluster, protocol).await;
-        assert_eq!(number(&next(&consumer).await), 0);
-        let keys = [ApiKey::Heartbeat, ApiKey::ConsumerGroupHeartbeat];
-        cluster.fault(on_any_of(keys).error(ErrorCode::UNKNOWN_MEMBER_ID).times(1));
-        tokio::time::sleep(20 * SECOND).await;
-        let lost = lines.with(Level::WARN, "lost");
-        assert_eq!(lost.len(), 1, "{lost:#?}");
-        for part in ["UNKNOWN_MEMBER_ID", "group=g", "member=", "generation=", "count=3", "session.timeout.ms"] {
-            assert!(lost[0].contains(part), "{part} is not in {lost:#?}");
-        }
-        drop(consumer);
-
-        lines.clear();
-        let builder = builder(&cluster).group("p").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
-        let consumer = builder.max_poll_interval(20 * SECOND).build().await.unwrap();
-        consumer.subscribe(["t"]).unwrap();
-        assert_eq!(number(&next(&consumer).await), 0);
-        tokio::time::sleep(60 * SECOND).await;
-        let lost = lines.with(Level::WARN, "lost");
-        assert!(lost.len() == 1 && lost[0].contains("max.poll.interval.ms (20000 ms)"), "{lost:#?}");
+async fn lost_partitions_name_reason_member_and_setting(protocol: GroupProtocol) {
+    let lines = Lines::capture();
+    let cluster = cluster(1).await;
+    cluster.create_topic("t", 3).unwrap();
+    append(&cluster, "t", 0, 0..10);
+    let consumer = member(&cluster, protocol).await;
+    assert_eq!(number(&next(&consumer).await), 0);
+    let keys = [ApiKey::Heartbeat, ApiKey::ConsumerGroupHeartbeat];
+    cluster.fault(on_any_of(keys).error(ErrorCode::UNKNOWN_MEMBER_ID).times(1));
+    tokio::time::sleep(20 * SECOND).await;
+    let lost = lines.with(Level::WARN, "lost");
+    assert_eq!(lost.len(), 1, "{lost:#?}");
+    for part in ["UNKNOWN_MEMBER_ID", "group=g", "member=", "generation=", "count=3", "session.timeout.ms"] {
+        assert!(lost[0].contains(part), "{part} is not in {lost:#?}");
     }
+    drop(consumer);
+
+    lines.clear();
+    let builder = group_builder(&cluster, protocol).group("p");
+    let consumer = subscribed(builder.max_poll_interval(20 * SECOND), &["t"]).await;
+    assert_eq!(number(&next(&consumer).await), 0);
+    tokio::time::sleep(60 * SECOND).await;
+    let lost = lines.with(Level::WARN, "lost");
+    assert!(lost.len() == 1 && lost[0].contains("max.poll.interval.ms (20000 ms)"), "{lost:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use crate::{
 };
 
 fn used(consumer: &Consumer) -> usize {
-    consumer.shared.buffer.with_state(|assignment| assignment.budget.used())
+    consumer.shared.buffer.with_state(|state| state.connections.budget().used())
 }
 
 fn fill(cluster: &Cluster, topic: &str, partition: i32, batches: usize, size: usize) {
@@ -107,7 +107,7 @@ async fn compressed_batches_of_any_size_keep_order() {
             built(0, 7, Sort::Plain, compression, &noise),
         ];
         assert!(
-            batches.iter().any(|batch| batch.len() > crate::consumer::buffer::partition_buffer::HEAVY),
+            batches.iter().any(|batch| batch.len() > crate::consumer::buffer::fetched_batch::HEAVY),
             "{compression:?}"
         );
         let options = Options::new().brokers(1).in_memory().sink(true).prepared("t", batches).default_partitions(2);

@@ -6,7 +6,6 @@ mod chain;
 mod commits;
 mod committing;
 mod connection_scaling;
-mod consumer_protocol;
 mod counting;
 mod damage;
 mod decompression;
@@ -33,6 +32,7 @@ mod replicas;
 mod round_trips;
 mod sessions;
 mod stale;
+mod subscriptions;
 mod traces;
 mod transactions;
 mod world;
@@ -41,19 +41,10 @@ use std::time::Duration;
 
 use crate::{
     Consumer, ConsumerRecord, Offset, Record, TopicPartition,
-    consumer::ConsumerBuilder,
+    consumer::{ConsumerBuilder, GroupProtocol, OffsetReset},
     testkit::{Cluster, Options},
+    tests::{SECOND, cluster, for_each_group_protocol, heartbeat, tp},
 };
-
-const SECOND: Duration = Duration::from_secs(1);
-
-async fn cluster(brokers: usize) -> Cluster {
-    Cluster::start(Options::new().brokers(brokers).in_memory()).await.unwrap()
-}
-
-fn tp(topic: &str, partition: i32) -> TopicPartition {
-    TopicPartition::new(topic, partition)
-}
 
 fn builder(cluster: &Cluster) -> ConsumerBuilder {
     cluster.consumer().seed(1)
@@ -61,6 +52,22 @@ fn builder(cluster: &Cluster) -> ConsumerBuilder {
 
 async fn consumer(cluster: &Cluster) -> Consumer {
     builder(cluster).build().await.unwrap()
+}
+
+/// Returns the builder of a member of the group `g` that reads from the beginning.
+fn group_builder(cluster: &Cluster, protocol: GroupProtocol) -> ConsumerBuilder {
+    builder(cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest)
+}
+
+async fn subscribed(builder: ConsumerBuilder, topics: &[&str]) -> Consumer {
+    let consumer = builder.build().await.unwrap();
+    consumer.subscribe(topics).unwrap();
+    consumer
+}
+
+/// Returns the number of members of the group `g`.
+fn members(cluster: &Cluster) -> usize {
+    cluster.group("g").map_or(0, |group| group.members.len())
 }
 
 /// Appends a batch with these numbers as values.

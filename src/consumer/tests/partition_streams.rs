@@ -10,8 +10,8 @@ use super::{
 use crate::{
     Compression, ErrorKind,
     consumer::{
-        OffsetReset, PartitionStream,
-        buffer::partition_buffer::HEAVY,
+        PartitionStream,
+        buffer::fetched_batch::HEAVY,
         lock::lock,
         subscription::rules::ConsumerRules,
         test_batches::{Sort, built, noise},
@@ -31,10 +31,7 @@ async fn wide(cluster: &Cluster, partitions: i32) -> Consumer {
 }
 
 async fn member(cluster: &Cluster) -> Consumer {
-    let builder = builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
-    consumer
+    subscribed(group_builder(cluster, GroupProtocol::Classic).auto_commit_interval(SECOND), &["t"]).await
 }
 
 async fn assigned(consumer: &Consumer, count: usize) {
@@ -436,7 +433,7 @@ fn slow_stream_does_not_block_waiting_one() {
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
     let mut read = Vec::new();
     let mut read_on = |world: &World, read: &mut Vec<i64>| {
-        while let std::task::Poll::Ready(Some(Ok(record))) = lock(&quick).poll_record(&world.buffer, cx) {
+        while let std::task::Poll::Ready(Some(Ok(record))) = world.buffer.poll_record(&mut lock(&quick), cx) {
             read.push(record.offset);
         }
     };
@@ -460,7 +457,7 @@ fn waiting_consumer_fetches_nothing_beyond_budget() {
             (0..PARTITIONS).map(|partition| world.buffer.split(&tp("t", partition), true).unwrap()).collect();
         let answered = (0..40).take_while(|_| {
             if listens {
-                world.buffer.with_state_and_readers(|assignment| assignment.register_waker(std::task::Waker::noop()));
+                world.buffer.with_state_and_readers(|state| state.register_waker(std::task::Waker::noop()));
             }
             let sent = world.send(0).is_some();
             sent.then(|| world.answer(0, 1));
@@ -481,18 +478,19 @@ fn evicts_unread_when_only_decompression_has_room() {
     assert!(world.send(0).is_some());
     world.answer(0, 1);
     let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
-    while lock(&quick).poll_record(&world.buffer, cx).is_ready() {}
-    let unread = |world: &World| world.buffer.with_state(|assignment| assignment.partitions[&tp("t", 0)].queue.bytes());
+    while world.buffer.poll_record(&mut lock(&quick), cx).is_ready() {}
+    let unread =
+        |world: &World| world.buffer.with_state(|state| state.partitions.get(&tp("t", 0)).unwrap().queue.bytes());
     assert!(unread(&world) > 0);
-    let _filled = world.buffer.with_state(|assignment| {
-        let quota = assignment.connections[&0.into()].quota.clone();
+    let _filled = world.buffer.with_state(|state| {
+        let quota = state.connections.get(&0.into()).unwrap().quota.clone();
         quota.set_decompresses(true);
         let filled = quota.charge(quota.limit() * 3 / 4 - quota.used());
         assert!(quota.has_room_for(100) && quota.reserve(100, 100).is_none());
         filled
     });
     let later = world.now + 2 * SECOND;
-    world.buffer.with_state(|assignment| assignment.evict_unread(0.into(), 100, later));
+    world.buffer.with_state(|state| state.planner().evict_unread(0.into(), 100, later));
     assert_eq!(unread(&world), 0, "data that is not being read is evicted");
     drop(slow);
 }
@@ -502,11 +500,11 @@ fn removed_partition_leaves_rotation() {
     let mut world = World::new(rules());
     assert!(world.send(0).is_some());
     world.answer(0, 1);
-    world.buffer.with_state_and_readers(|assignment| {
-        assert!(!assignment.rotation.is_empty());
-        let partitions = assignment.assigned();
-        partitions.iter().for_each(|partition| assignment.remove(partition));
-        assert!(assignment.rotation.is_empty());
+    world.buffer.with_state_and_readers(|state| {
+        assert!(state.delivery.turns().next().is_some());
+        let partitions = state.partitions.names();
+        partitions.iter().for_each(|partition| state.remove(partition));
+        assert!(state.delivery.turns().next().is_none());
     });
 }
 
@@ -517,9 +515,8 @@ async fn marker_does_not_finish_record_before_it() {
     let records = [Record::to("t").with_value("0")];
     cluster.append_in_transaction("t", 0, 7, &records).unwrap();
     cluster.end_transaction("t", 0, 7, true).unwrap();
-    let builder = builder(&cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
-    let consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let builder = group_builder(&cluster, GroupProtocol::Classic);
+    let consumer = subscribed(builder.auto_commit_interval(SECOND), &["t"]).await;
     let in_hand = next(&consumer).await;
     let mut stream = consumer.split_partition(&tp("t", 0)).unwrap();
     assert!(tokio::time::timeout(10 * SECOND, stream.recv()).await.is_err(), "there is the marker only");

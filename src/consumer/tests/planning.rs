@@ -14,9 +14,9 @@ use crate::{
     consumer::{
         IsolationLevel,
         buffer::{
-            decoded_batch::{DecodeConfig, DecodedBatch},
             fetch_buffer::FetchWakers,
-            partition_buffer::{Decompression, HEAVY},
+            fetched_batch::{DecodeConfig, HEAVY},
+            partition_buffer::Decompression,
         },
         fetch::{
             batch_scan::scan_batches,
@@ -72,7 +72,7 @@ fn full_partition_leaves_session_until_half_read() {
 fn drops_response_that_precedes_seek() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
-    world.buffer.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(40)).unwrap());
+    world.buffer.with_state_and_readers(|state| state.seek(&tp("t", 1), Offset::At(40)).unwrap());
     world.answer(1, 1);
     assert_eq!(world.take(), None);
     assert_eq!(World::asked(&world.send(1).unwrap()), [(1, 40)]);
@@ -84,7 +84,7 @@ fn drops_response_that_precedes_seek() {
 fn seek_to_same_offset_drops_older_response() {
     let mut world = World::new(rules());
     world.send(1).unwrap();
-    world.buffer.with_state_and_readers(|assignment| assignment.seek(&tp("t", 1), Offset::At(0)).unwrap());
+    world.buffer.with_state_and_readers(|state| state.seek(&tp("t", 1), Offset::At(0)).unwrap());
     world.answer(1, 1);
     assert_eq!(world.take(), None, "of the positioning before");
     world.send(1).unwrap();
@@ -126,14 +126,14 @@ fn validates_position_before_reading_from_new_leader() {
     world.send(1).unwrap();
     world.answer(1, 1);
     world.move_leader(1);
-    let question = world.buffer.with_state(|assignment| assignment.due_offset_requests(world.now));
+    let question = world.buffer.with_state(|state| state.due_offset_requests(world.now));
     let [OffsetRequest::Epochs(0, asked)] = &question[..] else { panic!("{question:?}") };
     assert_eq!((asked[0].query, asked[0].leader_epoch), ((4, 1), 2));
     let request = world.send(0).unwrap();
     assert!(!World::asked(&request).iter().any(|(partition, _)| *partition == 1), "not before it is answered");
     // The log lost offsets from 2 on: buffered records beyond that are dropped.
     assert_eq!(world.take(), Some((tp("t", 1), 0)));
-    world.buffer.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked[0], Ok((1, 2)), world.now));
+    world.buffer.with_state_and_readers(|state| state.handle_epoch_end(&asked[0], Ok((1, 2)), world.now));
     assert_eq!(world.take(), None);
     world.answer(0, 0);
     assert!(World::asked(&world.send(0).unwrap()).contains(&(1, 1)), "from what was handed out");
@@ -186,12 +186,12 @@ fn large_batch_raises_only_its_partition_limit() {
 }
 
 /// Decompresses a batch like the job threads, and reports the result.
-fn open(assignment: &mut ConsumerState, job: Decompression) {
-    let Decompression { progress, batch, reservation, start, end, opening } = job;
-    let how = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-    let opened = DecodedBatch::decode(&progress, &batch, start..end, reservation, &mut Decompressor::default(), &how);
-    drop(opening);
-    assignment.handle_decompressed(&progress, end, opened);
+fn open(state: &mut ConsumerState, job: Decompression) {
+    let Decompression { batch, expected } = job;
+    let config = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
+    let batch = batch.decode(&mut Decompressor::default(), &config);
+    drop(expected);
+    state.handle_decompressed(batch);
 }
 
 #[test]
@@ -203,33 +203,32 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
     let size = heavy(0).len();
     assert!(size > HEAVY && size < 50_000);
     let rules = ConsumerRules { queued_bytes: 16 * size, max_decompressions: 2, ..rules() };
-    let mut assignment =
-        ConsumerState::new(rules, StdRng::seed_from_u64(1), Arc::new(FetchWakers::default()).factory());
+    let mut state = ConsumerState::new(rules, StdRng::seed_from_u64(1), Arc::new(FetchWakers::default()).factory());
     let metadata = world.metadata();
     for partition in 0..2 {
-        assignment.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, now);
+        state.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, now);
     }
-    let FetchPlan::Fetch { mut reserved, .. } = assignment.plan_fetch(0, now) else { panic!("a fetch") };
+    let FetchPlan::Fetch { mut reserved, .. } = state.plan_fetch(0, now) else { panic!("a fetch") };
     reserved.resize(3 * size);
     let came = vec![arrived(0, &[heavy(0), heavy(1)]), arrived(1, &[heavy(0)])];
-    assignment.handle_fetch_response(0, 7, ErrorCode::NONE, came, reserved, now);
-    let mut jobs = assignment.take_signals().decompressions;
+    state.handle_fetch_response(0, 7, ErrorCode::NONE, came, reserved, now);
+    let mut jobs = state.take_wakeups().decompressions;
     let (slow, first) = (jobs.pop().unwrap(), jobs.pop().unwrap());
-    assert_eq!((first.progress.partition(), slow.progress.partition()), (&tp("t", 0), &tp("t", 1)));
-    open(&mut assignment, first);
-    let second = assignment.take_signals().decompressions.pop().expect("the next of the same partition");
-    open(&mut assignment, second);
+    assert_eq!((first.batch.progress.partition(), slow.batch.progress.partition()), (&tp("t", 0), &tp("t", 1)));
+    open(&mut state, first);
+    let second = state.take_wakeups().decompressions.pop().expect("the next of the same partition");
+    open(&mut state, second);
     // The decompressed batches fill the broker's quota and are paused; for the one that is still
     // being decompressed there was a seek.
-    assignment.pause(&tp("t", 0), true).unwrap();
-    assignment.seek(&tp("t", 1), Offset::At(5)).unwrap();
-    assignment.register_waker(Waker::noop());
-    assignment.take_signals();
-    assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)));
-    open(&mut assignment, slow);
-    assert!(assignment.take_signals().connections.contains(&0.into()), "nothing else would ever wake its task");
+    state.pause(&tp("t", 0), true).unwrap();
+    state.seek(&tp("t", 1), Offset::At(5)).unwrap();
+    state.register_waker(Waker::noop());
+    state.take_wakeups();
+    assert!(matches!(state.plan_fetch(0, now), FetchPlan::Wait(None)));
+    open(&mut state, slow);
+    assert!(state.take_wakeups().connections.contains(&0.into()), "nothing else would ever wake its task");
     assert!(
-        matches!(assignment.plan_fetch(0, now), FetchPlan::Fetch { .. }),
+        matches!(state.plan_fetch(0, now), FetchPlan::Fetch { .. }),
         "beyond the share, since the reader has nothing"
     );
 }
@@ -238,25 +237,23 @@ fn finished_decompression_wakes_fetch_for_starved_reader() {
 fn first_connection_to_removed_broker_ends_last() {
     let mut world = World::new(rules());
     let second = FetchConnectionId { broker: 0, connection: 1 };
-    world.buffer.with_state(|assignment| {
+    world.buffer.with_state(|state| {
         for partition in [0, 2] {
-            assignment.leave_connection(Some(0.into()), &tp("t", partition));
-            assignment.join_connection(&tp("t", partition), second);
-            assignment.mark_changed(&tp("t", partition));
+            state.connections.move_to(&tp("t", partition), second, &mut state.partitions);
         }
     });
     let now = world.now;
     let plan = |world: &World, from: FetchConnectionId| {
-        world.buffer.with_state(|assignment| match assignment.plan_fetch(from, now) {
+        world.buffer.with_state(|state| match state.plan_fetch(from, now) {
             FetchPlan::Fetch { .. } => "fetch",
             FetchPlan::Wait(_) => "wait",
             FetchPlan::End => "end",
         })
     };
     // The metadata is from before the broker existed; its partitions are there all the same.
-    world.buffer.with_state(|assignment| {
-        assignment.has_metadata = true;
-        assignment.brokers.remove(&0);
+    world.buffer.with_state(|state| {
+        state.health.metadata_arrived();
+        state.connections.forget_broker(0);
     });
     assert_eq!((plan(&world, 0.into()), plan(&world, second)), ("wait", "fetch"));
     world.drop_broker(0);
@@ -271,11 +268,9 @@ fn first_connection_to_removed_broker_ends_last() {
 fn with_a_second_connection(rules: ConsumerRules) -> (World, FetchConnectionId) {
     let world = World::new(ConsumerRules { connections: 2, ..rules });
     let second = FetchConnectionId { broker: 0, connection: 1 };
-    world.buffer.with_state(|assignment| {
-        assignment.scaling.get_mut(&0).unwrap().add();
-        assignment.join_connection(&tp("t", 2), second);
-        assignment.leave_connection(Some(0.into()), &tp("t", 2));
-        assignment.mark_changed(&tp("t", 2));
+    world.buffer.with_state(|state| {
+        state.connections.scaling.get_mut(&0).unwrap().add();
+        state.connections.move_to(&tp("t", 2), second, &mut state.partitions);
     });
     (world, second)
 }
@@ -285,16 +280,16 @@ fn granted_connection_wakes_previously_refused_one() {
     let (world, second) =
         with_a_second_connection(ConsumerRules { queued_bytes: 1 << 20, max_bytes: 1 << 17, ..rules() });
     let now = world.now;
-    world.buffer.with_state(|assignment| {
-        let quota = assignment.connections[&second].quota.clone();
+    world.buffer.with_state(|state| {
+        let quota = state.connections.get(&second).unwrap().quota.clone();
         // Its batches are larger than the free memory.
-        assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 100_000;
+        state.connections.get_mut(&0.into()).unwrap().largest_batch = 100_000;
         let taken = quota.charge(quota.limit() - quota.limit() / 16 - 50_000);
-        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(None)) && quota.is_starved());
-        assignment.take_signals();
-        assert!(matches!(assignment.plan_fetch(second, now), FetchPlan::Fetch { .. }));
+        assert!(matches!(state.plan_fetch(0, now), FetchPlan::Wait(None)) && quota.is_starved());
+        state.take_wakeups();
+        assert!(matches!(state.plan_fetch(second, now), FetchPlan::Fetch { .. }));
         assert!(!quota.is_starved(), "without that mark nothing else would wake the first");
-        assert!(assignment.take_signals().connections.contains(&0.into()));
+        assert!(state.take_wakeups().connections.contains(&0.into()));
         drop(taken);
     });
 }
@@ -303,16 +298,19 @@ fn granted_connection_wakes_previously_refused_one() {
 fn second_connection_needs_two_active_partitions() {
     let world = World::new(ConsumerRules { connections: 2, ..rules() });
     let (now, answers) = (world.now, 5);
-    world.buffer.with_state(|assignment| {
-        let full = |assignment: &mut ConsumerState, count: usize| {
-            (0..count).for_each(|_| assignment.record_bottleneck(0.into(), Bottleneck::Connection, now));
-            assignment.scaling[&0].open()
+    world.buffer.with_state(|state| {
+        let full = |state: &mut ConsumerState, count: usize| {
+            for _ in 0..count {
+                let ConsumerState { connections, partitions, .. } = &mut *state;
+                connections.record_bottleneck(0.into(), Bottleneck::Connection, partitions, now);
+            }
+            state.connections.scaling[&0].open()
         };
-        assignment.partitions.get_mut(&tp("t", 0)).unwrap().last_data_at = Some(now);
-        assert_eq!(full(assignment, answers), 1);
-        assignment.partitions.get_mut(&tp("t", 2)).unwrap().last_data_at = Some(now);
-        assert_eq!(full(assignment, answers - 1), 1, "counted from the beginning");
-        assert_eq!(full(assignment, 1), 2);
+        state.partitions.get_mut(&tp("t", 0)).unwrap().last_data_at = Some(now);
+        assert_eq!(full(state, answers), 1);
+        state.partitions.get_mut(&tp("t", 2)).unwrap().last_data_at = Some(now);
+        assert_eq!(full(state, answers - 1), 1, "counted from the beginning");
+        assert_eq!(full(state, 1), 2);
     });
 }
 
@@ -320,30 +318,29 @@ fn second_connection_needs_two_active_partitions() {
 fn waiting_partition_stream_wakes_starved_fetch() {
     let world = World::new(rules());
     let (now, (own, _reader)) = (world.now, world.buffer.split(&tp("t", 0), false).unwrap());
-    world.buffer.with_state(|assignment| {
-        let quota = assignment.connections[&0.into()].quota.clone();
+    world.buffer.with_state(|state| {
+        let quota = state.connections.get(&0.into()).unwrap().quota.clone();
         // There is room for a partition's fetch size, but not for a batch as large as the last
         // ones.
-        assignment.connections.get_mut(&0.into()).unwrap().largest_batch = 800;
+        state.connections.get_mut(&0.into()).unwrap().largest_batch = 800;
         let _taken = quota.charge(quota.limit() - quota.limit() / 16 - 400);
-        assert!(matches!(assignment.plan_fetch(0, now), FetchPlan::Wait(_)) && quota.is_starved());
+        assert!(matches!(state.plan_fetch(0, now), FetchPlan::Wait(_)) && quota.is_starved());
         assert!(quota.has_room_to_fetch(300));
-        assignment.take_signals();
-        assignment.register_waker_for(Some(&own), Waker::noop());
-        assert!(assignment.take_signals().connections.contains(&0.into()));
+        state.take_wakeups();
+        state.register_waker_for(Some(&own), Waker::noop());
+        assert!(state.take_wakeups().connections.contains(&0.into()));
     });
 }
 
 #[test]
 fn commit_of_deleted_topic_needs_topic_id() {
     let world = World::new(rules());
-    world.buffer.with_state(|assignment| {
-        let all = |assignment: &ConsumerState| assignment.delivered_offsets(None).len();
-        let before = all(assignment);
-        let state = assignment.partitions.get_mut(&tp("t", 0)).unwrap();
-        state.topic_missing = true;
-        assert_eq!(all(assignment), before - 1, "it would be taken for an offset of its successor");
-        assignment.partitions.get_mut(&tp("t", 0)).unwrap().topic_id = uuid::Uuid::from_u128(1);
-        assert_eq!((all(assignment), assignment.completed_offsets(None).len()), (before, before - 1));
+    world.buffer.with_state(|state| {
+        let all = |state: &ConsumerState| state.delivered_offsets(None).len();
+        let before = all(state);
+        state.partitions.get_mut(&tp("t", 0)).unwrap().topic_missing = true;
+        assert_eq!(all(state), before - 1, "it would be taken for an offset of its successor");
+        state.partitions.get_mut(&tp("t", 0)).unwrap().topic_id = uuid::Uuid::from_u128(1);
+        assert_eq!((all(state), state.completed_offsets(None).len()), (before, before - 1));
     });
 }

@@ -9,11 +9,16 @@ use super::{
 use crate::{
     ApiKey, ErrorCode, ErrorKind,
     consumer::{
-        Assigned, GroupProtocol, ListenerResult, OffsetReset, RebalanceListener, Revoked,
-        assignor::CooperativeStickyAssignor, state::ConsumerState, subscription::fetch_position::FetchState,
+        Assigned, ListenerResult, RebalanceListener, Revoked, assignor::CooperativeStickyAssignor,
+        state::ConsumerState, subscription::fetch_position::FetchState,
     },
     testkit::on,
 };
+
+for_each_group_protocol!(
+    revocation_is_reported_despite_user_assignment,
+    failed_revocation_listener_is_reported_and_bounded,
+);
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -78,7 +83,7 @@ fn said(log: &Log) -> Vec<String> {
 }
 
 fn group(cluster: &Cluster) -> ConsumerBuilder {
-    let builder = builder(cluster).group("g").auto_offset_reset(OffsetReset::Earliest);
+    let builder = group_builder(cluster, GroupProtocol::Classic);
     builder.auto_commit_interval(SECOND).session_timeout(10 * SECOND).heartbeat_interval(SECOND)
 }
 
@@ -154,8 +159,7 @@ async fn revocation_waits_for_reader_and_listener_commits() {
     let first = group(&cluster).auto_commit(false).build().await.unwrap();
     first.subscribe_with(["t"], Recorder { commits: Some(5), ..Recorder::new(&log) }).unwrap();
     next(&first).await;
-    let second = group(&cluster).build().await.unwrap();
-    second.subscribe(["t"]).unwrap();
+    let second = subscribed(group(&cluster), &["t"]).await;
     tokio::time::sleep(10 * SECOND).await;
     assert_eq!(said(&log), ["assigned 0,1"], "the reader holds a record");
     let other = tokio::spawn(async move {
@@ -243,8 +247,7 @@ async fn rebalance_waits_for_listener_called_by_close() {
     assert!(tokio::time::timeout(SECOND, consumer.close(60 * SECOND)).await.is_err(), "dropped");
     assert_eq!(said(&log), ["assigned 0,1", "revoked 0,1"]);
     // It has to release the partitions that it has announced as revoked.
-    let second = group(&cluster).build().await.unwrap();
-    second.subscribe(["t"]).unwrap();
+    let second = subscribed(group(&cluster), &["t"]).await;
     let record = tokio::time::timeout(60 * SECOND, second.recv()).await.unwrap().unwrap().unwrap();
     assert_eq!(number(&record), 7, "where the listener said");
     consumer.close(10 * SECOND).await.unwrap();
@@ -270,25 +273,22 @@ async fn each_subscription_has_its_own_listener() {
     assert_eq!(said(&log).len(), 3, "the last subscription has none");
 }
 
-#[tokio::test(start_paused = true)]
-async fn revocation_is_reported_despite_user_assignment() {
-    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        let cluster = topic(2).await;
-        let log = Log::default();
-        let builder = builder(&cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
-        let consumer = builder.build().await.unwrap();
-        consumer.subscribe_with(["t"], Recorder { commits: Some(7), ..Recorder::new(&log) }).unwrap();
-        next(&consumer).await;
-        next(&consumer).await;
-        consumer.unsubscribe().unwrap();
-        consumer.assign([(tp("t", 0), Offset::At(9))]).unwrap();
-        assert_eq!(number(&next(&consumer).await), 9);
-        tokio::time::sleep(2 * SECOND).await;
-        assert_eq!(said(&log), ["assigned 0,1", "revoked 0,1"], "{protocol:?}");
-        assert_eq!(cluster.committed("g", "t", 1), Some(7), "{protocol:?}: the listener had the last word");
-        consumer.close(10 * SECOND).await.unwrap();
-        assert_eq!(said(&log).len(), 2, "what was assigned by hand goes without a word");
-    }
+async fn revocation_is_reported_despite_user_assignment(protocol: GroupProtocol) {
+    let cluster = topic(2).await;
+    let log = Log::default();
+    let builder = group_builder(&cluster, protocol);
+    let consumer = builder.build().await.unwrap();
+    consumer.subscribe_with(["t"], Recorder { commits: Some(7), ..Recorder::new(&log) }).unwrap();
+    next(&consumer).await;
+    next(&consumer).await;
+    consumer.unsubscribe().unwrap();
+    consumer.assign([(tp("t", 0), Offset::At(9))]).unwrap();
+    assert_eq!(number(&next(&consumer).await), 9);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(said(&log), ["assigned 0,1", "revoked 0,1"], "{protocol:?}");
+    assert_eq!(cluster.committed("g", "t", 1), Some(7), "{protocol:?}: the listener had the last word");
+    consumer.close(10 * SECOND).await.unwrap();
+    assert_eq!(said(&log).len(), 2, "what was assigned by hand goes without a word");
 }
 
 /// The revocation is decided by ownership epoch, and not by name.
@@ -296,32 +296,32 @@ async fn revocation_is_reported_despite_user_assignment() {
 fn revocation_affects_only_its_ownership_epoch() {
     let world = World::new(rules());
     let (t, metadata, now) = (tp("t", 0), world.metadata(), world.now);
-    world.buffer.with_state_and_readers(|assignment| {
-        let hand = assignment.ownerships(std::slice::from_ref(&t));
+    world.buffer.with_state_and_readers(|state| {
+        let hand = state.partitions.ownerships(std::slice::from_ref(&t));
         assert!(hand.is_empty(), "the user's is not the group's to take");
-        let give = |assignment: &mut ConsumerState| {
-            assignment.assign_by_group(&t, FetchState::at(Offset::At(0)), &metadata, now);
-            assignment.ownerships(std::slice::from_ref(&t))
+        let give = |state: &mut ConsumerState| {
+            state.assign_by_group(&t, FetchState::at(Offset::At(0)), &metadata, now);
+            state.partitions.ownerships(std::slice::from_ref(&t))
         };
-        let first = give(assignment);
+        let first = give(state);
         // The partition is lost, and assigned again.
-        assert_eq!(assignment.announce_revocation(Some(&first)), std::slice::from_ref(&t));
-        assignment.remove_all(&first);
-        let second = give(assignment);
+        assert_eq!(state.partitions.announce_revocation(Some(&first)), std::slice::from_ref(&t));
+        state.remove_all(&first);
+        let second = give(state);
         // The effect of the first ownership's revocation when it is finally processed.
-        assert!(assignment.still_owned(&first).is_empty());
-        assert!(assignment.announce_revocation(Some(&first)).is_empty());
-        assignment.revoke(&first);
-        assignment.remove_all(&first);
-        assert!(assignment.is_owned(&t));
+        assert!(state.partitions.still_owned(&first).is_empty());
+        assert!(state.partitions.announce_revocation(Some(&first)).is_empty());
+        state.revoke(&first);
+        state.remove_all(&first);
+        assert!(state.partitions.is_owned(&t));
         // The user assigns something else instead: the revocation still has to be reported, once.
-        assignment.clear();
-        assignment.assign(t.clone(), FetchState::at(Offset::At(3)), &metadata, now);
-        assert_eq!(assignment.ownerships(std::slice::from_ref(&t)), second);
-        assignment.revoke(&second);
-        assert_eq!(assignment.announce_revocation(Some(&second)), std::slice::from_ref(&t));
-        assignment.remove_all(&second);
-        assert!(assignment.is_owned(&t) && assignment.announce_revocation(None).is_empty());
+        state.clear();
+        state.assign(t.clone(), FetchState::at(Offset::At(3)), &metadata, now);
+        assert_eq!(state.partitions.ownerships(std::slice::from_ref(&t)), second);
+        state.revoke(&second);
+        assert_eq!(state.partitions.announce_revocation(Some(&second)), std::slice::from_ref(&t));
+        state.remove_all(&second);
+        assert!(state.partitions.is_owned(&t) && state.partitions.announce_revocation(None).is_empty());
     });
 }
 
@@ -351,10 +351,8 @@ async fn outlived_revocation_does_not_report_next_ownership() {
     assert_eq!(said(&log)[3..], ["revoked 0,0"]);
 }
 
-const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
-
 fn by(cluster: &Cluster, protocol: GroupProtocol) -> ConsumerBuilder {
-    let builder = builder(cluster).group("g").group_protocol(protocol).auto_offset_reset(OffsetReset::Earliest);
+    let builder = group_builder(cluster, protocol);
     builder.auto_commit_interval(SECOND).max_poll_interval(120 * SECOND)
 }
 
@@ -391,70 +389,64 @@ async fn consumer_protocol_reports_moved_and_lost_partitions() {
 
 /// In spite of any fault of the listener, the group continues, the reader gets an error, and no
 /// member waits longer than the poll interval.
-#[tokio::test(start_paused = true)]
-async fn failed_revocation_listener_is_reported_and_bounded() {
+async fn failed_revocation_listener_is_reported_and_bounded(protocol: GroupProtocol) {
     type Fails = fn(&str) -> Trouble;
     let troubles: [(Fails, &str); 3] = [
         (|what| if what == "assigned" { Trouble::None } else { Trouble::Fails }, "the database is away"),
         (|what| if what == "assigned" { Trouble::None } else { Trouble::Panics }, "panicked"),
         (|what| if what == "assigned" { Trouble::None } else { Trouble::Waits(1000 * SECOND) }, "max.poll.interval.ms"),
     ];
-    for protocol in PROTOCOLS {
-        for (trouble, what) in troubles {
-            let cluster = topic(2).await;
-            let log = Log::default();
-            let first = by(&cluster, protocol).build().await.unwrap();
-            first.subscribe_with(["t"], Recorder { trouble, ..Recorder::new(&log) }).unwrap();
-            next(&first).await;
-            let errors = Mutex::new(Vec::new());
-            let read = async |seconds: u64| {
-                for _ in 0..seconds {
-                    match first.poll(SECOND).await {
-                        Ok(records) => assert!(records.iter().count() <= 500),
-                        Err(error) => errors.lock().unwrap().push(error),
-                    }
+    for (trouble, what) in troubles {
+        let cluster = topic(2).await;
+        let log = Log::default();
+        let first = by(&cluster, protocol).build().await.unwrap();
+        first.subscribe_with(["t"], Recorder { trouble, ..Recorder::new(&log) }).unwrap();
+        next(&first).await;
+        let errors = Mutex::new(Vec::new());
+        let read = async |seconds: u64| {
+            for _ in 0..seconds {
+                match first.poll(SECOND).await {
+                    Ok(records) => assert!(records.iter().count() <= 500),
+                    Err(error) => errors.lock().unwrap().push(error),
                 }
-            };
-            let named = |call: &str| {
-                let errors = errors.lock().unwrap();
-                errors.iter().any(|error| {
-                    let shown = error.to_string();
-                    error.kind() == ErrorKind::Callback && shown.contains(call) && shown.contains(what)
-                })
-            };
-            let second = by(&cluster, protocol).build().await.unwrap();
-            second.subscribe(["t"]).unwrap();
-            let second = Arc::new(second);
-            let reader = second.clone();
-            let other = tokio::spawn(async move {
-                loop {
-                    read_on(&reader).await;
-                }
-            });
-            read(150).await;
-            assert!(named("on_revoked"), "{protocol:?} {what}: {errors:?}");
-            let shares = (first.assignment().len(), second.assignment().len());
-            assert_eq!(shares, (1, 1), "{protocol:?} {what}");
-            other.abort();
-            drop(second);
-            // The other member's session times out; this member's partitions are revoked once more,
-            // and assigned again.
-            read(200).await;
-            assert_eq!(first.assignment().len(), 2, "{protocol:?} {what}");
-            let heartbeat =
-                if protocol == GroupProtocol::Classic { ApiKey::Heartbeat } else { ApiKey::ConsumerGroupHeartbeat };
-            cluster.fault(on(heartbeat).error(ErrorCode::UNKNOWN_MEMBER_ID)).reached(1).await;
-            read(150).await;
-            assert!(named("on_lost"), "{protocol:?} {what}: {errors:?}");
-            append(&cluster, "t", 0, 10..11);
-            append(&cluster, "t", 1, 10..11);
-            let (mut state, mut tries) = (std::collections::BTreeSet::new(), 0);
-            while state.len() < 2 {
-                let records = first.poll(SECOND).await.unwrap();
-                state.extend(records.iter().filter(|record| record.offset() == 10).map(|record| record.partition()));
-                tries += 1;
-                assert!(tries < 60, "{protocol:?} {what}: it is read on");
             }
+        };
+        let named = |call: &str| {
+            let errors = errors.lock().unwrap();
+            errors.iter().any(|error| {
+                let shown = error.to_string();
+                error.kind() == ErrorKind::Callback && shown.contains(call) && shown.contains(what)
+            })
+        };
+        let second = subscribed(by(&cluster, protocol), &["t"]).await;
+        let second = Arc::new(second);
+        let reader = second.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                read_on(&reader).await;
+            }
+        });
+        read(150).await;
+        assert!(named("on_revoked"), "{what}: {errors:?}");
+        let shares = (first.assignment().len(), second.assignment().len());
+        assert_eq!(shares, (1, 1), "{what}");
+        other.abort();
+        drop(second);
+        // The other member's session times out; this member's partitions are revoked once more,
+        // and assigned again.
+        read(200).await;
+        assert_eq!(first.assignment().len(), 2, "{what}");
+        cluster.fault(on(heartbeat(protocol)).error(ErrorCode::UNKNOWN_MEMBER_ID)).reached(1).await;
+        read(150).await;
+        assert!(named("on_lost"), "{what}: {errors:?}");
+        append(&cluster, "t", 0, 10..11);
+        append(&cluster, "t", 1, 10..11);
+        let (mut state, mut tries) = (std::collections::BTreeSet::new(), 0);
+        while state.len() < 2 {
+            let records = first.poll(SECOND).await.unwrap();
+            state.extend(records.iter().filter(|record| record.offset() == 10).map(|record| record.partition()));
+            tries += 1;
+            assert!(tries < 60, "{what}: it is read on");
         }
     }
 }

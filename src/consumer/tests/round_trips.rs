@@ -47,7 +47,7 @@ async fn settled(consumer: &Consumer, partitions: i32) -> f64 {
 }
 
 fn peak(consumer: &Consumer) -> usize {
-    consumer.shared.buffer.with_state(|assignment| assignment.budget.peak())
+    consumer.shared.buffer.with_state(|state| state.connections.budget().peak())
 }
 
 #[tokio::test(start_paused = true)]

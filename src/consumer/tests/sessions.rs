@@ -125,9 +125,10 @@ async fn fetch_task_ends_and_restarts_with_broker() {
     let cluster = cluster(3).await;
     let consumer = of_three(&cluster).await;
     let nodes = |consumer: &Consumer| {
-        let nodes = consumer.shared.buffer.with_state(|assignment| {
-            assignment.connections.keys().map(|connection| connection.broker).collect::<Vec<_>>()
-        });
+        let nodes = consumer
+            .shared
+            .buffer
+            .with_state(|state| state.connections.ids().map(|connection| connection.broker).collect::<Vec<_>>());
         std::collections::BTreeSet::from_iter(nodes)
     };
     assert_eq!(nodes(&consumer).len(), 3);
@@ -140,7 +141,7 @@ async fn fetch_task_ends_and_restarts_with_broker() {
         assert_eq!(numbers(&consumer, 3).await, [round; 3]);
         tokio::time::sleep(120 * SECOND).await;
         assert!(!nodes(&consumer).contains(&gone), "{gone} is gone: {:?}", nodes(&consumer));
-        assert!(!consumer.shared.buffer.with_state(|assignment| assignment.stats.brokers.contains_key(&gone.into())));
+        assert!(!consumer.shared.buffer.with_state(|state| state.stats.brokers.contains_key(&gone.into())));
         cluster.restart(gone).await.unwrap();
         cluster.move_leader("t", 2, gone).unwrap();
         append(&cluster, "t", 2, 100 * round..100 * round + 1);
@@ -158,7 +159,7 @@ async fn buffered_records_of_dead_broker_are_delivered() {
     cluster.kill(leader).await.unwrap();
     tokio::time::sleep(300 * SECOND).await;
     let there = |consumer: &Consumer| {
-        consumer.shared.buffer.with_state(|assignment| assignment.connections.contains_key(&leader.into()))
+        consumer.shared.buffer.with_state(|state| state.connections.get(&leader.into()).is_some())
     };
     assert!(there(&consumer), "its bytes are still charged");
     assert_eq!(numbers(&consumer, 3).await, [0, 1, 2]);
@@ -249,8 +250,7 @@ async fn recreated_topic_with_more_partitions_is_read() {
         let cluster = Cluster::start(options).await.unwrap();
         cluster.create_topic("t", 3).unwrap();
         let builder = builder(&cluster).group("g").property("metadata.max.age.ms", "5000");
-        let consumer = builder.auto_offset_reset(crate::consumer::OffsetReset::Earliest).build().await.unwrap();
-        consumer.subscribe(["t"]).unwrap();
+        let consumer = subscribed(builder.auto_offset_reset(crate::consumer::OffsetReset::Earliest), &["t"]).await;
         for (round, partitions) in [(0, 3), (1, 6), (2, 4)] {
             if round > 0 {
                 cluster.delete_topic("t").unwrap();

@@ -1,12 +1,8 @@
 //! Tests of metadata that is stale, or of another cluster.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use super::*;
@@ -14,8 +10,9 @@ use crate::{
     ApiKey,
     consumer::OffsetReset,
     error::ErrorCode,
-    net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
+    net::{MemoryNetwork, Network},
     testkit::tampered::tampered,
+    tests::named_network::NamedNetwork,
     wire::messages::MetadataResponse,
 };
 
@@ -96,8 +93,7 @@ async fn stale_metadata_does_not_remove_new_partition() {
             }
         }
     });
-    let consumer = member(&cluster, network).build().await.unwrap();
-    consumer.subscribe(["t"]).unwrap();
+    let consumer = subscribed(member(&cluster, network), &["t"]).await;
     assert_eq!(numbers(&consumer, 1).await, [0]);
     cluster.add_partitions("t", 2).unwrap();
     append(&cluster, "t", 1, 0..1);
@@ -114,24 +110,6 @@ async fn stale_metadata_does_not_remove_new_partition() {
     assert_eq!(cluster.requests(ApiKey::JoinGroup), joins, "nothing has changed, so there is no rebalance");
 }
 
-/// A network on which the name `kafka` resolves to one cluster after the other.
-#[derive(Clone, Debug)]
-struct Named {
-    inner: MemoryNetwork,
-    stands_for: Arc<Mutex<SocketAddr>>,
-}
-
-impl Network for Named {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
-        let named = *self.stands_for.lock().unwrap();
-        if host == "kafka" { Box::pin(async move { Ok(vec![named.into()]) }) } else { self.inner.resolve(host, port) }
-    }
-
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        self.inner.connect(endpoint)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn replacement_cluster_is_read_from_beginning() {
     for subscribes in [true, false] {
@@ -142,12 +120,7 @@ async fn replacement_cluster_is_read_from_beginning() {
             cluster.create_topic("t", 2).unwrap();
             append(cluster, "t", 0, numbers);
         }
-        let address = |cluster: &Cluster| {
-            let bootstrap = cluster.bootstrap();
-            let port = bootstrap.split(',').next().unwrap().rsplit(':').next().unwrap();
-            SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
-        };
-        let named = Named { inner: network, stands_for: Arc::new(Mutex::new(address(&first))) };
+        let named = NamedNetwork::new(network, &first);
         let builder = Consumer::builder("kafka:9092").network(Arc::new(named.clone())).seed(1).group("g");
         let builder = builder.auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND);
         let builder = builder.property("metadata.recovery.rebootstrap.trigger.ms", "3000");
@@ -163,7 +136,7 @@ async fn replacement_cluster_is_read_from_beginning() {
             first.kill(broker).await.unwrap();
         }
         tokio::time::sleep(SECOND).await;
-        *named.stands_for.lock().unwrap() = address(&second);
+        named.point_to(&second);
         // A member that rejoins begins at the committed offset, and there is none yet, so it reads
         // some records twice.
         let mut seen = std::collections::BTreeSet::new();

@@ -24,8 +24,8 @@ use crate::{
         IsolationLevel, OffsetReset,
         api::records::{Records, UnreadReturn},
         buffer::{
-            decoded_batch::DecodeConfig,
             fetch_buffer::{FetchBuffer, FetchWakers},
+            fetched_batch::DecodeConfig,
             record_reader::RecordReader,
             split::SplitId,
         },
@@ -121,9 +121,9 @@ impl World {
     pub(super) fn new(rules: ConsumerRules) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let wakers = Arc::new(FetchWakers::default());
-        let assignment = ConsumerState::new(rules, StdRng::seed_from_u64(1), wakers.factory());
+        let state = ConsumerState::new(rules, StdRng::seed_from_u64(1), wakers.factory());
         let opening = DecodeConfig { check_crcs: true, limit: 1 << 20, origin: crate::log::Origin::default() };
-        let buffer = FetchBuffer::new(assignment, wakers, opening, runtime.handle().clone());
+        let buffer = FetchBuffer::new(state, wakers, opening, runtime.handle().clone());
         let leaders = (0..PARTITIONS).map(|partition| (partition % 2, 1)).collect();
         let world = Self {
             buffer,
@@ -140,9 +140,9 @@ impl World {
             _runtime: runtime,
         };
         let metadata = world.metadata();
-        world.buffer.with_state_and_readers(|assignment| {
+        world.buffer.with_state_and_readers(|state| {
             for partition in 0..PARTITIONS {
-                assignment.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, world.now);
+                state.assign(tp("t", partition), FetchState::at(Offset::At(0)), &metadata, world.now);
             }
         });
         world
@@ -207,7 +207,7 @@ impl World {
     /// Delivers new metadata.
     pub(super) fn tell(&mut self) {
         let metadata = self.metadata();
-        self.buffer.with_state(|assignment| assignment.metadata_changed(&metadata, self.now));
+        self.buffer.with_state(|state| state.metadata_changed(&metadata, self.now));
     }
 
     /// Returns the next request to a broker, if one is ready.
@@ -215,9 +215,8 @@ impl World {
         if self.waiting.contains_key(&node) {
             return None;
         }
-        let (plan, closes) = self
-            .buffer
-            .with_state(|assignment| (assignment.plan_fetch(node, self.now), assignment.take_session_closes()));
+        let (plan, closes) =
+            self.buffer.with_state(|state| (state.plan_fetch(node, self.now), state.connections.take_session_closes()));
         for over in closes {
             self.sessions.remove(&over.broker);
         }
@@ -315,9 +314,8 @@ impl World {
         reservation: Reservation,
     ) -> MetadataHints {
         let now = self.now;
-        self.buffer.with_state(|assignment| {
-            assignment.handle_fetch_response(node, 7 + node, ErrorCode::NONE, arrived, reservation, now)
-        })
+        self.buffer
+            .with_state(|state| state.handle_fetch_response(node, 7 + node, ErrorCode::NONE, arrived, reservation, now))
     }
 
     /// Answers a fetch with one partition's head.
@@ -330,7 +328,7 @@ impl World {
     pub(super) fn fail(&mut self, node: i32) {
         if self.waiting.remove(&node).is_some() {
             let error = crate::Error::new(crate::ErrorKind::Network, "gone");
-            self.buffer.with_state(|assignment| assignment.handle_fetch_failure(node, &error, self.now));
+            self.buffer.with_state(|state| state.handle_fetch_failure(node, &error, self.now));
         }
     }
 
@@ -344,7 +342,7 @@ impl World {
     /// of their logs.
     pub(super) fn ask(&mut self) {
         let now = self.now;
-        for question in self.buffer.with_state(|assignment| assignment.due_offset_requests(now)) {
+        for question in self.buffer.with_state(|state| state.due_offset_requests(now)) {
             match question {
                 OffsetRequest::Committed(_) => panic!("there is no group"),
                 OffsetRequest::Offsets(node, asked) => {
@@ -379,10 +377,10 @@ impl World {
         match self.answers.pop_front() {
             None => return false,
             Some(Answer::Offset(asked, answer)) => {
-                self.buffer.with_state_and_readers(|assignment| assignment.handle_listed_offset(&asked, answer, now))
+                self.buffer.with_state_and_readers(|state| state.handle_listed_offset(&asked, answer, now))
             }
             Some(Answer::Epoch(asked, answer)) => {
-                self.buffer.with_state_and_readers(|assignment| assignment.handle_epoch_end(&asked, answer, now))
+                self.buffer.with_state_and_readers(|state| state.handle_epoch_end(&asked, answer, now))
             }
         };
         true
@@ -391,7 +389,7 @@ impl World {
     /// Waits for decompressions on other threads.
     pub(super) fn settle(&self) {
         for _ in 0..60_000 {
-            if self.buffer.with_state(|assignment| assignment.running_jobs) == 0 {
+            if self.buffer.with_state(|state| state.delivery.running_jobs()) == 0 {
                 return;
             }
             std::thread::sleep(SECOND / 5000);
@@ -408,10 +406,10 @@ impl World {
     pub(super) fn take_record(&self, of: Option<i32>) -> Option<ConsumerRecord> {
         let mut cx = Context::from_waker(Waker::noop());
         let next = match of.map(|partition| self.splits.get(&partition)) {
-            Some(split) => lock(&split?.1).poll_record(&self.buffer, &mut cx),
+            Some(split) => self.buffer.poll_record(&mut lock(&split?.1), &mut cx),
             None => {
                 let _reading = self.buffer.start_reading().unwrap();
-                self.buffer.reader().poll_record(&self.buffer, &mut cx)
+                self.buffer.poll_record(&mut self.buffer.reader(), &mut cx)
             }
         };
         match next {
@@ -437,7 +435,7 @@ impl World {
     pub(super) fn poll(&self, max: usize) -> Records {
         let reading = self.buffer.start_reading().unwrap();
         let mut cx = Context::from_waker(Waker::noop());
-        let portions = self.buffer.reader().poll_slices(max, &self.buffer, &mut cx);
+        let portions = self.buffer.poll_slices(&mut self.buffer.reader(), max, &mut cx);
         match portions {
             Poll::Ready(portions) => {
                 Records::new(portions.unwrap().unwrap(), UnreadReturn::Common(reading.into_owned_guard().unwrap()))

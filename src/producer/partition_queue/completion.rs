@@ -10,14 +10,17 @@ use std::{
 
 use rand::rngs::StdRng;
 
-use crate::producer::partition_queue::{EpochEffects, PartitionQueue, SenderRules};
+use crate::producer::partition_queue::{EpochEffects, PartitionQueue, SenderRules, response_table::Predecessors};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
     log::event,
     producer::{
         batch::{Batch, BatchOutcome},
+        batch_split::split,
         idempotence::Raise,
+        response::BatchDecision,
     },
+    wire::batch::SealedBatch,
 };
 
 /// Time for which records may be sent again before this is logged: longer than a leader's move
@@ -25,17 +28,32 @@ use crate::{
 const REPORTED_AFTER: Duration = Duration::from_secs(10);
 
 impl PartitionQueue {
+    /// Acknowledges the numbers of a batch that is in the log, and returns its outcome. The offset is
+    /// known if this attempt wrote the batch.
+    pub(super) fn acknowledge(&mut self, batch: &Batch, decision: &BatchDecision) -> BatchOutcome {
+        let (base_offset, log_append_millis) = match *decision {
+            BatchDecision::Written { base_offset, log_append_millis } => (base_offset, log_append_millis),
+            _ => (None, None),
+        };
+        if let Some(sequence) = batch.sequence {
+            let last_offset = base_offset.map(|offset| offset.saturating_add(i64::from(batch.records()) - 1));
+            self.sequences.acknowledged(sequence, batch.records(), last_offset);
+        }
+        BatchOutcome::Persisted { base_offset, log_append_millis }
+    }
+
+    /// Sends a batch again after a backoff. It fails if its time is up, or if its outcome was
+    /// decided meanwhile.
     pub(super) fn retry(
         &mut self,
         mut batch: Batch,
         error: Error,
-        hopeless: bool,
         now: Instant,
         rules: &SenderRules,
         rng: &mut StdRng,
     ) {
-        if hopeless || batch.is_decided() {
-            self.fail(batch, error);
+        if batch.is_decided() {
+            self.give_up(batch);
             return;
         }
         if batch.created + rules.delivery_timeout <= now {
@@ -82,22 +100,85 @@ impl PartitionQueue {
         self.put_back(batch);
     }
 
-    pub(super) fn put_back(&mut self, batch: Batch) {
+    /// Sends a withdrawn batch again at once, unless its outcome was decided meanwhile: its request
+    /// was not written, so it costs neither a retry nor a backoff.
+    pub(super) fn resend(&mut self, batch: Batch) {
+        if batch.is_decided() {
+            self.give_up(batch);
+        } else {
+            self.put_back(batch);
+        }
+    }
+
+    /// Sends the records of a batch that is too large for the topic in smaller batches.
+    pub(super) fn split(&mut self, batch: Batch, sealed: &SealedBatch, error: Error, now: Instant) {
+        batch.counters().split();
+        self.partition.compression_ratio.reset();
+        if let Some(suppressed) = batch.counters().admit_line("split", now) {
+            event!(
+                INFO,
+                batch.counters().origin(),
+                topic = &*batch.topic,
+                partition = batch.partition,
+                node = batch.last_node,
+                records = batch.records(),
+                bytes = sealed.size(),
+                code = error.code().map(tracing::field::display),
+                suppressed,
+                "the broker rejected a batch as too large (max.message.bytes): the producer splits it and sends the \
+                 parts"
+            );
+        }
+        match split(batch, sealed) {
+            Ok(parts) => parts.into_iter().for_each(|part| self.put_back(part)),
+            Err(failed) => self.fail(failed.0, error.with_source(failed.1)),
+        }
+    }
+
+    /// Puts a batch among the waiting batches, in the order of first sending.
+    fn put_back(&mut self, batch: Batch) {
         let at = self.waiting.partition_point(|other| other.order < batch.order);
         self.waiting.insert(at, batch);
     }
 
+    /// Fails the records of a batch.
     pub(super) fn fail(&mut self, batch: Batch, error: Error) {
         self.forget(&batch);
         let status = batch.status();
         self.decide(batch, BatchOutcome::Failed(error.with_status(status)));
     }
 
+    /// Fails the records of a batch: those that the broker lists as invalid, and the others as
+    /// retriable.
+    pub(super) fn fail_records(&mut self, batch: Batch, decision: BatchDecision) {
+        let BatchDecision::Rejected { error, records, .. } = decision else {
+            return self.fail(batch, decision.into_error());
+        };
+        self.forget(&batch);
+        let error = error.with_status(batch.status());
+        self.decide(batch, BatchOutcome::Invalid { error, records });
+    }
+
+    /// Gives up a batch whose outcome is decided.
+    fn give_up(&mut self, batch: Batch) {
+        self.forget(&batch);
+        self.withhold(batch);
+    }
+
     /// Sets the outcome of a batch. It is published after those of all earlier batches, so that
     /// results come in the order of sending.
     pub(super) fn decide(&mut self, mut batch: Batch, outcome: BatchOutcome) {
         batch.decide(outcome);
+        self.withhold(batch);
+    }
+
+    /// Keeps a batch until its outcome may be published.
+    pub(super) fn withhold(&mut self, batch: Batch) {
         if batch.is_withheld() {
+            // Batches are mostly decided in the order of sending.
+            if self.decided.back().is_none_or(|last| last.order < batch.order) {
+                return self.decided.push_back(batch);
+            }
             let at = self.decided.partition_point(|other| other.order < batch.order);
             self.decided.insert(at, batch);
         }
@@ -140,17 +221,27 @@ impl PartitionQueue {
         !self.in_flight.is_empty() || self.waiting.iter().any(|batch| batch.sequence.is_some())
     }
 
-    pub(super) fn has_outstanding_before(&self, order: u128) -> bool {
+    fn has_outstanding_before(&self, order: u128) -> bool {
         self.in_flight.iter().any(|flying| flying.batch.order < order)
             || self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.order < order)
     }
 
-    /// Handles a refusal of a batch that no attempt can have written, for another reason than being
-    /// out of order.
-    pub(super) fn refused_unwritten(&mut self, batch: &Batch) {
-        if !batch.maybe_written && !batch.sequences_used {
-            self.unwritten_from = self.unwritten_from.min(batch.order);
+    /// Returns the state of the numbered batches before that order.
+    pub(super) fn predecessors(&self, order: u128) -> Predecessors {
+        if self.has_outstanding_before(order) {
+            Predecessors::Outstanding
+        } else if self.sequences.is_in_doubt() {
+            Predecessors::InDoubt
+        } else {
+            Predecessors::Settled
         }
+    }
+
+    /// Records that neither this batch nor a later one is in the log: brokers write numbers
+    /// consecutively, and this batch was refused and never written.
+    pub(super) fn mark_unwritten(&mut self, batch: &mut Batch) {
+        batch.maybe_written = false;
+        self.unwritten_from = self.unwritten_from.min(batch.order);
     }
 
     /// Fails batches that may be in the log, or may still reach it from a connection that was given

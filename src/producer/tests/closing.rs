@@ -6,17 +6,10 @@ use crate::{DeliveryStatus, ErrorKind, producer::PurgeScope, testkit::on, wire::
 #[tokio::test(start_paused = true)]
 async fn close_delivers_pending_and_rejects_new_records() {
     let cluster = cluster(1).await;
-    let producer = builder(&cluster)
-        .linger(Duration::from_secs(60))
-        .delivery_timeout(Duration::from_secs(200))
-        .build()
-        .await
-        .unwrap();
+    let producer = lingering(&cluster).await;
     let deliveries = send_numbers(&producer, 0..20).await;
     producer.close(Duration::from_secs(10)).await.unwrap();
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(producer.send(Record::to(TOPIC).with_value("x")).await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(producer.try_send(Record::to(TOPIC).with_value("x")).unwrap_err().error().kind(), ErrorKind::Closed);
     assert_eq!(producer.flush(ms(10)).await, 0);
@@ -27,7 +20,7 @@ async fn close_delivers_pending_and_rejects_new_records() {
 async fn close_times_out_when_broker_is_dead() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     cluster.kill(1).await.unwrap();
     let deliveries = send_numbers(&producer, 1..4).await;
     let before = tokio::time::Instant::now();
@@ -45,7 +38,7 @@ async fn close_times_out_when_broker_is_dead() {
 async fn close_reports_possibly_persisted_records() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let fault = cluster.fault(on(ApiKey::Produce).hang());
     let deliveries = send_numbers(&producer, 1..4).await;
     fault.reached(1).await;
@@ -59,20 +52,13 @@ async fn close_reports_possibly_persisted_records() {
 #[tokio::test(start_paused = true)]
 async fn dropped_producer_delivers_pending_records() {
     let cluster = cluster(1).await;
-    let producer = builder(&cluster)
-        .linger(Duration::from_secs(60))
-        .delivery_timeout(Duration::from_secs(200))
-        .build()
-        .await
-        .unwrap();
+    let producer = lingering(&cluster).await;
     let deliveries = send_numbers(&producer, 0..20).await;
     let clone = producer.clone();
     drop(producer);
     drop(clone);
     let before = tokio::time::Instant::now();
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert!(before.elapsed() < Duration::from_secs(5), "it waited for the linger");
 }
 

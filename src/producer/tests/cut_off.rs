@@ -53,7 +53,7 @@ async fn resends_batches_together_after_unreachable_leader_moves() {
         let network = Holes::in_network_of(&cluster);
         let builder = builder(&cluster).network(Arc::new(network.clone())).batch_size(100_000).linger(ms(1));
         let producer = builder.compression(compression).build().await.unwrap();
-        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        delivered(send_numbers(&producer, 0..1).await).await;
         network.swallow(&cluster, 2);
         // Five requests, the maximum in flight; large ones, so that they are compressed outside the
         // sender task.
@@ -67,9 +67,7 @@ async fn resends_batches_together_after_unreachable_leader_moves() {
         }
         cluster.move_leader(TOPIC, 0, 1).unwrap();
         let before = tokio::time::Instant::now();
-        for result in results(deliveries).await {
-            result.unwrap();
-        }
+        delivered(deliveries).await;
         // socket.connection.setup.timeout.ms is 10 s, and grows from attempt to attempt: one has to
         // be enough.
         let took = before.elapsed();

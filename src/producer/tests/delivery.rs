@@ -167,12 +167,7 @@ async fn report_stream_ends_after_producer_closes() {
 #[tokio::test(start_paused = true)]
 async fn flush_does_not_wait_for_linger() {
     let cluster = cluster(1).await;
-    let producer = builder(&cluster)
-        .linger(Duration::from_secs(3600))
-        .delivery_timeout(Duration::from_secs(7200))
-        .build()
-        .await
-        .unwrap();
+    let producer = lingering(&cluster).await;
     producer.partitions_for(TOPIC).await.unwrap();
     let before = tokio::time::Instant::now();
     let deliveries = send_numbers(&producer, 0..10).await;

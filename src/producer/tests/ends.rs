@@ -100,9 +100,7 @@ async fn concurrent_closes_both_deliver_records() {
     });
     producer.close(SOON).await.unwrap();
     other.await.unwrap().unwrap();
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&cluster, 0), numbers(0..20));
 }
 
@@ -202,7 +200,7 @@ async fn close_rejects_senders_blocked_on_buffer() {
 async fn closed_producer_rejects_all_calls_immediately() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     producer.close(SOON).await.unwrap();
     let before = tokio::time::Instant::now();
     for topic in [TOPIC, "never-seen"] {

@@ -30,9 +30,7 @@ async fn burst(producer: &Producer, values: &[Vec<u8>]) {
     for value in values {
         deliveries.push(producer.send(Record::to(TOPIC).with_partition(0).with_value(value)).await.unwrap());
     }
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
 }
 
 /// Sends enough bursts of compressible values for the ratio to be learned; returns their number.

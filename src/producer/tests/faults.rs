@@ -45,12 +45,12 @@ async fn late_response_is_retried_if_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_storage_errors_up_to_limit() {
-    for (retries, delivered) in [(5, true), (1, false)] {
+    for (retries, succeeds) in [(5, true), (1, false)] {
         let cluster = cluster(1).await;
         let fault = cluster.fault(on(ApiKey::Produce).times(3).error(ErrorCode::KAFKA_STORAGE_ERROR));
         let producer = builder(&cluster).retries(retries).build().await.unwrap();
         let result = send_numbers(&producer, 0..1).await.pop().unwrap().await;
-        if delivered {
+        if succeeds {
             result.unwrap();
             assert_eq!(fault.hits(), 3);
         } else {
@@ -61,7 +61,7 @@ async fn retries_storage_errors_up_to_limit() {
             cluster.clear_faults();
             // The first record may or may not be in the log: later records must be written all the
             // same.
-            send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap();
+            delivered(send_numbers(&producer, 1..2).await).await;
             assert_eq!(log(&cluster, 0), ["1"]);
         }
     }
@@ -93,9 +93,7 @@ async fn disconnects_and_errors_keep_record_order() {
         cluster.fault(on(ApiKey::Produce).skip(2).drop_connection());
         cluster.fault(on(ApiKey::Produce).skip(4).times(3).error(code));
         let deliveries = send_numbers(&producer, 0..300).await;
-        for result in results(deliveries).await {
-            result.unwrap();
-        }
+        delivered(deliveries).await;
         assert_eq!(log(&cluster, 0), with_first(0..300), "{code}, {in_flight} in flight");
     }
 }
@@ -106,9 +104,7 @@ async fn appended_batch_with_error_is_written_once() {
     let producer = pipelined(&cluster).await;
     cluster.fault(on(ApiKey::Produce).skip(1).times(3).act_then_error(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND));
     cluster.fault(on(ApiKey::Produce).skip(6).act_then_error(ErrorCode::REQUEST_TIMED_OUT));
-    for result in results(send_numbers(&producer, 0..300).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..300).await).await;
     assert_eq!(log(&cluster, 0), with_first(0..300));
 }
 
@@ -128,11 +124,9 @@ async fn duplicate_sequence_error_counts_as_success() {
 async fn delivers_after_broker_loses_producer_state() {
     let cluster = cluster_with(Options::new().strict_producer_ids(true), 1).await;
     let producer = producer(&cluster).await;
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     cluster.forget_producers(TOPIC, 0).unwrap();
-    for result in results(send_numbers(&producer, 1..50).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 1..50).await).await;
     assert_eq!(log(&cluster, 0), numbers(0..50));
 }
 
@@ -148,9 +142,7 @@ async fn resends_in_order_after_leader_changes() {
             cluster.move_leader(TOPIC, 0, leader % 3 + 1).unwrap();
             tokio::time::sleep(ms(7)).await;
         }
-        for result in results(deliveries).await {
-            result.unwrap();
-        }
+        delivered(deliveries).await;
         assert_eq!(log(&cluster, 0), with_first(0..600), "hints: {hints}");
     }
 }
@@ -165,9 +157,7 @@ async fn broker_restart_only_delays_records() {
     tokio::time::sleep(ms(5000)).await;
     cluster.restart(1).await.unwrap();
     deliveries.extend(send_numbers(&producer, 200..300).await);
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&cluster, 0), with_first(0..300));
 }
 
@@ -175,7 +165,7 @@ async fn broker_restart_only_delays_records() {
 async fn request_timeout_is_possibly_persisted_then_recovers() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
     for result in results(send_numbers(&producer, 1..4).await).await {
         let error = result.unwrap_err();
@@ -183,9 +173,7 @@ async fn request_timeout_is_possibly_persisted_then_recovers() {
         assert_eq!(error.delivery_status(), Some(DeliveryStatus::PossiblyPersisted));
     }
     hang.clear();
-    for result in results(send_numbers(&producer, 4..8).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 4..8).await).await;
     assert_eq!(log(&cluster, 0), ["0", "4", "5", "6", "7"]);
 }
 
@@ -195,9 +183,7 @@ async fn malformed_responses_are_retried_without_loss() {
     cluster.fault(on(ApiKey::Produce).respond_garbage(b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice()));
     cluster.fault(on(ApiKey::Produce).truncate_response());
     let producer = producer(&cluster).await;
-    for result in results(send_numbers(&producer, 0..10).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..10).await).await;
     assert_eq!(log(&cluster, 0), numbers(0..10));
 }
 
@@ -224,7 +210,7 @@ async fn authorization_error_fails_record_without_retry() {
     let producer = producer(&cluster).await;
     let error = send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap_err();
     assert_eq!((error.kind(), error.delivery_status()), (ErrorKind::Authorization, Some(DeliveryStatus::NotPersisted)));
-    send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 1..2).await).await;
     assert_eq!(log(&cluster, 0), ["1"]);
 }
 
@@ -252,9 +238,7 @@ async fn later_records_retry_refused_producer_id() {
         refused.clear();
         // The rights were granted meanwhile: these records wait for the next request, and are
         // delivered.
-        for result in results(send_numbers(&producer, 1..4).await).await {
-            result.unwrap();
-        }
+        delivered(send_numbers(&producer, 1..4).await).await;
         assert_eq!(log(&cluster, 0), numbers(1..4));
     }
 }
@@ -280,9 +264,7 @@ async fn transient_producer_id_error_fails_no_record() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::InitProducerId).times(3).error(ErrorCode::UNKNOWN_SERVER_ERROR));
     let producer = producer(&cluster).await;
-    for result in results(send_numbers(&producer, 0..3).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..3).await).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,9 +272,7 @@ async fn waits_while_coordinator_load_delays_producer_id() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::InitProducerId).times(5).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
     let producer = producer(&cluster).await;
-    for result in results(send_numbers(&producer, 0..10).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..10).await).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,7 +289,7 @@ async fn rejection_behind_appended_batch_does_not_duplicate() {
     let second = producer.send(Record::to(TOPIC).with_partition(0).with_value(&value)).await.unwrap();
     assert!(first.await.is_ok());
     assert_eq!(second.await.unwrap_err().kind(), ErrorKind::Authorization);
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let log = cluster.records(TOPIC, 0).unwrap();
     assert_eq!(log.len(), 3, "first, the record that was appended, and the last");
 }
@@ -327,8 +307,6 @@ async fn splitting_possibly_written_batch_does_not_duplicate() {
         }
     }
     assert_eq!((too_large.hits(), producer.metrics().batches_split), (1, 1));
-    for result in results(send_numbers(&producer, 10..20).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 10..20).await).await;
     assert_eq!(log(&cluster, 0), numbers(0..20));
 }

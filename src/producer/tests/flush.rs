@@ -3,12 +3,6 @@
 use super::*;
 use crate::{ErrorKind, producer::PurgeScope, testkit::on, wire::ApiKey};
 
-/// Creates a producer with batches that would linger for hours.
-async fn lingering(cluster: &Cluster) -> Producer {
-    let hour = Duration::from_secs(3600);
-    builder(cluster).linger(hour).delivery_timeout(hour * 2).build().await.unwrap()
-}
-
 #[tokio::test(start_paused = true)]
 async fn flush_returns_promptly_without_pending_records() {
     let cluster = cluster(1).await;

@@ -1,21 +1,14 @@
 //! Tests of the `tracing` spans and events, and of their names.
 
-use std::{
-    fmt::{self, Write},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
 };
 
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::*;
-use crate::{error::ErrorCode, testkit::on, wire::ApiKey};
+use crate::{error::ErrorCode, log::capture::FieldText, testkit::on, wire::ApiKey};
 
 /// One line for each span and event of the producer.
 #[derive(Clone, Default)]
@@ -24,21 +17,9 @@ struct Lines {
     spans: Arc<AtomicU64>,
 }
 
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        write!(self.0, " {}={value}", field.name()).unwrap();
-    }
-}
-
 impl Lines {
-    fn push(&self, metadata: &Metadata<'_>, record: impl FnOnce(&mut Line)) {
-        let mut line = Line(if metadata.is_span() { metadata.name().to_owned() } else { String::new() });
+    fn push(&self, metadata: &Metadata<'_>, record: impl FnOnce(&mut FieldText)) {
+        let mut line = FieldText(if metadata.is_span() { metadata.name().to_owned() } else { String::new() });
         record(&mut line);
         self.lines.lock().unwrap().push((*metadata.level(), line.0));
     }
@@ -85,9 +66,7 @@ async fn logs_each_retry_and_produce_request_span() {
     let cluster = cluster(1).await;
     cluster.fault(on(ApiKey::Produce).times(2).error(ErrorCode::NOT_LEADER_OR_FOLLOWER));
     let producer = producer(&cluster).await;
-    for result in results(send_numbers(&producer, 0..500).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..500).await).await;
     let retries = lines.with(&["a batch is sent again", "topic=orders", "partition=0", "node=1", "records=500"]);
     assert_eq!(retries.len(), 2, "{lines:?}", lines = lines.with(&[]));
     for (attempt, (level, line)) in retries.iter().enumerate() {
@@ -111,11 +90,11 @@ async fn logs_lost_records_and_epoch_bump() {
     let _guard = listen(&lines);
     let cluster = cluster(1).await;
     let producer = builder(&cluster).request_timeout(ms(500)).delivery_timeout(ms(2000)).build().await.unwrap();
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
     send_numbers(&producer, 1..2).await.pop().unwrap().await.unwrap_err();
     hang.clear();
-    send_numbers(&producer, 2..3).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 2..3).await).await;
     let lost = lines.with(&["records failed", "topic=orders", "partition=0", "records=1", "status=PossiblyPersisted"]);
     assert_eq!(lost.len(), 1, "{:?}", lines.with(&[]));
     assert_eq!(lost[0].0, Level::WARN);

@@ -15,9 +15,7 @@ async fn round(producer: &Producer, what: &str) {
     for topic in 0..TOPICS {
         deliveries.push(producer.send(Record::to(name(topic)).with_value(what)).await.unwrap());
     }
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,9 +61,7 @@ async fn missing_topics_do_not_delay_others() {
         if topic < EACH { there.push(delivery) } else { missing.push(delivery) }
     }
     let began = tokio::time::Instant::now();
-    for result in results(there).await {
-        result.unwrap();
-    }
+    delivered(there).await;
     assert!(began.elapsed() < ms(2000), "{:?}", began.elapsed());
     for result in results(missing).await {
         assert_eq!(result.unwrap_err().kind(), crate::ErrorKind::UnknownTopicOrPartition);
@@ -92,9 +88,7 @@ async fn many_topics_survive_disconnect_and_broker_death() {
     for topic in 0..SOME {
         deliveries.push(producer.send(Record::to(name(topic)).with_value("1")).await.unwrap());
     }
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     for topic in 0..SOME {
         let values: Vec<_> = cluster.records(&name(topic), 0).unwrap().into_iter().map(|r| r.value.unwrap()).collect();
         assert_eq!(values, ["0", "1"], "{}", name(topic));

@@ -66,6 +66,12 @@ async fn producer(cluster: &Cluster) -> Producer {
     builder(cluster).build().await.unwrap()
 }
 
+/// Creates a producer that sends what is appended only when it is flushed, closed or full.
+async fn lingering(cluster: &Cluster) -> Producer {
+    let builder = builder(cluster).linger(Duration::from_secs(3600)).delivery_timeout(Duration::from_secs(7200));
+    builder.build().await.unwrap()
+}
+
 /// Sends the values "from", "from + 1", … to partition 0.
 async fn send_numbers(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
@@ -82,6 +88,13 @@ async fn results(deliveries: Vec<Delivery>) -> Vec<Result<RecordMetadata, Error>
         results.push(delivery.await);
     }
     results
+}
+
+/// Asserts that all records were delivered.
+async fn delivered(deliveries: Vec<Delivery>) {
+    for (n, result) in results(deliveries).await.into_iter().enumerate() {
+        result.unwrap_or_else(|error| panic!("record {n}: {error}"));
+    }
 }
 
 /// Returns the values in the log of a partition, as text.

@@ -45,7 +45,7 @@ async fn waits_for_dead_broker_until_delivery_timeout() {
     for comes_back in [true, false] {
         let cluster = cluster(1).await;
         let producer = unacknowledged(&cluster).build().await.unwrap();
-        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        delivered(send_numbers(&producer, 0..1).await).await;
         tokio::time::sleep(ms(100)).await;
         cluster.kill(1).await.unwrap();
         tokio::time::sleep(ms(100)).await;

@@ -61,7 +61,7 @@ async fn purged_requests_in_flight_are_possibly_persisted() {
     for (acks, written) in [(Acks::All, true), (Acks::All, false), (Acks::Leader, true), (Acks::Leader, false)] {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).linger(Duration::ZERO).acks(acks).build().await.unwrap();
-        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        delivered(send_numbers(&producer, 0..1).await).await;
         let fault = on(ApiKey::Produce).delay_response(ms(500));
         let fault = if written { fault } else { fault.error(ErrorCode::NOT_ENOUGH_REPLICAS) };
         let fault = cluster.fault(fault);
@@ -73,9 +73,7 @@ async fn purged_requests_in_flight_are_possibly_persisted() {
             assert_eq!(purged(result), DeliveryStatus::PossiblyPersisted);
         }
         assert_eq!(producer.flush(Duration::ZERO).await, 0, "a flush does not wait for what was given up");
-        for result in results(send_numbers(&producer, 4..8).await).await {
-            result.unwrap();
-        }
+        delivered(send_numbers(&producer, 4..8).await).await;
         let mut expected = numbers(0..8);
         if !written {
             expected.drain(1..4);
@@ -91,7 +89,7 @@ async fn purged_retry_reports_status_of_attempts() {
     {
         let cluster = cluster(1).await;
         let producer = builder(&cluster).retry_backoff(ms(5000), ms(5000)).build().await.unwrap();
-        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        delivered(send_numbers(&producer, 0..1).await).await;
         let produce = on(ApiKey::Produce);
         let fault = cluster.fault(if appended { produce.act_then_error(code) } else { produce.error(code) });
         let again = send_numbers(&producer, 1..3).await;
@@ -103,9 +101,7 @@ async fn purged_retry_reports_status_of_attempts() {
             let expected = if appended { DeliveryStatus::PossiblyPersisted } else { DeliveryStatus::NotPersisted };
             assert_eq!(purged(result), expected, "{code}");
         }
-        for result in results(send_numbers(&producer, 3..6).await).await {
-            result.unwrap();
-        }
+        delivered(send_numbers(&producer, 3..6).await).await;
         let expected = if appended { numbers(0..6) } else { [numbers(0..1), numbers(3..6)].concat() };
         assert_eq!(log(&cluster, 0), expected, "{code}");
     }
@@ -115,7 +111,7 @@ async fn purged_retry_reports_status_of_attempts() {
 async fn purge_lets_pending_close_return() {
     let cluster = cluster(1).await;
     let producer = producer(&cluster).await;
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
     let stuck = send_numbers(&producer, 1..4).await;
     hang.reached(1).await;
@@ -138,7 +134,7 @@ async fn purge_lets_pending_close_return() {
 async fn purge_reports_all_records_in_order() {
     let cluster = cluster(1).await;
     let producer = builder(&cluster).batch_size(200).build().await.unwrap();
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let mut reports = producer.delivery_reports();
     let hang = cluster.fault(on(ApiKey::Produce).forever().hang());
     let deliveries = send_numbers(&producer, 1..200).await;

@@ -88,12 +88,8 @@ async fn callback_panic_does_not_lose_reports() {
         assert!(!report.tag.unwrap().is_multiple_of(3), "every third");
     };
     let producer = builder(&cluster).on_delivery(panicking).build().await.unwrap();
-    for result in results(send_tagged(&producer, 0..20).await).await {
-        result.unwrap();
-    }
-    for result in results(send_tagged(&producer, 20..30).await).await {
-        result.unwrap();
-    }
+    delivered(send_tagged(&producer, 0..20).await).await;
+    delivered(send_tagged(&producer, 20..30).await).await;
     assert_eq!(tags(&told.lock().unwrap()), (0..30).collect::<Vec<_>>());
 }
 

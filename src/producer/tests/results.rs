@@ -20,9 +20,7 @@ async fn distinguishes_invalid_records_from_rest_of_batch() {
             assert_eq!(error.to_string().contains(&format!("record {index} is invalid")), at_fault, "{error}");
             assert_eq!(error.to_string().contains("other records of its batch"), !at_fault, "{error}");
         }
-        for result in results(send_numbers(&producer, 10..20).await).await {
-            result.unwrap();
-        }
+        delivered(send_numbers(&producer, 10..20).await).await;
         assert_eq!(log(&cluster, 0), numbers(10..20), "idempotent: {idempotent}");
     }
 }
@@ -80,7 +78,7 @@ async fn record_expires_within_its_delivery_timeout() {
         .build()
         .await
         .unwrap();
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     cluster.fault(on(ApiKey::Produce).forever().hang());
     let mut reports = producer.delivery_reports();
     let before = tokio::time::Instant::now();

@@ -2,6 +2,7 @@
 //! response.
 
 mod doubts;
+mod order;
 
 use std::{
     sync::Arc,

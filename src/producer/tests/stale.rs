@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -14,6 +14,7 @@ use crate::{
     error::ErrorCode,
     net::{BoxFuture, Endpoint, MemoryNetwork, Network, Stream},
     testkit::tampered::tampered,
+    tests::named_network::NamedNetwork,
     wire::{ApiKey, messages::MetadataResponse},
 };
 
@@ -31,9 +32,7 @@ async fn to_both(producer: &Producer, numbers: std::ops::Range<u64>) -> Vec<Deli
 /// Asserts that all numbers were delivered, each once and in order.
 async fn both_have_all(cluster: &Cluster, deliveries: Vec<Delivery>) {
     let count = deliveries.len() as u64;
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     for partition in 0..2u64 {
         let expected: Vec<String> = (0..count).filter(|n| n % 2 == partition).map(|n| n.to_string()).collect();
         assert_eq!(log(cluster, partition as i32), expected, "{partition}");
@@ -84,24 +83,6 @@ async fn stale_metadata_fails_no_partition_records() {
     both_have_all(&cluster, deliveries).await;
 }
 
-/// A network on which the name `kafka` resolves to one cluster after the other.
-#[derive(Clone, Debug)]
-struct Named {
-    inner: MemoryNetwork,
-    stands_for: Arc<Mutex<SocketAddr>>,
-}
-
-impl Network for Named {
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<Endpoint>>> {
-        let named = *self.stands_for.lock().unwrap();
-        if host == "kafka" { Box::pin(async move { Ok(vec![named.into()]) }) } else { self.inner.resolve(host, port) }
-    }
-
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        self.inner.connect(endpoint)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn rebootstraps_to_replacement_cluster_by_dns_name() {
     let network = MemoryNetwork::new();
@@ -110,27 +91,18 @@ async fn rebootstraps_to_replacement_cluster_by_dns_name() {
     for cluster in [&first, &second] {
         cluster.create_topic(TOPIC, 1).unwrap();
     }
-    let address = |cluster: &Cluster| {
-        let bootstrap = cluster.bootstrap();
-        let port = bootstrap.split(',').next().unwrap().rsplit(':').next().unwrap();
-        SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
-    };
-    let named = Named { inner: network, stands_for: Arc::new(Mutex::new(address(&first))) };
+    let named = NamedNetwork::new(network, &first);
     let producer = Producer::builder("kafka:9092").network(Arc::new(named.clone())).seed(7);
     let producer = producer.property("metadata.recovery.rebootstrap.trigger.ms", "3000").build().await.unwrap();
-    for result in results(send_numbers(&producer, 0..100).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..100).await).await;
     for broker in first.brokers() {
         first.kill(broker).await.unwrap();
     }
     let mut deliveries = send_numbers(&producer, 100..200).await;
     tokio::time::sleep(ms(1000)).await;
-    *named.stands_for.lock().unwrap() = address(&second);
+    named.point_to(&second);
     deliveries.extend(send_numbers(&producer, 200..300).await);
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&first, 0), numbers(0..100));
     assert_eq!(log(&second, 0), numbers(100..300));
 }
@@ -200,9 +172,7 @@ async fn reused_address_of_another_cluster_is_left() {
     let metadata = ours.requests(ApiKey::Metadata);
     assert!(metadata < 200, "{metadata} look-ups in a minute");
     network.is_reused.store(false, Ordering::Relaxed);
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&ours, 0), numbers(0..10));
     assert_eq!(log(&theirs, 0), [""; 0]);
 }
@@ -218,9 +188,7 @@ async fn reused_address_that_hangs_up_is_left() {
     tokio::time::sleep(ms(20_000)).await;
     assert_eq!(log(&theirs, 0), [""; 0], "nothing is written to the other cluster");
     network.is_reused.store(false, Ordering::Relaxed);
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&ours, 0), numbers(0..10));
 }
 
@@ -230,9 +198,7 @@ async fn reused_address_is_written_to_without_check() {
     for (name, value) in [("metadata.cluster.check.enable", "false"), ("metadata.recovery.strategy", "none")] {
         let (ours, theirs, network) = reused_address().await;
         let producer = at_first_broker(&ours, &network).property(name, value).build().await.unwrap();
-        for result in results(send_numbers(&producer, 0..10).await).await {
-            result.unwrap();
-        }
+        delivered(send_numbers(&producer, 0..10).await).await;
         assert_eq!(log(&theirs, 0), numbers(0..10), "{name}={value}");
     }
 }

@@ -14,9 +14,7 @@ async fn records_keep_order_until_topic_is_created() {
         deliveries.extend(send_numbers(&producer, round * 100..(round + 1) * 100).await);
         tokio::time::sleep(ms(10)).await;
     }
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     let expected: Vec<String> = (0..10_000).map(|number: u64| number.to_string()).collect();
     assert_eq!(log(&cluster, 0), expected);
 }
@@ -146,16 +144,12 @@ async fn waits_for_added_partition_until_max_block() {
 async fn recreated_topic_receives_records_in_order() {
     let cluster = cluster_with(Options::new().auto_create(false), 2).await;
     let producer = producer(&cluster).await;
-    for result in results(send_numbers(&producer, 0..20).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(&producer, 0..20).await).await;
     cluster.delete_topic(TOPIC).unwrap();
     let deliveries = send_numbers(&producer, 20..40).await;
     tokio::time::sleep(ms(3000)).await;
     cluster.create_topic(TOPIC, 3).unwrap();
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&cluster, 0), numbers(20..40));
     producer.send(Record::to(TOPIC).with_partition(2).with_value("third")).await.unwrap().await.unwrap();
 }
@@ -164,32 +158,23 @@ async fn recreated_topic_receives_records_in_order() {
 async fn temporarily_unknown_topic_loses_no_records() {
     let cluster = cluster_with(Options::new().auto_create(false), 1).await;
     let producer = producer(&cluster).await;
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     let gone = cluster.fault(on(ApiKey::Metadata).topic(TOPIC).forever().error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     cluster.fault(on(ApiKey::Produce).times(3).error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     let deliveries = send_numbers(&producer, 1..50).await;
     tokio::time::sleep(ms(5000)).await;
     gone.clear();
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
     assert_eq!(log(&cluster, 0), numbers(0..50));
 }
 
 #[tokio::test(start_paused = true)]
 async fn flush_waits_for_records_of_unknown_topic() {
     let cluster = Cluster::start(Options::new().in_memory().auto_create(false)).await.unwrap();
-    let producer = builder(&cluster)
-        .linger(Duration::from_secs(3600))
-        .delivery_timeout(Duration::from_secs(7200))
-        .build()
-        .await
-        .unwrap();
+    let producer = lingering(&cluster).await;
     let deliveries = send_numbers(&producer, 0..10).await;
     assert_eq!(producer.flush(ms(500)).await, 10);
     cluster.create_topic(TOPIC, 1).unwrap();
     assert_eq!(producer.flush(Duration::from_secs(60)).await, 0);
-    for result in results(deliveries).await {
-        result.unwrap();
-    }
+    delivered(deliveries).await;
 }

@@ -26,7 +26,7 @@ async fn muted(idempotent: bool, partitions: i32, mute: Duration) -> (Cluster, P
         .build()
         .await
         .unwrap();
-    send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+    delivered(send_numbers(&producer, 0..1).await).await;
     (cluster, producer)
 }
 
@@ -39,9 +39,7 @@ fn not_persisted(result: Result<RecordMetadata, Error>, kind: ErrorKind) {
 /// Asserts that later records are delivered, and that none of the withdrawn ones arrives.
 async fn only_later_records_arrive(cluster: &Cluster, producer: &Producer) {
     tokio::time::sleep(60 * SECOND).await;
-    for result in results(send_numbers(producer, 90..93).await).await {
-        result.unwrap();
-    }
+    delivered(send_numbers(producer, 90..93).await).await;
     assert_eq!(log(cluster, 0), ["0", "90", "91", "92"]);
 }
 
@@ -102,7 +100,7 @@ async fn records_expiring_during_reauthentication_are_not_persisted() {
             .build()
             .await
             .unwrap();
-        send_numbers(&producer, 0..1).await.pop().unwrap().await.unwrap();
+        delivered(send_numbers(&producer, 0..1).await).await;
         let hang = cluster.fault(on(ApiKey::SaslAuthenticate).hang().forever());
         tokio::time::sleep(6 * SECOND).await;
         for result in results(send_numbers(&producer, 1..4).await).await {

@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AdmittedRecord, AppendContext, Placement, Topic, TopicAppend};
+use super::{AdmittedRecord, AppendContext, PlacedRecord, Placement, Topic, TopicAppend};
 use crate::{
     error::{DeliveryStatus, Error, ErrorKind},
     producer::{
         accumulator::{Partition, SenderEvent},
-        batch_results::{BatchResults, Outcome},
+        batch_results::{BatchResults, Outcome, ResultRun},
         batch_shared::BatchShared,
+        buffer_pool::BufferReservation,
         delivery_report::ReportRun,
         partitioner::BrokerUnavailable,
         record_entry::{RecordReservation, WaitedRecord},
@@ -84,7 +85,37 @@ pub(super) struct WaitingRecord {
 }
 
 impl WaitingRecords {
-    pub(super) fn next_place(&mut self, batch_shared: &BatchShared) -> (Arc<BatchResults>, u32) {
+    /// Lets a record wait for a topic. Its bytes are already taken from the buffer.
+    pub(super) fn push(
+        &mut self,
+        topic: Arc<str>,
+        record: &Record<'_>,
+        admitted: AdmittedRecord,
+        now: Instant,
+        batch_shared: &Arc<BatchShared>,
+    ) -> PlacedRecord {
+        let (results, index) = self.next_place(batch_shared);
+        let queue = self.topics.entry(topic.clone()).or_default();
+        let look_for_topic = queue.is_empty();
+        queue.push_back(WaitingRecord {
+            record: record.clone().into_owned(),
+            admitted,
+            since: now,
+            place: Some(Box::new(WaitedRecord {
+                run: ResultRun { results: results.clone(), first: index, count: 1 },
+                reserved: BufferReservation::of(&batch_shared.buffer, admitted.bound),
+                group: batch_shared.flushes.join(),
+            })),
+            batch_shared: batch_shared.clone(),
+            reported: batch_shared.reports.is_on(),
+        });
+        if look_for_topic {
+            self.unseen.push(topic);
+        }
+        PlacedRecord { results, index, look_for_topic }
+    }
+
+    fn next_place(&mut self, batch_shared: &BatchShared) -> (Arc<BatchResults>, u32) {
         match &mut self.results {
             Some((results, used)) if *used < CELL_RECORDS => {
                 let index = *used;
@@ -150,6 +181,39 @@ impl WaitingRecord {
             });
         }
         run.results.complete(run.first, run.count, outcome);
+    }
+}
+
+/// A topic that is about to be published, and the records that waited for it.
+pub(super) struct ChangedTopic {
+    pub(super) topic: Arc<Topic>,
+    /// Records that are to be appended.
+    pub(super) arriving: VecDeque<WaitingRecord>,
+    /// Records whose partition does not exist yet.
+    pub(super) staying: VecDeque<WaitingRecord>,
+}
+
+impl ChangedTopic {
+    pub(super) fn new(topic: Arc<Topic>) -> Self {
+        Self { topic, arriving: VecDeque::new(), staying: VecDeque::new() }
+    }
+
+    /// Takes the records that have begun to wait since the last call.
+    pub(super) fn take_waiting(&mut self, waiting: &mut WaitingRecords) {
+        if let Some(queue) = waiting.topics.get_mut(&self.topic.name) {
+            self.arriving = std::mem::take(queue);
+        }
+    }
+
+    /// Appends the records that were taken, if their partitions exist.
+    pub(super) fn append_arriving<C: Fn() -> Instant, T: FnMut(&Arc<Partition>, SenderEvent)>(
+        &mut self,
+        placement: &Placement,
+        context: &mut AppendContext<'_, C, T>,
+    ) {
+        for record in self.arriving.drain(..) {
+            self.staying.extend(record.move_to(&self.topic, placement, context));
+        }
     }
 }
 

@@ -23,7 +23,7 @@ impl Heartbeat {
         }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
-        group.heartbeat(context.now, &identity, self.0.generation_id, &settings)
+        group.classic.heartbeat(context.now, &identity, self.0.generation_id, &settings)
     }
 }
 

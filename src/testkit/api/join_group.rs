@@ -54,7 +54,7 @@ impl JoinGroup {
             return Outcome::Done(join_consumer(context.now, group, request, &metadata, &settings));
         }
         let settings = context.state.group_settings();
-        context.state.group_mut(&asked.group_id, context.now).join(context.now, request, &settings)
+        context.state.group_mut(&asked.group_id, context.now).classic.join(context.now, request, &settings)
     }
 }
 
@@ -68,7 +68,7 @@ impl Call for JoinGroup {
             Progress::New => self.join(context),
             Progress::Waiting(ticket) => {
                 let group = context.state.group_mut(&self.request.group_id, context.now);
-                group.take_join(ticket).map_or(Outcome::Wait(ticket), Outcome::Done)
+                group.classic.take_join(ticket).map_or(Outcome::Wait(ticket), Outcome::Done)
             }
         };
         match outcome {

@@ -60,6 +60,6 @@ impl LeaveGroup {
         }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
-        group.leave(context.now, identity, &settings).err().unwrap_or_default()
+        group.classic.leave(context.now, identity, &settings).err().unwrap_or_default()
     }
 }

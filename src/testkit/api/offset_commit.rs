@@ -55,7 +55,8 @@ impl Call for OffsetCommit {
                     _ => {
                         let leader_epoch = if version >= 6 { asked.committed_leader_epoch } else { -1 };
                         let committed = Committed { offset: asked.committed_offset, leader_epoch, metadata };
-                        context.state.group_mut(&self.0.group_id, context.now).commit(name, index, committed);
+                        let group = context.state.group_mut(&self.0.group_id, context.now);
+                        group.offsets.commit(name, index, committed);
                         ErrorCode::NONE
                     }
                 };
@@ -89,9 +90,9 @@ impl OffsetCommit {
         }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
-        let allowed = group.may_commit(context.now, &identity, epoch, &settings);
+        let allowed = group.classic.may_commit(context.now, &identity, epoch, &settings);
         // From version 9 on there is a separate error code for it.
-        let unknown = context.head.version >= 9 && group.is_unknown();
+        let unknown = context.head.version >= 9 && group.classic.is_unknown();
         allowed.map_err(|code| if unknown { ErrorCode::GROUP_ID_NOT_FOUND } else { code })
     }
 }

@@ -120,14 +120,14 @@ fn find(context: &mut Context<'_>, asked: Asked, stable: bool) -> Found {
     }
     let group = context.state.groups.get(&asked.group);
     let is_unstable = |topic: &str, partition: i32| {
-        stable && group.is_some_and(|group| group.pending_offsets().of(topic, partition).is_some())
+        stable && group.is_some_and(|group| group.offsets.pending().of(topic, partition).is_some())
     };
     let topics = match asked.topics {
         Some(topics) => topics
             .into_iter()
             .map(|(topic, indexes)| {
                 let found = indexes.iter().map(|&index| {
-                    let committed = group.and_then(|group| group.committed(&topic.name, index)).cloned();
+                    let committed = group.and_then(|group| group.offsets.get(&topic.name, index)).cloned();
                     match context.verdict.for_partition(&topic.name, index) {
                         Some(injected) => (index, Err(injected.code)),
                         None if topic.name.is_empty() && context.head.version >= 10 => {
@@ -143,7 +143,7 @@ fn find(context: &mut Context<'_>, asked: Asked, stable: bool) -> Found {
             .collect(),
         None => {
             let mut topics: Vec<TopicFound> = Vec::new();
-            for (topic, index, committed) in group.into_iter().flat_map(|group| group.all_committed()) {
+            for (topic, index, committed) in group.into_iter().flat_map(|group| group.offsets.iter()) {
                 let unstable = is_unstable(topic, index).then_some(ErrorCode::UNSTABLE_OFFSET_COMMIT);
                 let found = (index, unstable.map_or_else(|| Ok(Some(committed.clone())), Err));
                 match topics.last_mut() {

@@ -53,7 +53,7 @@ impl SyncGroup {
             }));
         }
         let settings = context.state.group_settings();
-        context.state.group_mut(&asked.group_id, context.now).sync(context.now, request, &settings)
+        context.state.group_mut(&asked.group_id, context.now).classic.sync(context.now, request, &settings)
     }
 }
 
@@ -67,7 +67,7 @@ impl Call for SyncGroup {
             Progress::New => self.sync(context),
             Progress::Waiting(ticket) => {
                 let group = context.state.group_mut(&self.request.group_id, context.now);
-                group.take_sync(ticket).map_or(Outcome::Wait(ticket), Outcome::Done)
+                group.classic.take_sync(ticket).map_or(Outcome::Wait(ticket), Outcome::Done)
             }
         };
         let outcome = match outcome {

@@ -74,7 +74,7 @@ impl Call for TxnOffsetCommit {
                         let committed = Committed { offset: asked.committed_offset, leader_epoch, metadata };
                         let producer = (self.0.producer_id, self.0.producer_epoch);
                         let group = context.state.group_mut(&self.0.group_id, context.now);
-                        group.commit_in_transaction(producer, known, index, committed);
+                        group.offsets.commit_in_transaction(producer, known, index, committed);
                         ErrorCode::NONE
                     }
                 };
@@ -131,8 +131,8 @@ impl TxnOffsetCommit {
         }
         let settings = context.state.group_settings();
         let group = context.state.group_mut(&self.0.group_id, context.now);
-        let allowed = group.may_commit_in_transaction(context.now, &identity, generation, &settings);
-        let unknown = distinguishes && group.is_unknown();
+        let allowed = group.classic.may_commit_in_transaction(context.now, &identity, generation, &settings);
+        let unknown = distinguishes && group.classic.is_unknown();
         allowed.map_err(|code| if unknown { ErrorCode::GROUP_ID_NOT_FOUND } else { code })
     }
 
@@ -141,7 +141,7 @@ impl TxnOffsetCommit {
         let adds = version >= ADDS_GROUP;
         let (producer_id, epoch) = (self.0.producer_id, self.0.producer_epoch);
         let group = context.state.group_mut(&self.0.group_id, context.now);
-        let needed = group.pending_offsets().needs_verification(producer_id, epoch)?;
+        let needed = group.offsets.pending().needs_verification(producer_id, epoch)?;
         if !needed || !(adds || context.state.options.verifies_transactions) {
             return Ok(());
         }

@@ -87,7 +87,7 @@ fn write(state: &mut State, markers: &EndMarkers, now: Instant) -> Participants 
     }
     for group in &markers.participants.groups {
         match state.coordinator(group) {
-            Some(_) => state.group_mut(group, now).end_transaction(&marker),
+            Some(_) => state.group_mut(group, now).offsets.end_transaction(&marker),
             None => _ = left.groups.insert(group.clone()),
         }
     }

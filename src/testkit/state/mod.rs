@@ -246,7 +246,7 @@ impl State {
     pub(crate) fn delete_topic(&mut self, name: &str) -> Result<Topic, ErrorCode> {
         let topic = self.topics.remove(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         for group in self.groups.values_mut() {
-            group.forget_topic(name);
+            group.offsets.forget_topic(name);
         }
         Ok(topic)
     }

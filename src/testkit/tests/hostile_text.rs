@@ -4,24 +4,20 @@
 use std::{
     collections::BTreeSet,
     error::Error as StdError,
-    fmt::{self, Write},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
-use tracing::{
-    Event, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
+use tracing::{Event, Metadata, Subscriber, span};
 
 use super::client::{cluster, text};
 use crate::{
     Admin, ApiKey, Consumer, ErrorCode, Producer, Record,
     admin::{NewTopic, TopicResults},
     consumer::{GroupProtocol, OffsetReset},
+    log::capture::FieldText,
     net::Network,
     security::{Sasl, Security},
     testkit::{self, Cluster, Options, tampered::tampered_bytes},
@@ -46,32 +42,20 @@ const HOSTILE: &str = "evil\r\n\u{1b}[31m\u{7f}\u{9b}2J\u{202e}\u{2066}\u{2028}\
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
 
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        write!(self.0, " {}={value}", field.name()).unwrap();
-    }
-}
-
 impl Subscriber for Seen {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("ottla") && !metadata.target().starts_with("ottla::testkit")
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        let mut line = Line(attributes.metadata().name().to_owned());
+        let mut line = FieldText(attributes.metadata().name().to_owned());
         attributes.record(&mut line);
         self.push(line.0);
         span::Id::from_u64(1)
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(event.metadata().target().to_owned());
+        let mut line = FieldText(event.metadata().target().to_owned());
         event.record(&mut line);
         self.push(line.0);
     }

@@ -6,12 +6,7 @@ use crate::{
 };
 
 async fn sleeping(cluster: &Cluster, seen: &Seen, time: Duration) -> Worker {
-    let seen = seen.clone();
-    let worker = worker(cluster).await.start(move |record| {
-        let seen = seen.clone();
-        async move { seen.work(record, time).await }
-    });
-    worker.unwrap()
+    seen.started(worker(cluster).await, time)
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,15 +34,10 @@ async fn close_finishes_running_handlers_and_starts_none() {
 async fn close_cancels_handlers_after_its_timeout() {
     let cluster = filled(2, 5).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = worker(&cluster).await.start(move |record: ConsumerRecord| {
-        let seen = handler.clone();
-        async move {
-            let hangs = (record.partition, record.offset) == (0, 3);
-            seen.work(record, if hangs { 3600 * SECOND } else { Duration::from_millis(10) }).await;
-        }
+    let worker = seen.started_with(worker(&cluster).await, |record| {
+        let hangs = (record.partition, record.offset) == (0, 3);
+        if hangs { 3600 * SECOND } else { Duration::from_millis(10) }
     });
-    let worker = worker.unwrap();
     seen.reaches(8).await;
     let began = Instant::now();
     worker.close(10 * SECOND).await.unwrap();
@@ -135,12 +125,7 @@ async fn closed_consumer_ends_worker_after_running_handler() {
     let cluster = filled(1, 5).await;
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = consumer.clone().worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, 4 * SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(consumer.clone().worker(), 4 * SECOND);
     until("it is at work", || seen.now.load(SeqCst) == 1).await;
     consumer.close(20 * SECOND).await.unwrap();
     worker.wait().await.unwrap();
@@ -155,12 +140,7 @@ async fn closed_consumer_commits_only_handled_records() {
     cluster.append("t", 0, &[keyed("a"), keyed("a"), keyed("b")]).unwrap();
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = consumer.clone().worker().order_by(OrderBy::Key).concurrency(2).start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, 4 * SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(consumer.clone().worker().order_by(OrderBy::Key).concurrency(2), 4 * SECOND);
     until("both keys are at work", || seen.now.load(SeqCst) == 2).await;
     consumer.close(30 * SECOND).await.unwrap();
     worker.wait().await.unwrap();
@@ -173,12 +153,7 @@ async fn dropped_worker_closes_its_shared_consumer() {
     let cluster = filled(1, 20).await;
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = consumer.clone().worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, 100 * SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(consumer.clone().worker(), 100 * SECOND);
     until("it is at work", || seen.now.load(SeqCst) == 1).await;
     drop(worker);
     sleep(SECOND).await;
@@ -193,12 +168,7 @@ async fn fatal_error_is_returned_by_wait() {
     let cluster = filled(1, 5).await;
     let fenced = subscribed(member(&cluster).group_instance_id("i")).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = fenced.worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(fenced.worker(), SECOND);
     seen.reaches(1).await;
     let other = subscribed(member(&cluster).group_instance_id("i")).await;
     let next = timeout(60 * SECOND, other.recv()).await.expect("a record").unwrap();

@@ -10,12 +10,7 @@ use crate::{
 async fn handles_each_record_once_and_commits() {
     let cluster = filled(4, 50).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = worker(&cluster).await.start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, Duration::from_millis(10)).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(worker(&cluster).await, Duration::from_millis(10));
     seen.reaches(200).await;
     sleep(2 * SECOND).await;
     for partition in 0..4 {
@@ -36,12 +31,7 @@ async fn handles_each_record_once_and_commits() {
 async fn concurrency_limits_number_of_running_handlers() {
     let cluster = filled(8, 10).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = worker(&cluster).await.concurrency(3).start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(worker(&cluster).await.concurrency(3), SECOND);
     seen.reaches(80).await;
     close(&worker).await;
     assert_eq!(seen.most.load(SeqCst), 3);
@@ -52,16 +42,11 @@ async fn concurrency_limits_number_of_running_handlers() {
 async fn slow_key_delays_commit_but_not_others() {
     let cluster = filled(1, 40).await;
     let seen = Seen::default();
-    let handler = seen.clone();
     let builder = worker(&cluster).await.order_by(OrderBy::Key).concurrency(32);
-    let worker = builder.start(move |record: ConsumerRecord| {
-        let seen = handler.clone();
-        async move {
-            let slow = record.offset == 3;
-            seen.work(record, if slow { 100 * SECOND } else { SECOND }).await;
-        }
+    let worker = seen.started_with(builder, |record| {
+        let slow = record.offset == 3;
+        if slow { 100 * SECOND } else { SECOND }
     });
-    let worker = worker.unwrap();
     seen.reaches(32).await;
     sleep(5 * SECOND).await;
     assert_eq!(cluster.committed("g", "t", 0), Some(3), "what is behind the slow one is done, and not committed");
@@ -86,13 +71,8 @@ async fn keyless_records_are_handled_concurrently() {
     let records: Vec<_> = (0..20).map(|n: i32| Record::to("t").with_value(n.to_string())).collect();
     cluster.append("t", 0, &records).unwrap();
     let seen = Seen::default();
-    let handler = seen.clone();
     let builder = worker(&cluster).await.order_by(OrderBy::Key).concurrency(20);
-    let worker = builder.start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(builder, SECOND);
     seen.reaches(20).await;
     assert_eq!(seen.most.load(SeqCst), 20);
     close(&worker).await;
@@ -160,12 +140,7 @@ async fn worker_follows_seek_pause_and_resume() {
     let cluster = filled(1, 20).await;
     let consumer = subscribed(member(&cluster)).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = consumer.clone().worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(consumer.clone().worker(), SECOND);
     let partition = TopicPartition::new("t", 0);
     seen.reaches(3).await;
     consumer.seek(&partition, 15).unwrap();
@@ -187,23 +162,15 @@ async fn worker_without_auto_commit_commits_no_offsets() {
     let alone = cluster.consumer().build().await.unwrap();
     alone.assign([(TopicPartition::new("t", 1), crate::Offset::At(2))]).unwrap();
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = alone.worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, SECOND).await }
-    });
+    let worker = seen.started(alone.worker(), SECOND);
     seen.reaches(3).await;
-    close(&worker.unwrap()).await;
+    close(&worker).await;
     assert_eq!(seen.of(1), [2, 3, 4]);
     let by_hand = subscribed(member(&cluster).auto_commit(false)).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = by_hand.worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, SECOND).await }
-    });
+    let worker = seen.started(by_hand.worker(), SECOND);
     seen.reaches(10).await;
-    close(&worker.unwrap()).await;
+    close(&worker).await;
     assert_eq!(cluster.committed("g", "t", 0), None);
 }
 
@@ -303,12 +270,7 @@ async fn seek_takes_effect_with_full_buffer() {
     let cluster = filled(1, 100).await;
     let consumer = subscribed(member(&cluster).auto_commit(false)).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = consumer.clone().worker().buffer_records(10).start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, 5 * SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let worker = seen.started(consumer.clone().worker().buffer_records(10), 5 * SECOND);
     until("it is at work", || seen.now.load(SeqCst) == 1).await;
     consumer.seek(&TopicPartition::new("t", 0), 90).unwrap();
     timeout(100 * SECOND, seen.reaches(11)).await.expect("it reads on");

@@ -1,25 +1,30 @@
+//! Scenarios of handlers that take long or hang.
+
 use super::*;
 use crate::consumer::GroupState;
+
+for_each_group_protocol!(
+    hanging_handler_causes_rejoin_after_poll_interval,
+    constantly_busy_worker_stays_group_member,
+    waiting_for_retry_keeps_group_membership,
+    hanging_partition_moves_after_drain_timeout,
+);
 
 fn stable(worker: &Worker) -> bool {
     matches!(worker.status().consumer.group.unwrap().state, GroupState::Stable { .. })
 }
 
-/// A handler that blocks for ten minutes does not lose its membership before
+/// A member of the classic protocol comes back under another id: a handler that blocks for ten
+/// minutes does not lose its membership before
 /// `max.poll.interval.ms`, and loses it then.
 #[tokio::test(start_paused = true)]
 async fn hanging_handler_loses_membership_after_poll_interval() {
     let cluster = filled(2, 5).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let worker = worker(&cluster).await.start(move |record: ConsumerRecord| {
-        let seen = handler.clone();
-        async move {
-            let hangs = (record.partition, record.offset) == (0, 2);
-            seen.work(record, if hangs { 600 * SECOND } else { Duration::from_millis(10) }).await;
-        }
+    let worker = seen.started_with(worker(&cluster).await, |record| {
+        let hangs = (record.partition, record.offset) == (0, 2);
+        if hangs { 600 * SECOND } else { Duration::from_millis(10) }
     });
-    let worker = worker.unwrap();
     seen.reaches(7).await;
     let began = Instant::now();
     let member_id = |cluster: &Cluster| cluster.group("g").unwrap().members[0].member_id.clone();
@@ -52,18 +57,34 @@ async fn hanging_handler_loses_membership_after_poll_interval() {
     worker.close(10 * SECOND).await.unwrap();
 }
 
+async fn hanging_handler_causes_rejoin_after_poll_interval(protocol: GroupProtocol) {
+    let cluster = filled(2, 5).await;
+    let seen = Seen::default();
+    let worker = seen.started_with(worker_by(&cluster, protocol).await, |record| {
+        let hangs = (record.partition, record.offset) == (0, 2);
+        if hangs { 600 * SECOND } else { Duration::from_millis(10) }
+    });
+    seen.reaches(7).await;
+    let began = Instant::now();
+    sleep(290 * SECOND).await;
+    assert!(stable(&worker));
+    assert_eq!(worker.status().running[0].offset, 2);
+    until("its handler was ended", || worker.metrics().records_abandoned == 1).await;
+    let out = began.elapsed().as_secs();
+    assert!((299..=301).contains(&out), "{out}");
+    until("it is back", || stable(&worker) && !worker.status().running.is_empty()).await;
+    assert_eq!((seen.now.load(SeqCst), worker.status().running[0].offset), (1, 2), "the record comes again");
+    assert_eq!((cluster.committed("g", "t", 0), cluster.committed("g", "t", 1)), (Some(2), Some(5)));
+    assert_eq!(cluster.group("g").unwrap().members.len(), 1);
+    worker.close(10 * SECOND).await.unwrap();
+}
+
 /// Many handlers that each take long, one after the other, do not count as a member that hangs.
-#[tokio::test(start_paused = true)]
-async fn constantly_busy_worker_stays_group_member() {
+async fn constantly_busy_worker_stays_group_member(protocol: GroupProtocol) {
     let cluster = filled(3, 6).await;
     let seen = Seen::default();
-    let handler = seen.clone();
-    let consumer = subscribed(member(&cluster).max_poll_interval(60 * SECOND)).await;
-    let worker = consumer.worker().start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, 55 * SECOND).await }
-    });
-    let worker = worker.unwrap();
+    let consumer = subscribed(member_by(&cluster, protocol).max_poll_interval(60 * SECOND)).await;
+    let worker = seen.started(consumer.worker(), 55 * SECOND);
     until("it is a member", || stable(&worker)).await;
     while seen.count() < 18 {
         assert!(stable(&worker));
@@ -73,10 +94,9 @@ async fn constantly_busy_worker_stays_group_member() {
     assert!((0..3).all(|partition| seen.of(partition) == numbers(0..6)));
 }
 
-#[tokio::test(start_paused = true)]
-async fn waiting_for_retry_keeps_group_membership() {
+async fn waiting_for_retry_keeps_group_membership(protocol: GroupProtocol) {
     let cluster = filled(1, 1).await;
-    let consumer = subscribed(member(&cluster).max_poll_interval(60 * SECOND)).await;
+    let consumer = subscribed(member_by(&cluster, protocol).max_poll_interval(60 * SECOND)).await;
     let builder = consumer.worker().retries(u32::MAX).retry_backoff(SECOND, 100 * SECOND);
     let worker = builder.start(|_| async { Err::<(), _>("not yet") }).unwrap();
     until("it is a member", || stable(&worker)).await;
@@ -91,28 +111,17 @@ async fn waiting_for_retry_keeps_group_membership() {
 
 /// A member that hangs delays the group no longer than `max.poll.interval.ms`: then the other one
 /// gets its partitions.
-#[tokio::test(start_paused = true)]
-async fn hanging_partition_moves_after_drain_timeout() {
+async fn hanging_partition_moves_after_drain_timeout(protocol: GroupProtocol) {
     let cluster = filled(2, 5).await;
     let (first, second) = (Seen::default(), Seen::default());
-    let handler = first.clone();
-    let builder = worker(&cluster).await.drain_timeout(20 * SECOND);
-    let hanging = builder.start(move |record: ConsumerRecord| {
-        let seen = handler.clone();
-        async move {
-            let hangs = record.offset == 2;
-            seen.work(record, if hangs { 3600 * SECOND } else { Duration::from_millis(10) }).await;
-        }
+    let builder = worker_by(&cluster, protocol).await.drain_timeout(20 * SECOND);
+    let hanging = first.started_with(builder, |record| {
+        let hangs = record.offset == 2;
+        if hangs { 3600 * SECOND } else { Duration::from_millis(10) }
     });
-    let hanging = hanging.unwrap();
     first.reaches(4).await;
-    let handler = second.clone();
-    let helping = worker(&cluster).await.start(move |record| {
-        let seen = handler.clone();
-        async move { seen.work(record, Duration::from_millis(10)).await }
-    });
     let began = Instant::now();
-    let helping = helping.unwrap();
+    let helping = second.started(worker_by(&cluster, protocol).await, Duration::from_millis(10));
     second.reaches(3).await;
     assert!(began.elapsed() < 40 * SECOND, "{:?}", began.elapsed());
     let partition = if second.of(0).is_empty() { 1 } else { 0 };

@@ -1,6 +1,5 @@
 //! Tests of the worker against brokers in the process, under paused time.
 
-mod consumer_protocol;
 mod ending;
 mod failures;
 mod handling;
@@ -20,16 +19,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     Consumer, ConsumerRecord, Producer, Record, TopicPartition, Worker,
-    consumer::{ConsumerBuilder, OffsetReset},
+    consumer::{ConsumerBuilder, GroupProtocol, OffsetReset},
     testkit::{Cluster, Options},
+    tests::{SECOND, cluster, for_each_group_protocol, until},
     worker::WorkerBuilder,
 };
-
-const SECOND: Duration = Duration::from_secs(1);
-
-async fn cluster(brokers: usize) -> Cluster {
-    Cluster::start(Options::new().brokers(brokers).in_memory()).await.unwrap()
-}
 
 /// Creates a topic `t` with `partitions` partitions and `records` records in each; the keys are
 /// their numbers modulo 5.
@@ -51,7 +45,12 @@ fn append(cluster: &Cluster, partition: i32, numbers: std::ops::Range<i64>) {
 }
 
 fn member(cluster: &Cluster) -> ConsumerBuilder {
-    cluster.consumer().seed(1).group("g").auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND)
+    member_by(cluster, GroupProtocol::Classic)
+}
+
+fn member_by(cluster: &Cluster, protocol: GroupProtocol) -> ConsumerBuilder {
+    let builder = cluster.consumer().seed(1).group("g").group_protocol(protocol);
+    builder.auto_offset_reset(OffsetReset::Earliest).auto_commit_interval(SECOND)
 }
 
 async fn subscribed(builder: ConsumerBuilder) -> Consumer {
@@ -61,7 +60,11 @@ async fn subscribed(builder: ConsumerBuilder) -> Consumer {
 }
 
 async fn worker(cluster: &Cluster) -> WorkerBuilder {
-    subscribed(member(cluster)).await.worker().seed(1)
+    worker_by(cluster, GroupProtocol::Classic).await
+}
+
+async fn worker_by(cluster: &Cluster, protocol: GroupProtocol) -> WorkerBuilder {
+    subscribed(member_by(cluster, protocol)).await.worker().seed(1)
 }
 
 async fn producer(cluster: &Cluster) -> Producer {
@@ -102,6 +105,24 @@ impl Seen {
         self.done(&record);
     }
 
+    /// Starts a worker whose handler works on each record for that time.
+    fn started(&self, builder: WorkerBuilder, time: Duration) -> Worker {
+        self.started_with(builder, move |_| time)
+    }
+
+    fn started_with(
+        &self,
+        builder: WorkerBuilder,
+        time: impl Fn(&ConsumerRecord) -> Duration + Send + Sync + 'static,
+    ) -> Worker {
+        let seen = self.clone();
+        let worker = builder.start(move |record: ConsumerRecord| {
+            let (seen, time) = (seen.clone(), time(&record));
+            async move { seen.work(record, time).await }
+        });
+        worker.unwrap()
+    }
+
     fn of(&self, partition: i32) -> Vec<i64> {
         self.done.lock().unwrap().get(&partition).cloned().unwrap_or_default()
     }
@@ -113,17 +134,6 @@ impl Seen {
     async fn reaches(&self, count: usize) {
         until(&format!("{count} records were handled"), || self.count() >= count).await;
     }
-}
-
-/// Waits until the condition is true, ten minutes at most.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if condition() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came to it that {what}");
 }
 
 fn numbers(range: std::ops::Range<i64>) -> Vec<i64> {

@@ -7,13 +7,8 @@
 /// sends 12 to 17 % more than the others at theirs, at 7 it sends 5 % more, at 8 it sends 3 % less
 /// at nearly twice the work of 7. Ottla has another implementation of zstd: at level 1 it sends as
 /// much as C zstd at 3.
-const LEVELS: [(&str, &str, i32); 5] = [
-    ("*", "gzip", 6),
-    ("*", "zstd", 3),
-    ("franz-go", "gzip", 7),
-    ("ottla", "zstd", 1),
-    ("ottla-batch", "zstd", 1),
-];
+const LEVELS: [(&str, &str, i32); 5] =
+    [("*", "gzip", 6), ("*", "zstd", 3), ("franz-go", "gzip", 7), ("ottla", "zstd", 1), ("ottla-batch", "zstd", 1)];
 
 /// `batch.size` in bytes, by the same keys: the better of the client's own default and the common
 /// size. With a codec all clients have the common size, because the size of a batch decides how

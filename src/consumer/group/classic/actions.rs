@@ -1,4 +1,4 @@
-//! The membership's actions for its task, and the results that the task returns.
+//! The requests of a classic member, and their results.
 //!
 //! Sans-IO.
 
@@ -9,45 +9,37 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{error::Error, record::TopicPartition};
+use crate::{
+    consumer::group::{actions, assignor::PartitionRacks, member_snapshot::Identity},
+    error::Error,
+};
 
-/// Identifies an attempt: a response to any other than the awaited one is stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttemptId(pub(super) u64);
+/// Protocol type of classic consumer groups in JoinGroup and SyncGroup.
+pub(crate) const PROTOCOL_TYPE: &str = "consumer";
 
-/// A member's id and generation, as the coordinator knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    /// The generation; in the consumer protocol (KIP-848), the member epoch.
-    pub(crate) generation: i32,
-    pub(crate) member_id: Arc<str>,
-}
+/// The partitions of each topic.
+pub(crate) type TopicPartitions = BTreeMap<Arc<str>, Vec<PartitionRacks>>;
 
-/// Actions of the task, in this order.
+pub(crate) type Action = actions::Action<ClassicRequest, LeaveGroup>;
+
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum ClassicRequest {
     /// JoinGroup, answered by `joined`. It may take as long as the rebalance timeout, until the
     /// group's other members have joined.
-    Join { ticket: AttemptId, member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
-    /// Look up the partitions of these topics as the leader, answered by `partitions_counted`.
-    Count { ticket: AttemptId, topics: BTreeSet<Arc<str>> },
+    Join { member_id: Arc<str>, protocols: Vec<(Arc<str>, Bytes)>, reason: String },
+    /// Looks up the partitions of these topics as the leader, answered by `partitions_counted`.
+    Count { topics: BTreeSet<Arc<str>> },
     /// SyncGroup, answered by `synced`.
-    Sync { ticket: AttemptId, identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
+    Sync { identity: Identity, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)> },
     /// Heartbeat, answered by `heartbeat_answered`.
-    Heartbeat { ticket: AttemptId, identity: Identity },
-    /// LeaveGroup; the membership does not wait for the response.
-    Leave { member_id: Arc<str>, reason: &'static str },
-    /// Do nothing until the reader polls again, which `polled` reports.
-    AwaitPoll,
-    /// Tell the consumer that it owns these partitions now, besides those that it keeps. Then call
-    /// `metadata_changed`, because the metadata may have changed while the group was joining.
-    Assigned { partitions: Vec<TopicPartition> },
-    /// Tell the consumer to give these up, answered by `revoked`.
-    Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
-    /// Tell the consumer that these are lost.
-    Lost { partitions: Vec<TopicPartition> },
-    /// Report an error to the reader.
-    Error { error: Error, fatal: bool },
+    Heartbeat { identity: Identity },
+}
+
+/// LeaveGroup; the membership does not wait for the response.
+#[derive(Debug)]
+pub(crate) struct LeaveGroup {
+    pub(crate) member_id: Arc<str>,
+    pub(crate) reason: &'static str,
 }
 
 /// Result of a JoinGroup.
@@ -86,50 +78,4 @@ pub(crate) struct SyncAnswer {
     pub(crate) protocol_type: Option<String>,
     pub(crate) protocol: Option<String>,
     pub(crate) assignment: Bytes,
-}
-
-/// The owned partitions, each with the number of the assignment in which it came. A partition that
-/// was lost in between comes with another number; records read before must not be committed then.
-pub(crate) type Owned = BTreeMap<TopicPartition, u64>;
-
-/// The membership, as commits and other requests are checked against it.
-#[derive(Clone, Debug)]
-pub(crate) enum MemberSnapshot {
-    /// Not subscribed: commits go without a generation, for any partition.
-    NoGroup,
-    /// Subscribed, and the group is rebalancing. Partitions that are kept over it (incremental
-    /// rebalances only) are owned all the time, and can be committed in the old generation until
-    /// the next one begins.
-    Rebalancing { identity: Identity, owned: Arc<Owned> },
-    /// Subscribed, and out of the group until the reader polls again.
-    Fenced,
-    /// In the group; owns these partitions.
-    Member { identity: Identity, owned: Arc<Owned> },
-    /// Ended for good.
-    Ended(Error),
-}
-
-impl MemberSnapshot {
-    /// Returns the member that requests are sent for; `None` outside of the group, and while the
-    /// member has no generation.
-    pub(crate) fn identity(&self) -> Option<&Identity> {
-        match self {
-            Self::Member { identity, .. } | Self::Rebalancing { identity, .. } => {
-                Some(identity).filter(|identity| identity.generation >= 0)
-            }
-            Self::NoGroup | Self::Fenced | Self::Ended(_) => None,
-        }
-    }
-
-    /// Returns true if both allow the same commits.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::NoGroup, Self::NoGroup) | (Self::Fenced, Self::Fenced) | (Self::Ended(_), Self::Ended(_)) => true,
-            (Self::Rebalancing { identity, owned }, Self::Rebalancing { identity: other, owned: others })
-            | (Self::Member { identity, owned }, Self::Member { identity: other, owned: others }) => {
-                identity == other && owned == others
-            }
-            _ => false,
-        }
-    }
 }

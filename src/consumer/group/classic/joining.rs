@@ -6,27 +6,38 @@ use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use crate::consumer::group::classic::{
-    Action, AfterRevocation, AttemptId, JoinAnswer, JoinOutcome, JoinedMember, MemberState, Membership, PROTOCOL_TYPE,
-    SyncAnswer, TopicPartitions,
-};
 use crate::{
     consumer::group::{
-        assignor::{GroupMember, LastAssignment, share_out},
-        classic::member_metadata::{self, MemberSubscription},
+        GroupSettings,
+        actions::AttemptId,
+        classic::{
+            actions::{
+                Action, ClassicRequest, JoinAnswer, JoinOutcome, LeaveGroup, PROTOCOL_TYPE, SyncAnswer, TopicPartitions,
+            },
+            classic_membership::ClassicMembership,
+            errors::{JoinErrorAction, join_error_action},
+            leader::PendingAssignment,
+            member_metadata::{self, MemberSubscription},
+            member_state::{AfterRevocation, MemberState},
+            owned_partitions::OwnedPartitions,
+        },
+        member_snapshot::Identity,
     },
     error::{Error, ErrorCode, Result, clean},
-    log::{Lasting, event, several},
+    log::{event, several},
     record::TopicPartition,
 };
 
-/// Number of retries without a wait: these errors ask for a new join at once, but it must not go on
-/// forever.
-const QUICK_RETRIES: u32 = 3;
+impl ClassicMembership {
+    // ---- JoinGroup
 
-impl Membership {
+    pub(super) fn join(&mut self, now: Instant, reason: &str) {
+        reason.clone_into(&mut self.reason);
+        self.send_join(now);
+    }
+
     pub(super) fn send_join(&mut self, now: Instant) {
-        if let Some(until) = self.setbacks.join_not_before(now) {
+        if let Some(until) = self.retries.not_before(now) {
             self.state = MemberState::Backoff { until };
             return;
         }
@@ -34,100 +45,64 @@ impl Membership {
             return self.leave("the consumer unsubscribed");
         };
         self.joined_topics.clone_from(topics);
-        if !self.owned.is_empty() && now >= self.rebalance_ends() {
+        if !self.owned.is_empty() && now >= self.session.rebalance_ends() {
             let ms = self.settings.max_poll_interval.as_millis();
             self.report_lost(&format!(
                 "the group may have rebalanced without the member after max.poll.interval.ms ({ms} ms)"
             ));
         }
-        self.join_unconfirmed |= now + self.settings.session_timeout >= self.rebalance_ends();
-        let protocols = match self.protocols() {
+        let protocols = match protocols(&self.settings, &self.joined_topics, &self.owned) {
             Ok(protocols) => protocols,
             Err(error) => return self.raise_error(now, error),
         };
-        let ticket = self.ticket();
-        self.state = MemberState::Joining { ticket, sent: now };
-        self.heartbeat.in_flight = None;
-        self.actions.push_back(Action::Join {
-            ticket,
-            member_id: self.member_id.clone(),
-            protocols,
-            reason: self.reason.clone(),
-        });
+        self.session.join_sent(now);
+        let (member_id, reason) = (self.identity.member_id.clone(), self.reason.clone());
+        let attempt = self.actions.send(ClassicRequest::Join { member_id, protocols, reason });
+        self.state = MemberState::Joining { attempt, sent: now };
     }
 
-    /// Returns the member's subscription, encoded once for each assignor that may be chosen.
-    fn protocols(&self) -> Result<Vec<(Arc<str>, Bytes)>> {
-        let subscription = MemberSubscription {
-            topics: self.joined_topics.iter().cloned().collect(),
-            user_data: None,
-            owned: self.owned.keys().cloned().collect(),
-            // The generation of the owned partitions (or, eager, of the last ones), so that a claim
-            // from before a missed rebalance does not count.
-            generation: self.last.generation,
-            rack: self.settings.client_rack.clone(),
-        };
-        let encoded = self.settings.assignors.iter().map(|assignor| {
-            let user_data = assignor.user_data(&self.joined_topics, &self.last);
-            let encoded = MemberSubscription { user_data, ..subscription.clone() }.encode()?;
-            Ok((assignor.name().into(), encoded))
-        });
-        encoded.collect()
-    }
-
-    fn send_sync(&mut self, now: Instant, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)>) {
-        if self.owned.is_empty() {
-            // All partitions that it assigns are assigned after this time.
-            self.heartbeat.alive = now;
-        }
-        let ticket = self.ticket();
-        self.state = MemberState::Syncing { ticket, sent: now, protocol: protocol.clone() };
-        self.actions.push_back(Action::Sync { ticket, identity: self.identity(), protocol, assignments });
-    }
-
-    pub(crate) fn joined(&mut self, now: Instant, ticket: AttemptId, joined: JoinOutcome) {
+    pub(crate) fn joined(&mut self, now: Instant, attempt: AttemptId, outcome: JoinOutcome) {
         let sent = match self.state {
-            MemberState::Joining { ticket: awaited, sent } if awaited == ticket => sent,
-            _ => return self.leave_unwanted_member(joined),
+            MemberState::Joining { attempt: awaited, sent } if awaited == attempt => sent,
+            _ => return self.leave_unwanted_member(outcome),
         };
-        match joined {
+        match outcome {
             JoinOutcome::Member(answer) => {
-                // The generation, and any later rebalance, began after the coordinator had received
-                // the request.
-                self.heartbeat.settled = self.heartbeat.settled.max(sent);
-                self.join_unconfirmed = false;
+                self.session.join_confirmed(sent);
                 self.enter(now, answer);
             }
-            JoinOutcome::MemberIdRequired(member_id) => {
-                let first = self.member_id.is_empty() && !member_id.is_empty();
-                self.member_id = member_id.into();
-                if first {
-                    return self.send_join(now);
-                }
-                let context = format!("join group {} as member \"{}\"", self.settings.group_id, self.member_id);
-                self.retry_later(now);
-                self.report_retriable(now, Error::broker(ErrorCode::MEMBER_ID_REQUIRED, context));
-            }
+            JoinOutcome::MemberIdRequired(member_id) => self.join_with_id(now, member_id.into()),
             JoinOutcome::Failed(error) => self.join_failed(now, error),
         }
     }
 
     /// Leaves with a member id from a response that is no longer awaited, because the group would
     /// wait for that member until its session times out.
-    fn leave_unwanted_member(&mut self, joined: JoinOutcome) {
-        let member_id: Arc<str> = match joined {
+    fn leave_unwanted_member(&mut self, outcome: JoinOutcome) {
+        let member_id: Arc<str> = match outcome {
             JoinOutcome::Member(answer) => answer.member_id.into(),
             JoinOutcome::MemberIdRequired(member_id) => member_id.into(),
             JoinOutcome::Failed(_) => return,
         };
-        if member_id != self.member_id && self.settings.group_instance_id.is_none() {
-            self.actions.push_back(Action::Leave { member_id, reason: "the consumer stopped joining" });
+        if member_id != self.identity.member_id && self.settings.group_instance_id.is_none() {
+            self.actions.push(Action::Leave(LeaveGroup { member_id, reason: "the consumer stopped joining" }));
         }
     }
 
+    /// Joins again with the id that the coordinator gave out, at once the first time.
+    fn join_with_id(&mut self, now: Instant, member_id: Arc<str>) {
+        let is_first = self.identity.member_id.is_empty() && !member_id.is_empty();
+        self.identity.member_id = member_id;
+        if is_first {
+            return self.send_join(now);
+        }
+        let context = format!("join group {} as member \"{}\"", self.settings.group_id, self.identity.member_id);
+        self.retry_later(now);
+        self.report_retriable(now, &Error::broker(ErrorCode::MEMBER_ID_REQUIRED, context));
+    }
+
     fn enter(&mut self, now: Instant, answer: JoinAnswer) {
-        self.member_id = answer.member_id.into();
-        self.generation = answer.generation;
+        self.identity = Identity { generation: answer.generation, member_id: answer.member_id.into() };
         let chosen = answer.protocol.as_deref();
         let assignor = self.settings.assignors.iter().find(|assignor| Some(assignor.name()) == chosen).cloned();
         let known_type = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE);
@@ -135,169 +110,220 @@ impl Membership {
             let context = format!("join group {}: protocol {:?} was chosen", self.settings.group_id, answer.protocol);
             return self.raise_error(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
         };
-        self.heartbeat.in_flight = None;
+        self.session.forget_heartbeat();
         if self.owned.is_empty() {
-            // Without owned partitions, the time that the response took does not matter.
-            self.heartbeat.alive = now;
-            self.heartbeat.due = now + self.settings.heartbeat_interval;
+            self.session.begin(now);
+            self.session.delay_heartbeat(now);
         }
-        self.counts = None;
-        if !answer.leads {
-            return self.send_sync(now, assignor.name().into(), Vec::new());
+        self.leader.stop();
+        if answer.leads {
+            let (members, keep) = (answer.members, answer.skip_assignment);
+            self.look_up_partitions(PendingAssignment::new(assignor, members, keep, &self.settings.origin));
+        } else {
+            self.send_sync(now, assignor.name().into(), Vec::new());
         }
-        let members: Vec<GroupMember> = answer.members.into_iter().map(|member| self.read_member(member)).collect();
-        let topics: BTreeSet<Arc<str>> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
-        let ticket = self.ticket();
-        self.actions.push_back(Action::Count { ticket, topics: topics.clone() });
-        self.state =
-            MemberState::CountingPartitions { ticket, assignor, members, keep: answer.skip_assignment, topics };
     }
 
-    /// Reads a member's subscription. If it is damaged, the member takes part with the readable
-    /// fields, so that the others are not affected.
-    fn read_member(&self, member: JoinedMember) -> GroupMember {
-        let (subscription, trouble) = MemberSubscription::read(&member.metadata);
-        if let Some(error) = trouble {
-            event!(
-                WARN, self.settings.origin, member = &*clean(&member.id), topics = subscription.topics.len(), %error,
-                "the subscription of a group member is damaged: the member gets partitions of the topics that could be read"
-            );
-        }
-        GroupMember {
-            member_id: member.id.into(),
-            instance_id: member.instance_id.map(Arc::from),
-            topics: subscription.topics,
-            owned: subscription.owned,
-            generation: (subscription.generation >= 0).then_some(subscription.generation),
-            rack: subscription.rack.filter(|rack| !rack.is_empty()).map(Arc::from),
-            user_data: subscription.user_data,
-        }
+    // ---- the assignment by the leader
+
+    fn look_up_partitions(&mut self, assignment: PendingAssignment) {
+        let attempt = self.actions.send(ClassicRequest::Count { topics: assignment.topics().clone() });
+        self.state = MemberState::CountingPartitions { attempt, assignment };
     }
 
     /// Handles the partitions of the topics that the leader looked up; topics that do not exist are
     /// missing.
-    pub(crate) fn partitions_counted(&mut self, now: Instant, ticket: AttemptId, counts: TopicPartitions) {
-        if !matches!(&self.state, MemberState::CountingPartitions { ticket: awaited, .. } if *awaited == ticket) {
+    pub(crate) fn partitions_counted(&mut self, now: Instant, attempt: AttemptId, counts: TopicPartitions) {
+        if !matches!(&self.state, MemberState::CountingPartitions { attempt: awaited, .. } if *awaited == attempt) {
             return;
         }
-        let MemberState::CountingPartitions { assignor, members, keep, topics, .. } =
+        let MemberState::CountingPartitions { assignment, .. } =
             mem::replace(&mut self.state, MemberState::Unsubscribed)
         else {
             return;
         };
-        let known: TopicPartitions = counts.into_iter().filter(|(topic, _)| topics.contains(topic)).collect();
-        let assignments = if keep { Ok(Vec::new()) } else { share_out(&*assignor, members, known.clone()) };
-        let counts = topics.into_iter().map(|topic| {
-            let partitions = known.get(&topic).cloned().unwrap_or_default();
-            (topic, partitions)
-        });
-        self.counts = Some(counts.collect());
-        match assignments {
-            Ok(assignments) => self.send_sync(now, assignor.name().into(), assignments),
+        let completed = assignment.complete(counts);
+        self.leader.watch(completed.counts);
+        match completed.assignments {
+            Ok(assignments) => self.send_sync(now, completed.protocol, assignments),
             Err(error) => self.raise_error(now, error.context(format_args!("group {}", self.settings.group_id))),
         }
     }
 
-    pub(crate) fn synced(&mut self, now: Instant, ticket: AttemptId, answer: Result<SyncAnswer, Error>) {
+    // ---- SyncGroup
+
+    fn send_sync(&mut self, now: Instant, protocol: Arc<str>, assignments: Vec<(Arc<str>, Bytes)>) {
+        if self.owned.is_empty() {
+            self.session.begin(now);
+        }
+        let request = ClassicRequest::Sync { identity: self.identity.clone(), protocol: protocol.clone(), assignments };
+        let attempt = self.actions.send(request);
+        self.state = MemberState::Syncing { attempt, sent: now, protocol };
+    }
+
+    pub(crate) fn synced(&mut self, now: Instant, attempt: AttemptId, answer: Result<SyncAnswer>) {
         let (protocol, sent) = match &self.state {
-            MemberState::Syncing { ticket: awaited, sent, protocol } if *awaited == ticket => (protocol.clone(), *sent),
+            MemberState::Syncing { attempt: awaited, sent, protocol } if *awaited == attempt => {
+                (protocol.clone(), *sent)
+            }
             _ => return,
         };
-        match answer {
-            Ok(answer) => {
-                self.heartbeat.alive = self.heartbeat.alive.max(sent);
-                self.heartbeat.settled = self.heartbeat.settled.max(sent);
-                let consistent = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE)
-                    && answer.protocol.as_deref().is_none_or(|name| name == &*protocol);
-                if !consistent {
-                    let context = format!("sync group {}: protocol {:?}", self.settings.group_id, answer.protocol);
-                    return self.raise_error(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
-                }
-                match member_metadata::decode_assignment(&answer.assignment) {
-                    Ok(partitions) => self.become_stable(now, partitions.into_iter().collect()),
-                    Err(error) => {
-                        self.raise_error(now, error.context(format_args!("group {}", self.settings.group_id)))
-                    }
-                }
-            }
-            Err(error) => self.join_failed(now, error),
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.join_failed(now, error),
+        };
+        self.session.confirm_generation(sent);
+        let is_consistent = answer.protocol_type.as_deref().is_none_or(|name| name == PROTOCOL_TYPE)
+            && answer.protocol.as_deref().is_none_or(|name| name == &*protocol);
+        if !is_consistent {
+            let context = format!("sync group {}: protocol {:?}", self.settings.group_id, answer.protocol);
+            return self.raise_error(now, Error::broker(ErrorCode::INCONSISTENT_GROUP_PROTOCOL, context));
+        }
+        match member_metadata::decode_assignment(&answer.assignment) {
+            Ok(partitions) => self.accept_assignment(now, partitions.into_iter().collect()),
+            Err(error) => self.raise_error(now, error.context(format_args!("group {}", self.settings.group_id))),
         }
     }
 
-    fn become_stable(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
+    fn accept_assignment(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
         if self.topics.as_ref() != Some(&self.joined_topics) {
-            "subscription changed while joining".clone_into(&mut self.reason);
-            return self.retry_soon(now);
+            return self.retry_because(now, "subscription changed while joining");
         }
         let foreign: BTreeSet<&str> =
             assigned.iter().map(|p| &*p.topic).filter(|&topic| !self.joined_topics.contains(topic)).collect();
-        if !foreign.is_empty() {
-            let foreign: Vec<&str> = foreign.into_iter().collect();
-            if let Some(suppressed) = self.raised_errors.admit(None, now) {
-                event!(
-                    WARN, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation,
-                    topics = %several(&foreign), count = foreign.len(), suppressed,
-                    "the group's leader assigned topics that are not subscribed to: the assignment is rejected, and the \
-                     member joins again"
-                );
-            }
-            "assigned topics that are not subscribed to".clone_into(&mut self.reason);
-            return self.retry_later(now);
+        if foreign.is_empty() {
+            self.become_stable(now, assigned);
+        } else {
+            self.reject_foreign_topics(now, &foreign.into_iter().collect::<Vec<_>>());
         }
-        if let Some(Lasting { duration, attempts }) = self.join_outage.ended(now) {
+    }
+
+    fn reject_foreign_topics(&mut self, now: Instant, foreign: &[&str]) {
+        if let Some(suppressed) = self.raised_errors.admit(None, now) {
             event!(
-                INFO,
-                self.settings.origin,
-                outage_s = duration.as_secs(),
-                attempts,
-                "the group can be joined again"
+                WARN, self.settings.origin, member = &*clean(&self.identity.member_id),
+                generation = self.identity.generation, topics = %several(foreign), count = foreign.len(), suppressed,
+                "the group's leader assigned topics that are not subscribed to: the assignment is rejected, and the \
+                 member joins again"
             );
         }
+        "assigned topics that are not subscribed to".clone_into(&mut self.reason);
+        self.retry_later(now);
+    }
+
+    fn become_stable(&mut self, now: Instant, assigned: BTreeSet<TopicPartition>) {
+        if let Some(lasting) = self.retries.joined(now) {
+            self.log().join_succeeds_again(lasting);
+        }
+        self.retries.allow_quick();
         event!(
             INFO,
             self.settings.origin,
-            member = &*clean(&self.member_id),
-            generation = self.generation,
+            member = &*clean(&self.identity.member_id),
+            generation = self.identity.generation,
             count = assigned.len(),
-            leader = self.counts.is_some(),
+            leader = self.leader.leads(),
             "joined a generation of the group"
         );
         self.state = MemberState::Stable;
-        self.backoff.reset();
-        self.quick_retries = 0;
-        self.failing_since = None;
-        self.assignments += 1;
-        self.last = LastAssignment { partitions: assigned.iter().cloned().collect(), generation: self.generation };
-        let taken: BTreeSet<TopicPartition> =
-            self.owned.keys().filter(|partition| !assigned.contains(*partition)).cloned().collect();
-        let added: Vec<TopicPartition> =
-            assigned.into_iter().filter(|partition| !self.owned.contains_key(partition)).collect();
-        let since = self.assignments;
-        Arc::make_mut(&mut self.owned).extend(added.iter().map(|partition| (partition.clone(), since)));
-        if !taken.is_empty() {
+        let change = self.owned.assign(assigned, self.identity.generation);
+        if !change.taken.is_empty() {
             // Other members can own these partitions only after the member has joined without them.
             "gave up partitions that move to other members".clone_into(&mut self.reason);
-            self.revoke(now, taken, AfterRevocation::Join);
+            self.revoke(now, change.taken, AfterRevocation::Join);
         }
-        if !added.is_empty() {
-            event!(
-                INFO, self.settings.origin, member = &*clean(&self.member_id), generation = self.generation,
-                partitions = %several(&added), count = added.len(), "partitions are assigned"
-            );
+        if !change.added.is_empty() {
+            self.log().assigned(&change.added);
         }
-        self.actions.push_back(Action::Assigned { partitions: added });
+        self.actions.push(Action::Assigned { partitions: change.added });
     }
 
-    pub(super) fn retry_soon(&mut self, now: Instant) {
-        if self.quick_retries < QUICK_RETRIES {
-            self.quick_retries += 1;
+    // ---- failures
+
+    /// Handles a failed JoinGroup or SyncGroup.
+    fn join_failed(&mut self, now: Instant, error: Error) {
+        let action = join_error_action(&error);
+        if !matches!(action, JoinErrorAction::EndGroupIsFull | JoinErrorAction::End) {
+            event!(DEBUG, self.settings.origin, %error, "joining failed");
+            self.session.doubt_join();
+        }
+        match action {
+            JoinErrorAction::EndGroupIsFull => {
+                let group = &self.settings.group_id;
+                self.end(
+                    error.context(format_args!(
+                        "group {group} has as many members as the brokers allow (group.max.size)"
+                    )),
+                );
+            }
+            JoinErrorAction::End => self.end(error),
+            JoinErrorAction::JoinAsNewMember => {
+                self.join_as_new_member(now, &error);
+                self.report_retriable(now, &error);
+            }
+            JoinErrorAction::JoinWithoutGeneration => {
+                self.identity.generation = -1;
+                self.retry_because(now, "the generation was over");
+                self.report_retriable(now, &error);
+            }
+            JoinErrorAction::JoinAgain => {
+                self.retry_because(now, "the group rebalances again");
+                self.report_retriable(now, &error);
+            }
+            JoinErrorAction::JoinAfterBackoff => {
+                self.retry_later(now);
+                self.report_retriable(now, &error);
+            }
+            JoinErrorAction::AwaitPoll => self.raise_error(now, error),
+        }
+    }
+
+    /// Reports a temporary error to the log and the reader if joins fail for long.
+    fn report_retriable(&mut self, now: Instant, error: &Error) {
+        let failure = self.retries.failed(now, &self.settings.group_id, error);
+        if let Some(lasting) = failure.log {
+            self.log().join_fails(error, lasting);
+        }
+        if let Some(error) = failure.report {
+            self.actions.report(error);
+        }
+    }
+
+    /// Joins again at once, or after a backoff if that has been done a few times.
+    pub(super) fn retry_because(&mut self, now: Instant, reason: &str) {
+        reason.clone_into(&mut self.reason);
+        if self.retries.admit_quick() {
             self.send_join(now);
         } else {
             self.retry_later(now);
         }
     }
 
-    pub(super) fn retry_later(&mut self, now: Instant) {
-        self.state = MemberState::Backoff { until: now + self.backoff.next(&mut self.rng) };
+    fn retry_later(&mut self, now: Instant) {
+        self.state = MemberState::Backoff { until: self.retries.next_join(now, &mut self.rng) };
     }
+}
+
+/// Returns the member's subscription, encoded once for each assignor that may be chosen.
+fn protocols(
+    settings: &GroupSettings,
+    topics: &BTreeSet<Arc<str>>,
+    owned: &OwnedPartitions,
+) -> Result<Vec<(Arc<str>, Bytes)>> {
+    let last = owned.last_assignment();
+    let subscription = MemberSubscription {
+        topics: topics.iter().cloned().collect(),
+        user_data: None,
+        owned: owned.iter().cloned().collect(),
+        // The generation of the owned partitions (or, eager, of the last ones), so that a claim
+        // from before a missed rebalance does not count.
+        generation: last.generation,
+        rack: settings.client_rack.clone(),
+    };
+    let encoded = settings.assignors.iter().map(|assignor| {
+        let user_data = assignor.user_data(topics, last);
+        let encoded = MemberSubscription { user_data, ..subscription.clone() }.encode()?;
+        Ok((assignor.name().into(), encoded))
+    });
+    encoded.collect()
 }

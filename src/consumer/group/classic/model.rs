@@ -1,7 +1,24 @@
 //! A small group coordinator for model tests of the membership: Kafka's rules for one classic
 //! group, nothing else.
 
-use crate::consumer::group::classic::{tests::error, *};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        actions::AttemptId,
+        classic::{
+            actions::{JoinAnswer, JoinOutcome, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
+            tests::error,
+        },
+        member_snapshot::Identity,
+    },
+    error::{Error, ErrorCode},
+};
 
 /// Destination of a response: the test's member, and its attempt.
 pub(super) type Address = (usize, AttemptId);

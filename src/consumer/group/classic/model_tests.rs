@@ -5,15 +5,31 @@
 //! lost partitions were owned; heartbeats of a stable member are never later than their interval.
 //! Once the faults stop, the group becomes stable, and every partition has an owner.
 
-use rand::RngExt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::consumer::group::{
-    assignor::{CooperativeStickyAssignor, RangeAssignor},
-    classic::{
-        model::{Coordinator, Reply},
-        tests::{error, settings, topics},
-        *,
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        actions::AttemptId,
+        assignor::{Assignor, CooperativeStickyAssignor, PartitionRacks, RangeAssignor},
+        classic::{
+            actions::{Action, ClassicRequest, JoinOutcome, LeaveGroup},
+            classic_membership::ClassicMembership,
+            member_state::MemberState,
+            model::{Coordinator, Reply},
+            tests::{error, settings, topics},
+        },
+        member_snapshot::Identity,
+        membership::Membership,
     },
+    error::{Error, ErrorCode, ErrorKind},
+    record::TopicPartition,
 };
 
 #[derive(Debug)]
@@ -26,16 +42,16 @@ enum Request {
 
 #[derive(Debug)]
 enum Happening {
-    Arrives { from: usize, ticket: AttemptId, request: Request },
-    Answered { to: usize, ticket: AttemptId, reply: Reply },
-    Counted { to: usize, ticket: AttemptId, topics: BTreeSet<Arc<str>> },
-    Revoked { by: usize, ticket: AttemptId },
+    Arrives { from: usize, attempt: AttemptId, request: Request },
+    Answered { to: usize, attempt: AttemptId, reply: Reply },
+    Counted { to: usize, attempt: AttemptId, topics: BTreeSet<Arc<str>> },
+    Revoked { by: usize, attempt: AttemptId },
     Polls { by: usize },
     Mischief,
 }
 
 struct Peer {
-    member: Membership,
+    member: ClassicMembership,
     owned: BTreeSet<TopicPartition>,
     last_heartbeat: Instant,
     heartbeat_in_flight: Option<AttemptId>,
@@ -120,7 +136,7 @@ impl World {
             Kind::Mixed if by.is_multiple_of(2) => vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
             Kind::Cooperative | Kind::Mixed => vec![Arc::new(CooperativeStickyAssignor)],
         };
-        let mut member = Membership::new(GroupSettings { assignors, ..settings(None) }, backoff, seed, self.now);
+        let mut member = ClassicMembership::new(GroupSettings { assignors, ..settings(None) }, backoff, seed, self.now);
         member.subscribe(self.now, Some(topics(&["t"])));
         self.peers.push(Some(Peer {
             member,
@@ -133,23 +149,23 @@ impl World {
         self.drain(by);
     }
 
-    fn send(&mut self, from: usize, ticket: AttemptId, request: Request) {
+    fn send(&mut self, from: usize, attempt: AttemptId, request: Request) {
         let latency = self.latency();
         // Requests without a response time out, as in the task.
         let timeout = if matches!(request, Request::Heartbeat { .. }) { 22_500 } else { 305_000 };
         if let Some(reply) = Self::failure(&request, Error::new(ErrorKind::Timeout, "no answer")) {
-            self.later(timeout, Happening::Answered { to: from, ticket, reply });
+            self.later(timeout, Happening::Answered { to: from, attempt, reply });
         }
         if self.chance(8) {
             // Lost on the way to the broker, or on the way back.
             let pause = self.rng.random_range(1..20_000);
             let reply = Self::failure(&request, Error::new(ErrorKind::Network, "lost"));
             if self.chance(50) {
-                self.unanswered.push((from, ticket));
-                self.later(latency, Happening::Arrives { from, ticket, request });
+                self.unanswered.push((from, attempt));
+                self.later(latency, Happening::Arrives { from, attempt, request });
             }
             if let Some(reply) = reply {
-                self.later(pause, Happening::Answered { to: from, ticket, reply });
+                self.later(pause, Happening::Answered { to: from, attempt, reply });
             }
         } else if self.chance(8) {
             let codes = [
@@ -164,10 +180,10 @@ impl World {
             ];
             let code = codes[self.rng.random_range(0..codes.len())];
             if let Some(reply) = Self::failure(&request, error(code)) {
-                self.later(latency, Happening::Answered { to: from, ticket, reply });
+                self.later(latency, Happening::Answered { to: from, attempt, reply });
             }
         } else {
-            self.later(latency, Happening::Arrives { from, ticket, request });
+            self.later(latency, Happening::Arrives { from, attempt, request });
         }
     }
 
@@ -186,7 +202,7 @@ impl World {
             let Some(peer) = &mut self.peers[i] else { return };
             let Some(action) = peer.member.next_action() else { return };
             match action {
-                Action::Join { ticket, member_id, protocols, .. } => {
+                Action::Send { attempt, request: ClassicRequest::Join { member_id, protocols, .. } } => {
                     assert!(
                         peer.member.cooperative || peer.owned.is_empty(),
                         "seed {}: joins while it owns partitions",
@@ -195,22 +211,22 @@ impl World {
                     peer.heartbeat_in_flight = None;
                     let chosen = self.kind.protocol();
                     let metadata = protocols.into_iter().find(|(name, _)| &**name == chosen).unwrap().1;
-                    self.send(i, ticket, Request::Join { member_id, metadata });
+                    self.send(i, attempt, Request::Join { member_id, metadata });
                 }
-                Action::Count { ticket, topics } => {
+                Action::Send { attempt, request: ClassicRequest::Count { topics } } => {
                     let pause = self.latency();
-                    self.later(pause, Happening::Counted { to: i, ticket, topics });
+                    self.later(pause, Happening::Counted { to: i, attempt, topics });
                 }
-                Action::Sync { ticket, identity, assignments, .. } => {
+                Action::Send { attempt, request: ClassicRequest::Sync { identity, assignments, .. } } => {
                     peer.last_heartbeat = self.now;
-                    self.send(i, ticket, Request::Sync { identity, assignments });
+                    self.send(i, attempt, Request::Sync { identity, assignments });
                 }
-                Action::Heartbeat { ticket, identity } => {
+                Action::Send { attempt, request: ClassicRequest::Heartbeat { identity } } => {
                     peer.last_heartbeat = self.now;
-                    peer.heartbeat_in_flight = Some(ticket);
-                    self.send(i, ticket, Request::Heartbeat { identity });
+                    peer.heartbeat_in_flight = Some(attempt);
+                    self.send(i, attempt, Request::Heartbeat { identity });
                 }
-                Action::Leave { member_id, .. } => self.send(i, AttemptId(0), Request::Leave { member_id }),
+                Action::Leave(LeaveGroup { member_id, .. }) => self.send(i, AttemptId(0), Request::Leave { member_id }),
                 Action::Assigned { partitions } => {
                     let eager = !peer.member.cooperative;
                     assert!(!eager || peer.owned.is_empty(), "seed {}: assigned before giving up", self.seed);
@@ -224,12 +240,12 @@ impl World {
                     self.assignments += 1;
                     self.one_owner_each();
                 }
-                Action::Revoke { ticket, partitions } => {
+                Action::Revoke { attempt, partitions } => {
                     let asked: BTreeSet<_> = partitions.into_iter().collect();
                     assert!(asked.is_subset(&peer.owned) && !asked.is_empty(), "seed {}: {asked:?}", self.seed);
                     assert!(peer.member.cooperative || asked == peer.owned, "seed {}: {asked:?}", self.seed);
                     let pause = if self.chance(3) { 400_000 } else { self.rng.random_range(1..20_000) };
-                    self.later(pause, Happening::Revoked { by: i, ticket });
+                    self.later(pause, Happening::Revoked { by: i, attempt });
                 }
                 Action::Lost { partitions } => {
                     let lost: BTreeSet<_> = partitions.into_iter().collect();
@@ -262,8 +278,8 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrives { from, ticket, request } => {
-                let (now, address) = (self.now, (from, ticket));
+            Happening::Arrives { from, attempt, request } => {
+                let (now, address) = (self.now, (from, attempt));
                 match request {
                     Request::Join { member_id, metadata } => self.coordinator.join(now, address, &member_id, metadata),
                     Request::Sync { identity, assignments } => {
@@ -273,11 +289,11 @@ impl World {
                     Request::Leave { member_id } => self.coordinator.leave(now, &member_id),
                 }
             }
-            Happening::Answered { to, ticket, reply } => self.with(to, |peer, now| match reply {
-                Reply::Joined(joined) => peer.member.joined(now, ticket, joined),
-                Reply::Synced(answer) => peer.member.synced(now, ticket, answer),
+            Happening::Answered { to, attempt, reply } => self.with(to, |peer, now| match reply {
+                Reply::Joined(joined) => peer.member.joined(now, attempt, joined),
+                Reply::Synced(answer) => peer.member.synced(now, attempt, answer),
                 Reply::Heartbeat(answer) => {
-                    if peer.heartbeat_in_flight == Some(ticket) {
+                    if peer.heartbeat_in_flight == Some(attempt) {
                         peer.heartbeat_in_flight = None;
                         if answer.is_err() {
                             // It is repeated after a backoff that starts now, whatever time the
@@ -285,24 +301,24 @@ impl World {
                             peer.last_heartbeat = now;
                         }
                     }
-                    peer.member.heartbeat_answered(now, ticket, answer);
+                    peer.member.heartbeat_answered(now, attempt, answer);
                 }
             }),
-            Happening::Counted { to, ticket, topics } => {
+            Happening::Counted { to, attempt, topics } => {
                 let known = topics
                     .into_iter()
                     .filter_map(|topic| Some((topic.clone(), vec![PartitionRacks::new(); *self.counts.get(&topic)?])));
                 let known = known.collect();
-                self.with(to, |peer, now| peer.member.partitions_counted(now, ticket, known));
+                self.with(to, |peer, now| peer.member.partitions_counted(now, attempt, known));
             }
-            Happening::Revoked { by, ticket } => self.with(by, |peer, now| {
+            Happening::Revoked { by, attempt } => self.with(by, |peer, now| {
                 // The consumer answers only for partitions that it was not told to be lost.
-                if let MemberState::Revoking { ticket: awaited, partitions, .. } = &peer.member.state
-                    && *awaited == ticket
+                if let MemberState::Revoking { attempt: awaited, partitions, .. } = &peer.member.state
+                    && *awaited == attempt
                 {
                     peer.owned.retain(|partition| !partitions.contains(partition));
                 }
-                peer.member.revoked(now, ticket);
+                peer.member.revoked(now, attempt);
             }),
             Happening::Polls { by } => {
                 self.with(by, |peer, now| peer.member.polled(now));
@@ -367,10 +383,10 @@ impl World {
                 let Some((_, happening)) = self.agenda.pop_first() else { break };
                 self.happen(happening);
             }
-            for ((to, ticket), reply) in std::mem::take(&mut self.coordinator.replies) {
-                if !self.unanswered.contains(&(to, ticket)) {
+            for ((to, attempt), reply) in std::mem::take(&mut self.coordinator.replies) {
+                if !self.unanswered.contains(&(to, attempt)) {
                     let latency = self.latency();
-                    self.later(latency, Happening::Answered { to, ticket, reply });
+                    self.later(latency, Happening::Answered { to, attempt, reply });
                 }
             }
             self.heartbeats_in_time();
@@ -401,7 +417,7 @@ impl World {
                     self.seed,
                     peer.member.state
                 );
-                assert_eq!(peer.member.generation, self.coordinator.generation, "seed {}", self.seed);
+                assert_eq!(peer.member.identity.generation, self.coordinator.generation, "seed {}", self.seed);
                 assert_eq!(*topics, peer.member.joined_topics, "seed {}", self.seed);
                 wanted.extend(topics.iter().cloned());
             } else {

@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::consumer::group::{
-    GroupSettings,
-    classic::{Identity, JoinAnswer, JoinOutcome, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
-};
 use crate::{
+    consumer::group::{
+        GroupSettings,
+        classic::{
+            actions::{JoinAnswer, JoinOutcome, JoinedMember, PROTOCOL_TYPE, SyncAnswer},
+            errors::has_left,
+        },
+        member_snapshot::Identity,
+    },
     error::{Error, ErrorCode, Result},
     wire::{
         byte_string::ByteString,
@@ -150,11 +154,10 @@ pub(crate) fn leave(
     LeaveGroupRequest { members: vec![member], ..request }
 }
 
-/// Reads the response to a LeaveGroup. A member that the coordinator does not know (any more) has
-/// left.
+/// Reads the response to a LeaveGroup.
 pub(crate) fn read_leave(response: &LeaveGroupResponse, settings: &GroupSettings) -> Result<()> {
-    let mut codes = std::iter::once(response.error_code).chain(response.members.iter().map(|member| member.error_code));
-    match codes.by_ref().map(ErrorCode::from).find(|&code| !code.is_ok() && code != ErrorCode::UNKNOWN_MEMBER_ID) {
+    let codes = std::iter::once(response.error_code).chain(response.members.iter().map(|member| member.error_code));
+    match codes.map(ErrorCode::from).find(|&code| !has_left(code)) {
         Some(code) => Err(Error::broker(code, format_args!("leave group {}", settings.group_id))),
         None => Ok(()),
     }

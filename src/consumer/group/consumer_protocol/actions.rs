@@ -1,4 +1,4 @@
-//! The membership's actions for its task, and the results that the task returns.
+//! The heartbeats of a member, and their responses.
 //!
 //! Sans-IO.
 
@@ -10,11 +10,9 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{error::Error, record::TopicPartition};
+use crate::consumer::group::actions;
 
-/// Identifies a heartbeat or revocation: a response to any other than the awaited one is stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AttemptId(pub(super) u64);
+pub(crate) type Action = actions::Action<HeartbeatFields, LeavingHeartbeat>;
 
 /// Partitions by topic id, as the protocol names them.
 pub(crate) type PartitionsByTopicId = BTreeMap<Uuid, BTreeSet<i32>>;
@@ -27,16 +25,8 @@ pub(crate) struct TopicsToSubscribe {
     pub(crate) regex: Option<Arc<str>>,
 }
 
-/// An owned partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OwnedPartition {
-    pub(crate) topic_id: Uuid,
-    /// Grows each time that a partition becomes owned: records read in an earlier ownership period
-    /// are not committed in this one.
-    pub(crate) since: u64,
-}
-
-/// One heartbeat. Fields that are `None` have not changed since the one before.
+/// One heartbeat, answered by `handle_response`. Fields that are `None` have not changed since the
+/// one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeartbeatFields {
     pub(crate) member_id: Arc<str>,
@@ -64,22 +54,10 @@ pub(crate) struct HeartbeatResponse {
     pub(crate) assignment: Option<PartitionsByTopicId>,
 }
 
-/// Actions of the task, in this order.
+/// A heartbeat that leaves the group (−1), or leaves a static member's place to its next
+/// incarnation (−2).
 #[derive(Debug)]
-pub(crate) enum Action {
-    /// ConsumerGroupHeartbeat, answered by `handle_response`.
-    Heartbeat { ticket: AttemptId, beat: HeartbeatFields },
-    /// A heartbeat that leaves (−1), or leaves a static member's place to its next incarnation
-    /// (−2); `leave_ended` reports that it was answered, or will not be retried.
-    Leave { member_id: Arc<str>, epoch: i32 },
-    /// Do nothing until the reader polls again, which `polled` reports.
-    AwaitPoll,
-    /// Tell the consumer that it owns these partitions now.
-    Assigned { partitions: Vec<TopicPartition> },
-    /// Tell the consumer to give these up, answered by `revoked`.
-    Revoke { ticket: AttemptId, partitions: Vec<TopicPartition> },
-    /// Tell the consumer that these are lost.
-    Lost { partitions: Vec<TopicPartition> },
-    /// Report an error to the reader.
-    Error { error: Error, fatal: bool },
+pub(crate) struct LeavingHeartbeat {
+    pub(crate) member_id: Arc<str>,
+    pub(crate) epoch: i32,
 }

@@ -15,12 +15,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
 use super::{
-    Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, TopicsToSubscribe,
-    membership::MemberState,
+    actions::{Action, HeartbeatFields, HeartbeatResponse, LeavingHeartbeat, TopicsToSubscribe},
+    consumer_membership::{ConsumerMembership, MemberState},
     tests::{POLL, settings},
 };
 use crate::{
-    consumer::group::classic::MemberSnapshot,
+    consumer::group::{actions::AttemptId, member_snapshot::MemberSnapshot, membership::Membership},
     error::{Error, ErrorCode, ErrorKind},
     record::TopicPartition,
     testkit::state::{
@@ -51,7 +51,7 @@ enum Happening {
     /// The response may get lost on its way back.
     Arrives {
         from: usize,
-        ticket: Option<AttemptId>,
+        attempt: Option<AttemptId>,
         request: Request,
         heard: bool,
     },
@@ -64,12 +64,12 @@ enum Happening {
     },
     Answered {
         to: usize,
-        ticket: AttemptId,
+        attempt: AttemptId,
         answer: Result<HeartbeatResponse, Error>,
     },
     Revoked {
         by: usize,
-        ticket: AttemptId,
+        attempt: AttemptId,
         partitions: Vec<TopicPartition>,
     },
     Polls {
@@ -177,16 +177,16 @@ impl World {
         self.drain(by);
     }
 
-    fn send(&mut self, from: usize, ticket: Option<AttemptId>, request: Request) {
+    fn send(&mut self, from: usize, attempt: Option<AttemptId>, request: Request) {
         let latency = Duration::from_millis(self.latency());
         let Some(peer) = self.peers[from].as_mut() else { return };
         peer.arrives = peer.arrives.max(self.now + latency);
         let arrives = peer.arrives;
-        let answered = |ticket, answer| Happening::Answered { to: from, ticket, answer };
-        if let Some(ticket) = ticket {
+        let answered = |attempt, answer| Happening::Answered { to: from, attempt, answer };
+        if let Some(attempt) = attempt {
             // Requests without a response time out, as in the task.
             let error = Error::new(ErrorKind::Timeout, "no answer");
-            self.at(self.now + Duration::from_secs(20), answered(ticket, Err(error)));
+            self.at(self.now + Duration::from_secs(20), answered(attempt, Err(error)));
             if self.chance(8) {
                 let codes = [
                     ErrorCode::NOT_COORDINATOR,
@@ -198,16 +198,16 @@ impl World {
                     ErrorCode::UNKNOWN_SERVER_ERROR,
                 ];
                 let code = codes[self.rng.random_range(0..codes.len())];
-                return self.at(arrives, answered(ticket, Err(Error::broker(code, "test"))));
+                return self.at(arrives, answered(attempt, Err(Error::broker(code, "test"))));
             }
         }
         let (lost_there, lost_back) = (self.chance(4), self.chance(4));
-        if let Some(ticket) = ticket.filter(|_| lost_there || lost_back) {
+        if let Some(attempt) = attempt.filter(|_| lost_there || lost_back) {
             let pause = self.rng.random_range(1..20_000);
-            self.later(pause, answered(ticket, Err(Error::new(ErrorKind::Network, "lost"))));
+            self.later(pause, answered(attempt, Err(Error::new(ErrorKind::Network, "lost"))));
         }
         if !lost_there {
-            self.at(arrives, Happening::Arrives { from, ticket, request, heard: !lost_back });
+            self.at(arrives, Happening::Arrives { from, attempt, request, heard: !lost_back });
         }
     }
 
@@ -218,13 +218,13 @@ impl World {
             let Some(peer) = &mut self.peers[i] else { return };
             let Some(action) = peer.member.next_action() else { return };
             match action {
-                Action::Heartbeat { ticket, beat } => {
+                Action::Send { attempt, request: beat } => {
                     assert!(beat.epoch != 0 || peer.owned.is_empty(), "seed {seed}: joins while it owns partitions");
                     peer.last_beat = self.now;
-                    peer.in_flight = Some(ticket);
-                    self.send(i, Some(ticket), Request::Beat(beat));
+                    peer.in_flight = Some(attempt);
+                    self.send(i, Some(attempt), Request::Beat(beat));
                 }
-                Action::Leave { member_id, epoch } => {
+                Action::Leave(LeavingHeartbeat { member_id, epoch }) => {
                     let left = if self.chance(50) { self.rng.random_range(1..ATTEMPTS) } else { 0 };
                     // Independent of the success of the first attempts.
                     let pause = self.latency();
@@ -233,18 +233,23 @@ impl World {
                 Action::Assigned { partitions } => {
                     for partition in partitions {
                         // It may have been lost in the meantime.
-                        let id = peer.member.owned.get(&partition).map_or_else(Uuid::nil, |owned| owned.topic_id);
+                        let id = peer
+                            .member
+                            .reconciliation
+                            .owned()
+                            .get(&partition)
+                            .map_or_else(Uuid::nil, |owned| owned.topic_id);
                         let before = peer.owned.insert(partition.clone(), id);
                         assert_eq!(before, None, "seed {seed}: {partition} is assigned twice");
                     }
                     self.assignments += 1;
                     self.one_owner_each();
                 }
-                Action::Revoke { ticket, partitions } => {
+                Action::Revoke { attempt, partitions } => {
                     let owns = |partition| peer.owned.contains_key(partition);
                     assert!(partitions.iter().all(owns), "seed {seed}: revokes partitions that are not owned");
                     let pause = if self.chance(3) { 400_000 } else { self.rng.random_range(1..20_000) };
-                    self.later(pause, Happening::Revoked { by: i, ticket, partitions });
+                    self.later(pause, Happening::Revoked { by: i, attempt, partitions });
                 }
                 Action::Lost { partitions } => {
                     for partition in partitions {
@@ -281,20 +286,20 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrives { from, ticket, request, heard } => {
+            Happening::Arrives { from, attempt, request, heard } => {
                 let answer = self.serve(from, request);
-                if let (Some(ticket), true) = (ticket, heard) {
+                if let (Some(attempt), true) = (attempt, heard) {
                     let latency = self.latency();
-                    self.later(latency, Happening::Answered { to: from, ticket, answer });
+                    self.later(latency, Happening::Answered { to: from, attempt, answer });
                 }
             }
-            Happening::Answered { to, ticket, answer } => self.with(to, |peer, now| {
-                if peer.in_flight == Some(ticket) {
+            Happening::Answered { to, attempt, answer } => self.with(to, |peer, now| {
+                if peer.in_flight == Some(attempt) {
                     peer.in_flight = None;
                     // It is repeated after a backoff that starts now, whatever time the failure
                     // took.
                     peer.last_beat = now;
-                    peer.member.handle_response(now, ticket, answer);
+                    peer.member.handle_response(now, attempt, answer);
                     look(peer, now);
                 }
             }),
@@ -315,12 +320,12 @@ impl World {
                     self.with(by, |peer, now| peer.member.leave_ended(now));
                 }
             }
-            Happening::Revoked { by, ticket, partitions } => self.with(by, |peer, now| {
+            Happening::Revoked { by, attempt, partitions } => self.with(by, |peer, now| {
                 // The consumer answers only for partitions that it was not told to be lost.
-                if peer.member.revoking.as_ref().is_some_and(|giving_up| giving_up.ticket == ticket) {
+                if peer.member.reconciliation.revoking.as_ref().is_some_and(|giving_up| giving_up.attempt == attempt) {
                     partitions.iter().for_each(|partition| _ = peer.owned.remove(partition));
                 }
-                peer.member.revoked(now, ticket);
+                peer.member.revoked(now, attempt);
             }),
             Happening::Polls { by } => {
                 self.with(by, |peer, now| peer.member.polled(now));

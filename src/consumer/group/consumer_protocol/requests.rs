@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{HeartbeatFields, HeartbeatResponse, PartitionsByTopicId};
 use crate::{
-    consumer::group::{GroupSettings, classic::requests::text},
+    consumer::group::{
+        GroupSettings,
+        classic::requests::text,
+        consumer_protocol::{
+            actions::{HeartbeatFields, HeartbeatResponse, PartitionsByTopicId},
+            errors::has_left,
+        },
+    },
     error::{Error, ErrorCode, Result, clean},
     wire::messages::{
         ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -101,18 +107,9 @@ pub(super) fn leave(settings: &GroupSettings, member_id: &str, epoch: i32) -> Co
     }
 }
 
-/// Reads the response to a leave. A member that the coordinator does not know, or that another one
-/// has replaced, has left.
+/// Reads the response to a leave.
 pub(super) fn read_leave(response: &ConsumerGroupHeartbeatResponse, settings: &GroupSettings) -> Result<()> {
-    check(response, settings).or_else(|error| match error.code() {
-        Some(
-            ErrorCode::UNKNOWN_MEMBER_ID
-            | ErrorCode::GROUP_ID_NOT_FOUND
-            | ErrorCode::FENCED_MEMBER_EPOCH
-            | ErrorCode::FENCED_INSTANCE_ID,
-        ) => Ok(()),
-        _ => Err(error),
-    })
+    if has_left(response.error_code.into()) { Ok(()) } else { check(response, settings) }
 }
 
 #[cfg(test)]

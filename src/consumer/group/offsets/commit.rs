@@ -1,23 +1,27 @@
-//! Commits to the group's coordinator (OffsetCommit): the member that sends them, and the meaning
-//! of each response.
+//! A commit to the group's coordinator (OffsetCommit): the offsets that are left to commit, the
+//! checks before each attempt, and the effect of each response on them.
 //!
 //! Sans-IO.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use uuid::Uuid;
 
 use crate::consumer::group::{
-    classic::{Identity, MemberSnapshot, requests::text},
-    offsets::commit_order::{CommitNumber, CommitOrder, CommitOrigin},
+    classic::requests::text,
+    member_snapshot::{Identity, MemberSnapshot, Owned},
+    offsets::{
+        commit_order::{CommitNumber, CommitOrder, CommitOrigin},
+        commit_response::{CodeClass, ResponseCodes},
+    },
 };
 use crate::{
     cluster::Metadata,
     consumer::OffsetAndMetadata,
-    error::{Error, ErrorCode, ErrorKind, Remedy, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     record::TopicPartition,
     wire::{
         byte_string::ByteString,
@@ -74,13 +78,32 @@ struct PendingOffset {
 }
 
 impl PendingOffset {
-    /// Returns true if this offset replaces `other`: it was requested later, unless an auto-commit
-    /// would go below the user's offset.
-    fn is_instead_of(&self, other: &Self) -> bool {
-        let back = |user: &Self, own: &Self| {
-            user.number.by_user && !own.number.by_user && own.offset.offset <= user.offset.offset
-        };
-        if self.number.at > other.number.at { !back(other, self) } else { back(self, other) }
+    /// Returns true if this offset replaces `other`: the later request does, unless it is an
+    /// auto-commit that would move the user's offset back.
+    fn replaces(&self, other: &Self) -> bool {
+        let is_later = self.number.at > other.number.at;
+        let (earlier, later) = if is_later { (other, self) } else { (self, other) };
+        let moves_back =
+            earlier.number.by_user && !later.number.by_user && later.offset.offset <= earlier.offset.offset;
+        is_later != moves_back
+    }
+
+    /// Returns true if the offset must not be committed any more: the partition was revoked since
+    /// the request, or its topic was created again. `owned` is `None` outside of a group.
+    fn is_lost(&self, partition: &TopicPartition, owned: Option<&Owned>, metadata: &Metadata) -> bool {
+        let is_owned = owned.is_none_or(|owned| owned.get(partition) == Some(&self.ownership));
+        let topic = metadata.topic(&partition.topic).filter(|topic| !topic.id.is_nil() && !self.topic_id.is_nil());
+        !is_owned || topic.is_some_and(|topic| topic.id != self.topic_id)
+    }
+
+    /// Returns true if the topic has a known id, and the metadata does not confirm that the topic
+    /// exists. Metadata up to version `unknown_topic_at` does not count: it is older than a
+    /// response that the coordinator does not know the topic.
+    fn awaits_topic(&self, partition: &TopicPartition, metadata: &Metadata, unknown_topic_at: u64) -> bool {
+        let confirmed = metadata.topic(&partition.topic).is_some_and(|topic| {
+            topic.error != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION && metadata.version > unknown_topic_at
+        });
+        !self.topic_id.is_nil() && !confirmed
     }
 }
 
@@ -119,7 +142,7 @@ pub(crate) enum AttemptDecision {
     /// The partitions are kept over a rebalance that is not complete, and there is no generation to
     /// commit in before it is.
     AwaitMembership,
-    /// Wait for the topics.
+    /// Wait for the topics, because the metadata has none of those that are left.
     AwaitTopic(Error),
     /// All partitions are done: nothing is left to commit.
     Finished,
@@ -138,6 +161,17 @@ pub(crate) enum CommitOutcome {
     StaleMember { error: Error, said: Error },
 }
 
+impl CommitOutcome {
+    /// Returns the coordinator's error, with Kafka's code, for the log and the membership; `None`
+    /// if nothing is left to commit.
+    pub(crate) fn said(&self) -> Option<&Error> {
+        match self {
+            Self::Finished => None,
+            Self::Retry { error: said, .. } | Self::StaleMember { said, .. } => Some(said),
+        }
+    }
+}
+
 impl Commit {
     /// Creates a commit for partitions that are owned now. Fails if the user commits one that is
     /// not owned; an auto-commit leaves it out.
@@ -146,90 +180,87 @@ impl Commit {
         instance_id: Option<Arc<str>>,
         member: &MemberSnapshot,
         number: CommitNumber,
-        positioned: u64,
+        seek_epoch: u64,
         offsets: Vec<ToCommit>,
     ) -> Result<Self> {
-        if offsets.is_empty() {
-            return Ok(Self::of(group_id, instance_id, true, BTreeMap::new()));
-        }
-        if let Some((partition, offset, _)) = offsets.iter().find(|(_, offset, _)| offset.offset < 0) {
-            let message = format!("commit {partition}: an offset of {} is not allowed", offset.offset);
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        if let Some((partition, ..)) = offsets.iter().find(|(_, offset, _)| offset.metadata.len() > LONGEST_METADATA) {
-            let message = format!("commit {partition}: its metadata has more than {LONGEST_METADATA} bytes");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        let (alone, owned) = match member {
-            MemberSnapshot::NoGroup => (true, None),
-            MemberSnapshot::Member { owned, .. } | MemberSnapshot::Rebalancing { owned, .. } => (false, Some(owned)),
-            MemberSnapshot::Fenced => {
-                let message = format!("commit for group {group_id}: the consumer is out of the group");
-                return Err(Error::new(ErrorKind::NotAssigned, message));
-            }
-            MemberSnapshot::Ended(error) => return Err(error.clone()),
-        };
-        let (mut left, mut refused) = (BTreeMap::new(), None);
-        for (partition, offset, topic_id) in offsets {
-            let Some(since) = owned.map_or(Some(0), |owned| owned.get(&partition).copied()) else {
-                let error = match member {
-                    MemberSnapshot::Rebalancing { .. } => rebalancing(&group_id),
-                    _ => {
-                        let message = format!("commit {partition} for group {group_id}: the partition is not owned");
-                        Error::new(ErrorKind::NotAssigned, message)
-                    }
-                };
-                if number.by_user {
-                    return Err(error);
-                }
-                refused.get_or_insert(error);
-                continue;
-            };
-            left.insert(
-                partition,
-                PendingOffset { offset, ownership: since, topic_id, number, seek_epoch: positioned },
-            );
-        }
-        Ok(Self { refused, ..Self::of(group_id, instance_id, alone, left) })
-    }
-
-    fn of(
-        group_id: Arc<str>,
-        instance_id: Option<Arc<str>>,
-        alone: bool,
-        left: BTreeMap<TopicPartition, PendingOffset>,
-    ) -> Self {
-        Self {
+        let mut commit = Self {
             group_id,
             instance_id,
-            without_group: alone,
-            pending: left,
+            without_group: true,
+            pending: BTreeMap::new(),
             held_back: BTreeSet::new(),
             unknown_topic_at: 0,
             lost: BTreeSet::new(),
             refused: None,
+        };
+        if offsets.is_empty() {
+            return Ok(commit);
         }
+        offsets.iter().try_for_each(check_offset)?;
+        let owned = match member {
+            MemberSnapshot::NoGroup => None,
+            MemberSnapshot::Member { owned, .. } | MemberSnapshot::Rebalancing { owned, .. } => Some(owned),
+            MemberSnapshot::Fenced => {
+                let message = format!("commit for group {}: the consumer is out of the group", commit.group_id);
+                return Err(Error::new(ErrorKind::NotAssigned, message));
+            }
+            MemberSnapshot::Ended(error) => return Err(error.clone()),
+        };
+        commit.without_group = owned.is_none();
+        for (partition, offset, topic_id) in offsets {
+            let ownership = owned.map_or(Some(0), |owned| owned.get(&partition).copied());
+            if let Some(ownership) = ownership {
+                commit.pending.insert(partition, PendingOffset { offset, ownership, topic_id, number, seek_epoch });
+                continue;
+            }
+            let error = commit.not_owned(&partition, member);
+            if number.by_user {
+                return Err(error);
+            }
+            commit.refused.get_or_insert(error);
+        }
+        Ok(commit)
+    }
+
+    fn not_owned(&self, partition: &TopicPartition, member: &MemberSnapshot) -> Error {
+        if matches!(member, MemberSnapshot::Rebalancing { .. }) {
+            return rebalancing(&self.group_id);
+        }
+        let message = format!("commit {partition} for group {}: the partition is not owned", self.group_id);
+        Error::new(ErrorKind::NotAssigned, message)
     }
 
     /// Merges the rests of several commits, with the latest offset of each partition. Returns
     /// `None` if they cannot be sent for one member.
     pub(crate) fn merge<'a>(commits: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut commits = commits.into_iter();
-        let first = commits.next()?;
-        let (mut left, mut refused) = (first.pending.clone(), first.refused.clone());
+        let mut merged = commits.next()?.remaining();
         for commit in commits {
-            if commit.without_group != first.without_group {
+            if commit.without_group != merged.without_group {
                 return None;
             }
-            refused = refused.or_else(|| commit.refused.clone());
+            merged.refused = merged.refused.or_else(|| commit.refused.clone());
             for (partition, wanted) in &commit.pending {
-                if left.get(partition).is_none_or(|known| wanted.is_instead_of(known)) {
-                    left.insert(partition.clone(), wanted.clone());
+                if merged.pending.get(partition).is_none_or(|known| wanted.replaces(known)) {
+                    merged.pending.insert(partition.clone(), wanted.clone());
                 }
             }
         }
-        let together = Self::of(first.group_id.clone(), first.instance_id.clone(), first.without_group, left);
-        Some(Self { refused, ..together })
+        Some(merged)
+    }
+
+    /// Returns a commit of the offsets that are left, as if it had not been sent yet.
+    fn remaining(&self) -> Self {
+        Self {
+            group_id: self.group_id.clone(),
+            instance_id: self.instance_id.clone(),
+            without_group: self.without_group,
+            pending: self.pending.clone(),
+            held_back: BTreeSet::new(),
+            unknown_topic_at: 0,
+            lost: BTreeSet::new(),
+            refused: self.refused.clone(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -243,59 +274,86 @@ impl Commit {
 
     /// Returns the partitions of the next attempt.
     pub(crate) fn next_partitions(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.pending.keys().filter(|partition| !self.held_back.contains(*partition))
+        self.next_offsets().map(|(partition, _)| partition)
+    }
+
+    fn next_offsets(&self) -> impl Iterator<Item = (&TopicPartition, &PendingOffset)> {
+        self.pending.iter().filter(|(partition, _)| !self.held_back.contains(*partition))
     }
 
     /// Decides the next attempt. A commit never outlives the assignment in which it was made, nor
     /// its topics, so both are checked before each attempt. Revoked partitions, those of topics
     /// created again, and those that a later commit has committed are left out.
+    ///
+    /// # Errors
+    /// The membership in which the commit was made is over. With `OneResponse`, also if there is no
+    /// generation to commit in.
     pub(crate) fn next_attempt(&mut self, now: &CommitContext<'_>, policy: RetryPolicy) -> Result<AttemptDecision> {
         self.pending
             .retain(|partition, wanted| !now.order.is_satisfied(partition, wanted.number, wanted.offset.offset));
         if self.pending.is_empty() {
             return Ok(AttemptDecision::Finished);
         }
-        let (turn, owned) = match now.member {
-            MemberSnapshot::Ended(error) => return Err(error.clone()),
-            MemberSnapshot::NoGroup if self.without_group => (AttemptDecision::Send(None), None),
-            MemberSnapshot::NoGroup | MemberSnapshot::Fenced => return Err(self.finished()),
-            _ if self.without_group => return Err(self.finished()),
-            MemberSnapshot::Member { identity, owned } => (AttemptDecision::Send(Some(identity.clone())), Some(owned)),
+        let (for_member, owned) = self.decide_member(now.member)?;
+        self.leave_out_lost(owned, now.metadata);
+        self.hold_back_topics(now.metadata, policy);
+        if self.pending.is_empty() {
+            return Ok(AttemptDecision::Finished);
+        }
+        if self.held_back.len() == self.pending.len() {
+            return Ok(AttemptDecision::AwaitTopic(self.topics_missing().with_retriable(true)));
+        }
+        match for_member {
+            AttemptDecision::AwaitMembership if policy == RetryPolicy::OneResponse => Err(rebalancing(&self.group_id)),
+            for_member => Ok(for_member),
+        }
+    }
+
+    /// Decides for which member the commit is sent, and returns the partitions that this member
+    /// owns; `None` outside of a group.
+    fn decide_member<'a>(&self, member: &'a MemberSnapshot) -> Result<(AttemptDecision, Option<&'a Owned>)> {
+        match member {
+            MemberSnapshot::Ended(error) => Err(error.clone()),
+            MemberSnapshot::NoGroup if self.without_group => Ok((AttemptDecision::Send(None), None)),
+            MemberSnapshot::NoGroup | MemberSnapshot::Fenced => Err(self.assignment_over()),
+            _ if self.without_group => Err(self.assignment_over()),
             MemberSnapshot::Rebalancing { identity, owned } if identity.generation < 0 => {
-                (AttemptDecision::AwaitMembership, Some(owned))
+                Ok((AttemptDecision::AwaitMembership, Some(owned)))
             }
-            // The coordinator accepts it until all members have joined.
-            MemberSnapshot::Rebalancing { identity, owned } => {
-                (AttemptDecision::Send(Some(identity.clone())), Some(owned))
+            // During a rebalance, the coordinator accepts it until all members have joined.
+            MemberSnapshot::Member { identity, owned } | MemberSnapshot::Rebalancing { identity, owned } => {
+                Ok((AttemptDecision::Send(Some(identity.clone())), Some(owned)))
             }
-        };
-        self.held_back.clear();
-        let (doubtful, lost, held_back) = (self.unknown_topic_at, &mut self.lost, &mut self.held_back);
-        self.pending.retain(|partition, wanted| {
-            let is_owned = owned.is_none_or(|owned| owned.get(partition) == Some(&wanted.ownership));
-            let topic =
-                if is_owned { topic_of(wanted, partition, now.metadata, doubtful) } else { TopicMatch::Another };
-            match topic {
-                TopicMatch::Same => {}
-                TopicMatch::Missing => _ = held_back.insert(partition.clone()),
-                TopicMatch::Another => _ = lost.insert(partition.clone()),
-            }
-            topic != TopicMatch::Another
-        });
-        if self.held_back.is_empty() {
-            return if self.pending.is_empty() { Ok(AttemptDecision::Finished) } else { Ok(turn) };
         }
-        let error = self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back);
-        if policy != RetryPolicy::UntilTopicsExist {
-            let gone = std::mem::take(&mut self.held_back);
-            self.give_up(&gone, error);
-            return if self.pending.is_empty() { Ok(AttemptDecision::Finished) } else { Ok(turn) };
+    }
+
+    fn leave_out_lost(&mut self, owned: Option<&Owned>, metadata: &Metadata) {
+        let lost = self.pending.iter().filter(|(partition, wanted)| wanted.is_lost(partition, owned, metadata));
+        let lost: Vec<TopicPartition> = lost.map(|(partition, _)| partition.clone()).collect();
+        for partition in lost {
+            self.pending.remove(&partition);
+            self.lost.insert(partition);
         }
-        Ok(if self.held_back.len() == self.pending.len() {
-            AttemptDecision::AwaitTopic(error.with_retriable(true))
-        } else {
-            turn
-        })
+    }
+
+    /// Holds back the partitions of topics that the metadata lacks, or gives them up if the commit
+    /// does not wait for topics.
+    fn hold_back_topics(&mut self, metadata: &Metadata, policy: RetryPolicy) {
+        let unknown_topic_at = self.unknown_topic_at;
+        let held_back = self
+            .pending
+            .iter()
+            .filter(|(partition, wanted)| wanted.awaits_topic(partition, metadata, unknown_topic_at));
+        self.held_back = held_back.map(|(partition, _)| partition.clone()).collect();
+        if policy != RetryPolicy::UntilTopicsExist && !self.held_back.is_empty() {
+            let error = self.topics_missing();
+            let missing = std::mem::take(&mut self.held_back);
+            self.give_up(&missing, error);
+        }
+    }
+
+    fn topics_missing(&self) -> Error {
+        self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back)
     }
 
     /// Returns the result of a commit with nothing left to send.
@@ -303,7 +361,7 @@ impl Commit {
         match &self.refused {
             Some(error) => Err(error.clone()),
             None if self.lost.is_empty() => Ok(()),
-            None => Err(self.finished()),
+            None => Err(self.assignment_over()),
         }
     }
 
@@ -312,7 +370,7 @@ impl Commit {
         self.refused.get_or_insert(error);
     }
 
-    fn finished(&self) -> Error {
+    fn assignment_over(&self) -> Error {
         let lost: BTreeSet<TopicPartition> = self.lost.iter().chain(self.pending.keys()).cloned().collect();
         let message = format!(
             "commit {} for group {}: the assignment in which they were owned is over, so other members may own them, or \
@@ -326,16 +384,12 @@ impl Commit {
     /// Returns the last version in which the next attempt can be sent: a topic without a known id
     /// has to be named.
     pub(crate) fn max_version(&self) -> Option<i16> {
-        let mut going = self.pending.iter().filter(|(partition, _)| !self.held_back.contains(*partition));
-        going.any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
+        self.next_offsets().any(|(_, wanted)| wanted.topic_id.is_nil()).then_some(LAST_BY_NAME)
     }
 
     pub(crate) fn request(&self, version: i16, identity: Option<&Identity>) -> OffsetCommitRequest {
         let mut topics: BTreeMap<(&Arc<str>, Uuid), Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-        for (partition, PendingOffset { offset, topic_id, .. }) in &self.pending {
-            if self.held_back.contains(partition) {
-                continue;
-            }
+        for (partition, PendingOffset { offset, topic_id, .. }) in self.next_offsets() {
             let epoch = if version >= 6 { offset.leader_epoch.unwrap_or(-1) } else { -1 };
             // By name, equal names are one topic.
             let topic_id = if version > LAST_BY_NAME { *topic_id } else { Uuid::nil() };
@@ -364,7 +418,8 @@ impl Commit {
     }
 
     /// Removes the committed partitions from the rest, adds them to `committed`, and returns the
-    /// next step. A permanent error of some partitions does not end the others.
+    /// meaning of the response for the rest. A permanent error of some partitions does not end the
+    /// others. `metadata` is the version of the metadata now.
     pub(crate) fn handle_response(
         &mut self,
         response: &OffsetCommitResponse,
@@ -373,83 +428,82 @@ impl Commit {
         order: &mut CommitOrder,
         committed: &mut Vec<CommittedOffset>,
     ) -> CommitOutcome {
-        // By name, or by id (version 10): the other of the two is empty in the response.
-        let mut answers: HashMap<(&str, Uuid), HashMap<i32, ErrorCode>> = HashMap::new();
-        for topic in &response.topics {
-            let codes = topic.partitions.iter().map(|it| (it.partition_index, ErrorCode::from(it.error_code)));
-            answers.entry((topic.name.as_str(), topic.topic_id)).or_default().extend(codes);
-        }
-        let answer = |partition: &TopicPartition, topic_id: Uuid| {
-            let by_name = answers.get(&(&*partition.topic, Uuid::nil()));
-            let topic = by_name.or_else(|| answers.get(&("", topic_id)).filter(|_| !topic_id.is_nil()));
-            topic?.get(&partition.partition).copied()
-        };
-        let mut refused: BTreeMap<ErrorCode, BTreeSet<TopicPartition>> = BTreeMap::new();
-        let mut unanswered = BTreeSet::new();
-        self.pending.retain(|partition, wanted| {
-            match answer(partition, wanted.topic_id) {
-                _ if self.held_back.contains(partition) => {}
-                Some(code) if code.is_ok() => {
-                    order.committed(partition, wanted.number, wanted.offset.offset);
-                    let asker = CommitOrigin { by_user: wanted.number.by_user, seek_epoch: wanted.seek_epoch };
-                    let (partition, offset) = (partition.clone(), wanted.offset.offset);
-                    committed.push(CommittedOffset { partition, offset, topic_id: wanted.topic_id, origin: asker });
-                    return false;
-                }
-                Some(code) => _ = refused.entry(code).or_default().insert(partition.clone()),
-                None => _ = unanswered.insert(partition.clone()),
+        let codes = ResponseCodes::read(response);
+        let sent = self.next_offsets().map(|(partition, wanted)| (partition, codes.of(partition, wanted.topic_id)));
+        let sent: Vec<_> = sent.map(|(partition, code)| (partition.clone(), code)).collect();
+        let (mut refused, mut unanswered) = (Refused::new(), BTreeSet::new());
+        for (partition, code) in sent {
+            match code {
+                Some(ErrorCode::NONE) => committed.extend(self.complete(partition, order)),
+                Some(code) => refused.entry(code).or_default().extend([partition]),
+                None => unanswered.extend([partition]),
             }
-            true
-        });
+        }
         if !unanswered.is_empty() {
             let message =
                 format!("commit {} for group {}: missing in the response", PartitionList(&unanswered), self.group_id);
             self.give_up(&unanswered, Error::new(ErrorKind::Protocol, message));
         }
-        let goes_on = |code: ErrorCode| self.concerns_membership(code) || is_retriable(code, policy);
-        let (passing, for_good): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            refused.into_iter().partition(|(code, _)| goes_on(*code));
-        for (code, partitions) in for_good {
+        let retried = self.give_up_permanent(refused, policy);
+        self.outcome(&retried, metadata)
+    }
+
+    /// Removes a committed partition from the rest.
+    fn complete(&mut self, partition: TopicPartition, order: &mut CommitOrder) -> Option<CommittedOffset> {
+        let PendingOffset { offset, topic_id, number, seek_epoch, .. } = self.pending.remove(&partition)?;
+        order.committed(&partition, number, offset.offset);
+        let origin = CommitOrigin { by_user: number.by_user, seek_epoch };
+        Some(CommittedOffset { partition, offset: offset.offset, topic_id, origin })
+    }
+
+    /// Gives up the partitions that are not sent again, and returns the others.
+    fn give_up_permanent(&mut self, refused: Refused, policy: RetryPolicy) -> Refused {
+        let (retried, permanent): (Refused, Refused) =
+            refused.into_iter().partition(|(code, _)| self.is_sent_again(*code, policy));
+        for (code, partitions) in permanent {
             let error = self.error(code, &partitions);
             self.give_up(&partitions, error);
         }
-        let of_membership = passing.iter().find(|(code, _)| self.concerns_membership(**code));
-        match of_membership.map(|(&code, partitions)| (code, partitions.clone())) {
-            // The next attempt is sent in the epoch that is current then (KIP-848).
-            Some((ErrorCode::STALE_MEMBER_EPOCH, partitions)) if !self.without_group => {
-                let error = self.error(ErrorCode::STALE_MEMBER_EPOCH, &partitions).with_retriable(true);
-                return CommitOutcome::Retry { find_coordinator: false, error };
-            }
-            Some((code, partitions)) => return self.stale_member(code, &partitions),
-            None => {}
-        }
-        if passing.keys().any(|code| is_unknown_topic(*code)) {
-            self.unknown_topic_at = metadata;
-        }
-        match passing.first_key_value() {
-            None if self.pending.is_empty() => CommitOutcome::Finished,
-            // Only the partitions that were held back are left.
-            None => CommitOutcome::Retry {
-                find_coordinator: false,
-                error: self.error(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back).with_retriable(true),
-            },
-            Some((&code, partitions)) => CommitOutcome::Retry {
-                find_coordinator: passing.keys().any(|code| is_not_coordinator(*code)),
-                error: self.error(code, partitions).with_retriable(true),
-            },
+        retried
+    }
+
+    fn is_sent_again(&self, code: ErrorCode, policy: RetryPolicy) -> bool {
+        match self.class_of(code) {
+            CodeClass::Committed | CodeClass::Permanent => false,
+            CodeClass::UnknownTopic => policy == RetryPolicy::UntilTopicsExist,
+            CodeClass::NotReady | CodeClass::NotCoordinator | CodeClass::StaleEpoch | CodeClass::StaleMember => true,
         }
     }
 
-    /// Returns true if the code is about the member, or about a commit without membership.
-    fn concerns_membership(&self, code: ErrorCode) -> bool {
-        matches!(
-            code,
-            ErrorCode::REBALANCE_IN_PROGRESS
-                | ErrorCode::FENCED_INSTANCE_ID
-                | ErrorCode::ILLEGAL_GENERATION
-                | ErrorCode::UNKNOWN_MEMBER_ID
-                | ErrorCode::STALE_MEMBER_EPOCH
-        ) || (code == ErrorCode::GROUP_ID_NOT_FOUND && !self.without_group)
+    /// Returns the meaning of a response that left these partitions to be sent again. An error of
+    /// the membership comes before all others.
+    fn outcome(&mut self, retried: &Refused, metadata: u64) -> CommitOutcome {
+        let any_is = |class| retried.keys().any(|code| self.class_of(*code) == class);
+        let of_membership = retried.iter().find(|(code, _)| self.class_of(**code).concerns_membership());
+        if let Some((&code, partitions)) = of_membership {
+            return match self.class_of(code) {
+                CodeClass::StaleEpoch => self.retry(code, partitions, false),
+                _ => self.stale_member(code, partitions),
+            };
+        }
+        let find_coordinator = any_is(CodeClass::NotCoordinator);
+        if any_is(CodeClass::UnknownTopic) {
+            self.unknown_topic_at = metadata;
+        }
+        match retried.first_key_value() {
+            Some((&code, partitions)) => self.retry(code, partitions, find_coordinator),
+            None if self.pending.is_empty() => CommitOutcome::Finished,
+            // Only the partitions that were held back are left.
+            None => self.retry(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &self.held_back, false),
+        }
+    }
+
+    fn class_of(&self, code: ErrorCode) -> CodeClass {
+        CodeClass::of(code, !self.without_group)
+    }
+
+    fn retry(&self, code: ErrorCode, partitions: &BTreeSet<TopicPartition>, find_coordinator: bool) -> CommitOutcome {
+        CommitOutcome::Retry { find_coordinator, error: self.error(code, partitions).with_retriable(true) }
     }
 
     fn stale_member(&self, code: ErrorCode, partitions: &BTreeSet<TopicPartition>) -> CommitOutcome {
@@ -465,7 +519,7 @@ impl Commit {
                 );
                 Error::new(ErrorKind::NotAssigned, message).with_source(said.clone())
             }
-            _ => self.finished().with_source(said.clone()),
+            _ => self.assignment_over().with_source(said.clone()),
         };
         CommitOutcome::StaleMember { error, said }
     }
@@ -475,48 +529,23 @@ impl Commit {
     }
 }
 
-/// Comparison of an offset's topic with the metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TopicMatch {
-    /// Not known to differ.
-    Same,
-    Missing,
-    Another,
-}
+/// Partitions that were not committed, by their error code.
+type Refused = BTreeMap<ErrorCode, BTreeSet<TopicPartition>>;
 
-fn topic_of(wanted: &PendingOffset, partition: &TopicPartition, metadata: &Metadata, doubtful: u64) -> TopicMatch {
-    if wanted.topic_id.is_nil() {
-        return TopicMatch::Same;
+/// Checks what no broker accepts.
+fn check_offset((partition, offset, _): &ToCommit) -> Result<()> {
+    if offset.offset < 0 {
+        let message = format!("commit {partition}: an offset of {} is not allowed", offset.offset);
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
-    match metadata.topic(&partition.topic) {
-        Some(topic) if !topic.id.is_nil() && topic.id != wanted.topic_id => TopicMatch::Another,
-        None => TopicMatch::Missing,
-        Some(topic) if topic.error == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => TopicMatch::Missing,
-        // This metadata is older than the coordinator's response that it does not know the topic.
-        Some(_) if metadata.version <= doubtful => TopicMatch::Missing,
-        Some(_) => TopicMatch::Same,
+    if offset.metadata.len() > LONGEST_METADATA {
+        let message = format!("commit {partition}: its metadata has more than {LONGEST_METADATA} bytes");
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
+    Ok(())
 }
 
-/// Returns true after errors for which the same commit is sent again, by the rules of Kafka's Java
-/// client.
-fn is_retriable(code: ErrorCode, policy: RetryPolicy) -> bool {
-    (is_unknown_topic(code) && policy == RetryPolicy::UntilTopicsExist)
-        || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
-        || code == ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
-        || is_not_coordinator(code)
-}
-
-/// Returns true if the coordinator does not know the topic, by its name or by its id.
-pub(crate) fn is_unknown_topic(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID)
-}
-
-fn is_not_coordinator(code: ErrorCode) -> bool {
-    code.remedy() == Remedy::FindCoordinator || code == ErrorCode::REQUEST_TIMED_OUT
-}
-
-pub(crate) fn rebalancing(group_id: &str) -> Error {
+fn rebalancing(group_id: &str) -> Error {
     let context =
         format_args!("commit for group {group_id}: after the rebalance, commit the partitions that are still owned");
     Error::broker(ErrorCode::REBALANCE_IN_PROGRESS, context).with_retriable(true)

@@ -2,10 +2,25 @@
 //!
 //! One attempt is sent at a time. Attempts of other commits are sent between the attempts of one
 //! commit, so that an error of one does not block the others. To keep committed offsets monotonic,
-//! each attempt skips partitions for which a later request has already succeeded. User commits and
-//! auto-commits are also compared by offset. An auto-commit is skipped if a later user commit
-//! succeeded, or if one with an equal or higher offset succeeded after the auto-commit was
-//! requested. An auto-commit satisfies an earlier user commit if its offset is at least as high.
+//! each attempt skips the partitions for which a completed commit satisfies the waiting one. It
+//! does under these conditions:
+//!
+//! | waiting commit | completed commit | condition for the completed commit |
+//! |---|---|---|
+//! | by the user | by the user | it is the same commit, or was requested later |
+//! | by the user | auto-commit | it was requested later, and its offset is at least as high |
+//! | auto-commit | auto-commit | it is the same commit, or was requested later |
+//! | auto-commit | by the user | it was requested later |
+//! | auto-commit | by the user | it completed later, and its offset is at least as high |
+//!
+//! The user's own commits may move the offset back, in the order of the calls. An auto-commit may
+//! not move it back below a commit by the user, unless it was requested after that commit had
+//! completed: then the reader has sought back since.
+//!
+//! For example, the user commits offset 60 as number 1, an auto-commit of 59 follows as number 2,
+//! and number 1 completes first. Number 2 is satisfied, because it would move the committed offset
+//! back. If it were an auto-commit of 80, it would not be, because the reader has gone on. Nor
+//! would an auto-commit of 5 that is requested now, as number 3.
 //!
 //! Sans-IO.
 
@@ -33,11 +48,11 @@ pub(crate) struct CommitOrigin {
 
 #[derive(Debug, Default)]
 pub(crate) struct CommitOrder {
-    last: u64,
+    last_requested: u64,
     in_flight: usize,
     /// The last commits of each partition, as long as a commit is under way that they can be
     /// compared with.
-    committed: HashMap<TopicPartition, LastCommits>,
+    completed: HashMap<TopicPartition, LastCommits>,
 }
 
 /// The last successful commits of a partition.
@@ -51,22 +66,42 @@ struct LastCommits {
 struct CompletedCommit {
     number: u64,
     offset: i64,
-    /// The latest number that had been requested when it succeeded.
-    seen: u64,
+    /// The latest number that had been requested when it completed.
+    completed_at: u64,
+}
+
+impl CompletedCommit {
+    fn was_requested_after(&self, number: CommitNumber) -> bool {
+        self.number > number.at
+    }
+
+    /// Returns true if it is that commit, or was requested after it.
+    fn is_at_least(&self, number: CommitNumber) -> bool {
+        self.number >= number.at
+    }
+
+    /// Returns true if it completed when that commit had already been requested.
+    fn completed_after(&self, number: CommitNumber) -> bool {
+        self.completed_at >= number.at
+    }
+
+    fn reaches(&self, offset: i64) -> bool {
+        self.offset >= offset
+    }
 }
 
 impl CommitOrder {
     /// Registers a commit; [`end`](Self::end) unregisters it.
     pub(crate) fn begin(&mut self, by_user: bool) -> CommitNumber {
         self.in_flight += 1;
-        self.last += 1;
-        CommitNumber { at: self.last, by_user }
+        self.last_requested += 1;
+        CommitNumber { at: self.last_requested, by_user }
     }
 
     pub(crate) fn end(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 {
-            self.committed = HashMap::new();
+            self.completed = HashMap::new();
         }
     }
 
@@ -76,21 +111,25 @@ impl CommitOrder {
 
     /// Records a partition's committed offset for that number.
     pub(crate) fn committed(&mut self, partition: &TopicPartition, number: CommitNumber, offset: i64) {
-        let done = CompletedCommit { number: number.at, offset, seen: self.last };
-        let last = self.committed.entry(partition.clone()).or_default();
+        let completed = CompletedCommit { number: number.at, offset, completed_at: self.last_requested };
+        let last = self.completed.entry(partition.clone()).or_default();
         let last = if number.by_user { &mut last.by_user } else { &mut last.auto };
-        *last = Some(last.filter(|last| last.number > done.number).unwrap_or(done));
+        *last = Some(last.filter(|last| last.number > completed.number).unwrap_or(completed));
     }
 
-    /// Returns true if a commit of that offset with that number need not be sent for a partition.
+    /// Returns true if a commit of that offset with that number need not be sent for a partition:
+    /// see the table of this module.
     pub(crate) fn is_satisfied(&self, partition: &TopicPartition, number: CommitNumber, offset: i64) -> bool {
-        let Some(LastCommits { by_user, auto: by_itself }) = self.committed.get(partition) else { return false };
-        let (own, other) = if number.by_user { (by_user, by_itself) } else { (by_itself, by_user) };
-        let stands_for = |other: &CompletedCommit| match number.by_user {
-            true => other.number > number.at && other.offset >= offset,
-            false => other.number > number.at || (other.seen >= number.at && other.offset >= offset),
-        };
-        own.is_some_and(|own| own.number >= number.at) || other.as_ref().is_some_and(stands_for)
+        let Some(LastCommits { by_user, auto }) = self.completed.get(partition) else { return false };
+        if number.by_user {
+            by_user.is_some_and(|user| user.is_at_least(number))
+                || auto.is_some_and(|auto| auto.was_requested_after(number) && auto.reaches(offset))
+        } else {
+            auto.is_some_and(|auto| auto.is_at_least(number))
+                || by_user.is_some_and(|user| {
+                    user.was_requested_after(number) || (user.completed_after(number) && user.reaches(offset))
+                })
+        }
     }
 }
 
@@ -112,7 +151,7 @@ mod tests {
             order.end();
             assert!(order.is_satisfied(&t, first, 9), "a commit is still under way");
             order.end();
-            assert!(order.committed.is_empty() && !order.has_any_in_flight());
+            assert!(order.completed.is_empty() && !order.has_any_in_flight());
             assert!(!order.is_satisfied(&t, third, 1));
         }
     }

@@ -2,18 +2,19 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::MutexGuard,
+    time::{Instant, timeout_at},
+};
 
 use crate::consumer::group::{
     GroupHandle,
-    classic::{Identity, MemberSnapshot},
     command::Command,
     coordinator::{ask_up_to, request_timeout},
+    member_snapshot::MemberSnapshot,
     offsets::{
-        commit::{
-            AttemptDecision, Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit,
-            is_unknown_topic, rebalancing,
-        },
+        commit::{Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit},
+        commit_attempts::{AttemptAction, AttemptState, CommitAttempts},
         commit_order::{CommitNumber, CommitOrigin},
     },
     retry_wait::RetryWait,
@@ -21,7 +22,7 @@ use crate::consumer::group::{
 };
 use crate::{
     cluster::{ConnectionKind, CoordinatorKind},
-    error::{Error, ErrorCode, ErrorKind, Result},
+    error::{Error, ErrorCode, Result},
     log::event,
     record::TopicPartition,
     wire::messages::OffsetCommitResponse,
@@ -31,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct RequestedCommit {
     commit: Commit,
-    _place: CommitSlot,
+    _slot: CommitSlot,
 }
 
 /// Progress of a commit.
@@ -86,17 +87,17 @@ impl GroupHandle {
     pub(crate) fn request_commit(&self, offsets: Vec<ToCommit>, origin: CommitOrigin) -> Result<RequestedCommit> {
         let MembershipShared { settings, .. } = &*self.shared;
         let (group_id, instance_id) = (settings.group_id.clone(), settings.group_instance_id.clone());
-        let place = CommitSlot::new(&self.shared, origin.by_user);
-        let (member, CommitOrigin { seek_epoch: positioned, .. }) = (self.shared.member(), origin);
-        let commit = Commit::new(group_id, instance_id, &member, place.number, positioned, offsets)?;
-        Ok(RequestedCommit { commit, _place: place })
+        let slot = CommitSlot::new(&self.shared, origin.by_user);
+        let member = self.shared.member();
+        let commit = Commit::new(group_id, instance_id, &member, slot.number, origin.seek_epoch, offsets)?;
+        Ok(RequestedCommit { commit, _slot: slot })
     }
 
     /// Merges several commits, with the latest offset of each partition. Returns `None` if they
     /// cannot be sent as one.
     pub(crate) fn together<'a>(&self, asked: impl IntoIterator<Item = &'a RequestedCommit>) -> Option<RequestedCommit> {
         let commit = Commit::merge(asked.into_iter().map(|asked| &asked.commit))?;
-        Some(RequestedCommit { commit, _place: CommitSlot::new(&self.shared, true) })
+        Some(RequestedCommit { commit, _slot: CommitSlot::new(&self.shared, true) })
     }
 
     /// Returns true if some registered commit has not ended.
@@ -121,158 +122,23 @@ impl GroupHandle {
         asked: &mut RequestedCommit,
         policy: RetryPolicy,
         deadline: Instant,
-        mut hear: impl FnMut(CommitEvent) + Send,
+        hear: impl FnMut(CommitEvent) + Send,
     ) -> Result<()> {
-        let commit = &mut asked.commit;
-        let once = policy == RetryPolicy::OneResponse;
-        let mut pace = RetryWait::new(&self.client);
-        let mut last = None;
-        while Instant::now() < deadline {
-            if commit.is_empty() {
-                return commit.result();
-            }
-            let Ok(attempt) = timeout_at(deadline, self.shared.attempt.lock()).await else { break };
-            let (member, metadata) = (self.shared.member(), self.client.metadata());
-            let turn = {
-                let order = self.shared.order();
-                commit.next_attempt(&CommitContext { member: &member, metadata: &metadata, order: &order }, policy)?
-            };
-            let identity = match turn {
-                AttemptDecision::Finished => return commit.result(),
-                AttemptDecision::Send(identity) => identity,
-                AttemptDecision::AwaitMembership if once => return Err(rebalancing(&self.shared.settings.group_id)),
-                AttemptDecision::AwaitMembership => {
-                    drop(attempt);
-                    // An incremental rebalance keeps the partitions and will be complete soon.
-                    let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
-                    continue;
-                }
-                AttemptDecision::AwaitTopic(error) => {
-                    drop(attempt);
-                    last = Some(error);
-                    self.wait_for_topics(metadata.version, &mut pace, deadline).await;
-                    continue;
-                }
-            };
-            let mut going: Vec<TopicPartition> = commit.next_partitions().cloned().collect();
-            hear(CommitEvent::Sent(going.clone()));
-            let answer = self.try_commit(commit, identity.as_ref(), deadline).await;
-            let seen = self.client.metadata().version;
-            let verdict = match answer {
-                Ok((node, response)) => {
-                    let codes = response.topics.iter().flat_map(|topic| &topic.partitions);
-                    if codes
-                        .map(|partition| partition.error_code)
-                        .any(|code| code == ErrorCode::UNKNOWN_TOPIC_ID.code())
-                    {
-                        self.client.refresh_metadata();
-                    }
-                    let mut committed = Vec::new();
-                    let verdict = {
-                        let mut order = self.shared.order();
-                        commit.handle_response(&response, policy, seen, &mut order, &mut committed)
-                    };
-                    let through: HashSet<_> = committed.iter().map(|one| &one.partition).collect();
-                    going.retain(|partition| !commit.wants(partition) && !through.contains(partition));
-                    hear(CommitEvent::Committed(committed));
-                    hear(CommitEvent::Refused(going));
-                    if matches!(verdict, CommitOutcome::Retry { find_coordinator: true, .. }) {
-                        let group_id = &self.shared.settings.group_id;
-                        self.client.forget_coordinator(CoordinatorKind::Group, group_id, node);
-                    }
-                    verdict
-                }
-                // A coordinator that could not be reached has not answered, so `OneResponse`
-                // retries too.
-                Err(error) if error.is_retriable() && error.kind() != ErrorKind::Resolution => {
-                    CommitOutcome::Retry { find_coordinator: true, error }
-                }
-                Err(error) => return Err(error),
-            };
-            drop(attempt);
-            match &verdict {
-                CommitOutcome::Finished => self.shared.commit_succeeded(),
-                // The log receives the coordinator's error, with Kafka's code.
-                CommitOutcome::Retry { error, .. } | CommitOutcome::StaleMember { said: error, .. } => {
-                    self.shared.commit_refused(error);
-                }
-            }
-            last = Some(match verdict {
-                CommitOutcome::Finished => return commit.result(),
-                CommitOutcome::Retry { find_coordinator, error } => {
-                    if let (Some(ErrorCode::STALE_MEMBER_EPOCH), Some(identity)) = (error.code(), identity) {
-                        // The next heartbeat brings the epoch in which this can be committed.
-                        let _ = self.commands.send(Command::CommitRefused { identity, said: error.clone() });
-                    }
-                    if once && !find_coordinator {
-                        return Err(error);
-                    }
-                    if error.code().is_some_and(is_unknown_topic) {
-                        self.wait_for_topics(seen, &mut pace, deadline).await;
-                        last = Some(error);
-                        continue;
-                    }
-                    error
-                }
-                CommitOutcome::StaleMember { error, said } => {
-                    let Some(identity) = identity else { return Err(error) };
-                    // During a rebalance the code is about that very rebalance: the membership
-                    // knows of it, and may have completed it with the same member id before this
-                    // response arrives.
-                    let midway = matches!(*member, MemberSnapshot::Rebalancing { .. })
-                        && said.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS);
-                    if !midway {
-                        let _ = self.commands.send(Command::CommitRefused { identity: identity.clone(), said });
-                    }
-                    if once {
-                        return Err(error);
-                    }
-                    match &*self.shared.member() {
-                        MemberSnapshot::Member { identity: current, .. } if midway || *current != identity => {}
-                        // It came too late for this generation; the next one follows soon.
-                        MemberSnapshot::Rebalancing { .. } => {
-                            let _ = timeout_at(deadline, self.shared.member_changed(&member)).await;
-                        }
-                        _ => return Err(error),
-                    }
-                    error
-                }
-            });
-            pace.wait(deadline).await;
+        if asked.commit.is_empty() {
+            return asked.commit.result();
         }
-        Err(self.commit_timed_out(last))
-    }
-
-    async fn try_commit(
-        &self,
-        commit: &Commit,
-        identity: Option<&Identity>,
-        deadline: Instant,
-    ) -> Result<(i32, OffsetCommitResponse)> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = request_timeout(&self.client).min(left);
-        let build = |version| commit.request(version, identity);
-        let group_id = &self.shared.settings.group_id;
-        ask_up_to(&self.client, group_id, ConnectionKind::Group, timeout, commit.max_version(), build).await
-    }
-
-    /// Waits for newer metadata, which may have the topics.
-    async fn wait_for_topics(&self, than: u64, pace: &mut RetryWait, deadline: Instant) {
-        pace.wait(deadline).await;
-        if let Err(error) = self.client.newer_metadata(than, deadline).await {
-            event!(DEBUG, self.shared.settings.origin, %error, "a commit waits for its topics");
-        }
-    }
-
-    fn commit_timed_out(&self, last: Option<Error>) -> Error {
-        let group_id = &self.shared.settings.group_id;
-        let cause = last.as_ref().map_or_else(|| "it waited for other commits".to_owned(), Error::to_string);
-        let error =
-            Error::new(ErrorKind::Timeout, format!("commit for group {group_id}: timed out; last error: {cause}"));
-        match last {
-            Some(last) => error.with_source(last),
-            None => error,
-        }
+        let run = CommitRun {
+            group: self,
+            commit: &mut asked.commit,
+            policy,
+            deadline,
+            hear,
+            attempts: CommitAttempts::new(policy),
+            retry_wait: RetryWait::new(&self.client),
+            member: self.shared.member(),
+            metadata_version: 0,
+        };
+        run.run().await
     }
 
     /// Commits as the user, and waits for the result.
@@ -285,5 +151,161 @@ impl GroupHandle {
         let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset, uuid::Uuid::nil()));
         let mut asked = self.request_commit(offsets.collect(), CommitOrigin { by_user: true, seek_epoch: 0 })?;
         self.run_commit(&mut asked, RetryPolicy::UntilTopicsExist, deadline, drop).await
+    }
+}
+
+/// One run of a commit: a loop over the state of its [`CommitAttempts`].
+struct CommitRun<'a, H> {
+    group: &'a GroupHandle,
+    commit: &'a mut Commit,
+    policy: RetryPolicy,
+    deadline: Instant,
+    hear: H,
+    attempts: CommitAttempts,
+    retry_wait: RetryWait,
+    /// The member that the last attempt was decided for.
+    member: Arc<MemberSnapshot>,
+    /// Version of the metadata that lacked a topic.
+    metadata_version: u64,
+}
+
+impl<'a, H: FnMut(CommitEvent) + Send> CommitRun<'a, H> {
+    async fn run(mut self) -> Result<()> {
+        let mut turn = None;
+        loop {
+            match self.attempts.state() {
+                AttemptState::AwaitTurn => turn = self.await_turn().await,
+                AttemptState::InFlight => {
+                    self.send().await;
+                    drop(turn.take());
+                }
+                AttemptState::CompareMember => self.attempts.compare(&self.group.shared.member()),
+                AttemptState::AwaitMember | AttemptState::AwaitRebalance => self.await_member().await,
+                AttemptState::AwaitTopics => self.await_topics().await,
+                AttemptState::Backoff => {
+                    self.retry_wait.wait(self.deadline).await;
+                    self.attempts.waited();
+                }
+                AttemptState::Finished => return self.commit.result(),
+                AttemptState::Failed | AttemptState::TimedOut => {
+                    return Err(self.attempts.error(&self.group.shared.settings.group_id));
+                }
+            }
+        }
+    }
+
+    /// Waits for the turn and decides the next attempt. Returns the turn if an attempt is to be
+    /// sent.
+    async fn await_turn(&mut self) -> Option<MutexGuard<'a, ()>> {
+        let group = self.group;
+        let mut turn = None;
+        if Instant::now() < self.deadline {
+            turn = timeout_at(self.deadline, group.shared.attempt.lock()).await.ok();
+        }
+        let Some(turn) = turn else {
+            self.attempts.deadline_passed();
+            return None;
+        };
+        self.member = group.shared.member();
+        let metadata = group.client.metadata();
+        self.metadata_version = metadata.version;
+        let decision = {
+            let order = group.shared.order();
+            let context = CommitContext { member: &self.member, metadata: &metadata, order: &order };
+            self.commit.next_attempt(&context, self.policy)
+        };
+        self.attempts.decided(decision, &self.member);
+        (self.attempts.state() == AttemptState::InFlight).then_some(turn)
+    }
+
+    /// Sends an attempt, and handles its response.
+    async fn send(&mut self) {
+        let partitions: Vec<TopicPartition> = self.commit.next_partitions().cloned().collect();
+        (self.hear)(CommitEvent::Sent(partitions.clone()));
+        let answer = self.request().await;
+        self.metadata_version = self.group.client.metadata().version;
+        let (action, said) = match answer {
+            Ok((node, response)) => {
+                let outcome = self.handle_response(node, &response, partitions);
+                let said = outcome.said().cloned();
+                (self.attempts.answered(outcome), said)
+            }
+            Err(error) => (self.attempts.unanswered(error.clone()), Some(error)),
+        };
+        self.carry_out(action, said);
+    }
+
+    async fn request(&self) -> Result<(i32, OffsetCommitResponse)> {
+        let GroupHandle { client, shared, .. } = self.group;
+        let timeout = request_timeout(client).min(self.deadline.saturating_duration_since(Instant::now()));
+        let (commit, identity) = (&*self.commit, self.attempts.identity());
+        let build = |version| commit.request(version, identity);
+        let group_id = &shared.settings.group_id;
+        ask_up_to(client, group_id, ConnectionKind::Group, timeout, commit.max_version(), build).await
+    }
+
+    /// Handles the response to an attempt with these partitions.
+    fn handle_response(
+        &mut self,
+        node: i32,
+        response: &OffsetCommitResponse,
+        sent: Vec<TopicPartition>,
+    ) -> CommitOutcome {
+        let GroupHandle { client, shared, .. } = self.group;
+        let mut codes = response.topics.iter().flat_map(|topic| &topic.partitions).map(|it| it.error_code);
+        if codes.any(|code| code == ErrorCode::UNKNOWN_TOPIC_ID.code()) {
+            client.refresh_metadata();
+        }
+        let mut committed = Vec::new();
+        let outcome = self.commit.handle_response(
+            response,
+            self.policy,
+            self.metadata_version,
+            &mut shared.order(),
+            &mut committed,
+        );
+        let through: HashSet<_> = committed.iter().map(|one| &one.partition).collect();
+        let is_refused = |partition: &TopicPartition| !self.commit.wants(partition) && !through.contains(partition);
+        let refused = sent.into_iter().filter(is_refused).collect();
+        (self.hear)(CommitEvent::Committed(committed));
+        (self.hear)(CommitEvent::Refused(refused));
+        if matches!(outcome, CommitOutcome::Retry { find_coordinator: true, .. }) {
+            client.forget_coordinator(CoordinatorKind::Group, &shared.settings.group_id, node);
+        }
+        outcome
+    }
+
+    /// Carries out the side effect of a response, or of a missing one, with the coordinator's error
+    /// (`said`).
+    fn carry_out(&self, action: AttemptAction, said: Option<Error>) {
+        let GroupHandle { shared, commands, .. } = self.group;
+        match (action, said) {
+            (AttemptAction::RecordSuccess, _) => shared.commit_succeeded(),
+            (AttemptAction::RecordError, Some(said)) => shared.commit_refused(&said),
+            (AttemptAction::ReportToMembership, Some(said)) => {
+                shared.commit_refused(&said);
+                if let Some(identity) = self.attempts.identity().cloned() {
+                    // A task that has ended has reported the reason to the consumer.
+                    let _ = commands.send(Command::CommitRefused { identity, said });
+                }
+            }
+            (AttemptAction::None | AttemptAction::RecordError | AttemptAction::ReportToMembership, _) => {}
+        }
+    }
+
+    async fn await_member(&mut self) {
+        // The deadline is checked before the next attempt.
+        let _ = timeout_at(self.deadline, self.group.shared.member_changed(&self.member)).await;
+        self.attempts.waited();
+    }
+
+    /// Waits for newer metadata, which may have the topics.
+    async fn await_topics(&mut self) {
+        let GroupHandle { client, shared, .. } = self.group;
+        self.retry_wait.wait(self.deadline).await;
+        if let Err(error) = client.newer_metadata(self.metadata_version, self.deadline).await {
+            event!(DEBUG, shared.settings.origin, %error, "a commit waits for its topics");
+        }
+        self.attempts.waited();
     }
 }

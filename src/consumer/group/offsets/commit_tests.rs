@@ -3,7 +3,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::consumer::group::{
-    classic::{Identity, MemberSnapshot, requests::text},
+    classic::requests::text,
+    member_snapshot::{Identity, MemberSnapshot},
     offsets::{
         commit::{AttemptDecision, Commit, CommitContext, CommitOutcome, CommittedOffset, RetryPolicy, ToCommit},
         commit_order::{CommitNumber, CommitOrder, CommitOrigin},
@@ -20,27 +21,27 @@ use crate::{
     },
 };
 
-const OLD: Uuid = Uuid::from_u128(1);
+pub(super) const OLD: Uuid = Uuid::from_u128(1);
 const NEW: Uuid = Uuid::from_u128(2);
 
-fn tp(partition: i32) -> TopicPartition {
+pub(super) fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
-fn member(generation: i32) -> MemberSnapshot {
+pub(super) fn member(generation: i32) -> MemberSnapshot {
     let identity = Identity { generation, member_id: "m".into() };
     MemberSnapshot::Member { identity, owned: Arc::new([(tp(0), 1), (tp(1), 1)].into()) }
 }
 
-fn me(generation: i32) -> Identity {
+pub(super) fn me(generation: i32) -> Identity {
     Identity { generation, member_id: "m".into() }
 }
 
-fn nothing_kept() -> MemberSnapshot {
+pub(super) fn nothing_kept() -> MemberSnapshot {
     MemberSnapshot::Rebalancing { identity: me(5), owned: Arc::default() }
 }
 
-fn of(member: &MemberSnapshot, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
+pub(super) fn of(member: &MemberSnapshot, number: u64, offsets: impl IntoIterator<Item = ToCommit>) -> Result<Commit> {
     by(CommitNumber { at: number, by_user: true }, member, offsets)
 }
 
@@ -48,12 +49,12 @@ fn by(number: CommitNumber, member: &MemberSnapshot, offsets: impl IntoIterator<
     Commit::new("g".into(), Some("i".into()), member, number, 0, offsets.into_iter().collect())
 }
 
-fn commit(member: &MemberSnapshot) -> Result<Commit> {
+pub(super) fn commit(member: &MemberSnapshot) -> Result<Commit> {
     of(member, 1, [tp(0), tp(1)].map(|partition| (partition, OffsetAndMetadata::new(7), OLD)))
 }
 
 /// Returns metadata with the topic under that id, or without it.
-fn metadata_with(version: u64, id: Option<Uuid>) -> Metadata {
+pub(super) fn metadata_with(version: u64, id: Option<Uuid>) -> Metadata {
     let topic = |id| ("t".into(), Arc::new(TopicMetadata { name: "t".into(), id, ..TopicMetadata::default() }));
     Metadata { version, topics: id.map(topic).into_iter().collect(), ..Metadata::default() }
 }
@@ -87,7 +88,7 @@ fn lost(commit: &mut Commit, turn: Result<AttemptDecision>) -> Error {
     }
 }
 
-fn response(codes: &[(i32, ErrorCode)]) -> OffsetCommitResponse {
+pub(super) fn response(codes: &[(i32, ErrorCode)]) -> OffsetCommitResponse {
     let partitions = codes.iter().map(|&(partition, code)| OffsetCommitResponsePartition {
         partition_index: partition,
         error_code: code.code(),
@@ -154,6 +155,12 @@ fn rejects_invalid_commit_before_sending() {
     let at = |partition, offset| [(tp(partition), OffsetAndMetadata::new(offset), OLD)];
     assert_eq!(of(&member(5), 1, at(2, 7)).unwrap_err().kind(), ErrorKind::NotAssigned);
     assert_eq!(of(&member(5), 1, at(0, -1)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let with_metadata = |bytes| {
+        let offset = OffsetAndMetadata { metadata: "m".repeat(bytes), ..OffsetAndMetadata::new(7) };
+        of(&member(5), 1, [(tp(0), offset, OLD)])
+    };
+    assert_eq!(with_metadata(32_768).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert!(with_metadata(32_767).is_ok(), "the broker decides");
     assert_eq!(commit(&nothing_kept()).unwrap_err().code(), Some(ErrorCode::REBALANCE_IN_PROGRESS));
     assert_eq!(commit(&MemberSnapshot::Fenced).unwrap_err().kind(), ErrorKind::NotAssigned);
     assert!(of(&MemberSnapshot::Fenced, 1, []).unwrap().is_empty(), "an empty commit needs no member");

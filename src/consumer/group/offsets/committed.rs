@@ -8,8 +8,9 @@ use std::{
 use uuid::Uuid;
 
 use crate::consumer::group::{
-    classic::{Identity, requests::text},
-    offsets::commit::{LAST_BY_NAME, is_unknown_topic},
+    classic::requests::text,
+    member_snapshot::Identity,
+    offsets::{commit::LAST_BY_NAME, commit_response::is_unknown_topic},
 };
 use crate::{
     cluster::Metadata,

@@ -1,16 +1,30 @@
+//! Tests of the classic protocol with each of its assignors.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::time::sleep;
+
 use super::*;
 use crate::{
-    ApiKey, ErrorCode,
-    consumer::group::assignor::{
-        Assignments, Assignor, CooperativeStickyAssignor, GroupSubscription, RoundRobinAssignor, StickyAssignor,
-        defaults,
+    ApiKey, ErrorCode, TopicPartition,
+    consumer::{
+        OffsetAndMetadata,
+        group::{
+            GroupSettings,
+            assignor::{
+                Assignments, Assignor, CooperativeStickyAssignor, GroupSubscription, RangeAssignor, RoundRobinAssignor,
+                StickyAssignor, defaults,
+            },
+        },
     },
     error::BoxError,
     testkit::on,
 };
 
+const SESSION: Duration = Duration::from_secs(10);
+
 fn with(assignors: Vec<Arc<dyn Assignor>>) -> GroupSettings {
-    GroupSettings { assignors, ..settings() }
+    GroupSettings { assignors, ..settings(GroupProtocol::Classic) }
 }
 
 fn cooperative() -> GroupSettings {
@@ -18,7 +32,7 @@ fn cooperative() -> GroupSettings {
 }
 
 fn joined(cluster: &Cluster, settings: GroupSettings) -> Member {
-    let member = Member::with(cluster, settings);
+    let member = Member::with(cluster, GroupProtocol::Classic, settings);
     member.subscribe(&["t"]);
     member
 }

@@ -1,67 +1,28 @@
-//! Committed offsets, in transactions and outside of them, and the checks of a commit.
+//! Offsets that a group committed, in transactions and outside of them.
+//!
+//! Sans-IO.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
 
-use super::{Committed, Group, GroupSettings, MemberIdentity, PendingOffsets, Phase, committed::Written};
-use crate::{error::ErrorCode, testkit::state::producers::Marker};
+use super::{
+    committed::{Committed, Written},
+    pending_offsets::PendingOffsets,
+};
+use crate::testkit::state::producers::Marker;
 
-impl Group {
-    /// Returns true if no member ever joined: the group is answered like one that does not exist.
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.members.is_empty() && self.generation == 0
-    }
+/// The last commit for each partition, and those of transactions that have not ended.
+#[derive(Debug, Default)]
+pub(crate) struct CommittedOffsets {
+    committed: BTreeMap<(String, i32), Written>,
+    pending: PendingOffsets,
+    /// Number of commits of partitions so far.
+    commits: u64,
+}
 
-    /// Checks whether that member, in that generation, may commit now. A negative generation is a
-    /// consumer without membership, which may commit only while the group has no members.
-    pub(crate) fn may_commit(
-        &mut self,
-        now: Instant,
-        identity: &MemberIdentity,
-        generation: i32,
-        settings: &GroupSettings,
-    ) -> Result<(), ErrorCode> {
-        self.advance(now, settings);
-        if self.members.is_empty() && generation < 0 {
-            return Ok(());
-        }
-        if self.is_unknown() {
-            return Err(ErrorCode::ILLEGAL_GENERATION);
-        }
-        let at = self.check_identity(identity)?;
-        self.check_generation(generation)?;
-        if let Some(member) = self.members.get_mut(at) {
-            member.heard(now);
-        }
-        match self.phase {
-            Phase::Completing { .. } => Err(ErrorCode::REBALANCE_IN_PROGRESS),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks whether that member, in that generation, may commit offsets in a transaction now
-    /// (KIP-447). A request that names neither a member nor a generation may do so at any time.
-    pub(crate) fn may_commit_in_transaction(
-        &mut self,
-        now: Instant,
-        identity: &MemberIdentity,
-        generation: i32,
-        settings: &GroupSettings,
-    ) -> Result<(), ErrorCode> {
-        self.advance(now, settings);
-        let names_member = generation >= 0 || !identity.member_id.is_empty() || identity.instance.is_some();
-        if !names_member || (self.members.is_empty() && generation < 0) {
-            return Ok(());
-        }
-        if self.is_unknown() {
-            return Err(ErrorCode::ILLEGAL_GENERATION);
-        }
-        self.check_identity(identity)?;
-        self.check_generation(generation)
-    }
-
+impl CommittedOffsets {
     pub(crate) fn commit(&mut self, topic: &str, partition: i32, committed: Committed) {
         let written = self.written(committed);
-        self.offsets.insert((topic.to_owned(), partition), written);
+        self.committed.insert((topic.to_owned(), partition), written);
     }
 
     /// Commits an offset in the transaction of a producer: it counts once the transaction is
@@ -74,37 +35,37 @@ impl Group {
         committed: Committed,
     ) {
         let written = self.written(committed);
-        self.pending_offsets.store(producer_id, epoch, (topic.to_owned(), partition), written);
+        self.pending.store(producer_id, epoch, (topic.to_owned(), partition), written);
     }
 
     /// Ends the transaction of a producer. A commit that came after the transaction's own for the
     /// same partition stays.
     pub(crate) fn end_transaction(&mut self, marker: &Marker) {
-        for (partition, written) in self.pending_offsets.end(marker) {
-            if self.offsets.get(&partition).is_none_or(|present| present.order < written.order) {
-                self.offsets.insert(partition, written);
+        for (partition, written) in self.pending.end(marker) {
+            if self.committed.get(&partition).is_none_or(|present| present.order < written.order) {
+                self.committed.insert(partition, written);
             }
         }
     }
 
     /// Returns the offsets of transactions that have not ended.
-    pub(crate) fn pending_offsets(&self) -> &PendingOffsets {
-        &self.pending_offsets
+    pub(crate) fn pending(&self) -> &PendingOffsets {
+        &self.pending
     }
 
-    pub(crate) fn committed(&self, topic: &str, partition: i32) -> Option<&Committed> {
-        self.offsets.get(&(topic.to_owned(), partition)).map(|written| &written.committed)
+    pub(crate) fn get(&self, topic: &str, partition: i32) -> Option<&Committed> {
+        self.committed.get(&(topic.to_owned(), partition)).map(|written| &written.committed)
     }
 
     /// Returns all commits, in the order of topics and partitions.
-    pub(crate) fn all_committed(&self) -> impl Iterator<Item = (&str, i32, &Committed)> {
-        self.offsets.iter().map(|((topic, partition), written)| (topic.as_str(), *partition, &written.committed))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, i32, &Committed)> {
+        self.committed.iter().map(|((topic, partition), written)| (topic.as_str(), *partition, &written.committed))
     }
 
     /// Removes the commits for a topic that was deleted.
     pub(crate) fn forget_topic(&mut self, topic: &str) {
-        self.offsets.retain(|(name, _), _| name != topic);
-        self.pending_offsets.forget_topic(topic);
+        self.committed.retain(|(name, _), _| name != topic);
+        self.pending.forget_topic(topic);
     }
 
     fn written(&mut self, committed: Committed) -> Written {

@@ -3,7 +3,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::*;
-use crate::error::ErrorCode;
 
 const SETTINGS: GroupSettings = GroupSettings {
     initial_rebalance_delay: Duration::ZERO,
@@ -16,7 +15,7 @@ const REBALANCE: Duration = Duration::from_secs(60);
 
 /// A group, the time, and the responses that members got.
 struct World {
-    group: Group,
+    group: ClassicGroup,
     now: Instant,
     settings: GroupSettings,
     ids: u32,
@@ -24,7 +23,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { group: Group::default(), now: Instant::now(), settings: SETTINGS, ids: 0 }
+        Self { group: ClassicGroup::default(), now: Instant::now(), settings: SETTINGS, ids: 0 }
     }
 
     fn request(&mut self, member_id: &str) -> JoinRequest {
@@ -353,7 +352,7 @@ fn commits_require_current_generation_or_empty_group() {
 fn coordinator_move_ends_waits_and_keeps_members() {
     let mut world = World::two_members();
     let third = world.waiting("");
-    world.group.coordinator_moved();
+    world.group.fail_waits(ErrorCode::NOT_COORDINATOR);
     assert_eq!(world.group.take_join(third).unwrap().error, ErrorCode::NOT_COORDINATOR);
     assert_eq!(world.group.view().members.len(), 3);
     world.waiting("m1");
@@ -438,7 +437,7 @@ fn any_interleaving_settles() {
         for _ in 0..rng.random_range(0..120) {
             let at = rng.random_range(0..members.len());
             match rng.random_range(0..20) {
-                0 => world.group.coordinator_moved(),
+                0 => world.group.fail_waits(ErrorCode::NOT_COORDINATOR),
                 1 => world.pass(Duration::from_millis(rng.random_range(0..15_000))),
                 2 => {
                     if let Act::Stable(id, _) = &members[at] {

@@ -2,21 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::{self, Write},
+    fmt::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::{
     Consumer, Error,
     consumer::{GroupState, WaitReason},
+    log::capture::FieldText,
 };
 
 /// The way in which the user learns of an error.
@@ -132,18 +129,6 @@ impl Ear {
     }
 }
 
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        write!(self.0, " {}={value}", field.name()).unwrap();
-    }
-}
-
 impl Subscriber for Ear {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("ottla") && *metadata.level() <= Level::INFO
@@ -155,7 +140,7 @@ impl Subscriber for Ear {
 
     fn event(&self, event: &Event<'_>) {
         let metadata = event.metadata();
-        let mut line = Line(String::new());
+        let mut line = FieldText(String::new());
         event.record(&mut line);
         let place = format!("{}:{}", metadata.file().unwrap_or(""), metadata.line().unwrap_or(0));
         let text = format!("{} {}:{}", metadata.level(), place, line.0);

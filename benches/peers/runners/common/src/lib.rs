@@ -3,20 +3,23 @@
 //!
 //! The runners in Go and Java read the same command line and print the same line.
 
+mod args;
 mod counter;
+mod outcome;
 mod tally;
 
 use std::{
-    fmt::Write,
-    fs,
-    process::ExitCode,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
+use args::Args;
+use clap::Parser;
 use nix::sys::resource::{UsageWho, getrusage};
 
+pub use args::Mode;
 pub use counter::Counter;
+pub use outcome::{Outcome, finish};
 pub use tally::Tally;
 
 /// An error that ends a run without a result.
@@ -29,17 +32,7 @@ pub const STRIDE: u64 = 256;
 /// Time without a record after which a reader has failed.
 pub const STALLED: Duration = Duration::from_secs(20);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Sends as fast as possible.
-    Produce,
-    /// Sends at a fixed rate.
-    Latency,
-    /// Reads as fast as possible.
-    Consume,
-}
-
-/// The command line.
+/// The work that the command line asks for.
 pub struct Work {
     pub mode: Mode,
     pub bootstrap: String,
@@ -68,58 +61,33 @@ pub struct Work {
 }
 
 impl Work {
+    /// Reads the command line and the values. Ends the program if an argument is wrong.
+    ///
+    /// # Errors
+    /// The file of the values cannot be read, or holds less than one value.
     pub fn from_args() -> Result<Self, Failure> {
-        let mut args = std::env::args().skip(1);
-        let mode = match args.next().as_deref() {
-            Some("produce") => Mode::Produce,
-            Some("latency") => Mode::Latency,
-            Some("consume") => Mode::Consume,
-            other => return Err(format!("the mode is produce, latency or consume, not {other:?}").into()),
-        };
-        let mut work = Self {
-            mode,
-            bootstrap: String::new(),
-            topic: "perf".to_owned(),
-            partitions: 1,
-            compression: "none".to_owned(),
-            level: None,
-            batch_size: None,
-            linger_ms: if mode == Mode::Produce { 5 } else { 0 },
-            keyed: false,
-            rate: 2_000,
-            warmup: Duration::from_millis(300),
-            timed: Duration::from_millis(1_500),
-            records: u64::MAX,
-            api: None,
-            ca: None,
-            values: Vec::new(),
+        let args = Args::parse();
+        let bytes = fs::read(&args.values)?.leak();
+        let work = Self {
+            mode: args.mode,
+            bootstrap: args.bootstrap_server,
+            topic: args.topic,
+            partitions: args.partitions,
+            compression: args.compression,
+            level: args.level.0,
+            batch_size: args.batch_size.0,
+            linger_ms: if args.mode == Mode::Produce { 5 } else { 0 },
+            keyed: args.keyed,
+            rate: args.rate,
+            warmup: args.warmup,
+            timed: args.seconds,
+            records: args.records,
+            api: args.api,
+            ca: args.ca,
+            values: bytes.chunks_exact(args.size).collect(),
             keys: (0..KEYS).map(key).collect(),
         };
-        let (mut size, mut file) = (100_usize, None);
-        while let Some(name) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{name} requires a value"))?;
-            match name.as_str() {
-                "--bootstrap-server" => work.bootstrap = value,
-                "--topic" => work.topic = value,
-                "--values" => file = Some(value),
-                "--size" => size = value.parse()?,
-                "--partitions" => work.partitions = value.parse()?,
-                "--compression" => work.compression = value,
-                "--level" => work.level = optional(&value)?,
-                "--batch-size" => work.batch_size = optional(&value)?,
-                "--keyed" => work.keyed = value.parse()?,
-                "--rate" => work.rate = value.parse()?,
-                "--warmup" => work.warmup = Duration::from_secs_f64(value.parse()?),
-                "--seconds" => work.timed = Duration::from_secs_f64(value.parse()?),
-                "--records" => work.records = value.parse()?,
-                "--api" => work.api = Some(value),
-                "--ca" => work.ca = Some(value),
-                other => return Err(format!("unknown option {other}").into()),
-            }
-        }
-        let bytes = fs::read(file.ok_or("--values requires a file")?)?.leak();
-        work.values = bytes.chunks_exact(size).collect();
-        if work.values.is_empty() || work.rate == 0 || work.partitions == 0 {
+        if work.values.is_empty() {
             return Err("nothing to send".into());
         }
         Ok(work)
@@ -181,10 +149,6 @@ impl Work {
     }
 }
 
-fn optional<T: std::str::FromStr>(text: &str) -> Result<Option<T>, T::Err> {
-    if text == "default" { Ok(None) } else { text.parse().map(Some) }
-}
-
 /// Returns the `n`th key: eight digits.
 fn key(n: usize) -> [u8; 8] {
     let mut key = [b'0'; 8];
@@ -231,74 +195,8 @@ impl Clock {
     }
 }
 
-/// The result of a run.
-pub struct Outcome {
-    client: String,
-    version: String,
-    records: u64,
-    time: Duration,
-    cpu: Duration,
-    latencies: Vec<Duration>,
-    tally: Option<Tally>,
-}
-
-impl Outcome {
-    pub fn with_latencies(mut self, latencies: Vec<Duration>) -> Self {
-        self.latencies = latencies;
-        self
-    }
-
-    fn line(mut self) -> Result<String, Failure> {
-        let (records, seconds) = (self.records as f64, self.time.as_secs_f64());
-        let mut line = format!(
-            "{{\"client\":\"{}\",\"version\":\"{}\",\"records\":{},\"seconds\":{seconds:.6},\"records_per_s\":{:.1},\
-             \"cpu_us_per_record\":{:.5},\"rss_peak_mb\":{:.1}",
-            self.client,
-            self.version,
-            self.records,
-            records / seconds,
-            self.cpu.as_secs_f64() * 1e6 / records,
-            rss_peak_mb()?,
-        );
-        if !self.latencies.is_empty() {
-            self.latencies.sort_unstable();
-            for (name, share) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
-                let at = ((self.latencies.len() - 1) as f64 * share).round() as usize;
-                write!(line, ",\"{name}\":{:.1}", self.latencies[at].as_secs_f64() * 1e6)?;
-            }
-        }
-        if let Some(Tally { bytes, firsts, .. }) = self.tally {
-            write!(line, ",\"bytes\":{bytes},\"firsts\":{firsts}")?;
-        }
-        line.push('}');
-        Ok(line)
-    }
-}
-
-/// Prints the result or the error of the run.
-pub fn finish(outcome: Result<Outcome, Failure>) -> ExitCode {
-    match outcome.and_then(Outcome::line) {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 fn cpu() -> Result<Duration, Failure> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let micros = [usage.user_time(), usage.system_time()].map(|time| time.tv_sec() * 1_000_000 + time.tv_usec());
     Ok(Duration::from_micros(u64::try_from(micros.iter().sum::<i64>())?))
-}
-
-/// Returns the peak of the resident memory.
-fn rss_peak_mb() -> Result<f64, Failure> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;
-    let kib: f64 = line.split_whitespace().nth(1).ok_or("VmHWM without a number")?.parse()?;
-    Ok(kib / 1024.0)
 }

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ottla::{producer::{Deliveries, TrySendError}, Delivery, ErrorKind, Producer, Record};
+use ottla::{
+    Delivery, ErrorKind, Producer, Record,
+    producer::{Deliveries, TrySendError},
+};
 use peers_common::{Clock, Counter, Failure, Mode, Outcome, Work, finish};
 
 /// Number of deliveries that are kept before the older half of them is awaited.

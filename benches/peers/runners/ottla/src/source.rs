@@ -7,18 +7,41 @@
 //! With `--tls true` it has the testkit's certificate, and accepts TLS 1.3 only. It prints its
 //! address, and ends when its standard input does, after a line with the size of the batches.
 
-use std::{fs, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use bytes::Bytes;
+use clap::{ArgAction, Parser, builder::RangedU64ValueParser};
 use ottla::{
     Compression, Record,
     testkit::{Cluster, Options, Tls, batch},
 };
 use peers_common::Failure;
+use serde_json::json;
 use tokio::io::AsyncReadExt;
 
 /// Bytes of values in a batch, like in the batches of busy producers.
 const BATCH: usize = 64 * 1024;
+
+/// Serves the same batches without end, until its standard input ends.
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value = "perf")]
+    topic: String,
+    /// number of the topic's partitions
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
+    /// bytes of a value
+    #[arg(long, default_value_t = 100, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    size: usize,
+    #[arg(long, default_value = "none")]
+    compression: Compression,
+    /// file of the values, one after the other
+    #[arg(long)]
+    values: PathBuf,
+    /// has the testkit's certificate, and accepts TLS 1.3 only
+    #[arg(long, default_value_t = false, action = ArgAction::Set)]
+    tls: bool,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -32,23 +55,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Failure> {
-    let (mut topic, mut partitions, mut size, mut compression, mut file, mut tls) =
-        ("perf".to_owned(), 1, 100_usize, Compression::None, None, false);
-    let mut args = std::env::args().skip(1);
-    while let Some(name) = args.next() {
-        let value = args.next().ok_or_else(|| format!("{name} requires a value"))?;
-        match name.as_str() {
-            "--topic" => topic = value,
-            "--partitions" => partitions = value.parse()?,
-            "--size" => size = value.parse()?,
-            "--compression" => compression = value.parse()?,
-            "--values" => file = Some(value),
-            "--tls" => tls = value.parse()?,
-            other => return Err(format!("unknown option {other}").into()),
-        }
-    }
-    let values = fs::read(file.ok_or("--values requires a file")?)?;
-    if size == 0 || values.len() < size {
+    let Args { topic, partitions, size, compression, values, tls } = Args::parse();
+    let values = fs::read(values)?;
+    if values.len() < size {
         return Err("nothing to serve".into());
     }
     let batches = batches(&topic, &values, size, compression)?;
@@ -61,7 +70,7 @@ async fn run() -> Result<(), Failure> {
     println!("{}", cluster.bootstrap());
     let mut buffer = [0; 4096];
     while tokio::io::stdin().read(&mut buffer).await? > 0 {}
-    println!("{{\"bytes\":{bytes},\"records\":{records}}}");
+    println!("{}", json!({ "bytes": bytes, "records": records }));
     Ok(())
 }
 
@@ -70,8 +79,10 @@ fn batches(topic: &str, values: &[u8], size: usize, compression: Compression) ->
     let mut batches = Vec::new();
     for values in values.chunks((BATCH / size).max(1)) {
         // All records have one timestamp, as if they had been sent together.
-        let records: Vec<Record<'_>> =
-            values.iter().map(|value| Record::to(topic).with_value(*value).with_timestamp_millis(1_700_000_000_000)).collect();
+        let records: Vec<Record<'_>> = values
+            .iter()
+            .map(|value| Record::to(topic).with_value(*value).with_timestamp_millis(1_700_000_000_000))
+            .collect();
         batches.push(batch(&records, compression)?);
     }
     Ok(batches)

@@ -3,10 +3,10 @@ use crate::consumer::group::classic::tests::*;
 #[test]
 fn follower_joins_and_owns_its_assignment() {
     let mut bench = Bench::new(None);
-    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t", "u"]);
     match bench.action() {
-        Action::Join { ticket, member_id, protocols, reason } => {
+        Action::Send { attempt, request: ClassicRequest::Join { member_id, protocols, reason } } => {
             assert_eq!((&*member_id, reason.is_empty()), ("", false));
             let [(name, metadata)] = &protocols[..] else { panic!("{protocols:?}") };
             assert_eq!(&**name, "range");
@@ -14,14 +14,14 @@ fn follower_joins_and_owns_its_assignment() {
             assert_eq!(read.topics, [Arc::from("t"), Arc::from("u")]);
             assert!(read.owned.is_empty());
             assert_eq!(read.generation, -1);
-            bench.member.joined(bench.now, ticket, JoinOutcome::Member(Bench::answer(5, "m")));
+            bench.member.joined(bench.now, attempt, JoinOutcome::Member(Bench::answer(5, "m")));
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(bench.member.standing(), MemberSnapshot::Rebalancing { .. }));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::Rebalancing { .. }));
     bench.sync(&partitions("t", 0..2));
     assert_eq!(bench.assigned(), partitions("t", 0..2));
-    let MemberSnapshot::Member { identity, owned } = bench.member.standing() else { panic!() };
+    let MemberSnapshot::Member { identity, owned } = bench.member.snapshot() else { panic!() };
     assert_eq!(identity, Identity { generation: 5, member_id: "m".into() });
     assert_eq!(owned.len(), 2);
     bench.idle();
@@ -41,10 +41,10 @@ fn empty_assignment_is_reported() {
 fn leader_assigns_nothing_to_unreadable_members() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let ticket = bench.lead(false);
-    bench.member.partitions_counted(bench.now, ticket, [("t".into(), racks(3))].into());
+    let attempt = bench.lead(false);
+    bench.member.partitions_counted(bench.now, attempt, [("t".into(), racks(3))].into());
     match bench.action() {
-        Action::Sync { assignments, identity, protocol, .. } => {
+        Action::Send { request: ClassicRequest::Sync { assignments, identity, protocol, .. }, .. } => {
             assert_eq!((identity.generation, &*protocol), (5, "range"));
             let read: Vec<_> = assignments
                 .iter()
@@ -62,7 +62,7 @@ fn leader_assigns_nothing_to_unreadable_members() {
 fn leader_assigns_to_foreign_client_subscriptions() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.expect_join();
+    let (attempt, _) = bench.expect_join();
     // The subscription to `t` in version 1, from which sarama-cluster and kafka-go leave out the
     // owned partitions.
     let foreign = [0, 1, 0, 0, 0, 1, 0, 1, b't'];
@@ -75,10 +75,15 @@ fn leader_assigns_to_foreign_client_subscriptions() {
         metadata: metadata.to_vec().into(),
     });
     let answer = JoinAnswer { leads: true, members: members.into(), ..Bench::answer(5, "m") };
-    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer));
-    let Some(Action::Count { ticket, .. }) = bench.member.next_action() else { panic!("no count") };
-    bench.member.partitions_counted(bench.now, ticket, [("t".into(), racks(3))].into());
-    let Some(Action::Sync { assignments, .. }) = bench.member.next_action() else { panic!("no sync") };
+    bench.member.joined(bench.now, attempt, JoinOutcome::Member(answer));
+    let Some(Action::Send { attempt, request: ClassicRequest::Count { .. } }) = bench.member.next_action() else {
+        panic!("no count")
+    };
+    bench.member.partitions_counted(bench.now, attempt, [("t".into(), racks(3))].into());
+    let Some(Action::Send { request: ClassicRequest::Sync { assignments, .. }, .. }) = bench.member.next_action()
+    else {
+        panic!("no sync")
+    };
     let read: Vec<_> =
         assignments.iter().map(|(id, bytes)| (&**id, member_metadata::decode_assignment(bytes).unwrap())).collect();
     let one = |number| partitions("t", number..number + 1);
@@ -89,12 +94,15 @@ fn leader_assigns_to_foreign_client_subscriptions() {
 fn skip_assignment_sends_none_but_watches_partitions() {
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
-    let ticket = bench.lead(true);
-    bench.member.partitions_counted(bench.now, ticket, [("t".into(), racks(3))].into());
-    let Some(Action::Sync { ticket, assignments, .. }) = bench.member.next_action() else { panic!() };
+    let attempt = bench.lead(true);
+    bench.member.partitions_counted(bench.now, attempt, [("t".into(), racks(3))].into());
+    let Some(Action::Send { attempt, request: ClassicRequest::Sync { assignments, .. } }) = bench.member.next_action()
+    else {
+        panic!()
+    };
     assert!(assignments.is_empty());
     let assignment = member_metadata::encode_assignment(&partitions("t", 0..2)).unwrap();
-    bench.member.synced(bench.now, ticket, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
+    bench.member.synced(bench.now, attempt, Ok(SyncAnswer { protocol_type: None, protocol: None, assignment }));
     bench.assigned();
     bench.member.metadata_changed(bench.now, |_| Some(racks(4)));
     bench.revoking();
@@ -104,11 +112,11 @@ fn skip_assignment_sends_none_but_watches_partitions() {
 fn first_required_member_id_rejoins_at_once() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.expect_join();
-    bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired("m1".to_owned()));
-    let (ticket, member_id) = bench.expect_join();
+    let (attempt, _) = bench.expect_join();
+    bench.member.joined(bench.now, attempt, JoinOutcome::MemberIdRequired("m1".to_owned()));
+    let (attempt, member_id) = bench.expect_join();
     assert_eq!(member_id, "m1");
-    bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired("m2".to_owned()));
+    bench.member.joined(bench.now, attempt, JoinOutcome::MemberIdRequired("m2".to_owned()));
     bench.idle();
     bench.wait();
     assert_eq!(bench.expect_join().1, "m2");
@@ -122,9 +130,9 @@ fn repeated_or_empty_member_id_backs_off() {
         let (start, mut joins, mut told) = (bench.now, 0, Vec::new());
         while bench.now < start + Duration::from_secs(60) {
             match bench.member.next_action() {
-                Some(Action::Join { ticket, .. }) => {
+                Some(Action::Send { attempt, request: ClassicRequest::Join { .. } }) => {
                     joins += 1;
-                    bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired(id.to_owned()));
+                    bench.member.joined(bench.now, attempt, JoinOutcome::MemberIdRequired(id.to_owned()));
                 }
                 Some(Action::Error { error, fatal: false }) => told.push(error),
                 Some(other) => panic!("unexpected {other:?}"),
@@ -156,8 +164,8 @@ fn retries_join_after_backoff_on_retriable_error() {
     }
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.expect_join();
-    bench.member.joined(bench.now, ticket, JoinOutcome::Failed(Error::new(ErrorKind::Network, "refused")));
+    let (attempt, _) = bench.expect_join();
+    bench.member.joined(bench.now, attempt, JoinOutcome::Failed(Error::new(ErrorKind::Network, "refused")));
     bench.wait();
     bench.expect_join();
 }
@@ -169,9 +177,9 @@ fn long_join_failure_is_reported_once() {
     let (started, mut told) = (bench.now, Vec::new());
     while bench.now < started + Duration::from_secs(60) {
         match bench.action() {
-            Action::Join { ticket, .. } => {
+            Action::Send { attempt, request: ClassicRequest::Join { .. } } => {
                 let failed = JoinOutcome::Failed(error(ErrorCode::COORDINATOR_NOT_AVAILABLE));
-                bench.member.joined(bench.now, ticket, failed);
+                bench.member.joined(bench.now, attempt, failed);
             }
             Action::Error { error, fatal: false } => {
                 told.push((bench.now - started, error));
@@ -190,7 +198,7 @@ fn long_join_failure_is_reported_once() {
     bench.follow(5, "m");
     bench.sync(&partitions("t", 0..1));
     assert_eq!(bench.assigned(), partitions("t", 0..1));
-    assert_eq!(bench.member.failing_since, None);
+    assert_eq!(bench.member.retries.failing_since, None);
 }
 
 #[test]
@@ -227,8 +235,8 @@ fn unknown_member_rejoins_without_member_id() {
     for sync in [false, true] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
-        let (ticket, _) = bench.expect_join();
-        bench.member.joined(bench.now, ticket, JoinOutcome::MemberIdRequired("m".to_owned()));
+        let (attempt, _) = bench.expect_join();
+        bench.member.joined(bench.now, attempt, JoinOutcome::MemberIdRequired("m".to_owned()));
         if sync {
             bench.follow(1, "m");
             bench.sync_fails(ErrorCode::UNKNOWN_MEMBER_ID);
@@ -275,10 +283,10 @@ fn ignores_responses_to_earlier_attempts() {
     bench.member.joined(bench.now, old, JoinOutcome::Failed(error(ErrorCode::FENCED_INSTANCE_ID)));
     bench.sync(&partitions("t", 0..2));
     bench.assigned();
-    let (ticket, _) = bench.heartbeat();
+    let (attempt, _) = bench.heartbeat();
     bench.member.heartbeat_answered(bench.now, old, Err(error(ErrorCode::UNKNOWN_MEMBER_ID)));
     bench.idle();
-    bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
+    bench.member.heartbeat_answered(bench.now, attempt, Ok(()));
     bench.member.partitions_counted(bench.now, old, BTreeMap::new());
     bench.member.revoked(bench.now, old);
     let identity = Identity { generation: 1, member_id: "m".into() };
@@ -294,7 +302,7 @@ fn rejoins_when_subscription_changes_while_joining() {
     bench.follow(1, "m");
     bench.subscribe(&["u"]);
     bench.sync(&partitions("t", 0..2));
-    let Action::Join { protocols, .. } = bench.action() else { panic!() };
+    let Action::Send { request: ClassicRequest::Join { protocols, .. }, .. } = bench.action() else { panic!() };
     assert_eq!(MemberSubscription::read(&protocols[0].1).0.topics, [Arc::from("u")]);
 }
 
@@ -314,9 +322,9 @@ fn rejoins_after_assignment_of_unsubscribed_topics() {
 fn reports_inconsistent_protocol_and_malformed_assignment() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.expect_join();
+    let (attempt, _) = bench.expect_join();
     let answer = JoinAnswer { protocol: Some("sticky".to_owned()), ..Bench::answer(1, "m") };
-    bench.member.joined(bench.now, ticket, JoinOutcome::Member(answer));
+    bench.member.joined(bench.now, attempt, JoinOutcome::Member(answer));
     assert_eq!(bench.parked().code(), Some(ErrorCode::INCONSISTENT_GROUP_PROTOCOL));
 
     for (protocol_type, bytes, code) in [
@@ -326,9 +334,9 @@ fn reports_inconsistent_protocol_and_malformed_assignment() {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
         bench.follow(1, "m");
-        let Action::Sync { ticket, .. } = bench.action() else { panic!() };
+        let Action::Send { attempt, request: ClassicRequest::Sync { .. } } = bench.action() else { panic!() };
         let answer = SyncAnswer { protocol_type, protocol: None, assignment: bytes.into() };
-        bench.member.synced(bench.now, ticket, Ok(answer));
+        bench.member.synced(bench.now, attempt, Ok(answer));
         assert_eq!(bench.parked().code(), code);
     }
 }
@@ -337,13 +345,13 @@ fn reports_inconsistent_protocol_and_malformed_assignment() {
 fn leaves_when_join_succeeds_after_unsubscribing() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.expect_join();
+    let (attempt, _) = bench.expect_join();
     bench.member.subscribe(bench.now, None);
     bench.idle();
-    bench.member.joined(bench.now, ticket, JoinOutcome::Member(Bench::answer(1, "late")));
-    let Action::Leave { member_id, .. } = bench.action() else { panic!() };
+    bench.member.joined(bench.now, attempt, JoinOutcome::Member(Bench::answer(1, "late")));
+    let Action::Leave(LeaveGroup { member_id, .. }) = bench.action() else { panic!() };
     assert_eq!(&*member_id, "late");
-    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
 }
 
 #[test]

@@ -4,10 +4,29 @@ mod cooperative;
 mod joining;
 mod settled;
 
-use crate::consumer::group::classic::*;
-use crate::consumer::group::{
-    assignor::RangeAssignor,
-    classic::member_metadata::{self, MemberSubscription},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    consumer::group::{
+        GroupSettings,
+        actions::AttemptId,
+        assignor::{PartitionRacks, RangeAssignor},
+        classic::{
+            actions::{
+                Action, ClassicRequest, JoinAnswer, JoinOutcome, JoinedMember, LeaveGroup, PROTOCOL_TYPE, SyncAnswer,
+            },
+            classic_membership::ClassicMembership,
+            member_metadata::{self, MemberSubscription},
+        },
+        member_snapshot::{Identity, MemberSnapshot},
+        membership::Membership,
+    },
+    error::{Error, ErrorCode, ErrorKind},
+    record::TopicPartition,
 };
 
 const SESSION: Duration = Duration::from_secs(45);
@@ -47,7 +66,7 @@ fn racks(count: usize) -> Vec<PartitionRacks> {
 
 /// A member and its clock; each response is given by the test.
 struct Bench {
-    member: Membership,
+    member: ClassicMembership,
     now: Instant,
 }
 
@@ -55,7 +74,7 @@ impl Bench {
     fn new(instance_id: Option<&str>) -> Self {
         let now = Instant::now();
         let backoff = (Duration::from_millis(100), Duration::from_secs(1));
-        Self { member: Membership::new(settings(instance_id), backoff, 7, now), now }
+        Self { member: ClassicMembership::new(settings(instance_id), backoff, 7, now), now }
     }
 
     /// Creates a member that follows in generation 5 and owns the partitions 0 and 1 of `t`.
@@ -99,14 +118,16 @@ impl Bench {
 
     fn expect_join(&mut self) -> (AttemptId, String) {
         match self.action() {
-            Action::Join { ticket, member_id, .. } => (ticket, member_id.to_string()),
+            Action::Send { attempt, request: ClassicRequest::Join { member_id, .. } } => {
+                (attempt, member_id.to_string())
+            }
             other => panic!("expected a join, found {other:?}"),
         }
     }
 
     fn join_fails(&mut self, code: ErrorCode) {
-        let (ticket, _) = self.expect_join();
-        self.member.joined(self.now, ticket, JoinOutcome::Failed(error(code)));
+        let (attempt, _) = self.expect_join();
+        self.member.joined(self.now, attempt, JoinOutcome::Failed(error(code)));
     }
 
     fn answer(generation: i32, member_id: &str) -> JoinAnswer {
@@ -122,13 +143,13 @@ impl Bench {
     }
 
     fn follow(&mut self, generation: i32, member_id: &str) {
-        let (ticket, _) = self.expect_join();
-        self.member.joined(self.now, ticket, JoinOutcome::Member(Self::answer(generation, member_id)));
+        let (attempt, _) = self.expect_join();
+        self.member.joined(self.now, attempt, JoinOutcome::Member(Self::answer(generation, member_id)));
     }
 
     /// Joins as the leader of itself and another member, both of which subscribe to `t`.
     fn lead(&mut self, keep: bool) -> AttemptId {
-        let (ticket, _) = self.expect_join();
+        let (attempt, _) = self.expect_join();
         let subscription =
             MemberSubscription { topics: vec!["t".into()], generation: -1, ..MemberSubscription::default() };
         let metadata = subscription.encode().unwrap();
@@ -136,19 +157,19 @@ impl Bench {
         let broken = JoinedMember { id: "z".to_owned(), instance_id: None, metadata: vec![0, 9, 9].into() };
         let members = vec![member("m"), member("n"), broken];
         let answer = JoinAnswer { leads: true, skip_assignment: keep, members, ..Self::answer(5, "m") };
-        self.member.joined(self.now, ticket, JoinOutcome::Member(answer));
+        self.member.joined(self.now, attempt, JoinOutcome::Member(answer));
         match self.action() {
-            Action::Count { ticket, topics: asked } => {
+            Action::Send { attempt, request: ClassicRequest::Count { topics: asked } } => {
                 assert_eq!(asked, topics(&["t"]));
-                ticket
+                attempt
             }
             other => panic!("expected a count, found {other:?}"),
         }
     }
 
     fn sync(&mut self, given: &[TopicPartition]) {
-        let ticket = match self.action() {
-            Action::Sync { ticket, .. } => ticket,
+        let attempt = match self.action() {
+            Action::Send { attempt, request: ClassicRequest::Sync { .. } } => attempt,
             other => panic!("expected a sync, found {other:?}"),
         };
         let answer = SyncAnswer {
@@ -156,12 +177,14 @@ impl Bench {
             protocol: Some("range".to_owned()),
             assignment: member_metadata::encode_assignment(given).unwrap(),
         };
-        self.member.synced(self.now, ticket, Ok(answer));
+        self.member.synced(self.now, attempt, Ok(answer));
     }
 
     fn sync_fails(&mut self, code: ErrorCode) {
         match self.action() {
-            Action::Sync { ticket, .. } => self.member.synced(self.now, ticket, Err(error(code))),
+            Action::Send { attempt, request: ClassicRequest::Sync { .. } } => {
+                self.member.synced(self.now, attempt, Err(error(code)))
+            }
             other => panic!("expected a sync, found {other:?}"),
         }
     }
@@ -176,21 +199,21 @@ impl Bench {
     fn heartbeat(&mut self) -> (AttemptId, Identity) {
         self.wait();
         match self.action() {
-            Action::Heartbeat { ticket, identity } => (ticket, identity),
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { identity } } => (attempt, identity),
             other => panic!("expected a heartbeat, found {other:?}"),
         }
     }
 
     fn heartbeat_gives(&mut self, answer: Result<(), Error>) {
-        let (ticket, _) = self.heartbeat();
-        self.member.heartbeat_answered(self.now, ticket, answer);
+        let (attempt, _) = self.heartbeat();
+        self.member.heartbeat_answered(self.now, attempt, answer);
     }
 
     fn revoking(&mut self) -> AttemptId {
         match self.action() {
-            Action::Revoke { ticket, partitions: asked } => {
+            Action::Revoke { attempt, partitions: asked } => {
                 assert_eq!(asked, partitions("t", 0..2));
-                ticket
+                attempt
             }
             other => panic!("expected a revocation, found {other:?}"),
         }
@@ -215,12 +238,12 @@ impl Bench {
         let error = self.raised();
         self.idle();
         assert!(self.member.next_wake().is_none(), "nothing happens before the reader comes again");
-        assert!(matches!(self.member.standing(), MemberSnapshot::Fenced));
+        assert!(matches!(self.member.snapshot(), MemberSnapshot::Fenced));
         error
     }
 
     fn generation(&self) -> Option<i32> {
-        match self.member.standing() {
+        match self.member.snapshot() {
             MemberSnapshot::Member { identity, .. } => Some(identity.generation),
             _ => None,
         }

@@ -4,13 +4,13 @@ use crate::consumer::group::classic::tests::*;
 fn rebalance_revokes_before_joining_and_keeps_heartbeating() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
-    let ticket = bench.revoking();
+    let attempt = bench.revoking();
     assert_eq!(bench.generation(), Some(5), "what the reader finishes is committed for this generation");
     for _ in 0..3 {
         bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
         bench.idle();
     }
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.expect_join().1, "m");
     assert_eq!(bench.generation(), None);
 }
@@ -20,14 +20,14 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Ok(()));
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
-    let ticket = bench.revoking();
+    let attempt = bench.revoking();
     let began = bench.now;
     loop {
         bench.member.polled(bench.now);
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { ticket, .. } => {
-                bench.member.heartbeat_answered(bench.now, ticket, Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
+                bench.member.heartbeat_answered(bench.now, attempt, Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
             }
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
             other => panic!("{other:?}"),
@@ -36,7 +36,7 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
     // The coordinator may have begun to wait just after the last heartbeat that found no rebalance.
     assert_eq!(bench.now, began - INTERVAL + POLL);
     assert_eq!(bench.expect_join().1, "m");
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     bench.idle();
 }
 
@@ -60,15 +60,15 @@ fn generations_without_heartbeat_back_off() {
         while bench.now < start + Duration::from_secs(120) {
             let now = bench.now;
             match bench.member.next_action() {
-                Some(Action::Join { ticket, .. }) => {
+                Some(Action::Send { attempt, request: ClassicRequest::Join { .. } }) => {
                     generation += 1;
-                    bench.member.joined(now, ticket, JoinOutcome::Member(Bench::answer(generation, "m")));
+                    bench.member.joined(now, attempt, JoinOutcome::Member(Bench::answer(generation, "m")));
                     bench.sync(&partitions("t", 0..2));
                 }
-                Some(Action::Heartbeat { ticket, .. }) => {
-                    bench.member.heartbeat_answered(now, ticket, Err(error(code)));
+                Some(Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } }) => {
+                    bench.member.heartbeat_answered(now, attempt, Err(error(code)));
                 }
-                Some(Action::Revoke { ticket, .. }) => bench.member.revoked(now, ticket),
+                Some(Action::Revoke { attempt, .. }) => bench.member.revoked(now, attempt),
                 Some(Action::Error { error, fatal: false }) => told.push(error),
                 Some(Action::Assigned { .. } | Action::Lost { .. }) => {}
                 Some(other) => panic!("unexpected {other:?}"),
@@ -92,12 +92,12 @@ fn expelled_member_loses_partitions_and_rejoins() {
         // The error is now from a commit, and during a revocation.
         let mut bench = Bench::stable();
         bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
-        let ticket = bench.revoking();
+        let attempt = bench.revoking();
         let identity = Identity { generation: 5, member_id: "m".into() };
         bench.member.commit_refused(bench.now, &identity, &error(code));
         bench.lost();
         assert_eq!(bench.expect_join().1, name);
-        bench.member.revoked(bench.now, ticket);
+        bench.member.revoked(bench.now, attempt);
         bench.idle();
     }
 }
@@ -115,20 +115,20 @@ fn heartbeats_follow_interval_one_at_a_time() {
     let mut bench = Bench::stable();
     let mut last = bench.now;
     for _ in 0..5 {
-        let (ticket, identity) = bench.heartbeat();
+        let (attempt, identity) = bench.heartbeat();
         assert_eq!(bench.now - last, INTERVAL);
         assert_eq!(identity.generation, 5);
         last = bench.now;
         bench.pass(Duration::from_secs(1));
         bench.idle();
-        bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
+        bench.member.heartbeat_answered(bench.now, attempt, Ok(()));
     }
     // A heartbeat with a late response is followed by the next at once.
-    let (ticket, _) = bench.heartbeat();
+    let (attempt, _) = bench.heartbeat();
     bench.pass(INTERVAL * 2);
     bench.idle();
-    bench.member.heartbeat_answered(bench.now, ticket, Ok(()));
-    assert!(matches!(bench.action(), Action::Heartbeat { .. }));
+    bench.member.heartbeat_answered(bench.now, attempt, Ok(()));
+    assert!(matches!(bench.action(), Action::Send { request: ClassicRequest::Heartbeat { .. }, .. }));
 }
 
 #[test]
@@ -165,9 +165,9 @@ fn session_timeout_loses_partitions_and_rejoins() {
     loop {
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { ticket, .. } => {
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
                 let silence = Err(Error::new(ErrorKind::Timeout, "no answer"));
-                bench.member.heartbeat_answered(bench.now, ticket, silence);
+                bench.member.heartbeat_answered(bench.now, attempt, silence);
             }
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..2)),
             other => panic!("{other:?}"),
@@ -184,8 +184,10 @@ fn poll_timer_expiry_leaves_until_next_poll() {
     loop {
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { ticket, .. } => bench.member.heartbeat_answered(bench.now, ticket, Ok(())),
-            Action::Leave { member_id, .. } => break assert_eq!(&*member_id, "m"),
+            Action::Send { attempt, request: ClassicRequest::Heartbeat { .. } } => {
+                bench.member.heartbeat_answered(bench.now, attempt, Ok(()))
+            }
+            Action::Leave(LeaveGroup { member_id, .. }) => break assert_eq!(&*member_id, "m"),
             other => panic!("{other:?}"),
         }
     }
@@ -217,8 +219,8 @@ fn static_member_never_sends_leave_request() {
     bench.idle();
 
     let mut bench = Bench::stable_as(Some("i"));
-    bench.member.heartbeat.alive += POLL * 2;
-    bench.member.heartbeat.due += POLL * 2;
+    bench.member.session.alive += POLL * 2;
+    bench.member.session.heartbeat_due += POLL * 2;
     bench.pass(POLL);
     bench.lost();
     bench.parked();
@@ -230,11 +232,11 @@ fn changed_subscription_revokes_then_rejoins() {
     bench.subscribe(&["t"]);
     bench.idle();
     bench.subscribe(&["t", "u"]);
-    let ticket = bench.revoking();
+    let attempt = bench.revoking();
     bench.subscribe(&["u"]);
     bench.idle();
-    bench.member.revoked(bench.now, ticket);
-    let Action::Join { protocols, .. } = bench.action() else { panic!() };
+    bench.member.revoked(bench.now, attempt);
+    let Action::Send { request: ClassicRequest::Join { protocols, .. }, .. } = bench.action() else { panic!() };
     assert_eq!(MemberSubscription::read(&protocols[0].1).0.topics, [Arc::from("u")]);
 }
 
@@ -242,11 +244,11 @@ fn changed_subscription_revokes_then_rejoins() {
 fn unsubscribing_revokes_then_leaves() {
     let mut bench = Bench::stable();
     bench.member.subscribe(bench.now, None);
-    let ticket = bench.revoking();
-    bench.member.revoked(bench.now, ticket);
-    assert!(matches!(bench.action(), Action::Leave { .. }));
+    let attempt = bench.revoking();
+    bench.member.revoked(bench.now, attempt);
+    assert!(matches!(bench.action(), Action::Leave(_)));
     bench.idle();
-    assert!(matches!(bench.member.standing(), MemberSnapshot::NoGroup));
+    assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
     bench.subscribe(&["t"]);
     assert_eq!(bench.expect_join().1, "");
 }
@@ -255,9 +257,9 @@ fn unsubscribing_revokes_then_leaves() {
 fn resubscribing_during_revocation_keeps_member_id() {
     let mut bench = Bench::stable();
     bench.member.subscribe(bench.now, None);
-    let ticket = bench.revoking();
+    let attempt = bench.revoking();
     bench.subscribe(&["u"]);
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.expect_join().1, "m");
 }
 
@@ -266,7 +268,7 @@ fn close_leaves_and_sends_nothing_more() {
     let mut bench = Bench::stable();
     bench.heartbeat_gives(Err(error(ErrorCode::REBALANCE_IN_PROGRESS)));
     bench.member.close();
-    assert!(matches!(bench.action(), Action::Leave { .. }));
+    assert!(matches!(bench.action(), Action::Leave(_)));
     bench.idle();
     bench.subscribe(&["u"]);
     bench.member.polled(bench.now);
@@ -285,7 +287,7 @@ fn fenced_instance_id_is_always_fatal() {
         bench.subscribe(&["other"]);
         bench.member.polled(bench.now);
         bench.idle();
-        assert!(matches!(bench.member.standing(), MemberSnapshot::Ended(_)));
+        assert!(matches!(bench.member.snapshot(), MemberSnapshot::Ended(_)));
     };
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
@@ -315,10 +317,10 @@ fn leader_rebalances_when_partition_count_changes() {
     for (first, then) in [(Some(3), Some(6)), (None, Some(1)), (Some(2), None)] {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
-        let ticket = bench.lead(false);
+        let attempt = bench.lead(false);
         bench.member.partitions_counted(
             bench.now,
-            ticket,
+            attempt,
             first.map(|count| ("t".into(), racks(count))).into_iter().collect(),
         );
         bench.sync(&partitions("t", 0..2));
@@ -326,8 +328,8 @@ fn leader_rebalances_when_partition_count_changes() {
         bench.member.metadata_changed(bench.now, |_| first.map(racks));
         bench.idle();
         bench.member.metadata_changed(bench.now, |_| then.map(racks));
-        let ticket = bench.revoking();
-        bench.member.revoked(bench.now, ticket);
+        let attempt = bench.revoking();
+        bench.member.revoked(bench.now, attempt);
         assert_eq!(bench.expect_join().1, "m");
     }
 }

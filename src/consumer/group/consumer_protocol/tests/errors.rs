@@ -10,12 +10,12 @@ fn fenced_member_loses_partitions_and_rejoins() {
     ];
     for code in codes {
         let mut bench = Bench::settled();
-        let (ticket, _) = bench.next_beat();
-        bench.refuse(ticket, code);
+        let (attempt, _) = bench.next_beat();
+        bench.refuse(attempt, code);
         assert_eq!(bench.lost(), partitions("t", 0..2));
-        let (ticket, beat) = bench.beat();
+        let (attempt, beat) = bench.beat();
         assert_eq!((&*beat.member_id, beat.epoch, beat.owned), ("m", 0, Some(PartitionsByTopicId::new())));
-        bench.answer(ticket, 6, Some(held(&[(T, 0..2)])));
+        bench.answer(attempt, 6, Some(held(&[(T, 0..2)])));
         bench.names();
         assert_eq!(bench.assigned(), partitions("t", 0..2));
 
@@ -23,8 +23,8 @@ fn fenced_member_loses_partitions_and_rejoins() {
         let mut bench = Bench::settled();
         bench.told(5, held(&[(T, 1..2)]));
         let (given_up, _) = bench.revoking();
-        let (ticket, _) = bench.next_beat();
-        bench.refuse(ticket, code);
+        let (attempt, _) = bench.next_beat();
+        bench.refuse(attempt, code);
         assert_eq!(bench.lost(), partitions("t", 0..2));
         bench.beat();
         bench.member.revoked(bench.now, given_up);
@@ -37,8 +37,8 @@ fn repeatedly_fenced_member_backs_off() {
     let mut bench = Bench::settled();
     let began = bench.now;
     for _ in 0..20 {
-        let (ticket, _) = match bench.member.next_action() {
-            Some(Action::Heartbeat { ticket, beat }) => (ticket, beat),
+        let (attempt, _) = match bench.member.next_action() {
+            Some(Action::Send { attempt, request: beat }) => (attempt, beat),
             Some(Action::Lost { .. }) => continue,
             None => {
                 bench.wait();
@@ -46,7 +46,7 @@ fn repeatedly_fenced_member_backs_off() {
             }
             other => panic!("{other:?}"),
         };
-        bench.refuse(ticket, ErrorCode::UNKNOWN_MEMBER_ID);
+        bench.refuse(attempt, ErrorCode::UNKNOWN_MEMBER_ID);
     }
     assert!(bench.now > began + Duration::from_secs(1));
 }
@@ -59,9 +59,9 @@ fn retries_join_and_reports_error_once() {
     let mut told = 0;
     while bench.now < began + Duration::from_secs(60) {
         match bench.member.next_action() {
-            Some(Action::Heartbeat { ticket, beat }) => {
+            Some(Action::Send { attempt, request: beat }) => {
                 assert_eq!((beat.epoch, beat.full), (0, true));
-                bench.refuse(ticket, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+                bench.refuse(attempt, ErrorCode::COORDINATOR_NOT_AVAILABLE);
             }
             Some(Action::Error { fatal: false, .. }) => told += 1,
             None => bench.wait(),
@@ -85,8 +85,8 @@ fn permanent_error_is_retried_on_next_poll() {
     for code in codes {
         let mut bench = Bench::new(None);
         bench.subscribe(&["t"]);
-        let (ticket, _) = bench.beat();
-        bench.refuse(ticket, code);
+        let (attempt, _) = bench.beat();
+        bench.refuse(attempt, code);
         assert_eq!(bench.parked().code(), Some(code));
         bench.member.polled(bench.now);
         bench.idle();
@@ -98,8 +98,8 @@ fn permanent_error_is_retried_on_next_poll() {
 fn unsupported_version_error_suggests_classic_protocol() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.beat();
-    bench.refuse(ticket, ErrorCode::UNSUPPORTED_VERSION);
+    let (attempt, _) = bench.beat();
+    bench.refuse(attempt, ErrorCode::UNSUPPORTED_VERSION);
     assert!(bench.parked().to_string().contains("group.protocol=classic"));
 }
 
@@ -107,14 +107,14 @@ fn unsupported_version_error_suggests_classic_protocol() {
 fn reports_heartbeat_error_once_and_stays() {
     let mut bench = Bench::settled();
     for code in [ErrorCode::TOPIC_AUTHORIZATION_FAILED, ErrorCode::INVALID_REGULAR_EXPRESSION] {
-        let (ticket, _) = bench.next_beat();
-        bench.refuse(ticket, code);
+        let (attempt, _) = bench.next_beat();
+        bench.refuse(attempt, code);
         assert_eq!(bench.raised().code(), Some(code));
-        let (ticket, _) = bench.next_beat();
-        bench.refuse(ticket, code);
+        let (attempt, _) = bench.next_beat();
+        bench.refuse(attempt, code);
         bench.idle();
-        let (ticket, _) = bench.next_beat();
-        bench.answer(ticket, 5, Some(held(&[(T, 0..2)])));
+        let (attempt, _) = bench.next_beat();
+        bench.answer(attempt, 5, Some(held(&[(T, 0..2)])));
         bench.idle();
     }
     assert_eq!(bench.epoch(), Some(5));
@@ -124,15 +124,15 @@ fn reports_heartbeat_error_once_and_stays() {
 fn unreleased_instance_id_leaves_and_retries() {
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.beat();
-    bench.refuse(ticket, ErrorCode::UNRELEASED_INSTANCE_ID);
+    let (attempt, _) = bench.beat();
+    bench.refuse(attempt, ErrorCode::UNRELEASED_INSTANCE_ID);
     assert_eq!(bench.left(), -2);
     bench.idle();
     let mut told = 0;
     for _ in 0..100 {
         match bench.member.next_action() {
-            Some(Action::Heartbeat { ticket, .. }) => bench.refuse(ticket, ErrorCode::UNRELEASED_INSTANCE_ID),
-            Some(Action::Leave { epoch, .. }) => {
+            Some(Action::Send { attempt, .. }) => bench.refuse(attempt, ErrorCode::UNRELEASED_INSTANCE_ID),
+            Some(Action::Leave(LeavingHeartbeat { epoch, .. })) => {
                 assert_eq!(epoch, -2);
                 bench.member.leave_ended(bench.now);
             }
@@ -159,13 +159,13 @@ fn fenced_instance_id_is_always_fatal() {
     };
     let mut bench = Bench::new(Some("i"));
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.beat();
-    bench.refuse(ticket, fenced);
+    let (attempt, _) = bench.beat();
+    bench.refuse(attempt, fenced);
     ended(&mut bench);
 
     let mut bench = Bench::settled_as(Some("i"));
-    let (ticket, _) = bench.next_beat();
-    bench.refuse(ticket, fenced);
+    let (attempt, _) = bench.next_beat();
+    bench.refuse(attempt, fenced);
     bench.lost();
     ended(&mut bench);
 
@@ -184,9 +184,9 @@ fn commit_error_loses_partitions_or_refreshes_epoch() {
     bench.idle();
     let now = Identity { generation: 5, ..old };
     bench.member.commit_refused(bench.now, &now, &error(ErrorCode::STALE_MEMBER_EPOCH));
-    let (ticket, beat) = bench.beat();
+    let (attempt, beat) = bench.beat();
     assert!(beat.full);
-    bench.answer(ticket, 5, Some(held(&[(T, 0..2)])));
+    bench.answer(attempt, 5, Some(held(&[(T, 0..2)])));
     bench.idle();
     bench.member.commit_refused(bench.now, &now, &error(ErrorCode::UNKNOWN_MEMBER_ID));
     assert_eq!(bench.lost(), partitions("t", 0..2));
@@ -198,8 +198,8 @@ fn unsubscribed_unknown_member_does_not_rejoin() {
     let mut bench = Bench::settled();
     bench.member.subscribe(bench.now, None);
     bench.revoking();
-    let (ticket, _) = bench.next_beat();
-    bench.refuse(ticket, ErrorCode::UNKNOWN_MEMBER_ID);
+    let (attempt, _) = bench.next_beat();
+    bench.refuse(attempt, ErrorCode::UNKNOWN_MEMBER_ID);
     bench.lost();
     bench.left();
     bench.idle();

@@ -1,15 +1,7 @@
-//! Tests of the rules of membership, one at a time, and of many members at once.
+//! Tests of the rules of membership, one at a time.
 
-#[cfg(feature = "testkit")]
-mod brokers;
 mod errors;
-#[cfg(feature = "testkit")]
-mod faults;
 mod heartbeats;
-#[cfg(feature = "testkit")]
-mod members;
-#[cfg(feature = "testkit")]
-mod moving;
 mod reconciling;
 
 use std::{
@@ -22,12 +14,15 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    Action, AttemptId, ConsumerMembership, HeartbeatFields, HeartbeatResponse, PartitionsByTopicId, TopicsToSubscribe,
+    actions::{Action, HeartbeatFields, HeartbeatResponse, LeavingHeartbeat, PartitionsByTopicId, TopicsToSubscribe},
+    consumer_membership::ConsumerMembership,
 };
 use crate::{
     consumer::group::{
         GroupSettings,
-        classic::{Identity, MemberSnapshot},
+        actions::AttemptId,
+        member_snapshot::{Identity, MemberSnapshot},
+        membership::Membership,
     },
     error::{Error, ErrorCode},
     record::TopicPartition,
@@ -98,13 +93,13 @@ impl Bench {
     fn settled_as(instance_id: Option<&str>) -> Self {
         let mut bench = Self::new(instance_id);
         bench.subscribe(&["t"]);
-        let (ticket, beat) = bench.beat();
+        let (attempt, beat) = bench.beat();
         assert_eq!(beat.epoch, 0);
-        bench.answer(ticket, 5, Some(held(&[(T, 0..2)])));
+        bench.answer(attempt, 5, Some(held(&[(T, 0..2)])));
         bench.names();
         assert_eq!(bench.assigned(), partitions("t", 0..2));
-        let (ticket, _) = bench.beat();
-        bench.answer(ticket, 5, None);
+        let (attempt, _) = bench.beat();
+        bench.answer(attempt, 5, None);
         bench.idle();
         bench
     }
@@ -140,7 +135,7 @@ impl Bench {
 
     fn beat(&mut self) -> (AttemptId, HeartbeatFields) {
         match self.action() {
-            Action::Heartbeat { ticket, beat } => (ticket, beat),
+            Action::Send { attempt, request: beat } => (attempt, beat),
             other => panic!("expected a heartbeat, found {other:?}"),
         }
     }
@@ -150,19 +145,19 @@ impl Bench {
         self.beat()
     }
 
-    fn answer(&mut self, ticket: AttemptId, epoch: i32, assignment: Option<PartitionsByTopicId>) {
+    fn answer(&mut self, attempt: AttemptId, epoch: i32, assignment: Option<PartitionsByTopicId>) {
         let answer = HeartbeatResponse { node: 1, member_id: None, epoch, interval: Some(INTERVAL), assignment };
-        self.member.handle_response(self.now, ticket, Ok(answer));
+        self.member.handle_response(self.now, attempt, Ok(answer));
     }
 
-    fn refuse(&mut self, ticket: AttemptId, code: ErrorCode) {
-        self.member.handle_response(self.now, ticket, Err(error(code)));
+    fn refuse(&mut self, attempt: AttemptId, code: ErrorCode) {
+        self.member.handle_response(self.now, attempt, Err(error(code)));
     }
 
     /// Answers the next heartbeat with this assignment.
     fn told(&mut self, epoch: i32, assignment: PartitionsByTopicId) {
-        let (ticket, _) = self.next_beat();
-        self.answer(ticket, epoch, Some(assignment));
+        let (attempt, _) = self.next_beat();
+        self.answer(attempt, epoch, Some(assignment));
     }
 
     fn assigned(&mut self) -> Vec<TopicPartition> {
@@ -174,7 +169,7 @@ impl Bench {
 
     fn revoking(&mut self) -> (AttemptId, Vec<TopicPartition>) {
         match self.action() {
-            Action::Revoke { ticket, partitions } => (ticket, partitions),
+            Action::Revoke { attempt, partitions } => (attempt, partitions),
             other => panic!("expected a revocation, found {other:?}"),
         }
     }
@@ -195,7 +190,7 @@ impl Bench {
 
     fn leaves(&mut self) -> i32 {
         match self.action() {
-            Action::Leave { member_id, epoch } => {
+            Action::Leave(LeavingHeartbeat { member_id, epoch }) => {
                 assert_eq!(&*member_id, "m");
                 epoch
             }

@@ -7,7 +7,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 fn revokes_then_assigns_then_acknowledges_both() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..3)]));
-    let (ticket, gone) = bench.revoking();
+    let (attempt, gone) = bench.revoking();
     assert_eq!(gone, partitions("t", 0..1));
     assert_eq!(bench.owned(), partitions("t", 0..2), "what the reader finishes is committed");
     assert!(!bench.is_settled());
@@ -17,11 +17,11 @@ fn revokes_then_assigns_then_acknowledges_both() {
         bench.answer(beaten, 5, None);
         bench.idle();
     }
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.assigned(), partitions("t", 2..3));
-    let (ticket, beat) = bench.beat();
+    let (attempt, beat) = bench.beat();
     assert_eq!((beat.owned, beat.full), (Some(held(&[(T, 1..3)])), false));
-    bench.answer(ticket, 6, None);
+    bench.answer(attempt, 6, None);
     bench.idle();
     assert!(bench.is_settled());
     assert_eq!((bench.epoch(), bench.owned()), (Some(6), partitions("t", 1..3)));
@@ -31,14 +31,14 @@ fn revokes_then_assigns_then_acknowledges_both() {
 fn claims_revoking_partitions_after_heartbeat_error() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
-    let (ticket, _) = bench.revoking();
+    let (attempt, _) = bench.revoking();
     let (beaten, _) = bench.next_beat();
     bench.refuse(beaten, ErrorCode::NOT_COORDINATOR);
     let (beaten, beat) = bench.next_beat();
     assert_eq!((beat.owned, beat.full), (Some(held(&[(T, 0..2)])), true));
     bench.answer(beaten, 5, Some(held(&[(T, 1..2)])));
     bench.idle();
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.beat().1.owned, Some(held(&[(T, 1..2)])));
 }
 
@@ -46,17 +46,17 @@ fn claims_revoking_partitions_after_heartbeat_error() {
 fn newer_assignment_applies_after_revocation_ends() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
-    let (ticket, _) = bench.revoking();
+    let (attempt, _) = bench.revoking();
     bench.told(6, held(&[(T, 0..1), (U, 0..1)]));
     bench.names();
     bench.idle();
-    bench.member.revoked(bench.now, ticket);
-    let (ticket, gone) = bench.revoking();
+    bench.member.revoked(bench.now, attempt);
+    let (attempt, gone) = bench.revoking();
     assert_eq!(gone, partitions("t", 1..2));
     let (beaten, beat) = bench.beat();
     assert_eq!(beat.owned, Some(held(&[(T, 1..2)])), "others may wait for what was given up");
     bench.answer(beaten, 6, None);
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     let mut expected = partitions("t", 0..1);
     expected.extend(partitions("u", 0..1));
     assert_eq!(bench.assigned(), expected);
@@ -73,9 +73,9 @@ fn reassigned_partition_gets_new_ownership_epoch() {
     };
     let before = since(&bench);
     bench.told(5, PartitionsByTopicId::new());
-    let (ticket, _) = bench.revoking();
+    let (attempt, _) = bench.revoking();
     bench.told(6, held(&[(T, 0..2)]));
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.assigned(), partitions("t", 0..2));
     assert!(since(&bench) > before);
 }
@@ -84,13 +84,13 @@ fn reassigned_partition_gets_new_ownership_epoch() {
 fn revocation_beyond_rebalance_timeout_loses_partitions() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
-    let (ticket, _) = bench.revoking();
+    let (attempt, _) = bench.revoking();
     let began = bench.now;
     loop {
         bench.member.polled(bench.now);
         bench.wait();
         match bench.action() {
-            Action::Heartbeat { ticket, .. } => bench.answer(ticket, 5, None),
+            Action::Send { attempt, .. } => bench.answer(attempt, 5, None),
             Action::Lost { partitions: lost } => break assert_eq!(lost, partitions("t", 0..1)),
             other => panic!("{other:?}"),
         }
@@ -100,28 +100,28 @@ fn revocation_beyond_rebalance_timeout_loses_partitions() {
     }
     assert_eq!(bench.now, began + POLL - MARGIN);
     assert_eq!(bench.beat().1.owned, Some(held(&[(T, 1..2)])));
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     bench.idle();
 }
 
 #[test]
 fn revocation_deadline_counts_from_unanswered_heartbeat() {
     let mut bench = Bench::settled();
-    let (ticket, _) = bench.next_beat();
+    let (attempt, _) = bench.next_beat();
     let asked = bench.now;
     bench.pass(Duration::from_secs(20));
-    bench.refuse(ticket, ErrorCode::REQUEST_TIMED_OUT);
+    bench.refuse(attempt, ErrorCode::REQUEST_TIMED_OUT);
     bench.told(5, held(&[(T, 1..2)]));
-    let (ticket, _) = bench.revoking();
-    assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    let (attempt, _) = bench.revoking();
+    assert_eq!(bench.member.reconciliation.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
     // The same deadline applies to the next revocation, because the coordinator has not seen the
     // member without one in between.
     let (beaten, _) = bench.next_beat();
     bench.answer(beaten, 5, Some(PartitionsByTopicId::new()));
     bench.pass(Duration::from_secs(4));
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     bench.revoking();
-    assert_eq!(bench.member.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
+    assert_eq!(bench.member.reconciliation.revoking.as_ref().unwrap().deadline, asked + POLL - MARGIN);
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn keeps_unnamed_topic_until_metadata_knows_it() {
     bench.idle();
     // The coordinator does not send the assignment again.
     for _ in 0..3 {
-        let (ticket, _) = bench.next_beat();
-        bench.answer(ticket, 6, None);
+        let (attempt, _) = bench.next_beat();
+        bench.answer(attempt, 6, None);
         bench.member.names_known(bench.now, |_| None);
         bench.idle();
         assert_eq!(bench.owned(), partitions("t", 0..2), "what is known is kept meanwhile");
@@ -149,12 +149,12 @@ fn keeps_unnamed_topic_until_metadata_knows_it() {
 fn unnamed_topic_is_removed_without_waiting() {
     let mut bench = Bench::settled();
     bench.told(6, held(&[(T, 0..1), (U, 0..3)]));
-    let (ticket, gone) = bench.revoking();
+    let (attempt, gone) = bench.revoking();
     assert_eq!(gone, partitions("t", 1..2), "it is not waited for");
-    bench.member.revoked(bench.now, ticket);
-    let (ticket, beat) = bench.beat();
+    bench.member.revoked(bench.now, attempt);
+    let (attempt, beat) = bench.beat();
     assert_eq!(beat.owned, Some(held(&[(T, 0..1)])));
-    bench.answer(ticket, 7, Some(held(&[(T, 0..1)])));
+    bench.answer(attempt, 7, Some(held(&[(T, 0..1)])));
     bench.idle();
     assert!(bench.is_settled());
     assert_eq!(bench.member.unresolved().count(), 0);
@@ -166,10 +166,10 @@ fn revokes_recreated_topic_before_assigning_it() {
     let anew = Uuid::from_u128(9);
     bench.told(6, held(&[(anew, 0..2)]));
     bench.member.names_known(bench.now, |id| (id == anew).then(|| "t".into()));
-    let (ticket, gone) = bench.revoking();
+    let (attempt, gone) = bench.revoking();
     assert_eq!(gone, partitions("t", 0..2));
     bench.idle();
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.assigned(), partitions("t", 0..2));
     assert_eq!(bench.beat().1.owned, Some(held(&[(anew, 0..2)])));
 }
@@ -182,8 +182,8 @@ fn old_and_recreated_topic_never_overlap() {
     bench.member.names_known(bench.now, |id| (id == anew).then(|| "t".into()));
     bench.idle();
     bench.told(7, held(&[(anew, 0..2)]));
-    let (ticket, _) = bench.revoking();
-    bench.member.revoked(bench.now, ticket);
+    let (attempt, _) = bench.revoking();
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.assigned(), partitions("t", 0..2));
 }
 
@@ -202,9 +202,9 @@ fn ignores_invalid_partitions_and_topic_ids() {
 fn unsubscribing_revokes_then_leaves() {
     let mut bench = Bench::settled();
     bench.member.subscribe(bench.now, None);
-    let (ticket, gone) = bench.revoking();
+    let (attempt, gone) = bench.revoking();
     assert_eq!(gone, partitions("t", 0..2));
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.left(), -1);
     bench.idle();
     assert!(matches!(bench.member.snapshot(), MemberSnapshot::NoGroup));
@@ -216,12 +216,12 @@ fn unsubscribing_revokes_then_leaves() {
 fn resubscribing_during_revocation_stays_in_group() {
     let mut bench = Bench::settled();
     bench.member.subscribe(bench.now, None);
-    let (ticket, _) = bench.revoking();
+    let (attempt, _) = bench.revoking();
     bench.subscribe(&["t", "u"]);
     let (beaten, beat) = bench.beat();
     assert_eq!((beat.epoch, beat.owned), (5, None));
     bench.answer(beaten, 5, None);
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!(bench.assigned(), partitions("t", 0..2), "they are still owned, and are assigned again");
     assert_eq!(bench.epoch(), Some(5));
 }
@@ -230,17 +230,17 @@ fn resubscribing_during_revocation_stays_in_group() {
 fn unsubscribing_revokes_everything_despite_new_subscription() {
     let mut bench = Bench::settled();
     bench.told(5, held(&[(T, 1..2)]));
-    let (ticket, _) = bench.revoking();
+    let (attempt, _) = bench.revoking();
     bench.member.subscribe(bench.now, None);
     bench.subscribe(&["t", "u"]);
     let (beaten, _) = bench.beat();
     bench.answer(beaten, 5, None);
-    bench.member.revoked(bench.now, ticket);
-    let (ticket, gone) = bench.revoking();
+    bench.member.revoked(bench.now, attempt);
+    let (attempt, gone) = bench.revoking();
     assert_eq!(gone, partitions("t", 1..2), "the consumer may have put something else in its place");
     let (beaten, _) = bench.beat();
     bench.answer(beaten, 5, None);
-    bench.member.revoked(bench.now, ticket);
+    bench.member.revoked(bench.now, attempt);
     assert_eq!((bench.assigned(), bench.epoch()), (partitions("t", 1..2), Some(5)));
 }
 
@@ -249,8 +249,8 @@ fn joins_only_after_leave_has_ended() {
     for instance_id in [None, Some("i")] {
         let mut bench = Bench::settled_as(instance_id);
         bench.member.subscribe(bench.now, None);
-        let (ticket, _) = bench.revoking();
-        bench.member.revoked(bench.now, ticket);
+        let (attempt, _) = bench.revoking();
+        bench.member.revoked(bench.now, attempt);
         bench.leaves();
         bench.subscribe(&["t"]);
         bench.pass(POLL);
@@ -265,8 +265,8 @@ fn joins_only_after_leave_has_ended() {
 fn leaves_at_once_without_owned_partitions() {
     let mut bench = Bench::new(None);
     bench.subscribe(&["t"]);
-    let (ticket, _) = bench.beat();
-    bench.answer(ticket, 1, Some(PartitionsByTopicId::new()));
+    let (attempt, _) = bench.beat();
+    bench.answer(attempt, 1, Some(PartitionsByTopicId::new()));
     assert!(bench.assigned().is_empty());
     bench.member.subscribe(bench.now, None);
     assert_eq!(bench.left(), -1);
