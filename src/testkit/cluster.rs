@@ -19,6 +19,7 @@ use super::{
         Broker, State,
         consumer_group::ConsumerGroupView,
         group::GroupView,
+        markers,
         sessions::Sessions,
         sink::Received,
         topics::{NO_LEADER, Partition},
@@ -318,7 +319,7 @@ impl Cluster {
 
     /// Returns the offset that a group committed for a partition.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
-        let state = self.shared.lock();
+        let state = self.state();
         Some(state.groups.get(group)?.offsets.get(topic, partition)?.offset)
     }
 
@@ -524,6 +525,13 @@ impl Cluster {
         self.shared.lock().journal.entries()
     }
 
+    /// Locks the state, after the changes of transactions that were due by now.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.shared.lock();
+        markers::advance(&mut state, now());
+        state
+    }
+
     fn tasks(&self) -> MutexGuard<'_, BTreeMap<i32, BrokerTask>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -533,7 +541,7 @@ impl Cluster {
         change: impl FnOnce(&mut State) -> Result<T, ErrorCode>,
         what: impl FnOnce() -> String,
     ) -> Result<T> {
-        let changed = change(&mut self.shared.lock());
+        let changed = change(&mut self.state());
         self.shared.ring();
         changed.map_err(|code| match code {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
@@ -544,7 +552,7 @@ impl Cluster {
     }
 
     pub(super) fn look<T>(&self, topic: &str, partition: i32, look: impl FnOnce(&Partition) -> T) -> Result<T> {
-        let state = self.shared.lock();
+        let state = self.state();
         state.topics.partition(topic, partition).map(look).ok_or_else(|| unknown_partition(topic, partition))
     }
 }

@@ -13,6 +13,7 @@ use super::{
     journal::Request,
     sasl::Gate,
     shared::{Shared, now},
+    state::markers,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -165,7 +166,7 @@ impl<S: Stream> Connection<S> {
                 Ok(Next::Close)
             }
             (Step::Reply(pieces), _) => self.write(pieces).await,
-            (Step::Silent | Step::Wait(_), _) => Ok(Next::GoOn),
+            (Step::Silent | Step::Wait(_) | Step::Postpone(_), _) => Ok(Next::GoOn),
         }
     }
 
@@ -212,6 +213,7 @@ impl<S: Stream> Connection<S> {
             principal: self.gate.principal(),
             partitions: subject.partitions,
             group: subject.group,
+            transactional_id: call.transactional_id().map(str::to_owned),
             at: tokio::time::Instant::now(),
         };
         let verdict = state.faults.judge(&request);
@@ -227,15 +229,21 @@ impl<S: Stream> Connection<S> {
         let mut first = true;
         loop {
             bell.mark_unchanged();
-            let step = {
+            let (changed, step) = {
                 let mut state = self.shared.lock();
-                let gate = &mut self.gate;
-                call.act(&mut Context { state: &mut state, broker: self.broker, head, now: now(), verdict, gate })?
+                let (now, gate) = (now(), &mut self.gate);
+                let changed = markers::advance(&mut state, now);
+                (changed, call.act(&mut Context { state: &mut state, broker: self.broker, head, now, verdict, gate })?)
             };
-            if std::mem::take(&mut first) && call.wakes() {
+            let acted = !matches!(step, Step::Postpone(_)) && std::mem::take(&mut first);
+            if changed || (acted && call.wakes()) {
                 self.shared.ring();
             }
-            let Step::Wait(until) = step else { return Ok(step) };
+            let until = match step {
+                Step::Wait(until) => until,
+                Step::Postpone(until) => Some(until),
+                done => return Ok(done),
+            };
             let time_is_up = async {
                 match until {
                     Some(until) => tokio::time::sleep_until(until.into()).await,

@@ -137,10 +137,20 @@ impl Fault {
         self
     }
 
-    /// Limits the fault to requests that concern that consumer group or transactional id.
+    /// Limits the fault to requests to the coordinator of that consumer group or transactional id,
+    /// and FindCoordinator.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
+    }
+
+    /// Limits the fault to requests that name that transactional id, to whichever broker they go.
+    pub fn transactional_id(self, id: impl Into<String>) -> Self {
+        let id = id.into();
+        let before = self.condition.clone();
+        self.when(move |request| {
+            request.transactional_id.as_ref() == Some(&id) && before.as_ref().is_none_or(|condition| condition(request))
+        })
     }
 
     /// Limits the fault to requests of that user (`alice`, as SASL knows them).
@@ -404,6 +414,7 @@ mod tests {
             principal: "User:ANONYMOUS".into(),
             partitions: partitions.iter().map(|&(topic, p)| TopicPartition::new(topic, p)).collect(),
             group: None,
+            transactional_id: None,
             at: tokio::time::Instant::now(),
         }
     }

@@ -30,8 +30,11 @@ pub struct Request {
     /// The partitions that it concerns; partition −1 stands for a topic as a whole. For an
     /// incremental fetch these are the session's partitions.
     pub partitions: Vec<TopicPartition>,
-    /// The consumer group or transactional id that it concerns.
+    /// The consumer group that it concerns, or the transactional id if it is for the transaction
+    /// coordinator.
     pub group: Option<String>,
+    /// The transactional id that it names.
+    pub transactional_id: Option<String>,
     /// Time of arrival, by tokio's clock.
     pub at: tokio::time::Instant,
 }

@@ -43,10 +43,13 @@
 //! denies a user access with a fault, such as
 //! `on(ApiKey::Produce).user("bob").forever().error(ErrorCode::TOPIC_AUTHORIZATION_FAILED)`.
 //!
-//! Not supported: transactions beyond the ids and epochs of their producers and their batches and
-//! markers in a log ([`Cluster::append_in_transaction`], [`Cluster::end_transaction`]), share
-//! groups, configurations beyond the few named at [`Cluster::create_topic_with`], compaction.
-//! ApiVersions does not offer the requests that are only for these.
+//! Transactions run under both protocols: brokers decide by the versions of requests, and tell
+//! clients the feature `transaction.version` ([`Options::feature`], [`Cluster::set_feature`]).
+//! [`Cluster::transaction`] shows the coordinator's view of one.
+//!
+//! Not supported: share groups, configurations beyond the few named at
+//! [`Cluster::create_topic_with`], compaction. ApiVersions does not offer the requests that are
+//! only for these.
 
 mod api;
 mod batch;
@@ -81,6 +84,7 @@ pub use state::{
     consumer_group::{ConsumerGroupView, ConsumerMemberView},
     group::{GroupView, MemberView},
     sink::Received,
+    transaction_coordinator::TransactionView,
 };
 #[cfg(feature = "tls")]
 pub use tls::Tls;

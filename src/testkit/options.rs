@@ -30,6 +30,9 @@ pub struct Options {
     pub(crate) groups: GroupSettings,
     pub(crate) consumer_groups: ConsumerGroupSettings,
     pub(crate) strict_producer_ids: bool,
+    pub(crate) marker_delay: Duration,
+    pub(crate) max_transaction_timeout: Duration,
+    pub(crate) verifies_transactions: bool,
     pub(crate) leader_hints: bool,
     pub(crate) shuffle_aborted: bool,
     pub(crate) fetch_sessions: usize,
@@ -70,6 +73,9 @@ impl Default for Options {
                 migrates: true,
             },
             strict_producer_ids: false,
+            marker_delay: Duration::ZERO,
+            max_transaction_timeout: Duration::from_secs(15 * 60),
+            verifies_transactions: true,
             leader_hints: true,
             shuffle_aborted: false,
             fetch_sessions: 1000,
@@ -171,7 +177,7 @@ impl Options {
     }
 
     /// Sets a finalized feature that ApiVersions reports, e.g. `transaction.version` at level 2
-    /// (default: none).
+    /// (default: none). [`Cluster::set_feature`](super::Cluster::set_feature) changes it later.
     pub fn feature(mut self, name: impl Into<String>, level: i16) -> Self {
         self.features.insert(name.into(), level);
         self
@@ -234,6 +240,31 @@ impl Options {
     /// at sequence 0, as brokers before 2.5 do (KIP-360; default: false).
     pub fn strict_producer_ids(mut self, strict: bool) -> Self {
         self.strict_producer_ids = strict;
+        self
+    }
+
+    /// Sets the time between the end of a transaction at its coordinator and the writing of its
+    /// markers (default: none). EndTxn is answered at once, as with Kafka; the next transaction of
+    /// the same id gets CONCURRENT_TRANSACTIONS until the markers are written.
+    /// [`Cluster::set_marker_delay`](super::Cluster::set_marker_delay) changes it later.
+    pub fn marker_delay(mut self, delay: Duration) -> Self {
+        self.marker_delay = delay;
+        self
+    }
+
+    /// Sets the longest `transaction.timeout.ms` that a producer may ask for
+    /// (`transaction.max.timeout.ms`, default: 15 min).
+    pub fn max_transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.max_transaction_timeout = timeout;
+        self
+    }
+
+    /// Lets brokers ask the coordinator whether a partition or group belongs to the transaction
+    /// before they accept its first batch or offsets, in versions in which the producer has to add
+    /// it (`transaction.partition.verification.enable`, KIP-890, default: true). Brokers before 3.6
+    /// do not ask.
+    pub fn transaction_verification(mut self, verify: bool) -> Self {
+        self.verifies_transactions = verify;
         self
     }
 

@@ -8,4 +8,8 @@ mod groups;
 mod hostile_text;
 mod logs;
 mod robustness;
+mod transaction_coordinator;
+mod transaction_offsets;
+mod transaction_protocol;
+mod transactional_producer;
 mod transactions;

@@ -1,17 +1,24 @@
-//! Transactions in a partition's log, written directly, without a request.
+//! Transactions: the coordinator as tests see and steer it, and transactions in a partition's log
+//! that are written directly, without a request.
+
+use std::time::Duration;
 
 use super::{
     Cluster, batch,
     cluster::unknown_partition,
     shared::now,
-    state::producers::{Admission, Stamp},
+    state::{
+        markers::transition,
+        producers::{Admission, Marker, Stamp},
+        transaction_coordinator::TransactionView,
+    },
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorCode, ErrorKind, Result},
     record::Record,
     wire::{
         Compression,
-        batch::{BatchHeader, ControlRecord, ProducerStamp, marker_batch},
+        batch::{BatchHeader, ProducerStamp},
     },
 };
 
@@ -67,21 +74,9 @@ impl Cluster {
         let millis = state.millis(now());
         let unknown = || unknown_partition(topic, partition);
         let found = state.topics.partition_mut(topic, partition).ok_or_else(unknown)?;
-        let (producer_epoch, _) = found.producers.next_of(producer_id);
-        let coordinator_epoch = 0;
-        let marker = match commit {
-            true => ControlRecord::Commit { coordinator_epoch },
-            false => ControlRecord::Abort { coordinator_epoch },
-        };
-        found
-            .producers
-            .admit_marker(producer_id, producer_epoch, coordinator_epoch)
-            .map_err(|code| Error::broker(code, format_args!("end a transaction in {topic}[{partition}]")))?;
-        let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence: -1, transactional: true };
-        let bytes = marker_batch(marker, 0, found.leader_epoch, stamp, millis)?;
-        let header = BatchHeader::parse(&bytes)?;
-        let offset = found.log.append(&bytes, &header, found.leader_epoch, None)?;
-        found.producers.marked(producer_id, producer_epoch, coordinator_epoch);
+        let (epoch, _) = found.producers.next_of(producer_id);
+        let marker = Marker { producer_id, epoch, coordinator_epoch: 0, committed: commit, raises_epoch: false };
+        let offset = found.write_marker(&marker, millis)?;
         drop(state);
         self.shared.ring();
         Ok(offset)
@@ -94,5 +89,54 @@ impl Cluster {
     /// `UnknownTopicOrPartition`.
     pub fn last_stable_offset(&self, topic: &str, partition: i32) -> Result<i64> {
         self.look(topic, partition, |found| found.log.last_stable())
+    }
+
+    /// Returns the transaction of a transactional id as it is now; `None` if no producer has used
+    /// the id.
+    pub fn transaction(&self, transactional_id: &str) -> Option<TransactionView> {
+        self.state().transactions.view(transactional_id)
+    }
+
+    /// Returns the offset that a transaction which has not ended has committed for a group and
+    /// partition.
+    pub fn pending_offset(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
+        let state = self.state();
+        Some(state.groups.get(group)?.offsets.pending().of(topic, partition)?.offset)
+    }
+
+    /// Sets a finalized feature, as `kafka-features upgrade` and `downgrade` do; level 0 removes
+    /// it. ApiVersions tells it to clients from now on, under a higher epoch of the features;
+    /// connections stay open. The coordinator uses `transaction.version` for transactions that it
+    /// ends on its own.
+    pub fn set_feature(&self, name: &str, level: i16) {
+        let mut state = self.state();
+        match level {
+            ..=0 => _ = state.options.features.remove(name),
+            _ => _ = state.options.features.insert(name.to_owned(), level),
+        }
+        state.features_epoch += 1;
+    }
+
+    /// Sets the time between the end of a transaction at its coordinator and the writing of its
+    /// markers, for transactions that end from now on
+    /// ([`Options::marker_delay`](super::Options::marker_delay)).
+    pub fn set_marker_delay(&self, delay: Duration) {
+        self.state().options.marker_delay = delay;
+    }
+
+    /// Sets the epoch of a transactional id, which is created if necessary. The next
+    /// InitProducerId gives out the epoch after it; from 32,766 on, the epochs are used up and the
+    /// producer id changes.
+    ///
+    /// # Errors
+    /// `Broker` with CONCURRENT_TRANSACTIONS while the id has a transaction.
+    pub fn set_producer_epoch(&self, transactional_id: &str, epoch: i16) -> Result<()> {
+        let set = |state: &mut super::state::State| {
+            let set = transition(state, now(), |transactions, transition| {
+                transactions.set_epoch(transactional_id, epoch, transition.new_producer_id)
+            });
+            if set { Ok(()) } else { Err(ErrorCode::CONCURRENT_TRANSACTIONS) }
+        };
+        self.change(set, || format!("set the epoch of {transactional_id}"))
     }
 }

@@ -6,6 +6,7 @@
 use super::{Call, Context, SERVED, Step, text, versions};
 use crate::{
     error::{ErrorCode, Result},
+    testkit::state::{FIRST_EPOCH, markers::TRANSACTION_VERSION},
     wire::{
         ApiKey,
         byte_string::ByteString,
@@ -34,14 +35,14 @@ impl Call for ApiVersions {
         response.error_code = context.spoiled(error).code();
         if context.head.version >= 3 && error.is_ok() {
             let features = &context.state.options.features;
-            response.finalized_features_epoch = if features.is_empty() { -1 } else { 1 };
+            let is_known = !features.is_empty() || context.state.features_epoch > FIRST_EPOCH;
+            response.finalized_features_epoch = if is_known { context.state.features_epoch } else { -1 };
             for (name, &level) in features {
+                let newest = if name == TRANSACTION_VERSION { 2 } else { 0 };
+                let (min_version, max_version) = (0, level.max(newest));
                 let name = text(name.as_str());
-                response.supported_features.push(SupportedFeatureKey {
-                    name: name.clone(),
-                    min_version: 0,
-                    max_version: level,
-                });
+                let supported = SupportedFeatureKey { name: name.clone(), min_version, max_version };
+                response.supported_features.push(supported);
                 response.finalized_features.push(FinalizedFeatureKey {
                     name,
                     min_version_level: level,

@@ -247,7 +247,9 @@ impl Call for Fetch {
             return Ok(self.answer(context, &plan, found));
         }
         self.plan = Some((plan, until));
-        Ok(Step::Wait(Some(until)))
+        // The end of a transaction moves the last stable offset.
+        let ends = context.state.transactions.deadline();
+        Ok(Step::Wait(Some(ends.map_or(until, |ends| ends.min(until)))))
     }
 
     fn wakes(&self) -> bool {

@@ -3,6 +3,8 @@
 //! A request is decoded into a [`Call`], which acts on the state once or, if it has to wait,
 //! repeatedly until it has its response.
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod api_versions;
 mod consumer_group_describe;
 mod consumer_group_heartbeat;
@@ -13,6 +15,8 @@ mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_groups;
+mod describe_transactions;
+mod end_txn;
 mod fetch;
 mod fetch_reply;
 mod find_coordinator;
@@ -22,14 +26,17 @@ mod join_group;
 mod leave_group;
 mod list_groups;
 mod list_offsets;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod produce_sink;
+mod produce_verification;
 mod sasl;
 mod sync_group;
+mod txn_offset_commit;
 
 use std::{sync::Arc, time::Instant};
 
@@ -79,7 +86,7 @@ macro_rules! serve {
 }
 
 /// The requests that are served.
-pub(crate) static SERVED: [Served; 26] = serve![
+pub(crate) static SERVED: [Served; 32] = serve![
     ProduceRequest => |request, _| produce::Produce::new(request),
     FetchRequest => fetch::Fetch::new,
     ListOffsetsRequest => |request, _| list_offsets::ListOffsets(request),
@@ -99,6 +106,12 @@ pub(crate) static SERVED: [Served; 26] = serve![
     DeleteRecordsRequest => |request, _| delete_records::DeleteRecords(request),
     InitProducerIdRequest => |request, _| init_producer_id::InitProducerId(request),
     OffsetForLeaderEpochRequest => |request, _| offset_for_leader_epoch::OffsetForLeaderEpoch(request),
+    AddPartitionsToTxnRequest => add_partitions_to_txn::AddPartitionsToTxn::new,
+    AddOffsetsToTxnRequest => |request, _| add_offsets_to_txn::AddOffsetsToTxn(request),
+    EndTxnRequest => |request, _| end_txn::EndTxn(request),
+    TxnOffsetCommitRequest => |request, _| txn_offset_commit::TxnOffsetCommit(request),
+    DescribeTransactionsRequest => |request, _| describe_transactions::DescribeTransactions(request),
+    ListTransactionsRequest => |request, _| list_transactions::ListTransactions(request),
     CreatePartitionsRequest => |request, _| create_partitions::CreatePartitions(request),
     DeleteGroupsRequest => |request, _| delete_groups::DeleteGroups(request),
     DescribeClusterRequest => |request, _| describe_cluster::DescribeCluster(request),
@@ -134,7 +147,12 @@ pub(crate) trait Call: Send {
         Subject::default()
     }
 
-    /// Carries the request out. Called again after [`Step::Wait`].
+    /// Returns the transactional id that the request names.
+    fn transactional_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// Carries the request out. Called again after [`Step::Wait`] and [`Step::Postpone`].
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step>;
 
     /// Returns true if other requests may wait for this one's changes.
@@ -178,6 +196,8 @@ pub(crate) enum Step {
     Close,
     /// The call has to be made again when something changed, at the latest at that time.
     Wait(Option<Instant>),
+    /// Like `Wait`, and nothing was changed yet.
+    Postpone(Instant),
 }
 
 impl Context<'_> {
@@ -273,6 +293,15 @@ pub(crate) fn refuse_api_versions(context: &Context<'_>) -> Result<Step> {
 
 fn decode<R: Request + Decode>(head: &Head, body: Bytes) -> Result<R> {
     decode_body(body, head.version).map_err(|error| error.context(format_args!("malformed {} request", head.key)))
+}
+
+/// Returns the error for a client of that version: clients that do not know PRODUCER_FENCED yet get
+/// INVALID_PRODUCER_EPOCH (KIP-588).
+fn fenced(error: ErrorCode, version: i16, knows_fenced: i16) -> ErrorCode {
+    match error {
+        ErrorCode::PRODUCER_FENCED if version < knows_fenced => ErrorCode::INVALID_PRODUCER_EPOCH,
+        error => error,
+    }
 }
 
 /// Converts text for a response.

@@ -1,6 +1,7 @@
 //! OffsetFetch 1–10: of one group, or of several (v8); of the partitions named, or of all that have
 //! a commit; topics by name, or by id (v10). A partition without a commit is answered with −1 and
-//! no error.
+//! no error, and with `require_stable` (v7, KIP-447) one whose transaction has not ended with
+//! UNSTABLE_OFFSET_COMMIT.
 
 use uuid::Uuid;
 
@@ -81,7 +82,8 @@ impl Call for OffsetFetch {
         let version = context.head.version;
         let mut response = OffsetFetchResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for asked in self.asked(context.state, version) {
-            let (group, found) = (asked.group.clone(), find(context, asked));
+            let stable = version >= 7 && self.0.require_stable;
+            let (group, found) = (asked.group.clone(), find(context, asked, stable));
             if version >= 8 {
                 response.groups.push(OffsetFetchResponseGroup {
                     group_id: text(group),
@@ -103,7 +105,7 @@ impl Call for OffsetFetch {
     }
 }
 
-fn find(context: &mut Context<'_>, asked: Asked) -> Found {
+fn find(context: &mut Context<'_>, asked: Asked, stable: bool) -> Found {
     let refused = context.refused().map_or_else(|| context.check_group(&asked.group), Err);
     let refused = refused.and_then(|()| match context.state.consumer_group(&asked.group, context.now) {
         Some((group, ..)) => group.may_fetch(context.now, asked.member.as_deref(), asked.epoch),
@@ -117,6 +119,9 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
         return Found { error, topics: topics.collect() };
     }
     let group = context.state.groups.get(&asked.group);
+    let is_unstable = |topic: &str, partition: i32| {
+        stable && group.is_some_and(|group| group.offsets.pending().of(topic, partition).is_some())
+    };
     let topics = match asked.topics {
         Some(topics) => topics
             .into_iter()
@@ -128,6 +133,7 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
                         None if topic.name.is_empty() && context.head.version >= 10 => {
                             (index, Err(ErrorCode::UNKNOWN_TOPIC_ID))
                         }
+                        None if is_unstable(&topic.name, index) => (index, Err(ErrorCode::UNSTABLE_OFFSET_COMMIT)),
                         None => (index, Ok(committed)),
                     }
                 });
@@ -138,7 +144,8 @@ fn find(context: &mut Context<'_>, asked: Asked) -> Found {
         None => {
             let mut topics: Vec<TopicFound> = Vec::new();
             for (topic, index, committed) in group.into_iter().flat_map(|group| group.offsets.iter()) {
-                let found = (index, Ok(Some(committed.clone())));
+                let unstable = is_unstable(topic, index).then_some(ErrorCode::UNSTABLE_OFFSET_COMMIT);
+                let found = (index, unstable.map_or_else(|| Ok(Some(committed.clone())), Err));
                 match topics.last_mut() {
                     Some((last, partitions)) if last.name == topic => partitions.push(found),
                     _ => {

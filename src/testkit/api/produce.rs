@@ -2,14 +2,18 @@
 //! (size, magic, checksum, counts, codec, producer sequences), appended and answered at once, since
 //! replication is pretended. For a partition that another broker leads, the response names the
 //! leader (KIP-951, v10). With acks=0 an error closes the connection. A transaction begins with its
-//! first batch; the testkit has no transaction coordinator yet that would have to be asked.
+//! first batch, about which the transaction coordinator is asked.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Call, Context, Step, Subject, text};
+use super::{
+    Call, Context, Step, Subject,
+    produce_verification::{TransactionalBatch, Verification, verify},
+    text,
+};
 use crate::{
     error::{ErrorCode, Result},
     record::TopicPartition,
@@ -33,9 +37,18 @@ use crate::{
 /// Attribute bits 0 to 2 of a batch compressed with zstd, which needs v7 (KIP-110).
 const ZSTD: i16 = 4;
 
+/// Attribute bit of a batch in a transaction, and the place of the attributes' lower byte.
+const TRANSACTIONAL: u8 = 0x10;
+const ATTRIBUTES: usize = 22;
+
 pub(crate) struct Produce {
     acks: i16,
     topics: Vec<(String, Uuid, Vec<Sent>)>,
+    transactional_id: Option<String>,
+    /// True if a batch belongs to a transaction.
+    is_transactional: bool,
+    /// Time at which the coordinator was asked first.
+    asked: Option<Instant>,
 }
 
 struct Sent {
@@ -51,6 +64,7 @@ struct Appended {
 
 impl Produce {
     pub(crate) fn new(request: ProduceRequest) -> Self {
+        let transactional_id = request.transactional_id.map(|id| id.to_string());
         let topics = request.topic_data.into_iter().map(|topic| {
             let sent = topic
                 .partition_data
@@ -58,7 +72,37 @@ impl Produce {
                 .map(|data| Sent { partition: data.index, records: data.records.unwrap_or_default() });
             (topic.name.to_string(), topic.topic_id, sent.collect())
         });
-        Self { acks: request.acks, topics: topics.collect() }
+        let topics: Vec<(String, Uuid, Vec<Sent>)> = topics.collect();
+        let is_transactional = topics.iter().flat_map(|(.., sent)| sent).any(Sent::is_transactional);
+        Self { acks: request.acks, topics, transactional_id, is_transactional, asked: None }
+    }
+
+    /// Returns the batches that belong to transactions and can be read.
+    fn transactional(&self, state: &State, version: i16) -> Vec<TransactionalBatch> {
+        let mut batches = Vec::new();
+        for (at, (.., sent)) in self.topics.iter().enumerate() {
+            let Some(name) = self.resolve(at, state, version) else { continue };
+            for sent in sent.iter().filter(|sent| sent.is_transactional()) {
+                if let Ok(header) = BatchHeader::parse(&sent.records)
+                    && header.producer_id >= 0
+                {
+                    let partition = TopicPartition::new(name.clone(), sent.partition);
+                    batches.push(TransactionalBatch { partition, stamp: stamp_of(&header) });
+                }
+            }
+        }
+        batches
+    }
+
+    /// Asks the transaction coordinator, if a batch belongs to a transaction. A sink looks at no
+    /// batch.
+    fn verify(&mut self, context: &mut Context<'_>) -> Verification {
+        if !self.is_transactional || context.state.sink.is_some() {
+            return Verification::Done(HashMap::new());
+        }
+        let batches = self.transactional(context.state, context.head.version);
+        let since = *self.asked.get_or_insert(context.now);
+        verify(context, self.transactional_id.as_deref(), batches, since)
     }
 
     /// Returns the topic's name; topics are identified by id from v13 on.
@@ -80,8 +124,21 @@ impl Call for Produce {
         Subject { partitions, group: None }
     }
 
+    fn transactional_id(&self) -> Option<&str> {
+        self.transactional_id.as_deref()
+    }
+
     fn act(&mut self, context: &mut Context<'_>) -> Result<Step> {
         let version = context.head.version;
+        let (refused, unverified) = match self.verify(context) {
+            Verification::Done(errors) => (None, errors),
+            Verification::Refused(code) => (Some(code), HashMap::new()),
+            Verification::Later(at) => return Ok(Step::Postpone(at)),
+        };
+        let unverified = |name: &Arc<str>, partition: i32| {
+            let error = || unverified.get(&TopicPartition::new(name.clone(), partition)).copied();
+            if unverified.is_empty() { refused } else { error() }
+        };
         let mut failed = false;
         let mut response = ProduceResponse { throttle_time_ms: context.throttle(), ..Default::default() };
         for at in 0..self.topics.len() {
@@ -91,7 +148,7 @@ impl Call for Produce {
             for sent in sent {
                 let answer = match &name {
                     Some(name) if context.state.sink.is_some() => sent.sink(context, name),
-                    Some(name) => sent.answer(context, name, self.acks),
+                    Some(name) => sent.answer(context, name, self.acks, unverified(name, sent.partition)),
                     None => refusal(sent.partition, ErrorCode::UNKNOWN_TOPIC_ID),
                 };
                 failed |= answer.error_code != 0;
@@ -116,7 +173,18 @@ impl Call for Produce {
 }
 
 impl Sent {
-    fn answer(&self, context: &mut Context<'_>, topic: &str, acks: i16) -> PartitionProduceResponse {
+    fn is_transactional(&self) -> bool {
+        self.records.get(ATTRIBUTES).is_some_and(|attributes| attributes & TRANSACTIONAL != 0)
+    }
+
+    /// Appends the batch, unless its transaction stands against it.
+    fn answer(
+        &self,
+        context: &mut Context<'_>,
+        topic: &str,
+        acks: i16,
+        unverified: Option<ErrorCode>,
+    ) -> PartitionProduceResponse {
         if let Some(code) = context.refused_partition(topic, self.partition) {
             return PartitionProduceResponse {
                 record_errors: record_errors(context, code),
@@ -126,7 +194,7 @@ impl Sent {
         if !matches!(acks, -1..=1) {
             return refusal(self.partition, ErrorCode::INVALID_REQUIRED_ACKS);
         }
-        match self.append(context, topic) {
+        match unverified.map_or_else(|| self.append(context, topic), Err) {
             Ok(appended) => {
                 let error = context.spoiled_partition(topic, self.partition, ErrorCode::NONE);
                 if !error.is_ok() {
@@ -158,12 +226,7 @@ impl Sent {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
         let header = check(&self.records, version)?;
-        let stamp = Stamp {
-            producer_id: header.producer_id,
-            epoch: header.producer_epoch,
-            first_sequence: header.base_sequence,
-            count: header.record_count,
-        };
+        let stamp = stamp_of(&header);
         let idempotent = header.producer_id >= 0;
         if idempotent
             && let Admission::Duplicate { base_offset, timestamp } = partition.producers.admit(&stamp, strict)?
@@ -197,6 +260,15 @@ impl Sent {
             },
             None => refusal(self.partition, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
         }
+    }
+}
+
+fn stamp_of(header: &BatchHeader) -> Stamp {
+    Stamp {
+        producer_id: header.producer_id,
+        epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+        count: header.record_count,
     }
 }
 

@@ -3,10 +3,12 @@
 pub(crate) mod consumer_group;
 pub(crate) mod group;
 pub(crate) mod log;
+pub(crate) mod markers;
 pub(crate) mod producers;
 pub(crate) mod sessions;
 pub(crate) mod sink;
 pub(crate) mod topics;
+pub(crate) mod transaction_coordinator;
 pub(crate) mod transactions;
 
 use std::{
@@ -24,9 +26,13 @@ use self::{
     sessions::Sessions,
     sink::Sink,
     topics::{NO_LEADER, Partition, Topic, Topics},
+    transaction_coordinator::TransactionCoordinator,
 };
 use super::{fault::Faults, journal::Journal, options::Options};
 use crate::{error::ErrorCode, record::check_topic_name};
+
+/// The epoch of the finalized features of a new cluster.
+pub(crate) const FIRST_EPOCH: i64 = 1;
 
 /// One broker, as the other brokers and the clients see it.
 #[derive(Debug)]
@@ -39,13 +45,6 @@ pub(crate) struct Broker {
     pub(crate) sessions: Sessions,
 }
 
-/// A transactional id's producer (KIP-98).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Transactional {
-    pub(crate) producer_id: i64,
-    pub(crate) epoch: i16,
-}
-
 /// The whole cluster.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -53,7 +52,9 @@ pub(crate) struct State {
     pub(crate) brokers: Vec<Broker>,
     pub(crate) topics: Topics,
     pub(crate) groups: BTreeMap<String, Group>,
-    pub(crate) transactional: HashMap<String, Transactional>,
+    pub(crate) transactions: TransactionCoordinator,
+    /// The epoch of the finalized features; it rises with every change of them (KIP-584).
+    pub(crate) features_epoch: i64,
     /// Groups with a coordinator that a test chose.
     coordinators: HashMap<String, i32>,
     pub(crate) faults: Faults,
@@ -74,7 +75,8 @@ impl State {
             brokers,
             topics: Topics::default(),
             groups: BTreeMap::new(),
-            transactional: HashMap::new(),
+            transactions: TransactionCoordinator::default(),
+            features_epoch: FIRST_EPOCH,
             coordinators: HashMap::new(),
             faults: Faults::default(),
             journal: Journal::default(),

@@ -23,6 +23,18 @@ struct Appended {
     timestamp: i64,
 }
 
+/// The first batch of a transaction in this partition, while the coordinator is asked about it
+/// (KIP-890).
+#[derive(Debug)]
+struct Unverified {
+    epoch: i16,
+    /// The lowest sequence number seen: a batch behind it is refused, because it would be appended
+    /// before the first one.
+    lowest_sequence: i32,
+    /// True if it came in a version in which every transaction has an epoch of its own.
+    raises_epoch: bool,
+}
+
 #[derive(Debug)]
 struct Producer {
     epoch: i16,
@@ -41,6 +53,18 @@ impl Producer {
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
     known: HashMap<i64, Producer>,
+    unverified: HashMap<i64, Unverified>,
+}
+
+/// A marker that ends a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marker {
+    pub(crate) producer_id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) coordinator_epoch: i32,
+    pub(crate) committed: bool,
+    /// True if the coordinator has raised the epoch for it (transactions v2).
+    pub(crate) raises_epoch: bool,
 }
 
 /// The result of checking a batch.
@@ -76,7 +100,9 @@ impl Producers {
         if stamp.first_sequence < 0 || stamp.epoch < 0 {
             return Err(ErrorCode::INVALID_RECORD);
         }
-        let Some(producer) = self.known.get(&stamp.producer_id) else {
+        let known = self.known.get(&stamp.producer_id);
+        let Some(producer) = known else {
+            self.check_unverified(stamp, true)?;
             return match strict && stamp.first_sequence != 0 {
                 true => Err(ErrorCode::UNKNOWN_PRODUCER_ID),
                 false => Ok(Admission::Append),
@@ -93,6 +119,7 @@ impl Producers {
         if stamp.epoch < producer.epoch {
             return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
         }
+        self.check_unverified(stamp, producer.batches.is_empty())?;
         let expected = match producer.batches.back() {
             Some(last) if stamp.epoch == producer.epoch => last.last_sequence.checked_add(1).unwrap_or(0),
             _ => 0,
@@ -114,31 +141,79 @@ impl Producers {
         if producer.batches.len() == REMEMBERED {
             producer.batches.pop_front();
         }
+        self.unverified.remove(&stamp.producer_id);
         let (first_sequence, last_sequence) = (stamp.first_sequence, stamp.last_sequence());
         producer.batches.push_back(Appended { first_sequence, last_sequence, base_offset, timestamp });
     }
 
+    /// Returns true if the coordinator has to be asked before a transactional batch is appended,
+    /// because it is the first of its transaction here. `is_open` tells whether the producer has an
+    /// open transaction.
+    pub(crate) fn needs_verification(
+        &mut self,
+        stamp: &Stamp,
+        is_open: bool,
+        raises_epoch: bool,
+    ) -> Result<bool, ErrorCode> {
+        let known = self.known.get(&stamp.producer_id).map(|producer| producer.epoch);
+        if known.is_some_and(|known| stamp.epoch < known) {
+            return Err(ErrorCode::INVALID_PRODUCER_EPOCH);
+        }
+        if is_open && known == Some(stamp.epoch) {
+            return Ok(false);
+        }
+        let (epoch, lowest_sequence) = (stamp.epoch, stamp.first_sequence);
+        let entry = self.unverified.entry(stamp.producer_id);
+        let entry = entry.or_insert(Unverified { epoch, lowest_sequence, raises_epoch });
+        if epoch > entry.epoch {
+            (entry.epoch, entry.lowest_sequence) = (epoch, lowest_sequence);
+        } else if epoch == entry.epoch {
+            entry.lowest_sequence = entry.lowest_sequence.min(lowest_sequence);
+        }
+        Ok(true)
+    }
+
+    /// Checks the first batch of a transaction against those that were seen before it. `is_new` is
+    /// true if no batch of the producer's epoch is known.
+    fn check_unverified(&self, stamp: &Stamp, is_new: bool) -> Result<(), ErrorCode> {
+        let Some(unverified) = self.unverified.get(&stamp.producer_id) else { return Ok(()) };
+        let skips = unverified.raises_epoch && is_new && stamp.first_sequence != 0;
+        if skips || stamp.first_sequence > unverified.lowest_sequence {
+            return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER);
+        }
+        Ok(())
+    }
+
     /// Checks a marker without changing anything: neither its producer's epoch nor its
-    /// coordinator's ever decreases.
-    pub(crate) fn admit_marker(&self, producer_id: i64, epoch: i16, coordinator_epoch: i32) -> Result<(), ErrorCode> {
-        match self.known.get(&producer_id) {
-            Some(producer) if epoch < producer.epoch => Err(ErrorCode::INVALID_PRODUCER_EPOCH),
-            Some(producer) if coordinator_epoch < producer.coordinator_epoch => {
-                Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED)
-            }
-            _ => Ok(()),
+    /// coordinator's ever decreases, and a marker of transactions v2 raises the epoch, unless it is
+    /// the repetition of one that ended the transaction. `is_open` tells whether the producer has
+    /// an open transaction.
+    pub(crate) fn admit_marker(&self, marker: &Marker, is_open: bool) -> Result<(), ErrorCode> {
+        let Some(producer) = self.known.get(&marker.producer_id) else { return Ok(()) };
+        let repeats = marker.epoch == producer.epoch && (!is_open || marker.epoch == i16::MAX);
+        let is_old = match marker.raises_epoch {
+            true => marker.epoch <= producer.epoch && !repeats,
+            false => marker.epoch < producer.epoch,
+        };
+        if is_old {
+            Err(ErrorCode::INVALID_PRODUCER_EPOCH)
+        } else if marker.coordinator_epoch < producer.coordinator_epoch {
+            Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED)
+        } else {
+            Ok(())
         }
     }
 
     /// Notes that a marker was appended; if it raises the epoch, the new epoch begins at sequence
     /// 0.
-    pub(crate) fn marked(&mut self, producer_id: i64, epoch: i16, coordinator_epoch: i32) {
-        let producer = self.known.entry(producer_id).or_insert_with(|| Producer::new(epoch));
-        if producer.epoch != epoch {
-            producer.epoch = epoch;
+    pub(crate) fn marked(&mut self, marker: &Marker) {
+        let producer = self.known.entry(marker.producer_id).or_insert_with(|| Producer::new(marker.epoch));
+        if producer.epoch != marker.epoch {
+            producer.epoch = marker.epoch;
             producer.batches.clear();
         }
-        producer.coordinator_epoch = coordinator_epoch;
+        producer.coordinator_epoch = marker.coordinator_epoch;
+        self.unverified.remove(&marker.producer_id);
     }
 
     /// Returns a producer's epoch and the sequence with which its next batch has to begin; both are
@@ -160,6 +235,7 @@ impl Producers {
     /// Forgets all producers.
     pub(crate) fn forget(&mut self) {
         self.known.clear();
+        self.unverified.clear();
     }
 }
 
@@ -212,15 +288,77 @@ mod tests {
     #[test]
     fn markers_fence_older_epochs_and_older_coordinators() {
         let mut producers = Producers::default();
-        assert_eq!(producers.admit_marker(7, 0, 0), Ok(()), "a producer that the log has forgotten");
+        let marker = |epoch, coordinator_epoch| Marker {
+            producer_id: 7,
+            epoch,
+            coordinator_epoch,
+            committed: true,
+            raises_epoch: false,
+        };
+        assert_eq!(producers.admit_marker(&marker(0, 0), true), Ok(()), "a producer that the log has forgotten");
         producers.appended(&stamp(3, 0, 5), 0, 1);
         assert_eq!(producers.next_of(7), (3, 5));
-        assert_eq!(producers.admit_marker(7, 2, 9), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
-        assert_eq!(producers.admit_marker(7, 4, 9), Ok(()));
-        producers.marked(7, 4, 9);
-        assert_eq!(producers.admit_marker(7, 4, 8), Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED));
+        assert_eq!(producers.admit_marker(&marker(2, 9), true), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(producers.admit_marker(&marker(4, 9), true), Ok(()));
+        producers.marked(&marker(4, 9));
+        let older = producers.admit_marker(&marker(4, 8), true);
+        assert_eq!(older, Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED));
         assert_eq!(producers.admit(&stamp(3, 5, 1), false), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
         assert_eq!((producers.next_of(7), producers.admit(&stamp(4, 0, 1), false)), ((4, 0), Ok(Admission::Append)));
+    }
+
+    #[test]
+    fn marker_of_v2_must_raise_the_epoch() {
+        let mut producers = Producers::default();
+        let marker =
+            |epoch| Marker { producer_id: 7, epoch, coordinator_epoch: 0, committed: true, raises_epoch: true };
+        producers.appended(&stamp(3, 0, 5), 0, 1);
+        assert_eq!(producers.admit_marker(&marker(3), true), Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert_eq!(producers.admit_marker(&marker(4), true), Ok(()));
+        producers.marked(&marker(4));
+        assert_eq!(producers.admit_marker(&marker(4), false), Ok(()), "the marker is repeated");
+        producers.appended(&stamp(4, 0, 5), 6, 1);
+        let late = producers.admit_marker(&marker(4), true);
+        assert_eq!(late, Err(ErrorCode::INVALID_PRODUCER_EPOCH), "the next transaction is open");
+        let last = Marker { epoch: i16::MAX, ..marker(0) };
+        producers.appended(&stamp(i16::MAX, 0, 5), 11, 1);
+        assert_eq!(producers.admit_marker(&last, true), Ok(()), "no epoch is left");
+    }
+
+    #[test]
+    fn first_batch_of_transaction_needs_verification() {
+        let mut producers = Producers::default();
+        assert_eq!(producers.needs_verification(&stamp(3, 0, 5), false, false), Ok(true));
+        producers.appended(&stamp(3, 0, 5), 0, 1);
+        assert_eq!(producers.needs_verification(&stamp(3, 5, 5), true, false), Ok(false));
+        assert_eq!(producers.needs_verification(&stamp(3, 5, 5), false, false), Ok(true), "the transaction has ended");
+        assert_eq!(producers.needs_verification(&stamp(4, 0, 5), true, false), Ok(true), "another epoch");
+        let old = producers.needs_verification(&stamp(2, 0, 5), true, false);
+        assert_eq!(old, Err(ErrorCode::INVALID_PRODUCER_EPOCH));
+    }
+
+    #[test]
+    fn batch_behind_an_unverified_one_is_refused() {
+        let mut producers = Producers::default();
+        producers.needs_verification(&stamp(3, 0, 5), false, false).unwrap();
+        producers.needs_verification(&stamp(3, 5, 5), false, false).unwrap();
+        assert_eq!(producers.admit(&stamp(3, 5, 5), false), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        assert_eq!(producers.admit(&stamp(3, 0, 5), false), Ok(Admission::Append));
+        producers.appended(&stamp(3, 0, 5), 0, 1);
+        assert_eq!(producers.admit(&stamp(3, 5, 5), false), Ok(Admission::Append));
+        producers.needs_verification(&stamp(4, 9, 5), false, false).unwrap();
+        producers.needs_verification(&stamp(4, 3, 5), false, false).unwrap();
+        assert_eq!(producers.admit(&stamp(4, 9, 5), false), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+    }
+
+    #[test]
+    fn transaction_of_v2_starts_at_sequence_zero() {
+        let mut producers = Producers::default();
+        producers.needs_verification(&stamp(3, 5, 5), false, true).unwrap();
+        assert_eq!(producers.admit(&stamp(3, 5, 5), false), Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER));
+        let mut producers = Producers::default();
+        producers.needs_verification(&stamp(3, 5, 5), false, false).unwrap();
+        assert_eq!(producers.admit(&stamp(3, 5, 5), false), Ok(Admission::Append), "v1 accepts any first sequence");
     }
 
     #[test]

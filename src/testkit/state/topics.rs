@@ -9,8 +9,14 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{log::Log, producers::Producers};
-use crate::error::ErrorCode;
+use super::{
+    log::Log,
+    producers::{Marker, Producers},
+};
+use crate::{
+    error::{Error, ErrorCode, Result},
+    wire::batch::{BatchHeader, ControlRecord, ProducerStamp, marker_batch},
+};
 
 /// Topics that Kafka's metadata marks as internal.
 const INTERNAL: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
@@ -94,6 +100,30 @@ impl Partition {
         if broker != NO_LEADER {
             self.log.begin_epoch(self.leader_epoch);
         }
+    }
+
+    /// Appends the marker that ends a producer's transaction, and returns its offset. If no
+    /// transaction is open the marker is written all the same, as by a coordinator that writes it
+    /// twice.
+    ///
+    /// # Errors
+    /// `Fenced` or `Broker` for a marker of an older epoch or coordinator.
+    pub(crate) fn write_marker(&mut self, marker: &Marker, millis: i64) -> Result<i64> {
+        let is_open = self.log.transactions().is_open(marker.producer_id);
+        let admitted = self.producers.admit_marker(marker, is_open);
+        admitted.map_err(|code| Error::broker(code, format_args!("end a transaction of {}", marker.producer_id)))?;
+        let coordinator_epoch = marker.coordinator_epoch;
+        let record = match marker.committed {
+            true => ControlRecord::Commit { coordinator_epoch },
+            false => ControlRecord::Abort { coordinator_epoch },
+        };
+        let (producer_id, producer_epoch) = (marker.producer_id, marker.epoch);
+        let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence: -1, transactional: true };
+        let bytes = marker_batch(record, 0, self.leader_epoch, stamp, millis)?;
+        let header = BatchHeader::parse(&bytes)?;
+        let offset = self.log.append(&bytes, &header, self.leader_epoch, None)?;
+        self.producers.marked(marker);
+        Ok(offset)
     }
 
     /// Makes the checks of a request that only the leader serves: first the leader epoch that the

@@ -126,6 +126,15 @@ pub(super) const NOBODY: (i64, i16, i32) = (-1, -1, -1);
 
 /// Encodes a batch with timestamps from 1,000 on.
 pub(super) fn batch(by: (i64, i16, i32), values: &[&str]) -> Bytes {
+    encode(by, values, false)
+}
+
+/// Encodes a batch of a transaction, with timestamps from 1,000 on.
+pub(super) fn transactional_batch(by: (i64, i16, i32), values: &[&str]) -> Bytes {
+    encode(by, values, true)
+}
+
+fn encode(by: (i64, i16, i32), values: &[&str], transactional: bool) -> Bytes {
     let (producer_id, producer_epoch, base_sequence) = by;
     let mut builder = BatchBuilder::with_capacity(1 << 16);
     for (i, value) in (0..).zip(values) {
@@ -133,6 +142,6 @@ pub(super) fn batch(by: (i64, i16, i32), values: &[&str]) -> Bytes {
         builder.append(&parts, 1000 + i);
     }
     let sealed = builder.seal(&mut Compressor::new(Compression::None).unwrap()).unwrap();
-    let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence, transactional: false };
+    let stamp = ProducerStamp { producer_id, producer_epoch, base_sequence, transactional };
     [&sealed.header(stamp)[..], sealed.body()].concat().into()
 }

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-fn join(group: &str, member: &str) -> JoinGroupRequest {
+pub(super) fn join(group: &str, member: &str) -> JoinGroupRequest {
     let protocol = JoinGroupRequestProtocol { name: text("range"), metadata: Bytes::from_static(b"m") };
     JoinGroupRequest {
         group_id: text(group),
@@ -33,7 +33,7 @@ fn join(group: &str, member: &str) -> JoinGroupRequest {
 }
 
 /// Joins, and if the broker asks for it comes back with the id that it assigned.
-async fn joined(client: &mut Client, group: &str, version: i16) -> JoinGroupResponse {
+pub(super) async fn joined(client: &mut Client, group: &str, version: i16) -> JoinGroupResponse {
     let mut request = join(group, "");
     if version < 1 {
         request.rebalance_timeout_ms = -1;
@@ -62,7 +62,7 @@ fn heartbeat(group: &str, member: &str, generation: i32) -> HeartbeatRequest {
     HeartbeatRequest { generation_id: generation, ..request }
 }
 
-fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetCommitRequest {
+pub(super) fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition { committed_offset: offset, ..Default::default() };
     let partition = OffsetCommitRequestPartition { committed_metadata: Some(text("note")), ..partition };
     OffsetCommitRequest {
@@ -237,7 +237,7 @@ async fn groups_are_listed_described_and_deleted() {
 }
 
 /// Returns a heartbeat that joins and subscribes to `t`.
-fn beat(group: &str, member: &str) -> ConsumerGroupHeartbeatRequest {
+pub(super) fn beat(group: &str, member: &str) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest {
         group_id: text(group),
         member_id: text(member),

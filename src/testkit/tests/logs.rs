@@ -320,6 +320,7 @@ async fn transactional_ids_fence_older_producers() {
     let cluster = cluster(Options::new()).await;
     let mut client = Client::to(&cluster, 1).await;
     let init = InitProducerIdRequest { transactional_id: Some(text("tx")), ..Default::default() };
+    let init = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..init };
     let first = client.call(&init, 2).await;
     let second = client.call(&init, 4).await;
     assert_eq!((second.producer_id, second.producer_epoch), (first.producer_id, first.producer_epoch + 1));

@@ -1,11 +1,14 @@
 //! Tests of the brokers' responses about transactions.
 
-use super::client::{Client, NOBODY, batch, cluster, text};
+use super::{
+    client::{Client, NOBODY, batch, cluster, text},
+    transactional_producer::{TransactionalProducer, V2},
+};
 use crate::{
     ErrorCode, Record,
     testkit::{Cluster, Options},
     wire::{
-        batch::{BatchHeader, Batches},
+        batch::Batches,
         messages::{
             FetchRequest, ListOffsetsRequest,
             fetch_request::{FetchPartition, FetchTopic},
@@ -35,7 +38,7 @@ async fn log(options: Options) -> Cluster {
     cluster
 }
 
-async fn fetch(client: &mut Client, version: i16, offset: i64, committed: bool) -> PartitionData {
+pub(super) async fn fetch(client: &mut Client, version: i16, offset: i64, committed: bool) -> PartitionData {
     let asked = FetchPartition { partition: 0, fetch_offset: offset, ..Default::default() };
     let asked = FetchPartition { partition_max_bytes: 1 << 20, current_leader_epoch: -1, ..asked };
     let topics = vec![FetchTopic { topic: text("t"), partitions: vec![asked], ..Default::default() }];
@@ -44,12 +47,12 @@ async fn fetch(client: &mut Client, version: i16, offset: i64, committed: bool) 
     response.responses[0].partitions[0].clone()
 }
 
-fn aborted(partition: &PartitionData) -> Option<Vec<(i64, i64)>> {
+pub(super) fn aborted(partition: &PartitionData) -> Option<Vec<(i64, i64)>> {
     let list = partition.aborted_transactions.as_ref()?;
     Some(list.iter().map(|aborted| (aborted.producer_id, aborted.first_offset)).collect())
 }
 
-fn offsets(partition: &PartitionData) -> Vec<i64> {
+pub(super) fn offsets(partition: &PartitionData) -> Vec<i64> {
     Batches::new(partition.records.clone().unwrap_or_default()).map(|batch| batch.unwrap().header.base_offset).collect()
 }
 
@@ -115,22 +118,18 @@ async fn offsets_are_listed_by_isolation_level() {
 async fn transaction_starts_with_first_transactional_batch() {
     let cluster = cluster(Options::new()).await;
     cluster.create_topic("t", 1).unwrap();
-    let mut client = Client::to(&cluster, 1).await;
-    let transactional = |first: i32| {
-        let mut bytes = batch((7, 0, first), &["a"]).to_vec();
-        bytes[22] |= 0x10;
-        let crc = crc_fast::crc32_iscsi(&bytes[21..]);
-        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        assert!(BatchHeader::parse(&bytes).unwrap().is_transactional());
-        bytes
-    };
-    assert_eq!(client.produce("t", 0, batch((7, 0, 0), &["a"])).await, (0, 0));
-    assert_eq!(client.produce("t", 0, transactional(1).into()).await, (0, 1));
+    let mut producer = TransactionalProducer::init(&cluster, "tx", V2).await;
+    let id = producer.producer_id;
+    assert_eq!(producer.client.produce("t", 0, batch((id, 0, 0), &["a"])).await, (0, 0));
+    producer.sequence = 1;
+    assert_eq!(producer.produce("t", 0, &["a"]).await, (0, 1));
     assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 1);
-    assert_eq!(client.produce("t", 0, batch((7, 0, 2), &["a"])).await.0, ErrorCode::INVALID_TXN_STATE.code());
-    assert_eq!(client.produce("t", 0, batch(NOBODY, &["a"])).await, (0, 2));
-    assert_eq!(cluster.end_transaction("t", 0, 7, true).unwrap(), 3);
-    assert_eq!(client.produce("t", 0, batch((7, 0, 2), &["a"])).await, (0, 4));
+    let outside = producer.client.produce("t", 0, batch((id, 0, 2), &["a"])).await;
+    assert_eq!(outside.0, ErrorCode::INVALID_TXN_STATE.code());
+    assert_eq!(producer.client.produce("t", 0, batch(NOBODY, &["a"])).await, (0, 2));
+    assert_eq!(producer.end(true).await, 0);
+    assert_eq!(cluster.log_end("t", 0).unwrap(), 4, "the marker");
+    assert_eq!(producer.client.produce("t", 0, batch((id, 1, 0), &["a"])).await, (0, 4));
     assert_eq!(cluster.last_stable_offset("t", 0).unwrap(), 5);
     // Markers hold no records; aborted records are included.
     assert_eq!(cluster.records("t", 0).unwrap().len(), 4);

@@ -411,6 +411,27 @@ impl ConsumerGroup {
         }
     }
 
+    /// Checks whether a member in that epoch may commit offsets in a transaction (KIP-447). A
+    /// request that names neither a member nor an epoch may do so at any time.
+    pub(crate) fn may_commit_in_transaction(
+        &mut self,
+        now: Instant,
+        identity: &MemberIdentity,
+        epoch: i32,
+    ) -> Result<(), ErrorCode> {
+        self.advance(now);
+        let names_member = epoch >= 0 || !identity.member_id.is_empty() || identity.instance.is_some();
+        if !names_member || (epoch < 0 && self.members.is_empty()) {
+            return Ok(());
+        }
+        let member = self.members.get(&identity.member_id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;
+        match &member.classic {
+            _ if epoch == member.epoch => Ok(()),
+            Some(_) if epoch > member.epoch => Err(ErrorCode::ILLEGAL_GENERATION),
+            _ => Err(ErrorCode::STALE_MEMBER_EPOCH),
+        }
+    }
+
     /// Checks whether a member in that epoch may fetch offsets; any request without a member id
     /// may.
     pub(crate) fn may_fetch(&mut self, now: Instant, member_id: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {

@@ -6,11 +6,13 @@
 //! Sans-IO.
 
 mod classic_group;
+mod committed;
 pub(super) mod identity;
 mod join;
 mod members;
 mod migration;
 mod offsets;
+mod pending_offsets;
 mod requests;
 mod sync;
 #[cfg(test)]
@@ -27,9 +29,10 @@ use super::consumer_group::ConsumerGroup;
 use crate::error::ErrorCode;
 
 pub(crate) use classic_group::{ClassicGroup, GroupSettings};
+pub(crate) use committed::Committed;
 pub(crate) use identity::MemberIdentity;
 pub(crate) use join::{JoinOutcome, JoinRequest};
-pub(crate) use offsets::{Committed, CommittedOffsets};
+pub(crate) use offsets::CommittedOffsets;
 pub(crate) use sync::{SyncOutcome, SyncRequest};
 pub(crate) use ticket::{Outcome, Ticket};
 pub use view::{GroupView, MemberView};

@@ -367,6 +367,27 @@ impl ClassicGroup {
         }
     }
 
+    /// Checks whether that member, in that generation, may commit offsets in a transaction now
+    /// (KIP-447). A request that names neither a member nor a generation may do so at any time.
+    pub(crate) fn may_commit_in_transaction(
+        &mut self,
+        now: Instant,
+        identity: &MemberIdentity,
+        generation: i32,
+        settings: &GroupSettings,
+    ) -> Result<(), ErrorCode> {
+        self.advance(now, settings);
+        let names_member = generation >= 0 || !identity.member_id.is_empty() || identity.instance.is_some();
+        if !names_member || (self.members.is_empty() && generation < 0) {
+            return Ok(());
+        }
+        if self.is_unknown() {
+            return Err(ErrorCode::ILLEGAL_GENERATION);
+        }
+        self.members.check_identity(identity)?;
+        self.check_generation(generation)
+    }
+
     fn check_generation(&self, generation: i32) -> Result<(), ErrorCode> {
         if generation == self.generation { Ok(()) } else { Err(ErrorCode::ILLEGAL_GENERATION) }
     }
