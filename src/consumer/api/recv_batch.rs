@@ -137,7 +137,7 @@ fn owned(lent: &Records) -> Vec<ConsumerRecord> {
 }
 
 /// Waits until `max` records are available, and returns them; after `wait`, returns those that are
-/// available. `None` at the end.
+/// available. Returns `None` when the consumer or stream has ended.
 ///
 /// # Cancel safety
 /// Safe: the records are taken in the same poll in which the future is ready.

@@ -158,7 +158,7 @@ impl RecordReader {
         self.delivered.retain(|progress| progress.partition() != partition);
     }
 
-    /// Records that the reader gets no more records: it does not hold another reader's any more.
+    /// Ends the reader: records that another reader held no longer count as held by this one.
     pub(crate) fn ended(&mut self) {
         self.inherits = false;
     }
@@ -359,8 +359,8 @@ impl RecordReader {
         back
     }
 
-    /// Drops the batches of a partition that was stopped. They are dropped after the stop, because
-    /// the memory that they give back starts the next fetch.
+    /// Drops the batches of a stopped partition. This comes after the stop, because the memory that
+    /// the batches release lets the next fetch start.
     pub(crate) fn drop_pending(&mut self, progress: &Arc<DeliveryProgress>) {
         self.pending.retain(|batch| !Arc::ptr_eq(&batch.progress, progress));
     }

@@ -32,7 +32,8 @@ pub(crate) struct Partitions {
     wakes_task: bool,
 }
 
-/// Numbers the positionings of all partitions, so that older requests and records are stale.
+/// Numbers each change of a partition's position, so that requests and records from before the
+/// change are recognized as stale.
 #[derive(Debug, Default)]
 pub(crate) struct SeekEpochs(u64);
 

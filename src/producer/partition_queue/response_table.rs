@@ -92,7 +92,7 @@ pub(super) enum Action {
     RaiseAndRetry,
     /// The same, with the knowledge that neither this batch nor a later one is in the log.
     RaiseAndRetryUnwritten,
-    /// Sends its records in two smaller batches.
+    /// Splits the batch in two, and sends both parts.
     Split,
     /// Fails its records.
     Fail,
