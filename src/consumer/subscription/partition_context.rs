@@ -112,8 +112,8 @@ impl PartitionContext<'_> {
         at
     }
 
-    /// Tries again after the partition's next backoff, or after `wait` in place of it, together with
-    /// other partitions that fail.
+    /// Tries again after the partition's next backoff, or after `wait` in place of it, together
+    /// with other partitions that fail.
     pub(crate) fn retry_later(&mut self, wait: Option<Duration>, now: Instant) {
         let backoff = self.retries.wait(&mut self.state.retries);
         let at = self.retries.common_instant(now, wait.unwrap_or(backoff));

@@ -28,8 +28,8 @@ use crate::{
 const REPORTED_AFTER: Duration = Duration::from_secs(10);
 
 impl PartitionQueue {
-    /// Acknowledges the numbers of a batch that is in the log, and returns its outcome. The offset is
-    /// known if this attempt wrote the batch.
+    /// Acknowledges the numbers of a batch that is in the log, and returns its outcome. The offset
+    /// is known if this attempt wrote the batch.
     pub(super) fn acknowledge(&mut self, batch: &Batch, decision: &BatchDecision) -> BatchOutcome {
         let (base_offset, log_append_millis) = match *decision {
             BatchDecision::Written { base_offset, log_append_millis } => (base_offset, log_append_millis),

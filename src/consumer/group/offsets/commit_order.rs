@@ -11,7 +11,7 @@
 //! | by the user | auto-commit | it was requested later, and its offset is at least as high |
 //! | auto-commit | auto-commit | it is the same commit, or was requested later |
 //! | auto-commit | by the user | it was requested later |
-//! | auto-commit | by the user | it completed after the auto-commit was requested, and its offset is at least as high |
+//! | auto-commit | by the user | it completed after that request, its offset is at least as high |
 //!
 //! The user's own commits may move the offset back, in the order of the calls. An auto-commit may
 //! not move it back below a commit by the user, unless it was requested after that commit had
