@@ -4,7 +4,7 @@ use tokio::time::Duration;
 
 use super::{
     client::{Client, cluster, text},
-    transactional_producer::{Protocol, TIMEOUT_MS, TransactionalProducer, V1, V2},
+    transactional_producer::{Protocol, TIMEOUT_MS, TransactionalProducer, V1, V2, started, state},
 };
 use crate::{
     ApiKey, ErrorCode,
@@ -19,18 +19,6 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_millis(TIMEOUT_MS as u64);
-
-async fn started(options: Options, protocol: Protocol) -> (Cluster, TransactionalProducer) {
-    let cluster = cluster(options).await;
-    cluster.create_topic("t", 1).unwrap();
-    let producer = TransactionalProducer::init(&cluster, "tx", protocol).await;
-    (cluster, producer)
-}
-
-fn state(cluster: &Cluster) -> (&'static str, i16) {
-    let transaction = cluster.transaction("tx").unwrap();
-    (transaction.state, transaction.producer_epoch)
-}
 
 #[tokio::test(start_paused = true)]
 async fn fenced_producer_is_refused_by_every_api() {

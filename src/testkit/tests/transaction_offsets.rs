@@ -1,22 +1,15 @@
 //! Tests of offsets that are committed in transactions.
 
 use super::{
-    client::{Client, cluster, text},
+    client::{Client, text},
     groups::{beat, commit, joined},
-    transactional_producer::{Protocol, TransactionalProducer, V1, V2, committed},
+    transactional_producer::{Protocol, TransactionalProducer, V1, V2, committed, started},
 };
 use crate::{
     ApiKey, ErrorCode,
-    testkit::{Cluster, Options, on},
+    testkit::{Options, on},
     wire::messages::{OffsetFetchRequest, TxnOffsetCommitRequest},
 };
-
-async fn started(protocol: Protocol) -> (Cluster, TransactionalProducer) {
-    let cluster = cluster(Options::new()).await;
-    cluster.create_topic("t", 1).unwrap();
-    let producer = TransactionalProducer::init(&cluster, "tx", protocol).await;
-    (cluster, producer)
-}
 
 /// Sends TxnOffsetCommit with the group added before; returns the error.
 async fn commit_as(
@@ -34,7 +27,7 @@ async fn commit_as(
 #[tokio::test(start_paused = true)]
 async fn offsets_count_once_the_transaction_is_committed() {
     for protocol in [V1, V2] {
-        let (cluster, mut producer) = started(protocol).await;
+        let (cluster, mut producer) = started(Options::new(), protocol).await;
         let mut client = Client::to(&cluster, 1).await;
         client.call(&commit("g", "", -1, 3), 8).await;
         assert_eq!(producer.send_offset("g", 5).await, 0);
@@ -55,7 +48,7 @@ async fn offsets_count_once_the_transaction_is_committed() {
 #[tokio::test(start_paused = true)]
 async fn offsets_of_aborted_transaction_are_discarded() {
     for protocol in [V1, V2] {
-        let (cluster, mut producer) = started(protocol).await;
+        let (cluster, mut producer) = started(Options::new(), protocol).await;
         let mut client = Client::to(&cluster, 1).await;
         assert_eq!(producer.send_offset("g", 5).await, 0);
         assert_eq!(producer.end(false).await, 0);
@@ -65,7 +58,7 @@ async fn offsets_of_aborted_transaction_are_discarded() {
 
 #[tokio::test(start_paused = true)]
 async fn later_commit_outside_of_transaction_stays() {
-    let (cluster, mut producer) = started(V2).await;
+    let (cluster, mut producer) = started(Options::new(), V2).await;
     let mut client = Client::to(&cluster, 1).await;
     assert_eq!(producer.send_offset("g", 5).await, 0);
     client.call(&commit("g", "", -1, 9), 8).await;
@@ -78,7 +71,7 @@ async fn later_commit_outside_of_transaction_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_are_refused_if_group_was_not_added() {
-    let (_cluster, mut producer) = started(V1).await;
+    let (_cluster, mut producer) = started(Options::new(), V1).await;
     for (version, error) in [
         (0, ErrorCode::INVALID_TXN_STATE),
         (3, ErrorCode::INVALID_TXN_STATE),
@@ -92,7 +85,7 @@ async fn offsets_are_refused_if_group_was_not_added() {
 
 #[tokio::test(start_paused = true)]
 async fn producer_of_older_epoch_is_fenced_by_group() {
-    let (cluster, mut producer) = started(V2).await;
+    let (cluster, mut producer) = started(Options::new(), V2).await;
     assert_eq!(producer.send_offset("g", 5).await, 0);
     let mut zombie = producer.offsets_request("g", 1);
     assert_eq!(producer.end(true).await, 0);
@@ -110,7 +103,7 @@ async fn producer_of_older_epoch_is_fenced_by_group() {
 
 #[tokio::test(start_paused = true)]
 async fn classic_member_and_generation_are_checked() {
-    let (cluster, mut producer) = started(V1).await;
+    let (cluster, mut producer) = started(Options::new(), V1).await;
     let mut client = Client::to(&cluster, 1).await;
     let unknown = |request: &mut TxnOffsetCommitRequest| request.generation_id_or_member_epoch = 4;
     assert_eq!(commit_as(&mut producer, 4, unknown).await, ErrorCode::ILLEGAL_GENERATION);
@@ -134,7 +127,7 @@ async fn classic_member_and_generation_are_checked() {
 
 #[tokio::test(start_paused = true)]
 async fn member_epoch_is_checked_by_version() {
-    let (cluster, mut producer) = started(V1).await;
+    let (cluster, mut producer) = started(Options::new(), V1).await;
     let mut client = Client::to(&cluster, 1).await;
     let id = cluster.shared.lock().topics.get("t").unwrap().id;
     let member = client.call(&beat("g", "m"), 1).await;
@@ -158,7 +151,7 @@ async fn member_epoch_is_checked_by_version() {
 
 #[tokio::test(start_paused = true)]
 async fn topics_are_named_by_id_in_version_six() {
-    let (cluster, mut producer) = started(V1).await;
+    let (cluster, mut producer) = started(Options::new(), V1).await;
     let id = cluster.shared.lock().topics.get("t").unwrap().id;
     assert_eq!(commit_as(&mut producer, 6, |_| ()).await, ErrorCode::UNKNOWN_TOPIC_ID);
     assert_eq!(commit_as(&mut producer, 6, |request| request.topics[0].topic_id = id).await, ErrorCode::NONE);
@@ -173,7 +166,7 @@ async fn topics_are_named_by_id_in_version_six() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_partitions_and_long_notes_are_refused() {
-    let (cluster, mut producer) = started(V1).await;
+    let (cluster, mut producer) = started(Options::new(), V1).await;
     let unknown = commit_as(&mut producer, 4, |request| request.topics[0].partitions[0].partition_index = 7);
     assert_eq!(unknown.await, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     let long = commit_as(&mut producer, 4, |request| {
@@ -186,7 +179,7 @@ async fn unknown_partitions_and_long_notes_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn loading_coordinator_is_translated_for_old_versions() {
-    let (cluster, mut producer) = started(V1).await;
+    let (cluster, mut producer) = started(Options::new(), V1).await;
     cluster.fault(on(ApiKey::TxnOffsetCommit).times(2).error(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
     assert_eq!(commit_as(&mut producer, 1, |_| ()).await, ErrorCode::COORDINATOR_NOT_AVAILABLE);
     assert_eq!(commit_as(&mut producer, 2, |_| ()).await, ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);

@@ -4,30 +4,18 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     client::{Client, cluster, outcomes, text, transactional_batch},
-    transactional_producer::{Protocol, TransactionalProducer, V1, V2},
+    transactional_producer::{Protocol, TransactionalProducer, V1, V2, started, state},
     transactions::{aborted, fetch, offsets},
 };
 use crate::{
     ApiKey, ErrorCode,
-    testkit::{Cluster, Options, on},
+    testkit::{Options, on},
     wire::messages::{
         AddPartitionsToTxnRequest, ProduceRequest,
         add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction},
         produce_request,
     },
 };
-
-async fn started(options: Options, protocol: Protocol) -> (Cluster, TransactionalProducer) {
-    let cluster = cluster(options).await;
-    cluster.create_topic("t", 2).unwrap();
-    let producer = TransactionalProducer::init(&cluster, "tx", protocol).await;
-    (cluster, producer)
-}
-
-fn state(cluster: &Cluster) -> (&'static str, i16) {
-    let transaction = cluster.transaction("tx").unwrap();
-    (transaction.state, transaction.producer_epoch)
-}
 
 #[tokio::test(start_paused = true)]
 async fn committed_records_become_readable_with_their_marker() {

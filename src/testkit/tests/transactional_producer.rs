@@ -1,8 +1,8 @@
 //! A transactional producer that sends single requests, for tests of the brokers.
 
-use super::client::{Client, produce_request, text, transactional_batch};
+use super::client::{Client, cluster, produce_request, text, transactional_batch};
 use crate::{
-    testkit::Cluster,
+    testkit::{Cluster, Options},
     wire::messages::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest,
         InitProducerIdResponse, OffsetFetchRequest, ProduceRequest, TxnOffsetCommitRequest,
@@ -37,6 +37,20 @@ pub(super) struct TransactionalProducer {
     /// The sequence number of the next batch, whatever its partition.
     pub(super) sequence: i32,
     pub(super) protocol: Protocol,
+}
+
+/// Starts a cluster with a topic `t` of two partitions, and a producer with the id `tx`.
+pub(super) async fn started(options: Options, protocol: Protocol) -> (Cluster, TransactionalProducer) {
+    let cluster = cluster(options).await;
+    cluster.create_topic("t", 2).unwrap();
+    let producer = TransactionalProducer::init(&cluster, "tx", protocol).await;
+    (cluster, producer)
+}
+
+/// Returns the state of the transactions of `tx`, and the producer's epoch.
+pub(super) fn state(cluster: &Cluster) -> (&'static str, i16) {
+    let transaction = cluster.transaction("tx").unwrap();
+    (transaction.state, transaction.producer_epoch)
 }
 
 impl TransactionalProducer {

@@ -420,8 +420,7 @@ impl ConsumerGroup {
         epoch: i32,
     ) -> Result<(), ErrorCode> {
         self.advance(now);
-        let names_member = epoch >= 0 || !identity.member_id.is_empty() || identity.instance.is_some();
-        if !names_member || (epoch < 0 && self.members.is_empty()) {
+        if !identity.names_member(epoch) || (epoch < 0 && self.members.is_empty()) {
             return Ok(());
         }
         let member = self.members.get(&identity.member_id).ok_or(ErrorCode::UNKNOWN_MEMBER_ID)?;

@@ -6,3 +6,10 @@ pub(crate) struct MemberIdentity {
     pub(crate) member_id: String,
     pub(crate) instance: Option<String>,
 }
+
+impl MemberIdentity {
+    /// Returns true if a request with this identity, in that generation or epoch, names a member.
+    pub(crate) fn names_member(&self, generation: i32) -> bool {
+        generation >= 0 || !self.member_id.is_empty() || self.instance.is_some()
+    }
+}

@@ -222,8 +222,7 @@ impl ClassicGroup {
     }
 
     fn try_sync(&mut self, now: Instant, request: SyncRequest) -> Result<Outcome<SyncOutcome>, ErrorCode> {
-        let at = self.members.check_identity(&request.identity)?;
-        self.check_generation(request.generation)?;
+        let at = self.check_member(&request.identity, request.generation)?;
         let differs = |theirs: &Option<String>, ours: &Option<String>| theirs.is_some() && theirs != ours;
         if differs(&request.protocol_type, &self.protocol_type) || differs(&request.protocol, &self.protocol) {
             return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
@@ -303,8 +302,7 @@ impl ClassicGroup {
         settings: &GroupSettings,
     ) -> Result<(), ErrorCode> {
         self.advance(now, settings);
-        let at = self.members.check_identity(identity)?;
-        self.check_generation(generation)?;
+        let at = self.check_member(identity, generation)?;
         if let Some(member) = self.members.get_mut(at) {
             member.heard(now);
         }
@@ -356,8 +354,7 @@ impl ClassicGroup {
         if self.is_unknown() {
             return Err(ErrorCode::ILLEGAL_GENERATION);
         }
-        let at = self.members.check_identity(identity)?;
-        self.check_generation(generation)?;
+        let at = self.check_member(identity, generation)?;
         if let Some(member) = self.members.get_mut(at) {
             member.heard(now);
         }
@@ -377,18 +374,18 @@ impl ClassicGroup {
         settings: &GroupSettings,
     ) -> Result<(), ErrorCode> {
         self.advance(now, settings);
-        let names_member = generation >= 0 || !identity.member_id.is_empty() || identity.instance.is_some();
-        if !names_member || (self.members.is_empty() && generation < 0) {
+        if !identity.names_member(generation) || (self.members.is_empty() && generation < 0) {
             return Ok(());
         }
         if self.is_unknown() {
             return Err(ErrorCode::ILLEGAL_GENERATION);
         }
-        self.members.check_identity(identity)?;
-        self.check_generation(generation)
+        self.check_member(identity, generation).map(drop)
     }
 
-    fn check_generation(&self, generation: i32) -> Result<(), ErrorCode> {
-        if generation == self.generation { Ok(()) } else { Err(ErrorCode::ILLEGAL_GENERATION) }
+    /// Returns the place of the member that makes a request in the present generation.
+    fn check_member(&self, identity: &MemberIdentity, generation: i32) -> Result<usize, ErrorCode> {
+        let at = self.members.check_identity(identity)?;
+        if generation == self.generation { Ok(at) } else { Err(ErrorCode::ILLEGAL_GENERATION) }
     }
 }
