@@ -207,6 +207,7 @@ impl DeliveryQueue {
             }
         }
         if self.running_jobs == 0
+            && self.has_compressed
             && let Some(state) = self.blocked_partition(partitions, readers).and_then(|name| partitions.get_mut(name))
             && let Some(job) = state.queue.start_decompression(true)
         {

@@ -28,6 +28,7 @@ use crate::consumer::{
         fetch_position::{FetchState, ResetTarget},
         offset_query::{OffsetQuery, OffsetRequest},
         offset_resolution,
+        partition_context::PartitionContext,
         partition_state::PartitionState,
         reset_backoff::HUMAN,
     },
@@ -353,13 +354,9 @@ impl ConsumerState {
         answer: Result<(i64, i32), ErrorCode>,
         now: Instant,
     ) -> bool {
-        let partition = self.partition(&asked.partition).filter(|partition| asked.is_awaited(partition.state));
-        partition.is_some_and(|mut partition| {
-            let handled = offset_resolution::handle_listed_offset(&mut partition, asked, answer);
-            handled.is_err_and(|code| {
-                offset_resolution::handle_offset_error(&mut partition, code, "look-up of an offset", now)
-            })
-        })
+        let Some(mut partition) = self.awaiting(asked) else { return false };
+        let handled = offset_resolution::handle_listed_offset(&mut partition, asked, answer);
+        handled.is_err_and(|code| self.handle_offset_error(&asked.partition, code, "look-up of an offset", now))
     }
 
     /// Handles the end of the epoch of the record before the position. Returns true if the metadata
@@ -370,13 +367,22 @@ impl ConsumerState {
         answer: Result<(i32, i64), ErrorCode>,
         now: Instant,
     ) -> bool {
-        let partition = self.partition(&asked.partition).filter(|partition| asked.is_awaited(partition.state));
-        partition.is_some_and(|mut partition| {
-            let handled = offset_resolution::handle_epoch_end(&mut partition, asked, answer);
-            handled.is_err_and(|code| {
-                offset_resolution::handle_offset_error(&mut partition, code, "look-up of a leader epoch", now)
-            })
-        })
+        let Some(mut partition) = self.awaiting(asked) else { return false };
+        let handled = offset_resolution::handle_epoch_end(&mut partition, asked, answer);
+        handled.is_err_and(|code| self.handle_offset_error(&asked.partition, code, "look-up of a leader epoch", now))
+    }
+
+    /// Returns the partition if it still waits for the response.
+    fn awaiting<'a, T>(&'a mut self, asked: &'a OffsetQuery<T>) -> Option<PartitionContext<'a>> {
+        self.partition(&asked.partition).filter(|partition| asked.is_awaited(partition.state))
+    }
+
+    /// Handles a partition's error in the response to an offset request; returns true if the
+    /// metadata has to be refreshed.
+    fn handle_offset_error(&mut self, partition: &TopicPartition, code: ErrorCode, what: &str, now: Instant) -> bool {
+        let error = Error::broker(code, format_args!("{what} of {partition}"));
+        self.retry_offset_requests(std::slice::from_ref(partition), &error, now);
+        code.remedy() == Remedy::RefreshMetadata
     }
 
     /// Handles a broker that could not be asked.

@@ -15,7 +15,7 @@ use std::sync::{
     },
 };
 
-use crate::consumer::OffsetAndMetadata;
+use crate::consumer::{OffsetAndMetadata, subscription::fetch_position::FetchState};
 use crate::record::TopicPartition;
 
 /// Shared by everything that was read of a partition since it was last positioned. Offsets are
@@ -183,10 +183,19 @@ impl DeliveryProgress {
     /// Returns what to commit for this offset: the offset with the leader epoch of the record
     /// before it.
     pub(crate) fn to_commit(&self, offset: i64) -> OffsetAndMetadata {
-        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = epochs.iter().rev().find(|(from, _)| *from < offset);
-        let leader_epoch = before.map(|(_, epoch)| *epoch).filter(|epoch| *epoch >= 0);
+        let leader_epoch = Some(self.epoch_before(offset)).filter(|epoch| *epoch >= 0);
         OffsetAndMetadata { offset, leader_epoch, metadata: String::new() }
+    }
+
+    /// Returns the state in which fetching continues at this offset.
+    pub(crate) fn fetching_from(&self, offset: i64) -> FetchState {
+        FetchState::Fetching { offset, epoch: self.epoch_before(offset) }
+    }
+
+    /// Returns the leader epoch of the record before this offset, −1 if it is not known.
+    fn epoch_before(&self, offset: i64) -> i32 {
+        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.iter().rev().find(|(from, _)| *from < offset).map_or(-1, |(_, epoch)| *epoch)
     }
 }
 

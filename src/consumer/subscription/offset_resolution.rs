@@ -13,7 +13,7 @@ use crate::consumer::subscription::{
 };
 use crate::{
     consumer::OffsetAndMetadata,
-    error::{Error, ErrorCode, ErrorKind, Remedy},
+    error::{Error, ErrorCode, ErrorKind},
     log::event,
 };
 
@@ -126,11 +126,9 @@ pub(crate) fn handle_epoch_end(
             // Buffered records lie on both sides of the truncation, so all of them are fetched
             // again.
             let progress = partition.state.progress.as_ref().filter(|progress| progress.delivered() < at);
-            let (offset, epoch) = progress.map_or((at, epoch), |progress| {
-                let delivered = progress.delivered();
-                (delivered, progress.to_commit(delivered).leader_epoch.unwrap_or(-1))
-            });
-            partition.reposition(FetchState::Fetching { offset, epoch }, false);
+            let truncation = FetchState::Fetching { offset: at, epoch };
+            let fetching = progress.map_or(truncation, |progress| progress.fetching_from(progress.delivered()));
+            partition.reposition(fetching, false);
         }
         LogValidation::Truncated { at, .. } => {
             partition.reset(None, "its log was truncated before the position", Some(at));
@@ -140,23 +138,6 @@ pub(crate) fn handle_epoch_end(
         }
     }
     Ok(())
-}
-
-/// Handles a partition's error in the response to an offset request; returns true if the metadata
-/// has to be refreshed.
-pub(crate) fn handle_offset_error(
-    partition: &mut PartitionContext<'_>,
-    code: ErrorCode,
-    what: &str,
-    now: Instant,
-) -> bool {
-    let error = Error::broker(code, format_args!("{what} of {}", partition.name));
-    event!(
-        DEBUG, partition.rules.origin, %error, partitions = %partition.name, count = 1,
-        "positions could not be found; they are requested again"
-    );
-    retry_offset_request(partition, &error, true, now);
-    code.remedy() == Remedy::RefreshMetadata
 }
 
 /// Sends an offset request again later: soon if that may help, otherwise seldom, and then the error

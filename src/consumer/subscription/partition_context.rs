@@ -74,11 +74,10 @@ impl PartitionContext<'_> {
     /// record.
     pub(crate) fn refetch_undelivered(&mut self) {
         let Some(progress) = &self.state.progress else { return };
-        let offset = progress.delivered();
-        let epoch = progress.to_commit(offset).leader_epoch.unwrap_or(-1);
+        let fetching = progress.fetching_from(progress.delivered());
         // A pending check that the log still has what was read is repeated if there is still a
         // reason for it.
-        self.reposition(FetchState::Fetching { offset, epoch }, false);
+        self.reposition(fetching, false);
     }
 
     /// Stops reading until the user seeks. Delivered records stay delivered.

@@ -148,9 +148,9 @@ impl Partitions {
     /// delivered.
     pub(crate) fn refetch_from(&mut self, partition: &TopicPartition, offset: i64, connections: &mut FetchConnections) {
         let Some(state) = self.by_name.get_mut(partition) else { return };
-        let epoch = state.progress.as_ref().and_then(|progress| progress.to_commit(offset).leader_epoch);
-        let fetch = FetchState::Fetching { offset, epoch: epoch.unwrap_or(-1) };
-        self.wakes_task |= state.enter_fetch_state(partition, fetch);
+        let unknown = FetchState::Fetching { offset, epoch: -1 };
+        let fetching = state.progress.as_ref().map_or(unknown, |progress| progress.fetching_from(offset));
+        self.wakes_task |= state.enter_fetch_state(partition, fetching);
         connections.mark_changed(state.connection_id(), partition);
     }
 
