@@ -85,12 +85,12 @@ pub(super) enum Action {
     Persist,
     /// Sends it again after a backoff, under its numbers if it has any.
     Retry,
-    /// The same without a backoff: the attempt does not count.
+    /// Sends it again at once, under its numbers if it has any: the attempt does not count.
     Resend,
     /// Raises the epoch once nothing is in flight, and sends it again under new numbers. If it is
     /// in doubt by then, it fails instead.
     RaiseAndRetry,
-    /// The same, with the knowledge that neither this batch nor a later one is in the log.
+    /// Like `RaiseAndRetry`, and records that neither this batch nor a later one is in the log.
     RaiseAndRetryUnwritten,
     /// Splits the batch in two, and sends both parts.
     Split,
