@@ -219,6 +219,13 @@ impl FetchedBatch<EncodedRecords> {
     }
 }
 
+impl BatchContent {
+    /// Returns true for an encoded batch that is decompressed ahead, on the blocking pool.
+    pub(crate) fn is_heavy(&self) -> bool {
+        matches!(self, Self::Encoded(encoded) if encoded.is_heavy())
+    }
+}
+
 impl EncodedRecords {
     /// Returns true if the batch is decompressed ahead, on the blocking pool.
     pub(crate) fn is_heavy(&self) -> bool {

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::consumer::{
-    buffer::fetched_batch::{BatchContent, EncodedRecords, FetchedBatch, is_heavy},
+    buffer::fetched_batch::{BatchContent, EncodedRecords, FetchedBatch},
     fetch::{batch_scan::ScannedEntry, memory_budget::Reservation},
     subscription::delivery_progress::DeliveryProgress,
 };
@@ -60,7 +60,6 @@ impl PartitionBuffer {
             let (content, bytes, end) = match entry {
                 ScannedEntry::Batch(batch) => {
                     let (bytes, end) = (batch.bytes().len(), batch.header.next_offset());
-                    self.compressed += usize::from(is_heavy(&batch));
                     let reservation = reservation.clone();
                     (BatchContent::Encoded(EncodedRecords { batch, reservation }), bytes, end)
                 }
@@ -73,6 +72,7 @@ impl PartitionBuffer {
             // batches may end before it: these are dropped.
             if end > start || matches!(content, BatchContent::Corrupt(_)) {
                 self.bytes += bytes;
+                self.compressed += usize::from(content.is_heavy());
                 self.entries.push_back(FetchedBatch { progress: progress.clone(), start, end, bytes, content });
                 start = end;
             }
@@ -107,12 +107,11 @@ impl PartitionBuffer {
     /// Puts a batch that the reader did not deliver back at the front.
     pub(crate) fn return_unread(&mut self, mut batch: FetchedBatch) {
         batch.start = batch.start.max(batch.progress.delivered());
-        match &batch.content {
-            BatchContent::Encoded(encoded) => self.compressed += usize::from(encoded.is_heavy()),
-            BatchContent::Decoded(_) => {}
+        if !matches!(batch.content, BatchContent::Encoded(_) | BatchContent::Decoded(_)) {
             // Without records it has no size.
-            _ => batch.bytes = 0,
+            batch.bytes = 0;
         }
+        self.compressed += usize::from(batch.content.is_heavy());
         self.bytes += batch.bytes;
         self.entries.push_front(batch);
     }
@@ -341,6 +340,16 @@ mod tests {
         assert_eq!(queue.evict(false), Some(15));
         assert!(queue.is_readable() && quota.used() > 0);
         assert_eq!((queue.evict(true), queue.is_empty(), quota.used()), (Some(0), true, 0));
+    }
+
+    #[test]
+    fn batch_before_position_is_not_counted_as_compressed() {
+        let heavy = built(0, 3, Sort::Plain, Compression::Gzip(1), &noise(60_000));
+        let reservation = Arc::new(account(1 << 20).charge(heavy.len()));
+        let scan = scan_batches(heavy, IsolationLevel::ReadUncommitted, &[]);
+        let mut queue = PartitionBuffer::default();
+        queue.push(scan.entries, &progress(), 3, &reservation);
+        assert!(queue.is_empty() && !queue.has_compressed());
     }
 
     #[test]
