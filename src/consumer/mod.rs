@@ -49,7 +49,7 @@ pub mod assignor {
 
 pub use self::api::builder::ConsumerBuilder;
 pub use self::api::consumer::Consumer;
-pub use self::api::offset_and_metadata::OffsetAndMetadata;
+pub use crate::record::OffsetAndMetadata;
 pub use self::api::offset_queries::OffsetAndTimestamp;
 pub use self::api::partition_stream::PartitionStream;
 pub use self::api::pending_commit::PendingCommit;

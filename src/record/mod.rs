@@ -3,7 +3,9 @@
 mod deserializer;
 mod edit;
 mod forward;
+mod group_metadata;
 mod incoming;
+mod offset_and_metadata;
 mod outgoing;
 mod topic;
 
@@ -12,7 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) use deserializer::field_as;
 pub use deserializer::{Deserializer, FieldContext, KafkaFormats};
 pub(crate) use edit::Marks;
+pub use group_metadata::GroupMetadata;
 pub use incoming::{ConsumerRecord, Header};
+pub use offset_and_metadata::OffsetAndMetadata;
 pub use outgoing::{Payload, Record, RecordMetadata};
 pub(crate) use topic::check_topic_name;
 pub use topic::{Offset, TopicName, TopicPartition};
