@@ -9,7 +9,9 @@ use super::{
     coordinator_lookup, core::Core, metadata_task, metadata_wait, pool::ConnectionLookup,
 };
 use crate::cluster::deadline::now;
-use crate::cluster::request::{Attempt, ConnectionKind, CoordinatorKind, RawRequest, RawResponse, Route, VersionBounds};
+use crate::cluster::request::{
+    Attempt, ConnectionKind, CoordinatorKind, RawRequest, RawResponse, Route, VersionBounds,
+};
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
     log::Origin,

@@ -109,7 +109,8 @@ pub(crate) async fn ask(core: &Arc<Core>, key: &Key) -> Result<i32> {
         let message = "the broker is older than 0.11, which has no transactions";
         return Err(Error::new(ErrorKind::UnsupportedVersion, message));
     }
-    let response = core.send_on(&connection, deadline, VersionBounds::exactly(version), |version| request(key, version)).await?;
+    let response =
+        core.send_on(&connection, deadline, VersionBounds::exactly(version), |version| request(key, version)).await?;
     let (node, endpoint) = answer(response, &key.1)?;
     core.metadata.learn_brokers(&[endpoint]);
     Ok(node)
