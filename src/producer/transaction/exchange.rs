@@ -71,10 +71,6 @@ impl Exchange {
         before
     }
 
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// Counts an answer that is not expected; returns false once there were too many.
     pub(crate) fn may_repeat_unexpected(&mut self) -> bool {
         self.unexpected += 1;

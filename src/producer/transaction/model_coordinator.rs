@@ -120,16 +120,18 @@ impl ModelCoordinator {
 
     /// Adds a partition or the group to the transaction, and opens one if there is none.
     pub(super) fn add(&mut self, producer: ProducerId, places: &[i32]) -> Result<(), ErrorCode> {
+        // This comes first, because the producer may use an id that holds only after the markers.
+        if matches!(self.state, TxnState::Prepared { .. }) {
+            return Err(ErrorCode::CONCURRENT_TRANSACTIONS);
+        }
         if producer.id != self.producer.id {
             return Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING);
         }
         if producer.epoch != self.producer.epoch {
             return Err(ErrorCode::PRODUCER_FENCED);
         }
-        match self.state {
-            TxnState::Prepared { .. } => return Err(ErrorCode::CONCURRENT_TRANSACTIONS),
-            TxnState::Ongoing => {}
-            TxnState::Empty | TxnState::Completed { .. } => self.added.clear(),
+        if self.state != TxnState::Ongoing {
+            self.added.clear();
         }
         self.state = TxnState::Ongoing;
         self.added.extend(places);

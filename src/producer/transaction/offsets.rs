@@ -9,7 +9,42 @@ use std::{
 };
 
 use super::request::CallId;
-use crate::record::{GroupMetadata, OffsetAndMetadata, TopicPartition};
+use crate::{
+    error::{Error, ErrorKind, Result, clean},
+    record::{GroupMetadata, OffsetAndMetadata, TopicPartition},
+};
+
+/// Checks the arguments of a call before anything is done. `cluster_id` is the id of the producer's
+/// cluster, once it is known.
+///
+/// # Errors
+/// `InvalidArgument`: a consumer without a group, a consumer of another cluster, or a negative
+/// offset.
+pub(crate) fn check_arguments(
+    group: &GroupMetadata,
+    offsets: &[(TopicPartition, OffsetAndMetadata)],
+    cluster_id: Option<&str>,
+) -> Result<()> {
+    let invalid = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
+    if group.group_id().is_empty() {
+        return invalid("the consumer has no group.id, so its offsets cannot be committed".to_owned());
+    }
+    if let (Some(ours), Some(theirs)) = (cluster_id, group.cluster_id())
+        && ours != theirs
+    {
+        return invalid(format!(
+            "the consumer of group \"{}\" reads from cluster {}, but the producer writes to cluster {}: a transaction \
+             cannot span both",
+            group.group_id(),
+            clean(theirs),
+            clean(ours)
+        ));
+    }
+    match offsets.iter().find(|(_, at)| at.offset < 0) {
+        Some((of, at)) => invalid(format!("the offset of {}[{}] is negative: {}", of.topic, of.partition, at.offset)),
+        None => Ok(()),
+    }
+}
 
 /// Offsets of one group that are sent together, and the calls that wait for them.
 #[derive(Debug)]
@@ -117,8 +152,51 @@ impl Offsets {
     pub(crate) fn has_added(&self) -> bool {
         !self.added.is_empty()
     }
+}
 
-    pub(crate) fn groups_added(&self) -> usize {
-        self.added.len()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(offset: i64) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+        vec![(TopicPartition::new("in", 0), OffsetAndMetadata::new(offset))]
+    }
+
+    fn group(id: &str) -> GroupMetadata {
+        GroupMetadata::without_member(id)
+    }
+
+    #[test]
+    fn refuses_foreign_clusters_and_missing_groups() {
+        let ours = group("g").with_cluster_id(Some("a".into()));
+        check_arguments(&ours, &one(0), Some("a")).unwrap();
+        check_arguments(&ours, &one(0), None).unwrap();
+        check_arguments(&group("g"), &[], Some("a")).unwrap();
+        for (group, offsets, word) in [
+            (&ours, one(0), "cluster b"),
+            (&group(""), one(0), "group.id"),
+            (&group("g"), one(-1), "in[0] is negative"),
+        ] {
+            let error = check_arguments(group, &offsets, Some("b")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn waiting_calls_of_one_group_join() {
+        let mut offsets = Offsets::default();
+        offsets.push(CallId(1), group("g"), one(5));
+        offsets.push(CallId(2), group("h"), one(6));
+        offsets.push(CallId(3), group("g").with_generation("m", 2), one(9));
+        let NextOffsets::Send(first, sent) = offsets.start_sending(false) else { panic!("there is a call") };
+        assert_eq!((first.generation(), sent), (2, one(9)), "the last offset and the last generation count");
+        assert_eq!(offsets.confirm_sent(), [CallId(1), CallId(3)]);
+        assert!(matches!(offsets.start_sending(true), NextOffsets::None), "its group is not added");
+        assert_eq!(offsets.group_to_add().as_deref(), Some("h"));
+        offsets.group_added("h".into());
+        assert!(matches!(offsets.start_sending(true), NextOffsets::Send(..)));
+        assert_eq!(offsets.fail_all(), [CallId(2)]);
+        assert!(offsets.is_done());
     }
 }

@@ -49,8 +49,4 @@ impl Partitions {
     pub(crate) fn has_added(&self) -> bool {
         !self.added.is_empty()
     }
-
-    pub(crate) fn added(&self) -> usize {
-        self.added.len()
-    }
 }
