@@ -878,7 +878,7 @@ impl TransactionManager {
             let attempt = AttemptId(self.attempts);
             exchange.sent(attempt);
             let request = exchange.request.clone();
-            let versions = protocol.versions(request.api(), request.raises_epoch());
+            let versions = protocol.versions(&request);
             self.actions.push(Action::Send { attempt, request, versions });
         }
     }

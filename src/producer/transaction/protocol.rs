@@ -6,7 +6,7 @@
 //!
 //! Sans-IO.
 
-use super::answers::TransactionApi;
+use super::request::Request;
 use crate::cluster::VersionBounds;
 
 /// The feature whose finalized level decides on the protocol (KIP-584, KIP-890).
@@ -27,21 +27,23 @@ impl Protocol {
         if level.is_some_and(|level| level >= 2) { Self::V2 } else { Self::V1 }
     }
 
-    /// Returns the versions in which a request may be sent to a coordinator, of those that the client
-    /// has (InitProducerId 6 and AddPartitionsToTxn 4 are not among them). A producer id can only
-    /// be sent back for a higher epoch from InitProducerId 3 on (KIP-360).
-    pub(crate) fn versions(self, api: TransactionApi, raises_epoch: bool) -> VersionBounds {
-        match (api, self) {
-            (TransactionApi::InitProducerId, _) if raises_epoch => VersionBounds::at_least(3),
-            (TransactionApi::InitProducerId, _) => VersionBounds::ANY,
-            (TransactionApi::AddPartitions | TransactionApi::AddOffsets, _) => VersionBounds::ANY,
-            (TransactionApi::TxnOffsetCommit, Self::V1) => VersionBounds::at_most(4),
-            (TransactionApi::TxnOffsetCommit, Self::V2) => VersionBounds::at_least(5),
-            (TransactionApi::EndTxnCommit | TransactionApi::EndTxnAbort, Self::V1) => VersionBounds::at_most(4),
-            (TransactionApi::EndTxnCommit | TransactionApi::EndTxnAbort, Self::V2) => VersionBounds::exactly(5),
-            (TransactionApi::FindTransactionCoordinator | TransactionApi::FindGroupCoordinator, _) => {
+    /// Returns the versions in which a request may be sent, of those that the client has
+    /// (InitProducerId 6 and AddPartitionsToTxn 4 are not among them). A producer id can only be sent
+    /// back for a higher epoch from InitProducerId 3 on (KIP-360), and the member of a group only
+    /// from TxnOffsetCommit 3 on (KIP-447).
+    pub(crate) fn versions(self, request: &Request) -> VersionBounds {
+        match (request, self) {
+            (Request::InitProducerId(Some(_)), _) => VersionBounds::at_least(3),
+            (Request::InitProducerId(None) | Request::AddPartitions(..) | Request::AddOffsets(..), _) => {
                 VersionBounds::ANY
             }
+            (Request::TxnOffsetCommit(_, group, _), Self::V1) if group.generation() >= 0 => {
+                VersionBounds { min: 3, max: 4 }
+            }
+            (Request::TxnOffsetCommit(..), Self::V1) => VersionBounds::at_most(4),
+            (Request::TxnOffsetCommit(..), Self::V2) => VersionBounds::at_least(5),
+            (Request::EndTxn { .. }, Self::V1) => VersionBounds::at_most(4),
+            (Request::EndTxn { .. }, Self::V2) => VersionBounds::exactly(5),
         }
     }
 }
@@ -49,6 +51,7 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{producer::idempotence::ProducerId, record::GroupMetadata};
 
     #[test]
     fn feature_below_two_means_first_protocol() {
@@ -61,9 +64,19 @@ mod tests {
 
     #[test]
     fn protocols_never_share_version_that_decides() {
-        for api in [TransactionApi::TxnOffsetCommit, TransactionApi::EndTxnCommit, TransactionApi::EndTxnAbort] {
-            assert!(Protocol::V1.versions(api, false).max < Protocol::V2.versions(api, false).min, "{api:?}");
+        let producer = ProducerId { id: 7, epoch: 1 };
+        let group = GroupMetadata::without_member("g");
+        let member = group.clone().with_generation("m", 2);
+        let decides = [
+            Request::TxnOffsetCommit(producer, group, Vec::new()),
+            Request::TxnOffsetCommit(producer, member.clone(), Vec::new()),
+            Request::EndTxn { producer, commit: true },
+            Request::EndTxn { producer, commit: false },
+        ];
+        for request in decides {
+            assert!(Protocol::V1.versions(&request).max < Protocol::V2.versions(&request).min, "{request:?}");
         }
-        assert_eq!(Protocol::V1.versions(TransactionApi::InitProducerId, true).min, 3);
+        assert_eq!(Protocol::V1.versions(&Request::InitProducerId(Some(producer))).min, 3);
+        assert_eq!(Protocol::V1.versions(&Request::TxnOffsetCommit(producer, member, Vec::new())).min, 3);
     }
 }

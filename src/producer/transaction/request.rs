@@ -43,11 +43,6 @@ impl Request {
             Self::EndTxn { commit: false, .. } => TransactionApi::EndTxnAbort,
         }
     }
-
-    /// Returns true if the request names a producer whose epoch is to be raised.
-    pub(crate) fn raises_epoch(&self) -> bool {
-        matches!(self, Self::InitProducerId(Some(_)))
-    }
 }
 
 /// An answer of a coordinator.
