@@ -31,6 +31,7 @@ use super::{
     partitions::Slot,
     protocol::Protocol,
     request::{Answer, AttemptId, CallId, Failure, Request},
+    versions::versions,
 };
 use crate::{
     cluster::Backoff,
@@ -878,7 +879,7 @@ impl TransactionManager {
             let attempt = AttemptId(self.attempts);
             exchange.sent(attempt);
             let request = exchange.request.clone();
-            let versions = protocol.versions(&request);
+            let versions = versions(protocol, &request);
             self.actions.push(Action::Send { attempt, request, versions });
         }
     }

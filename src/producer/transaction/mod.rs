@@ -29,3 +29,4 @@ mod outcome;
 mod partitions;
 mod protocol;
 mod request;
+mod versions;
