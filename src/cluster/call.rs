@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{ConnectionKind, Route, coordinator_lookup, core::Core};
+use super::{ConnectionKind, Route, VersionBounds, coordinator_lookup, core::Core};
 use crate::cluster::deadline::now;
 use crate::cluster::{
     deadline::{saturating_deadline, saturating_tokio_deadline},
@@ -23,7 +23,7 @@ pub(super) async fn call<R: Request>(
     route: &Route,
     kind: ConnectionKind,
     deadline: Instant,
-    max_version: Option<i16>,
+    versions: VersionBounds,
     build: impl Fn(i16) -> R + Send + Sync,
     check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
 ) -> Result<R::Response> {
@@ -49,7 +49,7 @@ pub(super) async fn call<R: Request>(
                     least_loaded_node::least_loaded_node(core, kind, may_bootstrap, until).await?.1
                 }
             };
-            core.send_on(&connection, until, max_version, &build).await
+            core.send_on(&connection, until, versions, &build).await
         };
         let attempt = tokio::select! {
             biased;

@@ -9,7 +9,9 @@ use super::{
     coordinator_lookup, core::Core, metadata_task, metadata_wait, pool::ConnectionLookup,
 };
 use crate::cluster::deadline::now;
-use crate::cluster::request::{Attempt, ConnectionKind, CoordinatorKind, RawRequest, RawResponse, Route};
+use crate::cluster::request::{
+    Attempt, ConnectionKind, CoordinatorKind, RawRequest, RawResponse, Route, VersionBounds,
+};
 use crate::{
     error::{DeliveryStatus, Error, ErrorCode, ErrorKind, Result},
     log::Origin,
@@ -38,14 +40,13 @@ impl Drop for ClientOwner {
 pub(crate) struct Link(Arc<Connection>);
 
 impl Link {
-    /// Returns the highest version of a request that both sides support and that is at most
-    /// `max_version`.
+    /// Returns the highest version of a request that both sides support and that is within `bounds`.
     ///
     /// # Errors
     /// `UnsupportedVersion`; nothing was sent.
-    pub(crate) fn version(&self, key: ApiKey, max_version: Option<i16>) -> Result<i16> {
+    pub(crate) fn version(&self, key: ApiKey, bounds: VersionBounds) -> Result<i16> {
         let unsent = |error: Error| error.with_status(DeliveryStatus::NotPersisted);
-        self.0.versions().pick(key, max_version).map_err(unsent)
+        self.0.versions().pick(key, bounds).map_err(unsent)
     }
 
     /// Queues a request behind those queued before; `write` appends the body to the header. The
@@ -232,9 +233,8 @@ impl Client {
 
     // ---- requests
 
-    /// Sends a request once, at the highest version that both sides support and that is at most
-    /// `attempt.max_version`; `build` makes the request for that version. The error's
-    /// `delivery_status` says if the broker may have seen the request. Throttling (KIP-219) mutes
+    /// Sends a request once, at the highest version that both sides support and that is within
+    /// `attempt.versions`; `build` makes the request for that version. The error's `delivery_status` says if the broker may have seen the request. Throttling (KIP-219) mutes
     /// the connection for later requests.
     ///
     /// # Cancel safety
@@ -330,7 +330,7 @@ impl Client {
         build: impl Fn(i16) -> R + Send + Sync,
         check: impl Fn(&R::Response) -> ErrorCode + Send + Sync,
     ) -> Result<R::Response> {
-        call::call(self.core(), &route, kind, deadline, max_version, build, check).await
+        call::call(self.core(), &route, kind, deadline, VersionBounds::up_to(max_version), build, check).await
     }
 
     /// Returns the coordinator of a group or a transactional id: cached, or looked up single-flight
@@ -347,11 +347,12 @@ impl Client {
         coordinator_lookup::forget_coordinator(self.core(), kind, key, node);
     }
 
-    /// Returns a finalized feature's level from the last ApiVersions response (e.g.
-    /// `transaction.version`).
+    /// Returns a finalized feature's level (e.g. of `transaction.version`) and the epoch of the
+    /// features, which grows with each change of one (KIP-584). Each new connection tells them; the
+    /// highest epoch of any broker counts.
     #[cfg_attr(not(test), expect(dead_code, reason = "transactions choose their version by it"))]
-    pub(crate) fn feature(&self, name: &str) -> Option<i16> {
-        self.core().features().level(name)
+    pub(crate) fn feature_with_epoch(&self, name: &str) -> Option<(i16, i64)> {
+        self.core().features().level_with_epoch(name)
     }
 
     /// Closes all connections and ends all tasks; pending calls end with `Closed`. Does not wait;

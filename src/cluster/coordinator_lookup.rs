@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{
-        ConnectionKind, CoordinatorKind,
+        ConnectionKind, CoordinatorKind, VersionBounds,
         coordinators::{CoordinatorLookup, Key},
         core::Core,
         deadline::{now, saturating_deadline},
@@ -104,12 +104,13 @@ pub(crate) async fn ask(core: &Arc<Core>, key: &Key) -> Result<i32> {
     let may_bootstrap = core.metadata.plan().may_rebootstrap();
     let (_, connection) =
         least_loaded_node::least_loaded_node(core, ConnectionKind::Main, may_bootstrap, deadline).await?;
-    let version = connection.versions().pick(ApiKey::FindCoordinator, None)?;
+    let version = connection.versions().pick(ApiKey::FindCoordinator, VersionBounds::ANY)?;
     if version == 0 && key.0 == CoordinatorKind::Transaction {
         let message = "the broker is older than 0.11, which has no transactions";
         return Err(Error::new(ErrorKind::UnsupportedVersion, message));
     }
-    let response = core.send_on(&connection, deadline, Some(version), |version| request(key, version)).await?;
+    let response =
+        core.send_on(&connection, deadline, VersionBounds::exactly(version), |version| request(key, version)).await?;
     let (node, endpoint) = answer(response, &key.1)?;
     core.metadata.learn_brokers(&[endpoint]);
     Ok(node)

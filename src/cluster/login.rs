@@ -14,7 +14,7 @@ use super::{
     logins::Logins,
     versions::Versions,
 };
-use crate::cluster::request::RawRequest;
+use crate::cluster::request::{RawRequest, VersionBounds};
 use crate::{
     error::{Error, ErrorCode, ErrorKind, Result},
     net::Stream,
@@ -67,7 +67,7 @@ impl Login {
         if guard.sasl().is_none() {
             return Ok(None);
         }
-        if versions.pick(ApiKey::SaslHandshake, None)? < HANDSHAKE {
+        if versions.pick(ApiKey::SaslHandshake, VersionBounds::ANY)? < HANDSHAKE {
             let message = "SASL: the broker is older than Kafka 1.0; this client does not support its SASL protocol";
             return Err(Error::new(ErrorKind::UnsupportedVersion, message));
         }
@@ -77,7 +77,7 @@ impl Login {
             broker: broker.clone(),
             client_id: settings.client_id.clone(),
             limit: settings.receive_message_max_bytes,
-            version: versions.pick(ApiKey::SaslAuthenticate, None)?,
+            version: versions.pick(ApiKey::SaslAuthenticate, VersionBounds::ANY)?,
             timeout,
         }))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{sleep_until, timeout};
 
-use super::{ConnectionKind, core::Core, metadata_merge::MetadataScope, metadata_plan::PlanStep};
+use super::{ConnectionKind, VersionBounds, core::Core, metadata_merge::MetadataScope, metadata_plan::PlanStep};
 use crate::cluster::deadline::now;
 use crate::cluster::{deadline::saturating_deadline, least_loaded_node};
 use crate::{
@@ -86,11 +86,11 @@ async fn ask(core: &Arc<Core>, asked: &MetadataScope) -> Result<MetadataResponse
     } else {
         least_loaded_node::least_loaded_node(core, ConnectionKind::Main, may_rebootstrap, deadline).await?
     };
-    let version = connection.versions().pick(ApiKey::Metadata, None)?;
+    let version = connection.versions().pick(ApiKey::Metadata, VersionBounds::ANY)?;
     let build = |version| request(asked, version, core.settings.allow_auto_create_topics);
     // The connection stays open when the timeout passes, because other requests on it may have more
     // time.
-    let answer = timeout(patience, core.send_on(&connection, deadline, Some(version), build)).await;
+    let answer = timeout(patience, core.send_on(&connection, deadline, VersionBounds::exactly(version), build)).await;
     let mut response = answer.map_err(|_| {
         let message = format!("{}: no answer to Metadata after {} ms", connection.peer(), patience.as_millis());
         Error::new(ErrorKind::Timeout, message)

@@ -50,7 +50,7 @@ mod tests;
 mod throttle;
 mod versions;
 
-pub(crate) use crate::cluster::request::{Attempt, ConnectionKind, CoordinatorKind, RawRequest, Route};
+pub(crate) use crate::cluster::request::{Attempt, ConnectionKind, CoordinatorKind, RawRequest, Route, VersionBounds};
 pub(crate) use crate::cluster::response_queue::ResponseQueue;
 pub(crate) use crate::cluster::revocable_parts::{Revocable, RevocableParts};
 pub(crate) use backoff::Backoff;

@@ -45,9 +45,38 @@ pub(crate) struct Attempt {
     /// Time until the response, connecting included. When it passes, the connection is closed,
     /// unless nothing was sent yet.
     pub(crate) timeout: Duration,
-    /// Highest version, if the request's meaning requires an older one (Produce without
-    /// transactions v2, Fetch of a topic with an unknown id).
-    pub(crate) max_version: Option<i16>,
+    pub(crate) versions: VersionBounds,
+}
+
+/// Bounds on the version of a request whose meaning depends on it. A broker reads the protocol of a
+/// transaction from the version (Produce 12, TxnOffsetCommit 5, EndTxn 5), and a topic with an
+/// unknown id can only be fetched by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VersionBounds {
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+}
+
+impl VersionBounds {
+    /// Allows every version.
+    pub(crate) const ANY: Self = Self { min: 0, max: i16::MAX };
+
+    pub(crate) const fn at_most(max: i16) -> Self {
+        Self { max, ..Self::ANY }
+    }
+
+    pub(crate) const fn at_least(min: i16) -> Self {
+        Self { min, ..Self::ANY }
+    }
+
+    pub(crate) const fn exactly(version: i16) -> Self {
+        Self { min: version, max: version }
+    }
+
+    /// Returns the bounds with the given maximum, or [`ANY`](Self::ANY) without one.
+    pub(crate) fn up_to(max: Option<i16>) -> Self {
+        max.map_or(Self::ANY, Self::at_most)
+    }
 }
 
 /// Properties of a request with a body that the caller wrote after its header.

@@ -13,7 +13,7 @@ use crate::{
         core::Core,
         deadline::{now, saturating_deadline},
         pool::ConnectionLookup,
-        request::{Attempt, RawRequest, RawResponse},
+        request::{Attempt, RawRequest, RawResponse, VersionBounds},
     },
     error::{DeliveryStatus, Error, ErrorKind, Result},
     wire::{
@@ -66,18 +66,18 @@ impl Core {
     ) -> Result<R::Response> {
         let deadline = saturating_deadline(now(), attempt.timeout);
         let connection = self.connection(attempt.node, attempt.kind, deadline).await?;
-        self.send_on(&connection, deadline, attempt.max_version, build).await
+        self.send_on(&connection, deadline, attempt.versions, build).await
     }
 
     pub(super) async fn send_on<R: Request>(
         &self,
         connection: &Connection,
         deadline: Instant,
-        max_version: Option<i16>,
+        versions: VersionBounds,
         build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response> {
         let key = R::API;
-        let version = connection.versions().pick(key, max_version).map_err(unsent)?;
+        let version = connection.versions().pick(key, versions).map_err(unsent)?;
         let body = connection.request(key, version, deadline, |head| {
             encode_body(head, &build(version), version)?;
             Ok(RawRequest::whole())
@@ -95,7 +95,7 @@ impl Core {
     ) -> Result<RawResponse> {
         let deadline = saturating_deadline(now(), attempt.timeout);
         let connection = self.connection(attempt.node, attempt.kind, deadline).await?;
-        let version = connection.versions().pick(key, attempt.max_version).map_err(unsent)?;
+        let version = connection.versions().pick(key, attempt.versions).map_err(unsent)?;
         let answer = connection.request(key, version, deadline, |head| write(version, head)).await;
         let body: Bytes = self.refresh_metadata_on_error(answer)?;
         Ok(RawResponse { version, body })

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::{
+    cluster::request::VersionBounds,
     error::{Error, ErrorKind, Result},
     wire::{ApiKey, message::client_versions, messages::ApiVersionsResponse},
 };
@@ -48,25 +49,30 @@ impl Versions {
         Self { peer, ranges }
     }
 
-    /// Returns the newest version of a request that both sides support and that is at most
-    /// `max_version`.
+    /// Returns the newest version of a request that both sides support and that is within `bounds`.
     ///
     /// # Errors
-    /// `UnsupportedVersion` if there is none; the message names both ranges.
-    pub(super) fn pick(&self, key: ApiKey, max_version: Option<i16>) -> Result<i16> {
+    /// `UnsupportedVersion` if there is none; the message names both ranges and the bound.
+    pub(super) fn pick(&self, key: ApiKey, bounds: VersionBounds) -> Result<i16> {
         let Some(ours) = client_versions(key).filter(|_| SENT.contains(&key)) else {
             return Err(unsupported(format!("this client does not support {key}")));
         };
         let Some(&theirs) = self.ranges.get(&key.code()) else {
             return Err(unsupported(format!("{}: the broker does not support {key}", self.peer)));
         };
-        let newest = ours.1.min(theirs.1).min(max_version.unwrap_or(i16::MAX));
-        if newest >= ours.0.max(theirs.0) {
+        let newest = ours.1.min(theirs.1).min(bounds.max);
+        if newest >= ours.0.max(theirs.0).max(bounds.min) {
             return Ok(newest);
         }
-        let cap = max_version.map_or_else(String::new, |max| format!(", and this request needs at most {max}"));
+        let mut needs = String::new();
+        if bounds.max < ours.1 {
+            needs = format!(", and this request needs at most {}", bounds.max);
+        }
+        if bounds.min > ours.0 {
+            needs.push_str(&format!(", and this request needs at least {}", bounds.min));
+        }
         Err(unsupported(format!(
-            "{}: no common version of {key}: the broker supports {} to {}, this client {} to {}{cap}",
+            "{}: no common version of {key}: the broker supports {} to {}, this client {} to {}{needs}",
             self.peer, theirs.0, theirs.1, ours.0, ours.1
         )))
     }
@@ -109,6 +115,12 @@ impl Features {
     pub(super) fn level(&self, name: &str) -> Option<i16> {
         self.levels.get(name).copied()
     }
+
+    /// Returns a feature's level, and the epoch of the response that named it: 0 or more, or -1
+    /// after a rebootstrap, until a broker has answered.
+    pub(super) fn level_with_epoch(&self, name: &str) -> Option<(i16, i64)> {
+        Some((self.level(name)?, self.epoch))
+    }
 }
 
 #[cfg(test)]
@@ -127,22 +139,47 @@ mod tests {
     #[test]
     fn picks_newest_common_version_below_cap() {
         let (min, max) = client_versions(ApiKey::Metadata).unwrap();
-        assert_eq!(versions(ApiKey::Metadata, 0, i16::MAX).pick(ApiKey::Metadata, None).unwrap(), max);
-        assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, None).unwrap(), 7);
-        assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, Some(5)).unwrap(), 5);
-        assert_eq!(versions(ApiKey::Metadata, min, min).pick(ApiKey::Metadata, None).unwrap(), min);
+        assert_eq!(versions(ApiKey::Metadata, 0, i16::MAX).pick(ApiKey::Metadata, VersionBounds::ANY).unwrap(), max);
+        assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, VersionBounds::ANY).unwrap(), 7);
+        assert_eq!(versions(ApiKey::Metadata, 0, 7).pick(ApiKey::Metadata, VersionBounds::at_most(5)).unwrap(), 5);
+        assert_eq!(versions(ApiKey::Metadata, min, min).pick(ApiKey::Metadata, VersionBounds::ANY).unwrap(), min);
     }
 
     #[test]
     fn errors_name_the_request_and_both_ranges() {
-        let error = versions(ApiKey::Metadata, 100, 101).pick(ApiKey::Metadata, None).unwrap_err();
+        let error = versions(ApiKey::Metadata, 100, 101).pick(ApiKey::Metadata, VersionBounds::ANY).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
         let message = error.to_string();
         assert!(message.contains("Metadata") && message.contains("100 to 101") && message.contains("this client"));
-        let error = versions(ApiKey::Metadata, 5, 6).pick(ApiKey::Metadata, Some(4)).unwrap_err();
+        let error = versions(ApiKey::Metadata, 5, 6).pick(ApiKey::Metadata, VersionBounds::at_most(4)).unwrap_err();
         assert!(error.to_string().contains("at most 4"), "{error}");
-        let error = versions(ApiKey::Metadata, 0, 1).pick(ApiKey::ListOffsets, None).unwrap_err();
+        let error = versions(ApiKey::Metadata, 0, 1).pick(ApiKey::ListOffsets, VersionBounds::ANY).unwrap_err();
         assert!(error.to_string().contains("does not support ListOffsets"), "{error}");
+    }
+
+    #[test]
+    fn never_picks_below_lower_bound() {
+        let bounds = VersionBounds::at_least(12);
+        assert_eq!(versions(ApiKey::Produce, 3, 12).pick(ApiKey::Produce, bounds).unwrap(), 12);
+        let error = versions(ApiKey::Produce, 3, 11).pick(ApiKey::Produce, bounds).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+        assert!(error.to_string().contains("at least 12"), "{error}");
+        let exact = VersionBounds::exactly(9);
+        assert_eq!(versions(ApiKey::Produce, 3, 12).pick(ApiKey::Produce, exact).unwrap(), 9);
+        versions(ApiKey::Produce, 10, 12).pick(ApiKey::Produce, exact).unwrap_err();
+    }
+
+    #[test]
+    fn transactional_requests_have_versions_of_clients() {
+        for (key, versions) in [
+            (ApiKey::InitProducerId, (0, 5)),
+            (ApiKey::AddPartitionsToTxn, (0, 3)),
+            (ApiKey::AddOffsetsToTxn, (0, 4)),
+            (ApiKey::TxnOffsetCommit, (0, 6)),
+            (ApiKey::EndTxn, (0, 5)),
+        ] {
+            assert_eq!(client_versions(key), Some(versions), "{key}");
+        }
     }
 
     #[test]
@@ -161,9 +198,10 @@ mod tests {
         features.learn(&response(7, 2));
         features.learn(&response(6, 1));
         features.learn(&ApiVersionsResponse::default());
-        assert_eq!(features.level("transaction.version"), Some(2));
+        assert_eq!(features.level_with_epoch("transaction.version"), Some((2, 7)));
         features.rebootstrap();
+        assert_eq!(features.level_with_epoch("transaction.version"), Some((2, -1)), "until a broker answers");
         features.learn(&response(1, 1));
-        assert_eq!(features.level("transaction.version"), Some(1));
+        assert_eq!(features.level_with_epoch("transaction.version"), Some((1, 1)));
     }
 }

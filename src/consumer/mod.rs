@@ -49,7 +49,6 @@ pub mod assignor {
 
 pub use self::api::builder::ConsumerBuilder;
 pub use self::api::consumer::Consumer;
-pub use self::api::offset_and_metadata::OffsetAndMetadata;
 pub use self::api::offset_queries::OffsetAndTimestamp;
 pub use self::api::partition_stream::PartitionStream;
 pub use self::api::pending_commit::PendingCommit;
@@ -65,3 +64,4 @@ pub use self::observability::wait_reason::{PartitionStatus, WaitReason};
 pub use self::subscription::wanted_topics::{TopicState, TopicStatus};
 pub(crate) use crate::consumer::buffer::partition_end::PartitionEnd;
 pub use crate::consumer::group::status::{GroupState, GroupStatus};
+pub use crate::record::OffsetAndMetadata;

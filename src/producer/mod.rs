@@ -49,6 +49,7 @@ mod tests;
 mod timestamp;
 mod topic_table;
 mod topics;
+mod transaction;
 
 use std::{
     fmt,

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::producer::batch_body::Body;
 use crate::{
-    cluster::{Client, ConnectionKind, Link, RawRequest, ResponseQueue, RevocableParts},
+    cluster::{Client, ConnectionKind, Link, RawRequest, ResponseQueue, RevocableParts, VersionBounds},
     error::{DeliveryStatus, Error, ErrorKind, Result},
     log::event,
     net::BoxFuture,
@@ -236,7 +236,8 @@ impl Requests {
             }
             let link = link.and_then(|link| {
                 let by_name = request.parts.iter().any(|part| part.topic_id.is_nil());
-                let version = link.version(ApiKey::Produce, by_name.then_some(LAST_VERSION_BY_NAME))?;
+                let version =
+                    link.version(ApiKey::Produce, VersionBounds::up_to(by_name.then_some(LAST_VERSION_BY_NAME)))?;
                 Ok((link, version))
             });
             match link {

@@ -2,8 +2,10 @@
 
 mod deserializer;
 mod forward;
+mod group_metadata;
 mod incoming;
 mod marks;
+mod offset_and_metadata;
 mod outgoing;
 mod payload;
 mod topic;
@@ -12,7 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use deserializer::field_as;
 pub use deserializer::{Deserializer, FieldContext, KafkaFormats};
+pub use group_metadata::GroupMetadata;
 pub use incoming::{ConsumerRecord, Header};
+pub use offset_and_metadata::OffsetAndMetadata;
 pub use outgoing::{Record, RecordMetadata};
 pub use payload::Payload;
 pub(crate) use topic::check_topic_name;

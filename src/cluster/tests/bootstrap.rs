@@ -230,8 +230,8 @@ async fn features_are_known_after_connecting() {
     let asked = link.request().await.unwrap();
     link.answer(&asked, &brokers(&[9092])).await;
     client.newer_metadata(0, in_secs(1)).await.unwrap();
-    assert_eq!(client.feature("transaction.version"), Some(2));
-    assert_eq!(client.feature("share.version"), None);
+    assert_eq!(client.feature_with_epoch("transaction.version"), Some((2, 9)));
+    assert_eq!(client.feature_with_epoch("share.version"), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::peer::{Asked, Reply, brokers, connected, in_secs, listen, serve, to};
 use crate::{
-    cluster::{Client, ConnectionKind, CoordinatorKind, RawRequest, Route},
+    cluster::{Client, ConnectionKind, CoordinatorKind, RawRequest, Route, VersionBounds},
     error::{DeliveryStatus, ErrorCode, ErrorKind, Result},
     net::MemoryNetwork,
     wire::{
@@ -224,7 +224,7 @@ async fn raw_request_carries_inserts_and_version_cap() {
         }),
     );
     let client = connected(&network, &[9092]).await;
-    let attempt = crate::cluster::Attempt { max_version: Some(11), ..to(9092, ConnectionKind::Main, 5) };
+    let attempt = crate::cluster::Attempt { versions: VersionBounds::at_most(11), ..to(9092, ConnectionKind::Main, 5) };
     let write = |version, body: &mut BytesMut| {
         assert_eq!(version, 11);
         let front = body.len();

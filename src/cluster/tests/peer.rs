@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Attempt, Client, ClientSettings, ConnectionKind},
+    cluster::{Attempt, Client, ClientSettings, ConnectionKind, VersionBounds},
     net::{MemoryListener, MemoryNetwork, Network},
     wire::{
         ApiKey,
@@ -222,5 +222,5 @@ pub(super) fn in_secs(secs: u64) -> tokio::time::Instant {
 }
 
 pub(super) fn to(node: i32, kind: ConnectionKind, secs: u64) -> Attempt {
-    Attempt { node, kind, timeout: Duration::from_secs(secs), max_version: None }
+    Attempt { node, kind, timeout: Duration::from_secs(secs), versions: VersionBounds::ANY }
 }

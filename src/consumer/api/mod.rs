@@ -5,7 +5,6 @@ pub(super) mod builder;
 pub(super) mod checks;
 pub(super) mod consumer;
 pub(super) mod inspection;
-pub(super) mod offset_and_metadata;
 mod offset_lookup;
 pub(super) mod offset_queries;
 pub(super) mod partition_stream;

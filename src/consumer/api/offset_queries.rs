@@ -19,7 +19,7 @@ use crate::consumer::{
     config::settings::IsolationLevel,
 };
 use crate::{
-    cluster::{Attempt, Backoff, ConnectionKind, PartitionInfo, Route},
+    cluster::{Attempt, Backoff, ConnectionKind, PartitionInfo, Route, VersionBounds},
     error::{Error, ErrorCode, ErrorKind, Result},
     record::{TopicPartition, to_millis},
     wire::messages::MetadataRequest,
@@ -273,7 +273,7 @@ impl Consumer {
             let client = client.clone();
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = client.settings().request_timeout.min(left);
-            let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
+            let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, versions: VersionBounds::ANY };
             let request = list_offsets(&rows, read_committed, timeout);
             answers.spawn(async move { client.send(attempt, |_| request).await.map(|it| listed_offsets(&it)) });
         }

@@ -20,7 +20,7 @@ use crate::consumer::{
     },
 };
 use crate::{
-    cluster::{Attempt, ConnectionKind},
+    cluster::{Attempt, ConnectionKind, VersionBounds},
     error::{ErrorCode, ErrorKind},
     record::to_millis,
 };
@@ -55,7 +55,12 @@ async fn fetch_committed(shared: &Shared, asked: Vec<OffsetQuery<()>>) -> bool {
 }
 
 fn attempt(shared: &Shared, node: i32) -> Attempt {
-    Attempt { node, kind: ConnectionKind::Main, timeout: shared.client.settings().request_timeout, max_version: None }
+    Attempt {
+        node,
+        kind: ConnectionKind::Main,
+        timeout: shared.client.settings().request_timeout,
+        versions: VersionBounds::ANY,
+    }
 }
 
 /// Returns the timestamp to request for a start. Durations count back from the wall clock, because

@@ -20,7 +20,7 @@ use crate::consumer::{
     },
 };
 use crate::{
-    cluster::{Attempt, Client, ConnectionKind, RawRequest},
+    cluster::{Attempt, Client, ConnectionKind, RawRequest, VersionBounds},
     error::{Error, Result},
     log::event,
     wire::{
@@ -90,7 +90,7 @@ impl FetchTask {
         let SessionClose { broker: node, request } = close;
         // Uses the main connection, because the request would wait behind an outstanding fetch
         // otherwise.
-        let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, max_version: None };
+        let attempt = Attempt { node, kind: ConnectionKind::Main, timeout, versions: VersionBounds::ANY };
         if let Err(error) = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(&request, 0)).await {
             event!(DEBUG, self.client.origin(), node, %error, "a fetch session could not be closed; the broker drops it by itself");
         }
@@ -105,9 +105,9 @@ impl FetchTask {
         by_name: bool,
         expects: usize,
     ) -> Result<(FetchResponse, usize)> {
-        let max_version = by_name.then_some(BY_NAME);
+        let versions = VersionBounds::up_to(by_name.then_some(BY_NAME));
         let FetchConnectionId { broker: node, connection: kind } = node;
-        let attempt = Attempt { node, kind: ConnectionKind::Fetch(kind), timeout: self.timeout, max_version };
+        let attempt = Attempt { node, kind: ConnectionKind::Fetch(kind), timeout: self.timeout, versions };
         let answer = self.client.send_raw(attempt, ApiKey::Fetch, request_writer(request, expects)).await?;
         let size = answer.body.len();
         let response = decode_fetch(answer.body, answer.version)

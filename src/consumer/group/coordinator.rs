@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::shared::bounded;
 use crate::{
-    cluster::{Attempt, Client, ConnectionKind, CoordinatorKind},
+    cluster::{Attempt, Client, ConnectionKind, CoordinatorKind, VersionBounds},
     error::{Error, ErrorCode, ErrorKind, Remedy, Result},
     wire::protocol::Request,
 };
@@ -43,7 +43,9 @@ pub(super) async fn ask_up_to<R: Request>(
     let find = client.coordinator(CoordinatorKind::Group, group_id, found_by);
     let node = timeout_at(found_by, find).await.unwrap_or_else(|_| Err(too_late(group_id)))?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let answer = client.send(Attempt { node, kind: connection, timeout: left, max_version }, build).await;
+    let answer = client
+        .send(Attempt { node, kind: connection, timeout: left, versions: VersionBounds::up_to(max_version) }, build)
+        .await;
     if answer.as_ref().is_err_and(Error::is_retriable) {
         client.forget_coordinator(CoordinatorKind::Group, group_id, node);
     }

@@ -1,6 +1,6 @@
 //! Committed offsets, as passed to and returned by the public functions.
 
-use crate::record::ConsumerRecord;
+use super::ConsumerRecord;
 
 /// An offset to commit for a partition, or one that was committed: the *next* record to be read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
