@@ -15,6 +15,7 @@ mod answers;
 mod answers_tests;
 mod current;
 mod exchange;
+mod gate;
 mod identity;
 mod manager;
 #[cfg(test)]
@@ -29,4 +30,8 @@ mod outcome;
 mod partitions;
 mod protocol;
 mod request;
+mod shared;
+mod status;
 mod versions;
+
+pub use status::{TransactionState, TransactionStatus};
