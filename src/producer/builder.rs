@@ -20,12 +20,13 @@ use super::{
     settings::{Acks, ProducerSettings},
     sizes::Sizes,
     topics::{Placement, TopicTimeout, Topics},
+    transaction::{TransactionRules, TransactionShared},
 };
 use crate::producer::batch_shared::BatchShared;
 use crate::producer::{compression_ratio::BatchGrowth, partition_queue::SenderRules, sender_mailbox::SenderMailbox};
 use crate::{
     cluster::{Backoff, Client, RetryGrid, client_properties},
-    config::{Configure, Pairs, apply},
+    config::{Configure, Pairs, Property, apply},
     error::Result,
     log::Origin,
     net::{Network, runtime},
@@ -57,7 +58,7 @@ impl ProducerBuilder {
         builder
     }
 
-    fn set(mut self, change: impl FnOnce(&mut ProducerSettings)) -> Self {
+    pub(super) fn set(mut self, change: impl FnOnce(&mut ProducerSettings)) -> Self {
         change(&mut self.settings);
         self
     }
@@ -352,9 +353,19 @@ impl ProducerBuilder {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn build(mut self) -> Result<Producer> {
-        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
-        let mut settings = self.settings;
+    pub async fn build(self) -> Result<Producer> {
+        let settings = self.settings(&[PROPERTIES, client_properties()])?;
+        Self::start(settings).await
+    }
+
+    /// Applies the properties, which may be those of these tables.
+    pub(super) fn settings(mut self, tables: &[&[Property<ProducerSettings>]]) -> Result<ProducerSettings> {
+        apply(&mut self.settings, tables, self.properties.iter())?;
+        Ok(self.settings)
+    }
+
+    /// Checks the settings and starts a producer, with transactions if they have a `transactional.id`.
+    pub(super) async fn start(mut settings: ProducerSettings) -> Result<Producer> {
         settings.client.origin = Origin::new(&settings.client.client_id, "producer", None);
         let derived = settings.check()?;
         settings.client.check()?;
@@ -386,6 +397,16 @@ impl ProducerBuilder {
             backoff: Backoff::new(settings.client.retry_backoff, settings.client.retry_backoff_max),
             grid: RetryGrid::starting(tokio::time::Instant::now().into_std()),
         };
+        let transactions = settings.transactional_id.map(|transactional_id| {
+            Arc::new(TransactionShared::new(TransactionRules {
+                transactional_id,
+                timeout: settings.transaction_timeout,
+                delivery_timeout: derived.delivery_timeout,
+                retry_backoff: settings.client.retry_backoff,
+                retry_backoff_max: settings.client.retry_backoff_max,
+                seed,
+            }))
+        });
         let placement = Placement {
             sizes: Sizes::new(settings.batch_size.min(settings.max_request_size)),
             growth: Arc::new(BatchGrowth::new(derived.compression, settings.max_request_size, settings.buffer_memory)),
@@ -405,6 +426,7 @@ impl ProducerBuilder {
             gate: OnceLock::new(),
             look_for_topics: AtomicBool::new(false),
             ended: watch::Sender::new(false),
+            transactions,
         });
         let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed, counters), requests);
         runtime.spawn(task.run());

@@ -70,6 +70,7 @@ use self::{
     counters::Counters,
     interceptor::Interceptors,
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
+    transaction::TransactionShared,
 };
 pub use self::{
     builder::ProducerBuilder,
@@ -81,7 +82,10 @@ pub use self::{
     purge::PurgeScope,
     reports::DeliveryReports,
     settings::Acks,
-    transaction::{TransactionState, TransactionStatus},
+    transaction::{
+        CommitError, Outcome, PendingCommit, Transaction, TransactionSender, TransactionState, TransactionStatus,
+        TransactionalProducer, TransactionalProducerBuilder,
+    },
 };
 use crate::producer::batch_shared::BatchShared;
 pub use crate::producer::delivery_report::DeliveryReport;
@@ -154,6 +158,8 @@ struct ProducerShared {
     look_for_topics: AtomicBool,
     /// True once the task has ended.
     ended: watch::Sender<bool>,
+    /// State of the transactions, if there is a `transactional.id`.
+    transactions: Option<Arc<TransactionShared>>,
 }
 
 /// A record that [`Producer::try_send`] did not take, and the reason.
@@ -250,8 +256,9 @@ impl Producer {
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or
-    /// contradicts another, for one that cannot be ignored without weakening security or delivery,
-    /// and for the reasons of [`ProducerBuilder::build`].
+    /// contradicts another, for one that cannot be ignored without weakening security or delivery
+    /// (with `transactional.id`, build a [`TransactionalProducer`]), and for the reasons of
+    /// [`ProducerBuilder::build`].
     ///
     /// # Cancel safety
     /// Safe. Nothing here waits for the network.

@@ -25,6 +25,7 @@ use super::{
     answers::{TransactionApi, Verdict, after_repeats, verdict},
     current::Transaction,
     exchange::Exchange,
+    failure::transaction_failed,
     identity::{Assigned, after_end, after_init},
     offsets::NextOffsets,
     outcome::Outcome,
@@ -469,8 +470,8 @@ impl TransactionManager {
             Verdict::Abort | Verdict::AbortAfterRebalance | Verdict::AbortAndBump => {
                 self.must_bump |= verdict == Verdict::AbortAndBump && self.running_protocol() == Protocol::V1;
                 let error = if verdict == Verdict::AbortAfterRebalance {
-                    Error::new(ErrorKind::NotAssigned, "the group has rebalanced since its metadata was read")
-                        .with_source(error)
+                    let message = "the group has rebalanced since its metadata was read";
+                    Error::because_of(ErrorKind::NotAssigned, message, error)
                 } else {
                     error
                 };
@@ -494,6 +495,7 @@ impl TransactionManager {
                 self.apply(exchange, verdict, answer, error.with_kind(ErrorKind::Fenced), now);
             }
             Verdict::Refused | Verdict::Configuration | Verdict::Fenced | Verdict::Fatal => {
+                let error = error.with_fatal();
                 if api == TransactionApi::EndTxnCommit {
                     self.decide(Outcome::of_refused_commit(exchange.seen(), error.clone()));
                 }
@@ -785,6 +787,7 @@ impl TransactionManager {
         let (number, calls) = (current.number, current.offsets.fail_all());
         self.state = if matches!(self.state, State::Open) { State::Failed } else { State::Draining };
         self.actions.push(Action::Notice(Notice::Failed { number, cause: error.clone() }));
+        let error = transaction_failed(error);
         self.actions.push(Action::FailUnsent(Some(error.clone())));
         for call in calls {
             self.reply(call, Reply::Offsets(Err(error.clone())));
@@ -812,7 +815,10 @@ impl TransactionManager {
 
     /// Aborts a transaction that the coordinator refuses to commit.
     fn refuse_commit(&mut self, seen: u32, error: Error, now: Instant) {
-        self.decide(Outcome::of_refused_commit(seen, error));
+        self.decide(match Outcome::of_refused_commit(seen, error) {
+            Outcome::Aborted(Some(cause)) => Outcome::Aborted(Some(transaction_failed(cause))),
+            outcome => outcome,
+        });
         if let Some(current) = &mut self.current {
             current.is_commit_refused = true;
         }
@@ -844,6 +850,7 @@ impl TransactionManager {
         if matches!(self.state, State::Fatal(_)) {
             return;
         }
+        let error = error.with_fatal();
         let commits_seen = match (&self.state, &self.coordinator) {
             (State::Committing, Some(exchange)) => exchange.seen_by_now(),
             _ => 0,
