@@ -126,6 +126,11 @@ pub enum ErrorKind {
     Closed,
     /// `Producer::purge` dropped the record before it was acknowledged.
     Purged,
+    /// The transaction has failed and cannot commit: abort it, begin another, and do its work again.
+    /// The source is the first cause (KIP-1050: abortable).
+    TransactionFailed,
+    /// The record's transaction was aborted before the record was acknowledged (KIP-654).
+    TransactionAborted,
     /// The consumer is not in the group, or no longer owns the partition, so the call cannot be
     /// carried out.
     NotAssigned,
@@ -324,6 +329,10 @@ impl Error {
             ErrorKind::Purged => {
                 "send the record again if it is still needed; if it was possibly persisted, a second send may duplicate it"
             }
+            ErrorKind::TransactionFailed => {
+                "abort the transaction, begin another, and do its work again; the source is the first cause"
+            }
+            ErrorKind::TransactionAborted => "send the record again in another transaction, if it is still needed",
             ErrorKind::NotAssigned => "subscribe or assign first, and act on partitions that are owned",
             ErrorKind::Callback => {
                 "check the callback that the message names; the source of this error is the callback's own error"

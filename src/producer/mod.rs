@@ -50,6 +50,7 @@ mod timestamp;
 mod topic_table;
 mod topics;
 mod transaction;
+mod transaction_task;
 
 use std::{
     fmt,
@@ -84,7 +85,10 @@ pub use self::{
 };
 use crate::producer::batch_shared::BatchShared;
 pub use crate::producer::delivery_report::DeliveryReport;
-use crate::producer::sender_mailbox::{Phase, SenderMailbox};
+use crate::producer::{
+    sender_mailbox::{Phase, SenderMailbox},
+    transaction::shared::TransactionShared,
+};
 use crate::{
     cluster::{Client, PartitionInfo},
     config::parse::FOREVER,
@@ -151,6 +155,8 @@ struct ProducerShared {
     /// The error of every later `send`, set when the producer is closed or has failed.
     gate: OnceLock<Error>,
     look_for_topics: AtomicBool,
+    /// `None` without a transactional id.
+    transactions: Option<Arc<TransactionShared>>,
     /// True once the task has ended.
     ended: watch::Sender<bool>,
 }

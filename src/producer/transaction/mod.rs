@@ -7,16 +7,18 @@
 //! ```
 //! `manager` decides; the files beside it hold one rule each. `docs/transactions.md` shows the table
 //! of `answers` and is made from it.
-#![expect(dead_code, reason = "wired into the producer in the next change")]
 
-mod action;
+pub(super) mod action;
 mod answers;
 #[cfg(test)]
 mod answers_tests;
+pub(super) mod coordinator_requests;
 mod current;
 mod exchange;
+pub(super) mod gate;
 mod identity;
-mod manager;
+pub(super) mod log;
+pub(super) mod manager;
 #[cfg(test)]
 mod manager_tests;
 mod messages;
@@ -25,8 +27,10 @@ mod model_coordinator;
 #[cfg(test)]
 mod model_tests;
 mod offsets;
-mod outcome;
+pub(super) mod outcome;
 mod partitions;
-mod protocol;
-mod request;
-mod versions;
+pub(super) mod protocol;
+pub(super) mod request;
+pub(super) mod shared;
+pub(super) mod status;
+pub(super) mod versions;

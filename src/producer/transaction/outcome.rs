@@ -2,7 +2,7 @@
 //!
 //! Sans-IO.
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// The end of a transaction.
 ///
@@ -15,6 +15,12 @@ pub(crate) enum Outcome {
     /// The first cause; `None` if the user aborted.
     Aborted(Option<Error>),
     Unknown(Error),
+}
+
+/// Returns the error of calls of a transaction that has failed because of `cause`.
+pub(crate) fn transaction_failed(cause: &Error) -> Error {
+    let message = format!("the transaction has failed, and can only be aborted: {cause}");
+    Error::new(ErrorKind::TransactionFailed, message).with_source(cause.clone())
 }
 
 impl Outcome {
