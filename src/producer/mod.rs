@@ -82,6 +82,7 @@ pub use self::{
     purge::PurgeScope,
     reports::DeliveryReports,
     settings::Acks,
+    transaction::{TransactionState, TransactionStatus},
 };
 use crate::producer::batch_shared::BatchShared;
 pub use crate::producer::delivery_report::DeliveryReport;

@@ -34,3 +34,5 @@ pub(super) mod request;
 pub(super) mod shared;
 pub(super) mod status;
 pub(super) mod versions;
+
+pub use status::{TransactionState, TransactionStatus};
