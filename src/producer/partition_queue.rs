@@ -500,6 +500,7 @@ impl PartitionQueue {
     pub(crate) fn fail_all(&mut self, error: &Error) {
         self.decide_in_flight(|_| error.clone());
         self.fail_unsent(error);
+        self.tell_before(u128::MAX);
     }
 
     /// Fails all batches that are not in flight.
@@ -519,7 +520,6 @@ impl PartitionQueue {
             let batch = self.next_in_order(batch);
             self.fail(batch, error.clone());
         }
-        self.tell_before(u128::MAX);
     }
 
     /// Fails the batches of a purge, and returns the number of their records. If there are any, all

@@ -125,7 +125,12 @@ impl SenderTask {
             }
             let metadata = self.client.metadata();
             self.handle_notified(&metadata);
+            self.drive_transactions(&metadata);
+            if self.is_done() {
+                break;
+            }
             self.send_ready(&metadata);
+            // A transaction that has just ended may have been the last thing to wait for.
             if self.is_done() {
                 break;
             }
@@ -297,7 +302,7 @@ impl SenderTask {
         if let Some(failed) = shared.batch_shared.take_failed() {
             transactions.records_failed(failed, now);
         }
-        if transactions.waits_for_idle() && shared.outstanding() == 0 && self.sender.requests_in_flight() == 0 {
+        if transactions.waits_for_idle() && self.sender.requests_in_flight() == 0 && shared.outstanding() == 0 {
             transactions.idle(now);
         }
         let actions = transactions.take_sender_actions(now);

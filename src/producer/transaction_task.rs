@@ -237,6 +237,10 @@ impl TransactionTask {
             if actions.is_empty() {
                 break;
             }
+            // The outcome is readable before the call returns.
+            if let Some((number, outcome)) = self.manager.last_outcome() {
+                self.shared.set_last_outcome(*number, outcome.clone());
+            }
             for action in actions {
                 self.carry_out(action, &mut left, now);
             }
@@ -272,10 +276,6 @@ impl TransactionTask {
     fn reply(&mut self, call: CallId, reply: Reply, now: Instant) {
         if matches!(reply, Reply::Closed) {
             self.is_closed = true;
-        }
-        // The outcome is readable before the call returns.
-        if let Some((number, outcome)) = self.manager.last_outcome() {
-            self.shared.set_last_outcome(*number, outcome.clone());
         }
         let began = matches!(reply, Reply::Began(Ok(_)));
         let was_taken = self.replies.remove(&call).is_some_and(|caller| caller.send(reply).is_ok());
