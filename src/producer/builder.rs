@@ -11,6 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     DeliveryReport, Producer, ProducerHandle, ProducerInterceptor, ProducerShared,
     callback::DeliveryCallback,
+    idempotence::Identity,
     interceptor::Interceptors,
     partitioner::Partitioner,
     properties::PROPERTIES,
@@ -20,7 +21,7 @@ use super::{
     settings::{Acks, ProducerSettings},
     sizes::Sizes,
     topics::{Placement, TopicTimeout, Topics},
-    transaction::{TransactionRules, TransactionShared},
+    transaction::{manager::TransactionRules, shared::TransactionShared},
 };
 use crate::producer::batch_shared::BatchShared;
 use crate::producer::{compression_ratio::BatchGrowth, partition_queue::SenderRules, sender_mailbox::SenderMailbox};
@@ -378,10 +379,20 @@ impl ProducerBuilder {
         // As in Java, interceptors see a result before the callback does.
         let callbacks = interceptors.callbacks().chain(settings.on_delivery);
         let callbacks = callbacks.map(|callback| callback.with_lines(counters.clone())).collect();
-        let batch_shared = Arc::new(batch_shared.with_callbacks(callbacks));
+        let batch_shared = batch_shared.with_callbacks(callbacks);
+        let rules_of_transactions = settings.transactional_id.map(|transactional_id| TransactionRules {
+            transactional_id,
+            timeout: settings.transaction_timeout,
+            delivery_timeout: derived.delivery_timeout,
+            retry_backoff: settings.client.retry_backoff,
+            retry_backoff_max: settings.client.retry_backoff_max,
+            seed,
+        });
+        let batch_shared = if rules_of_transactions.is_some() { batch_shared.keeping_failures() } else { batch_shared };
+        let batch_shared = Arc::new(batch_shared);
         let requests = Requests::new(
             client.clone(),
-            settings.acks.wire(),
+            (settings.acks.wire(), rules_of_transactions.as_ref().map(|rules| rules.transactional_id.clone())),
             (derived.request_timeout, derived.ack_timeout),
             derived.compression,
             counters.clone(),
@@ -397,16 +408,6 @@ impl ProducerBuilder {
             backoff: Backoff::new(settings.client.retry_backoff, settings.client.retry_backoff_max),
             grid: RetryGrid::starting(tokio::time::Instant::now().into_std()),
         };
-        let transactions = settings.transactional_id.map(|transactional_id| {
-            Arc::new(TransactionShared::new(TransactionRules {
-                transactional_id,
-                timeout: settings.transaction_timeout,
-                delivery_timeout: derived.delivery_timeout,
-                retry_backoff: settings.client.retry_backoff,
-                retry_backoff_max: settings.client.retry_backoff_max,
-                seed,
-            }))
-        });
         let placement = Placement {
             sizes: Sizes::new(settings.batch_size.min(settings.max_request_size)),
             growth: Arc::new(BatchGrowth::new(derived.compression, settings.max_request_size, settings.buffer_memory)),
@@ -425,10 +426,15 @@ impl ProducerBuilder {
             max_block: settings.max_block,
             gate: OnceLock::new(),
             look_for_topics: AtomicBool::new(false),
+            transactions: rules_of_transactions.map(|rules| Arc::new(TransactionShared::new(rules))),
             ended: watch::Sender::new(false),
-            transactions,
         });
-        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed, counters), requests);
+        let identity = match (&shared.transactions, derived.idempotent) {
+            (Some(_), _) => Identity::NoTransaction,
+            (None, true) => Identity::Unknown,
+            (None, false) => Identity::Anonymous,
+        };
+        let task = SenderTask::new(shared.clone(), Sender::new(rules, identity, seed, counters), requests);
         runtime.spawn(task.run());
         Ok(Producer(Arc::new(ProducerHandle { shared })))
     }

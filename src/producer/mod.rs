@@ -50,6 +50,7 @@ mod timestamp;
 mod topic_table;
 mod topics;
 mod transaction;
+mod transaction_task;
 
 use std::{
     fmt,
@@ -70,7 +71,7 @@ use self::{
     counters::Counters,
     interceptor::Interceptors,
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
-    transaction::TransactionShared,
+    transaction::shared::TransactionShared,
 };
 pub use self::{
     builder::ProducerBuilder,
@@ -83,8 +84,8 @@ pub use self::{
     reports::DeliveryReports,
     settings::Acks,
     transaction::{
-        CommitError, Outcome, PendingCommit, Transaction, TransactionSender, TransactionState, TransactionStatus,
-        TransactionalProducer, TransactionalProducerBuilder,
+        CommitError, Outcome, PendingCommit, RepeatedRequest, Transaction, TransactionSender, TransactionState,
+        TransactionStatus, TransactionalProducer, TransactionalProducerBuilder,
     },
 };
 use crate::producer::batch_shared::BatchShared;

@@ -62,6 +62,10 @@ pub(crate) struct ProducerSettings {
     pub(crate) idempotence: Option<bool>,
     /// `retries`.
     pub(crate) retries: u32,
+    /// `transactional.id`; `None` for a producer without transactions.
+    pub(crate) transactional_id: Option<Arc<str>>,
+    /// `transaction.timeout.ms`.
+    pub(crate) transaction_timeout: Duration,
     /// `compression.type` and its levels.
     pub(crate) compression: CompressionSettings,
     /// `partitioner` and the properties that begin with it.
@@ -70,10 +74,6 @@ pub(crate) struct ProducerSettings {
     pub(crate) interceptors: Vec<Arc<dyn ProducerInterceptor>>,
     /// Callback for every result.
     pub(crate) on_delivery: Option<DeliveryCallback>,
-    /// `transactional.id`; `None` for a producer without transactions.
-    pub(crate) transactional_id: Option<Arc<str>>,
-    /// `transaction.timeout.ms`.
-    pub(crate) transaction_timeout: Duration,
 }
 
 /// Settings that are derived from others, as in Java.
@@ -108,12 +108,12 @@ impl Default for ProducerSettings {
             max_in_flight: 5,
             idempotence: None,
             retries: i32::MAX as u32,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
             compression: CompressionSettings::default(),
             partitioning: Partitioning::default(),
             interceptors: Vec::new(),
             on_delivery: None,
-            transactional_id: None,
-            transaction_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -150,7 +150,7 @@ impl ProducerSettings {
             .chain(&mut self.delivery_timeout);
         let common = [&mut client.request_timeout, &mut client.retry_backoff, &mut client.retry_backoff_max];
         // Bounded so that adding one to a time can never overflow.
-        for duration in own.chain(common).chain([&mut client.metadata_max_idle]) {
+        for duration in own.chain(common).chain([&mut client.metadata_max_idle, &mut self.transaction_timeout]) {
             *duration = (*duration).min(FOREVER);
         }
         let not_zero = [

@@ -14,6 +14,7 @@ use super::{
     gate::{Gate, SenderCall},
     request::CallId,
     shared::{TransactionCall, TransactionShared},
+    status::RepeatedRequest,
 };
 use crate::{
     config::parse::FOREVER,
@@ -88,10 +89,15 @@ impl TransactionHandle {
     pub(crate) fn timed_out(&self, what: &str, next: &str) -> Error {
         let millis = self.shared().max_block.as_millis();
         let id = &self.transactions.rules().transactional_id;
-        Error::new(
-            ErrorKind::Timeout,
-            format!("transactional id \"{id}\": {what} within max.block.ms ({millis}); {next}"),
-        )
+        let message = format!("transactional id \"{id}\": {what} within max.block.ms ({millis}); {next}");
+        match self.transactions.status().repeated {
+            Some(RepeatedRequest { failures, last_error, .. }) => Error::because_of(
+                ErrorKind::Timeout,
+                format!("{message}; after {failures} attempts the last error is: {last_error}"),
+                last_error,
+            ),
+            None => Error::new(ErrorKind::Timeout, message),
+        }
     }
 
     /// Queues a call without a reply.

@@ -274,9 +274,21 @@ impl TransactionManager {
         self.advance(now);
     }
 
-    /// Fails the producer for good, because of a batch or because the cluster is another one.
-    pub(crate) fn producer_failed(&mut self, error: Error) {
-        self.fail_producer(error);
+    /// Fails the transaction, because a partition cannot continue under its sequence numbers. Between
+    /// transactions this only requires another epoch for the next one.
+    pub(crate) fn epoch_used_up(&mut self, number: u64, error: Error, now: Instant) {
+        if number != self.number {
+            return;
+        }
+        self.must_bump |= self.current.as_ref().map_or(self.is_used_in_v1, |current| current.protocol == Protocol::V1);
+        self.fail(error);
+        self.advance(now);
+    }
+
+    /// Fails the transaction that is open, because `send` refused a record: its caller may have
+    /// dropped the error unseen.
+    pub(crate) fn record_refused(&mut self, error: Error, now: Instant) {
+        self.record_failed(self.number, error, false, now);
     }
 
     /// Notes that no record of the transaction is without a result.
@@ -333,6 +345,13 @@ impl TransactionManager {
             }
             Failure::Unsent(error) if error.kind() == ErrorKind::UnsupportedVersion => {
                 self.apply(exchange, Verdict::Configuration, None, error, now);
+            }
+            // Repeating the request does not cure these.
+            Failure::Unsent(error)
+                if api == TransactionApi::InitProducerId
+                    && matches!(error.kind(), ErrorKind::Authentication | ErrorKind::Configuration) =>
+            {
+                self.apply(exchange, Verdict::Refused, None, error, now);
             }
             Failure::Unsent(error) => {
                 self.forget_coordinator(&exchange.request);
@@ -393,6 +412,22 @@ impl TransactionManager {
         self.current.as_ref()
     }
 
+    /// Returns true if the transaction waits for [`idle`](Self::idle).
+    pub(crate) fn waits_for_idle(&self) -> bool {
+        matches!(self.state, State::Flushing | State::Draining)
+            && self.current.as_ref().is_some_and(|current| !current.is_idle)
+    }
+
+    /// Returns the request that is being repeated, if there is one.
+    pub(crate) fn repeated(&self) -> Option<&Exchange> {
+        [&self.coordinator, &self.group].into_iter().flatten().find(|exchange| exchange.last_error().is_some())
+    }
+
+    /// Returns the number of the last transaction that was begun.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     // ---- answers
 
     fn context(&self, api: TransactionApi) -> String {
@@ -444,6 +479,7 @@ impl TransactionManager {
     /// Carries out a verdict. The exchange goes back to its place if it is repeated.
     fn apply(&mut self, mut exchange: Exchange, verdict: Verdict, answer: Option<&Answer>, error: Error, now: Instant) {
         let api = exchange.request.api();
+        exchange.note_error(&error);
         match verdict {
             Verdict::Done => self.succeed(&exchange, answer),
             Verdict::Retry => self.repeat(exchange, answer, false, now),
@@ -530,7 +566,7 @@ impl TransactionManager {
             Request::AddPartitions(..) => {
                 if let Some(current) = &mut self.current {
                     let slots = current.partitions.confirm_added();
-                    self.actions.push(Action::PartitionsAdded(slots));
+                    self.actions.push(Action::PartitionsAdded(current.number, slots));
                 }
             }
             Request::AddOffsets(_, group) => {

@@ -129,7 +129,7 @@ impl Fixture {
             }
             Fatal => {
                 self.go_to(Ready);
-                self.manager.producer_failed(Error::broker(ErrorCode::PRODUCER_FENCED, "produce"));
+                self.manager.close_now();
             }
         }
     }
@@ -204,7 +204,7 @@ impl Fixture {
                 Action::CloseGate => "gate".to_owned(),
                 Action::FlushAll => "flush".to_owned(),
                 Action::FailUnsent(_) => "fail".to_owned(),
-                Action::PartitionsAdded(_) => "added".to_owned(),
+                Action::PartitionsAdded(..) => "added".to_owned(),
                 Action::ForgetTransactionCoordinator | Action::ForgetGroupCoordinator(_) => "forget".to_owned(),
                 Action::Reply(_, reply) => Self::reply(&reply),
                 Action::Notice(_) => continue,

@@ -9,21 +9,22 @@
 //! of `answers` and is made from it.
 //!
 //! The user's side is `producer` and `open`, over `handle`. `shared` is between them and the task.
-#![expect(dead_code, reason = "wired into the producer in the next change")]
 
-mod action;
+pub(super) mod action;
 mod answers;
 #[cfg(test)]
 mod answers_tests;
 mod builder;
 mod commit_error;
+pub(super) mod coordinator_requests;
 mod current;
 mod exchange;
 mod failure;
-mod gate;
+pub(super) mod gate;
 mod handle;
 mod identity;
-mod manager;
+pub(super) mod log;
+pub(super) mod manager;
 #[cfg(test)]
 mod manager_tests;
 mod messages;
@@ -33,15 +34,15 @@ mod model_coordinator;
 mod model_tests;
 mod offsets;
 mod open;
-mod outcome;
+pub(super) mod outcome;
 mod partitions;
 mod producer;
-mod protocol;
-mod request;
-mod shared;
-mod status;
+pub(super) mod protocol;
+pub(super) mod request;
+pub(super) mod shared;
+pub(super) mod status;
 mod transaction_sender;
-mod versions;
+pub(super) mod versions;
 
 pub use self::{
     builder::TransactionalProducerBuilder,
@@ -49,7 +50,6 @@ pub use self::{
     open::Transaction,
     outcome::Outcome,
     producer::TransactionalProducer,
-    status::{TransactionState, TransactionStatus},
+    status::{RepeatedRequest, TransactionState, TransactionStatus},
     transaction_sender::TransactionSender,
 };
-pub(super) use self::{manager::TransactionRules, shared::TransactionShared};

@@ -30,6 +30,20 @@ pub struct TransactionStatus {
     pub since: Option<Instant>,
     /// The first cause for which the transaction that runs cannot commit.
     pub failure: Option<Error>,
+    /// The request to a coordinator that is being repeated, because it had no final answer yet.
+    pub repeated: Option<RepeatedRequest>,
+}
+
+/// A request to a coordinator that is being repeated.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RepeatedRequest {
+    /// The number of attempts that have failed.
+    pub failures: u32,
+    /// The error of the last attempt; it names the request.
+    pub last_error: Error,
+    /// The time of the first attempt.
+    pub since: Instant,
 }
 
 /// The state of a transactional producer and of its transaction.
@@ -69,12 +83,12 @@ impl TransactionStatus {
             protocol: None,
             since: None,
             failure: None,
+            repeated: None,
         }
     }
 
     pub(crate) fn of(manager: &TransactionManager) -> Self {
         let (identity, current) = (manager.identity(), manager.current());
-        let ended = manager.last_outcome().map_or(0, |(number, _)| *number);
         Self {
             state: match manager.state() {
                 State::Uninitialized => TransactionState::Uninitialized,
@@ -90,7 +104,7 @@ impl TransactionStatus {
             },
             producer_id: identity.map(|producer| producer.id),
             producer_epoch: identity.map(|producer| producer.epoch),
-            number: current.map_or(ended, |current| current.number),
+            number: manager.number(),
             protocol: current.map(|current| match current.protocol {
                 Protocol::V1 => 1,
                 Protocol::V2 => 2,
@@ -100,6 +114,13 @@ impl TransactionStatus {
                 Some(Outcome::Aborted(cause)) => cause.clone(),
                 Some(Outcome::Unknown(cause)) => Some(cause.clone()),
                 Some(Outcome::Committed) | None => None,
+            }),
+            repeated: manager.repeated().and_then(|exchange| {
+                Some(RepeatedRequest {
+                    failures: exchange.failures(),
+                    last_error: exchange.last_error()?.clone(),
+                    since: exchange.began,
+                })
             }),
         }
     }
