@@ -20,7 +20,7 @@ use crate::{
     cluster::{Client, ConnectionKind, CoordinatorKind, Route},
     consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::topics::Subscription},
     error::{Error, ErrorCode, ErrorKind, Result},
-    record::TopicPartition,
+    record::{GroupMetadata, TopicPartition},
 };
 
 /// Time after which a look-up of committed offsets in a stale epoch is repeated, even if no newer
@@ -153,6 +153,22 @@ impl GroupHandle {
             MemberSnapshot::Ended(error) => GroupState::Ended(error.clone()),
         };
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
+    }
+
+    /// Returns the metadata for offsets of partitions that the program assigns by itself: without a
+    /// member.
+    pub(crate) fn metadata(&self) -> GroupMetadata {
+        let cluster_id = self.client.metadata().cluster_id.as_deref().map(Into::into);
+        GroupMetadata::without_member(self.shared.settings.group_id.clone()).with_cluster_id(cluster_id)
+    }
+
+    /// Returns the metadata of the present member.
+    ///
+    /// # Errors
+    /// `NotAssigned` while the consumer is no member.
+    pub(crate) fn member_metadata(&self) -> Result<GroupMetadata> {
+        let group = self.metadata().with_instance_id(self.shared.settings.group_instance_id.clone());
+        self.shared.member().add_to(group, self.shared.protocol)
     }
 
     /// Returns the group's committed offsets of those partitions; `None` if there is none. If the

@@ -15,6 +15,7 @@ mod error_reporting;
 mod faults;
 mod fetching;
 mod freezing;
+mod group_metadata;
 mod groups;
 mod interleavings;
 mod log_lines;
