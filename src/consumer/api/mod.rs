@@ -15,4 +15,5 @@ pub(super) mod record_ref;
 pub(super) mod record_stream;
 pub(super) mod records;
 pub(super) mod recv_batch;
+mod rewind;
 pub(super) mod seek;

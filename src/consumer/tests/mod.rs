@@ -30,12 +30,14 @@ mod positions;
 mod reading;
 mod rebalance_listeners;
 mod replicas;
+mod rewinding;
 mod round_trips;
 mod sessions;
 mod stale;
 mod subscriptions;
 mod traces;
 mod transactions;
+mod unstable_offsets;
 mod world;
 
 use std::time::Duration;
