@@ -506,7 +506,7 @@ impl TransactionManager {
             Verdict::Abort | Verdict::AbortAfterRebalance | Verdict::AbortAndBump => {
                 self.must_bump |= verdict == Verdict::AbortAndBump && self.running_protocol() == Protocol::V1;
                 let error = if verdict == Verdict::AbortAfterRebalance {
-                    let message = "the group has rebalanced since its metadata was read";
+                    let message = format!("the group has rebalanced since its metadata was read: {error}");
                     Error::because_of(ErrorKind::NotAssigned, message, error)
                 } else {
                     error
