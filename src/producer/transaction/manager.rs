@@ -313,8 +313,12 @@ impl TransactionManager {
 
     /// Takes the answer of an attempt. An answer to an attempt that was given up is dropped.
     pub(crate) fn answered(&mut self, attempt: AttemptId, answer: &Answer, now: Instant) {
-        let Some(exchange) = self.take_ended(attempt, true) else { return };
+        let Some(mut exchange) = self.take_ended(attempt, true) else { return };
         let api = exchange.request.api();
+        if matches!(answer, Answer::Code(ErrorCode::CONCURRENT_TRANSACTIONS)) {
+            // The coordinator is busy with an earlier request, and has not handled this one.
+            exchange.had_no_effect();
+        }
         let context = self.context(api);
         let (verdict, error) = match self.judge(&exchange, answer) {
             Judgement::Code(verdict, code) => (verdict, Error::broker(code, context)),
