@@ -132,7 +132,7 @@ pub use consumer::Consumer;
 #[doc(no_inline)]
 pub use error::{BoxError, DeliveryStatus, Error, ErrorCode, ErrorKind, Result};
 #[doc(no_inline)]
-pub use producer::{Delivery, Producer};
+pub use producer::{Delivery, Producer, Transaction, TransactionalProducer};
 #[doc(no_inline)]
 pub use record::{ConsumerRecord, Offset, Record, RecordMetadata, TopicPartition};
 #[cfg(feature = "testkit")]

@@ -22,6 +22,11 @@ impl Backoff {
         Self { initial, max: max.max(initial), attempts: 0 }
     }
 
+    /// Returns a backoff with a shorter first wait and the same maximum.
+    pub(crate) fn starting_at(&self, initial: Duration) -> Self {
+        Self::new(initial.min(self.initial), self.max)
+    }
+
     /// Returns the first wait, without jitter.
     pub(crate) fn first(&self) -> Duration {
         self.initial

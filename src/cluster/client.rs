@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     BrokerMetrics, ClientSettings, Metadata, ResponseQueue, call, connection::Connection, connection_life,
-    coordinator_lookup, core::Core, metadata_task, metadata_wait, pool::ConnectionLookup,
+    coordinator_lookup, core::Core, feature_refresh, metadata_task, metadata_wait, pool::ConnectionLookup,
 };
 use crate::cluster::deadline::now;
 use crate::cluster::request::{
@@ -350,9 +350,16 @@ impl Client {
     /// Returns a finalized feature's level (e.g. of `transaction.version`) and the epoch of the
     /// features, which grows with each change of one (KIP-584). Each new connection tells them; the
     /// highest epoch of any broker counts.
-    #[cfg_attr(not(test), expect(dead_code, reason = "transactions choose their version by it"))]
     pub(crate) fn feature_with_epoch(&self, name: &str) -> Option<(i16, i64)> {
         self.core().features().level_with_epoch(name)
+    }
+
+    /// Asks a broker for the cluster's features, on the connection that is open; the answer counts for
+    /// [`feature_with_epoch`](Self::feature_with_epoch). Does not wait. A failure is left to the next
+    /// call, because a new connection tells them anyway.
+    pub(crate) fn refresh_features(&self, node: i32, kind: ConnectionKind) {
+        let core = Arc::clone(self.core());
+        self.core().runtime.spawn(async move { feature_refresh::refresh(&core, node, kind).await });
     }
 
     /// Closes all connections and ends all tasks; pending calls end with `Closed`. Does not wait;

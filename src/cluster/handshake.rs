@@ -233,6 +233,16 @@ async fn agree(
     ask(stream, settings, expected, theirs, 1).await
 }
 
+/// Returns an ApiVersions request, with the broker that should answer it, if that is known.
+pub(super) fn api_versions_request(expected: Option<&Expected>) -> ApiVersionsRequest {
+    ApiVersionsRequest {
+        client_software_name: ByteString::from_static("ottla"),
+        client_software_version: ByteString::from_static(env!("CARGO_PKG_VERSION")),
+        cluster_id: expected.map(|expected| ByteString::from(&*expected.cluster_id)),
+        node_id: expected.map_or(-1, |expected| expected.node),
+    }
+}
+
 async fn ask(
     stream: &mut dyn Stream,
     settings: &ClientSettings,
@@ -241,12 +251,7 @@ async fn ask(
     correlation_id: i32,
 ) -> Result<ApiVersionsResponse, Refusal> {
     let key = ApiKey::ApiVersions;
-    let request = ApiVersionsRequest {
-        client_software_name: ByteString::from_static("ottla"),
-        client_software_version: ByteString::from_static(env!("CARGO_PKG_VERSION")),
-        cluster_id: expected.map(|expected| ByteString::from(&*expected.cluster_id)),
-        node_id: expected.map_or(-1, |expected| expected.node),
-    };
+    let request = api_versions_request(expected);
     let frame = encode_frame(&mut BytesMut::new(), key, version, correlation_id, &settings.client_id, |head| {
         encode_body(head, &request, version)?;
         Ok(RawRequest::whole())

@@ -20,6 +20,7 @@ mod counters;
 mod deadline;
 mod encode;
 mod exchange;
+mod feature_refresh;
 mod frames;
 mod handshake;
 mod least_loaded_node;

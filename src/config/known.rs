@@ -125,7 +125,11 @@ pub(super) fn without_effect(client: ClientKind, name: &str, value: &str) -> Opt
         "client.rack" | "metadata.max.idle.ms" | "allow.auto.create.topics" if client == ClientKind::Admin => {
             Some(Reading.reason())
         }
-        "group.id" | "group.instance.id" | "group.remote.assignor" | "client.rack" if value.is_empty() => Some(EMPTY),
+        "group.id" | "group.instance.id" | "group.remote.assignor" | "client.rack" | "transactional.id"
+            if value.is_empty() =>
+        {
+            Some(EMPTY)
+        }
         _ => None,
     }
 }
@@ -249,13 +253,13 @@ const ROWS: &[Row] = &[
     // ---- Delivery
     row(
         Producer,
-        Refused("this version has no transactions, so the records would be sent outside of one"),
+        Refused("build a `TransactionalProducer`, because a `Producer` sends its records outside of a transaction"),
         &["transactional.id"],
     ),
     row(Producer, Ignored("has no effect without `transactional.id`"), &["transaction.timeout.ms"]),
     row(
         Producer,
-        Always(&["false"], Otherwise::Refuse, "this version has no transactions"),
+        Always(&["false"], Otherwise::Refuse, "this version takes no part in transactions of other systems (KIP-939)"),
         &["transaction.two.phase.commit.enable"],
     ),
     row(

@@ -58,6 +58,7 @@ struct Inner {
     code: Option<ErrorCode>,
     message: String,
     retriable: bool,
+    fatal: bool,
     status: Option<DeliveryStatus>,
     location: Option<Location>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -122,6 +123,12 @@ pub enum ErrorKind {
     Handler,
     /// Another producer, member or incarnation has replaced this one. Make a new client.
     Fenced,
+    /// A transaction cannot commit any more; the source is the first cause, and the code is that of
+    /// the cause. The producer can be used: end the transaction and begin another (*abortable* in
+    /// KIP-1050).
+    TransactionFailed,
+    /// The transaction was aborted before the record was acknowledged (KIP-654).
+    TransactionAborted,
     /// This client was closed, or its runtime was dropped.
     Closed,
     /// `Producer::purge` dropped the record before it was acknowledged.
@@ -185,6 +192,7 @@ impl Error {
             code: None,
             message: clean::clean_message(message.into()),
             retriable,
+            fatal: false,
             status: None,
             location: None,
             source: None,
@@ -215,6 +223,7 @@ impl Error {
             code: Some(code),
             message: clean::clean_message(format!("{context}: {code}: {}", code.message())),
             retriable: code.is_retriable(),
+            fatal: false,
             status: None,
             location: None,
             source: None,
@@ -239,6 +248,18 @@ impl Error {
     /// Changes the kind.
     pub(crate) fn with_kind(self, kind: ErrorKind) -> Self {
         self.changed(|inner| inner.kind = kind)
+    }
+
+    /// Makes an error of another kind for the calls that fail because of `cause`, which becomes the
+    /// source. Its code is kept.
+    pub(crate) fn because_of(kind: ErrorKind, message: impl Into<String>, cause: Self) -> Self {
+        let code = cause.code();
+        Self::new(kind, message).with_source(cause).changed(|inner| inner.code = code)
+    }
+
+    /// Marks the error as the end of its client ([`is_fatal`](Error::is_fatal)).
+    pub(crate) fn with_fatal(self) -> Self {
+        self.changed(|inner| (inner.fatal, inner.retriable) = (true, false))
     }
 
     fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -266,10 +287,20 @@ impl Error {
 
     /// Returns true if this client cannot be used after the error: close it and make a new one.
     /// Such errors have the kind [`Fenced`](ErrorKind::Fenced) or [`Closed`](ErrorKind::Closed), or
-    /// the code `GROUP_MAX_SIZE_REACHED`.
+    /// the code `GROUP_MAX_SIZE_REACHED`. Errors of other kinds are fatal if a transactional
+    /// producer has failed for good because of them.
     pub fn is_fatal(&self) -> bool {
         let full = self.0.code == Some(ErrorCode::GROUP_MAX_SIZE_REACHED);
-        full || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed)
+        let fatal = self.0.fatal || matches!(self.0.kind, ErrorKind::Fenced | ErrorKind::Closed);
+        // A failed transaction is not the end of its producer, whatever the cause was.
+        (full || fatal) && !self.is_abortable()
+    }
+
+    /// Returns true if a transaction has failed and its producer can be used: end the transaction,
+    /// begin another and do its work again (KIP-1050). Such errors have the kind
+    /// [`TransactionFailed`](ErrorKind::TransactionFailed).
+    pub fn is_abortable(&self) -> bool {
+        self.0.kind == ErrorKind::TransactionFailed
     }
 
     /// Returns the state of a record that was not acknowledged, or of a request without an answer.
@@ -320,6 +351,12 @@ impl Error {
                 "fix the handler or the record that the message names, or set a topic for failed records (`WorkerBuilder::dead_letter`)"
             }
             ErrorKind::Fenced => "another client has replaced this one: close it and make a new one",
+            ErrorKind::TransactionFailed => {
+                "the transaction cannot commit: end it, begin another and do its work again; the source is the cause"
+            }
+            ErrorKind::TransactionAborted => {
+                "send the record again in another transaction if it is still needed: read_committed consumers never see it"
+            }
             ErrorKind::Closed => "make a new client",
             ErrorKind::Purged => {
                 "send the record again if it is still needed; if it was possibly persisted, a second send may duplicate it"
@@ -395,6 +432,27 @@ mod tests {
         let cause: BoxError = "no route".into();
         assert_eq!(Error::network("down").with_source(cause).source().unwrap().to_string(), "no route");
         assert_eq!(Error::network("down").with_source("no route").source().unwrap().to_string(), "no route");
+    }
+
+    #[test]
+    fn failed_transaction_keeps_code_and_is_abortable() {
+        let cause = Error::broker(ErrorCode::INVALID_PRODUCER_EPOCH, "produce to orders[0]");
+        assert!(cause.is_fatal() && !cause.is_abortable());
+        let failed = Error::because_of(ErrorKind::TransactionFailed, "transaction 7 has failed", cause);
+        assert!(failed.is_abortable() && !failed.is_fatal() && !failed.is_retriable());
+        assert_eq!(failed.code(), Some(ErrorCode::INVALID_PRODUCER_EPOCH));
+        assert!(failed.source().unwrap().to_string().starts_with("produce to orders[0]: INVALID_PRODUCER_EPOCH"));
+        assert!(failed.advice().contains("begin another"));
+        let aborted = Error::new(ErrorKind::TransactionAborted, "orders[0]");
+        assert!(!aborted.is_abortable() && !aborted.is_fatal() && !aborted.is_retriable());
+    }
+
+    #[test]
+    fn fatal_error_is_not_retriable() {
+        let passing = Error::broker(ErrorCode::REQUEST_TIMED_OUT, "x");
+        assert!(passing.is_retriable() && !passing.is_fatal());
+        let fatal = passing.with_fatal();
+        assert!(fatal.is_fatal() && !fatal.is_retriable());
     }
 
     #[test]

@@ -321,6 +321,7 @@ impl Batch {
         self.counters().settled(outcome.failed(), self.records);
         if let BatchOutcome::Failed(error) | BatchOutcome::Invalid { error, .. } = &outcome {
             self.shared.log_failed(&self.topic, Some(self.partition), self.records, error);
+            self.shared.note_failed(error, self.sequence.is_some());
         }
         match outcome {
             BatchOutcome::Persisted { base_offset, log_append_millis } => {

@@ -21,6 +21,13 @@ use std::{
 /// use before.
 const POOLED_PART: usize = 2;
 
+/// The records of a transaction that have failed.
+#[derive(Debug, Default)]
+struct FailedRecords {
+    first: Option<Error>,
+    numbered: bool,
+}
+
 /// State that all batches of a producer share: buffer memory, reports, flushes and counters.
 #[derive(Debug)]
 pub(crate) struct BatchShared {
@@ -30,6 +37,7 @@ pub(crate) struct BatchShared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) bodies: BodyPool,
     failures: Mutex<Failures>,
+    failed_records: Option<Mutex<FailedRecords>>,
     result_cells: AtomicU64,
     /// Number of records with published results.
     completed_records: AtomicU64,
@@ -44,6 +52,7 @@ impl BatchShared {
             counters: Arc::default(),
             bodies: BodyPool::new(buffer_memory / POOLED_PART),
             failures: Mutex::default(),
+            failed_records: None,
             result_cells: AtomicU64::new(0),
             completed_records: AtomicU64::new(0),
         }
@@ -57,6 +66,29 @@ impl BatchShared {
     /// Sets the producer's name in log lines; call it before use.
     pub(crate) fn with_origin(self, origin: Origin) -> Self {
         Self { counters: Arc::new(Counters::new(origin)), ..self }
+    }
+
+    /// Keeps the first error of the records that fail, because the producer is transactional; call it
+    /// before use.
+    pub(crate) fn keeping_failures(self) -> Self {
+        Self { failed_records: Some(Mutex::default()), ..self }
+    }
+
+    /// Notes that records have failed. They are `numbered` if a batch with them had sequence numbers.
+    pub(crate) fn note_failed(&self, error: &Error, numbered: bool) {
+        if let Some(failed) = &self.failed_records {
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.numbered |= numbered;
+            failed.first.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    /// Returns the first error of the records that have failed since the last call, and whether one
+    /// of them was numbered.
+    pub(crate) fn take_failed(&self) -> Option<(Error, bool)> {
+        let mut failed = self.failed_records.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let FailedRecords { first, numbered } = std::mem::take(&mut *failed);
+        Some((first?, numbered))
     }
 
     /// Logs records that failed permanently, or adds them to a later line of

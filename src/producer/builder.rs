@@ -11,6 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     DeliveryReport, Producer, ProducerHandle, ProducerInterceptor, ProducerShared,
     callback::DeliveryCallback,
+    idempotence::Identity,
     interceptor::Interceptors,
     partitioner::Partitioner,
     properties::PROPERTIES,
@@ -20,12 +21,13 @@ use super::{
     settings::{Acks, ProducerSettings},
     sizes::Sizes,
     topics::{Placement, TopicTimeout, Topics},
+    transaction::{manager::TransactionRules, shared::TransactionShared},
 };
 use crate::producer::batch_shared::BatchShared;
 use crate::producer::{compression_ratio::BatchGrowth, partition_queue::SenderRules, sender_mailbox::SenderMailbox};
 use crate::{
     cluster::{Backoff, Client, RetryGrid, client_properties},
-    config::{Configure, Pairs, apply},
+    config::{Configure, Pairs, Property, apply},
     error::Result,
     log::Origin,
     net::{Network, runtime},
@@ -57,7 +59,7 @@ impl ProducerBuilder {
         builder
     }
 
-    fn set(mut self, change: impl FnOnce(&mut ProducerSettings)) -> Self {
+    pub(super) fn set(mut self, change: impl FnOnce(&mut ProducerSettings)) -> Self {
         change(&mut self.settings);
         self
     }
@@ -352,9 +354,19 @@ impl ProducerBuilder {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn build(mut self) -> Result<Producer> {
-        apply(&mut self.settings, &[PROPERTIES, client_properties()], self.properties.iter())?;
-        let mut settings = self.settings;
+    pub async fn build(self) -> Result<Producer> {
+        let settings = self.settings(&[PROPERTIES, client_properties()])?;
+        Self::start(settings).await
+    }
+
+    /// Applies the properties, which may be those of these tables.
+    pub(super) fn settings(mut self, tables: &[&[Property<ProducerSettings>]]) -> Result<ProducerSettings> {
+        apply(&mut self.settings, tables, self.properties.iter())?;
+        Ok(self.settings)
+    }
+
+    /// Checks the settings and starts a producer, with transactions if they have a `transactional.id`.
+    pub(super) async fn start(mut settings: ProducerSettings) -> Result<Producer> {
         settings.client.origin = Origin::new(&settings.client.client_id, "producer", None);
         let derived = settings.check()?;
         settings.client.check()?;
@@ -367,10 +379,20 @@ impl ProducerBuilder {
         // As in Java, interceptors see a result before the callback does.
         let callbacks = interceptors.callbacks().chain(settings.on_delivery);
         let callbacks = callbacks.map(|callback| callback.with_lines(counters.clone())).collect();
-        let batch_shared = Arc::new(batch_shared.with_callbacks(callbacks));
+        let batch_shared = batch_shared.with_callbacks(callbacks);
+        let rules_of_transactions = settings.transactional_id.map(|transactional_id| TransactionRules {
+            transactional_id,
+            timeout: settings.transaction_timeout,
+            delivery_timeout: derived.delivery_timeout,
+            retry_backoff: settings.client.retry_backoff,
+            retry_backoff_max: settings.client.retry_backoff_max,
+            seed,
+        });
+        let batch_shared = if rules_of_transactions.is_some() { batch_shared.keeping_failures() } else { batch_shared };
+        let batch_shared = Arc::new(batch_shared);
         let requests = Requests::new(
             client.clone(),
-            settings.acks.wire(),
+            (settings.acks.wire(), rules_of_transactions.as_ref().map(|rules| rules.transactional_id.clone())),
             (derived.request_timeout, derived.ack_timeout),
             derived.compression,
             counters.clone(),
@@ -404,9 +426,15 @@ impl ProducerBuilder {
             max_block: settings.max_block,
             gate: OnceLock::new(),
             look_for_topics: AtomicBool::new(false),
+            transactions: rules_of_transactions.map(|rules| Arc::new(TransactionShared::new(rules))),
             ended: watch::Sender::new(false),
         });
-        let task = SenderTask::new(shared.clone(), Sender::new(rules, derived.idempotent, seed, counters), requests);
+        let identity = match (&shared.transactions, derived.idempotent) {
+            (Some(_), _) => Identity::NoTransaction,
+            (None, true) => Identity::Unknown,
+            (None, false) => Identity::Anonymous,
+        };
+        let task = SenderTask::new(shared.clone(), Sender::new(rules, identity, seed, counters), requests);
         runtime.spawn(task.run());
         Ok(Producer(Arc::new(ProducerHandle { shared })))
     }

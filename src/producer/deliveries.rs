@@ -141,6 +141,21 @@ impl Deliveries {
         self.add(Part::Refused(error.with_status(DeliveryStatus::NotPersisted)));
     }
 
+    /// Returns the results of records that are not sent, all for the same reason.
+    pub(super) fn refused(records: usize, error: &Error) -> Self {
+        let mut all = Self::default();
+        (0..records).for_each(|_| all.push_refused(error.clone()));
+        all
+    }
+
+    /// Returns the error of the first record that is not sent.
+    pub(super) fn first_refused(&self) -> Option<&Error> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Refused(error) => Some(error),
+            Part::Sent { .. } => None,
+        })
+    }
+
     fn add(&mut self, part: Part) {
         if self.parts.is_empty() {
             // A thousand small records go into about as many batches.

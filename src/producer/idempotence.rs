@@ -10,8 +10,8 @@
 //! The epoch is raised only for the partition that needs it: without transactions brokers track
 //! epochs by partition.
 //!
-//! Transactions will add their state beside [`Identity`]: with them the coordinator raises epochs,
-//! for all partitions.
+//! In a transaction only the coordinator raises the epoch, for all partitions: a partition that
+//! cannot continue under its numbers fails the transaction instead.
 //!
 //! Sans-IO.
 
@@ -40,13 +40,46 @@ pub(crate) enum Identity {
     /// An id was requested.
     Asking,
     Known(ProducerId),
+    /// The producer is transactional, and has not begun a transaction yet.
+    NoTransaction,
+    /// The identity of the transaction that was begun last.
+    Transactional(TransactionIdentity),
+}
+
+/// The identity under which the batches of one transaction are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TransactionIdentity {
+    pub(crate) producer: ProducerId,
+    pub(crate) number: u64,
+    /// True if a partition has to be added to the transaction before its first batch is sent (the
+    /// first protocol).
+    pub(crate) adds_partitions: bool,
 }
 
 impl Identity {
     pub(crate) fn known(&self) -> Option<ProducerId> {
         match self {
             Identity::Known(id) => Some(*id),
+            Identity::Transactional(transaction) => Some(transaction.producer),
+            Identity::Anonymous | Identity::Unknown | Identity::Asking | Identity::NoTransaction => None,
+        }
+    }
+
+    pub(crate) fn transaction(&self) -> Option<TransactionIdentity> {
+        match self {
+            Identity::Transactional(transaction) => Some(*transaction),
             _ => None,
+        }
+    }
+
+    /// Returns true if a partition whose numbers belong to `own` has to start anew. Partitions raise
+    /// the epoch of a known id by themselves; that of a transaction is the coordinator's.
+    pub(crate) fn is_other_than(&self, own: Option<ProducerId>) -> bool {
+        match (self, own) {
+            (Identity::Transactional(transaction), own) => own != Some(transaction.producer),
+            (Identity::Known(id), Some(own)) => own.id != id.id,
+            (Identity::Known(_), None) => true,
+            (Identity::Anonymous | Identity::Unknown | Identity::Asking | Identity::NoTransaction, _) => false,
         }
     }
 }
@@ -64,6 +97,7 @@ pub(crate) enum Raise {
 #[derive(Debug, Default)]
 pub(crate) struct Sequences {
     producer: Option<ProducerId>,
+    transactional: bool,
     next: i32,
     /// The sequence number after the last acknowledged batch.
     acked: i32,
@@ -82,9 +116,23 @@ impl Sequences {
         self.producer
     }
 
-    /// Starts at 0 under an identity that the partition has not used yet.
-    pub(crate) fn start(&mut self, producer: ProducerId) {
-        *self = Self { producer: Some(producer), last_acked_offset: self.last_acked_offset, ..Self::default() };
+    /// Starts at 0 under an identity that the partition has not used yet. A broker that knows another
+    /// epoch of the same id accepts no other first number.
+    pub(crate) fn start(&mut self, producer: ProducerId, transactional: bool) {
+        let introduced = self.introduced && self.producer.is_some_and(|own| own.id == producer.id);
+        *self = Self {
+            producer: Some(producer),
+            transactional,
+            introduced,
+            last_acked_offset: self.last_acked_offset,
+            ..Self::default()
+        };
+    }
+
+    /// Returns true if the numbers belong to a transaction, so that only the coordinator raises the
+    /// epoch.
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.transactional
     }
 
     /// Assigns the numbers of a batch with `records` records; returns the first.
@@ -102,7 +150,7 @@ impl Sequences {
                 producer_id: producer.id,
                 producer_epoch: producer.epoch,
                 base_sequence,
-                transactional: false,
+                transactional: self.transactional,
             },
             _ => ProducerStamp::NONE,
         }
@@ -213,7 +261,7 @@ mod tests {
 
     fn started() -> Sequences {
         let mut sequences = Sequences::default();
-        sequences.start(ID);
+        sequences.start(ID, false);
         sequences
     }
 
@@ -290,7 +338,7 @@ mod tests {
         sequences.acknowledged(sequence, 3, None);
         sequences.raise();
         assert!(sequences.is_introduced(), "the broker knows an older epoch");
-        sequences.start(ProducerId { id: 10, epoch: 0 });
+        sequences.start(ProducerId { id: 10, epoch: 0 }, false);
         assert!(!sequences.is_introduced());
         sequences.acknowledged(0, 1, None);
         sequences.topic_recreated();
@@ -298,9 +346,28 @@ mod tests {
     }
 
     #[test]
+    fn transaction_starts_anew_at_each_epoch() {
+        let identity = |epoch| {
+            let producer = ProducerId { id: 9, epoch };
+            Identity::Transactional(TransactionIdentity { producer, number: 1, adds_partitions: false })
+        };
+        assert!(identity(4).is_other_than(None) && identity(5).is_other_than(Some(ID)));
+        assert!(!identity(4).is_other_than(Some(ID)), "numbers continue under the same epoch");
+        assert!(!Identity::Known(ID).is_other_than(Some(ProducerId { id: 9, epoch: 5 })));
+        let mut sequences = Sequences::default();
+        sequences.start(ID, true);
+        let first = sequences.assign(2);
+        assert!(sequences.stamp(Some(first)).transactional);
+        sequences.acknowledged(first, 2, None);
+        sequences.start(ProducerId { id: 9, epoch: 5 }, true);
+        assert!(sequences.is_introduced(), "the broker knows an older epoch");
+        assert_eq!(sequences.assign(1), 0);
+    }
+
+    #[test]
     fn exhausted_epoch_requires_new_producer_id() {
         let mut sequences = Sequences::default();
-        sequences.start(ProducerId { id: 9, epoch: i16::MAX });
+        sequences.start(ProducerId { id: 9, epoch: i16::MAX }, false);
         sequences.must_raise();
         assert_eq!(sequences.raise(), Raise::NeedsNewId);
         assert_eq!(sequences.producer(), None);

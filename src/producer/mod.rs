@@ -50,6 +50,7 @@ mod timestamp;
 mod topic_table;
 mod topics;
 mod transaction;
+mod transaction_task;
 
 use std::{
     fmt,
@@ -70,6 +71,7 @@ use self::{
     counters::Counters,
     interceptor::Interceptors,
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
+    transaction::shared::TransactionShared,
 };
 pub use self::{
     builder::ProducerBuilder,
@@ -81,6 +83,10 @@ pub use self::{
     purge::PurgeScope,
     reports::DeliveryReports,
     settings::Acks,
+    transaction::{
+        CommitError, Outcome, PendingCommit, RepeatedRequest, Transaction, TransactionSender, TransactionState,
+        TransactionStatus, TransactionalProducer, TransactionalProducerBuilder,
+    },
 };
 use crate::producer::batch_shared::BatchShared;
 pub use crate::producer::delivery_report::DeliveryReport;
@@ -153,6 +159,8 @@ struct ProducerShared {
     look_for_topics: AtomicBool,
     /// True once the task has ended.
     ended: watch::Sender<bool>,
+    /// State of the transactions, if there is a `transactional.id`.
+    transactions: Option<Arc<TransactionShared>>,
 }
 
 /// A record that [`Producer::try_send`] did not take, and the reason.
@@ -249,8 +257,9 @@ impl Producer {
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for a property that is unknown, malformed or
-    /// contradicts another, for one that cannot be ignored without weakening security or delivery,
-    /// and for the reasons of [`ProducerBuilder::build`].
+    /// contradicts another, for one that cannot be ignored without weakening security or delivery
+    /// (with `transactional.id`, build a [`TransactionalProducer`]), and for the reasons of
+    /// [`ProducerBuilder::build`].
     ///
     /// # Cancel safety
     /// Safe. Nothing here waits for the network.

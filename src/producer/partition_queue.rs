@@ -44,7 +44,7 @@ use crate::producer::{
     accumulator::Partition,
     batch::{Batch, BatchOutcome},
     batch_body::Body,
-    idempotence::{Identity, ProducerId, Sequences},
+    idempotence::{Identity, ProducerId, Sequences, TransactionIdentity},
     purge::PurgeScope,
     response::BatchDecision,
     revocable_batch::RevocableBatch,
@@ -122,6 +122,8 @@ enum Obstacle {
     /// The broker may not know the producer yet, and would accept any batch as the first.
     FirstInFlight,
     NoProducerId,
+    /// The partition is not added to the transaction yet.
+    NotInTransaction,
     /// The producer has another id by now, but batches with numbers of the old one are outstanding.
     OldProducerId,
 }
@@ -139,6 +141,7 @@ impl Obstacle {
             | Obstacle::NumbersInDoubt
             | Obstacle::RepetitionInFlight
             | Obstacle::FirstInFlight
+            | Obstacle::NotInTransaction
             | Obstacle::OldProducerId => Readiness::Blocked,
         }
     }
@@ -153,6 +156,8 @@ pub(crate) struct EpochEffects {
     pub(crate) raised_to: Option<ProducerId>,
     /// True if the producer id's epochs are used up.
     pub(crate) needs_new_id: bool,
+    /// True if a transactional partition cannot continue under its numbers.
+    pub(crate) needs_coordinator: bool,
 }
 
 /// A batch that was taken for a request.
@@ -198,6 +203,10 @@ pub(crate) struct PartitionQueue {
     unwritten_from: u128,
     drained: u128,
     topic_id: uuid::Uuid,
+    /// The last transaction that the partition was to be added to, and the last that it was added
+    /// to.
+    wanted_in: u64,
+    added_to: u64,
 }
 
 impl PartitionQueue {
@@ -211,7 +220,31 @@ impl PartitionQueue {
             unwritten_from: u128::MAX,
             drained: 0,
             topic_id: uuid::Uuid::nil(),
+            wanted_in: 0,
+            added_to: 0,
         }
+    }
+
+    /// Returns true, once for each transaction, if the partition has something to send and is not
+    /// added to the transaction yet.
+    pub(crate) fn wants_to_join(&mut self, transaction: TransactionIdentity) -> bool {
+        let wants = transaction.adds_partitions
+            && self.wanted_in != transaction.number
+            && (!self.waiting.is_empty() || self.partition.oldest_batch().is_some());
+        if wants {
+            self.wanted_in = transaction.number;
+        }
+        wants
+    }
+
+    /// Returns the identity that its sequence numbers belong to.
+    pub(crate) fn producer(&self) -> Option<ProducerId> {
+        self.sequences.producer()
+    }
+
+    /// Records that the partition was added to a transaction.
+    pub(crate) fn added_to(&mut self, transaction: u64) {
+        self.added_to = transaction;
     }
 
     /// Returns the readiness to send to `leader`.
@@ -277,6 +310,15 @@ impl PartitionQueue {
 
     /// Checks whether a batch may be sent under the numbers that it has, or get new ones.
     fn sequence_obstacle(&self, numbered: bool, identity: &Identity) -> Option<Obstacle> {
+        if let Some(transaction) = identity.transaction() {
+            if transaction.adds_partitions && self.added_to != transaction.number {
+                return Some(Obstacle::NotInTransaction);
+            }
+            if identity.is_other_than(self.sequences.producer()) && !self.has_outstanding() {
+                // Doubts about the numbers of an earlier epoch end with it.
+                return None;
+            }
+        }
         if self.sequences.wants_raise() && !(numbered && self.sequences.raise_can_wait()) {
             return Some(Obstacle::EpochRaise);
         }
@@ -292,8 +334,10 @@ impl PartitionQueue {
         if !self.sequences.is_introduced() && !self.in_flight.is_empty() {
             return Some(Obstacle::FirstInFlight);
         }
-        let Some(id) = identity.known() else { return Some(Obstacle::NoProducerId) };
-        let is_old = self.sequences.producer().is_none_or(|own| own.id != id.id);
+        if identity.known().is_none() {
+            return Some(Obstacle::NoProducerId);
+        }
+        let is_old = identity.is_other_than(self.sequences.producer());
         (is_old && self.has_outstanding()).then_some(Obstacle::OldProducerId)
     }
 
@@ -326,8 +370,8 @@ impl PartitionQueue {
             }
         };
         if let (None, Some(id)) = (batch.sequence, identity.known()) {
-            if self.sequences.producer().is_none_or(|own| own.id != id.id) {
-                self.sequences.start(id);
+            if identity.is_other_than(self.sequences.producer()) {
+                self.sequences.start(id, identity.transaction().is_some());
             }
             batch.sequence = Some(self.sequences.assign(batch.records()));
         }
@@ -456,6 +500,7 @@ impl PartitionQueue {
     pub(crate) fn fail_all(&mut self, error: &Error) {
         self.decide_in_flight(|_| error.clone());
         self.fail_unsent(error);
+        self.tell_before(u128::MAX);
     }
 
     /// Fails all batches that are not in flight.
@@ -475,7 +520,6 @@ impl PartitionQueue {
             let batch = self.next_in_order(batch);
             self.fail(batch, error.clone());
         }
-        self.tell_before(u128::MAX);
     }
 
     /// Fails the batches of a purge, and returns the number of their records. If there are any, all

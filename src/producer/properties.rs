@@ -1,12 +1,16 @@
 //! The properties of a producer by name: Java's names, and librdkafka's where they differ.
 
+use std::time::Duration;
+
 use super::{
     partitioner,
     settings::{Acks, ProducerSettings},
 };
 use crate::config::{
     Property,
-    parse::{BOOLEAN, MILLIS, boolean, millis, millis_or_unbounded, millis_with_fraction, number, one_of, within},
+    parse::{
+        BOOLEAN, MILLIS, boolean, millis, millis_or_unbounded, millis_with_fraction, number, one_of, text, within,
+    },
     table,
 };
 
@@ -42,6 +46,14 @@ pub(crate) static PROPERTIES: &[Property<ProducerSettings>] = table! {
     "partitioner.rack.aware", BOOLEAN, |s, v| s.partitioning.rack_aware = boolean(v)?;
 };
 
+/// The properties that only a transactional producer has.
+pub(crate) static TRANSACTION_PROPERTIES: &[Property<ProducerSettings>] = table! {
+    "transactional.id", "a name, the same after each restart",
+        |s, v| if let Some(id) = text(v) { s.transactional_id = Some(id.into()) };
+    "transaction.timeout.ms", "milliseconds, 1 to 2147483647",
+        |s, v| s.transaction_timeout = Duration::from_millis(within(v, 1..=2_147_483_647)?);
+};
+
 /// Returns the size of the buffer, or `None` if the property's other name has set another size.
 fn buffer_memory(settings: &ProducerSettings, other: &str, bytes: usize) -> Option<usize> {
     let contradicts = settings.client.given.has(other) && settings.buffer_memory != bytes;
@@ -60,8 +72,6 @@ fn acks(value: &str) -> Option<Acks> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{cluster::client_properties, config::apply, wire::Compression};
 
@@ -96,6 +106,25 @@ mod tests {
         assert_eq!((java.acks, java.linger, java.retries), (rd.acks, rd.linger, rd.retries));
         assert_eq!(java.delivery_timeout, Some(Duration::from_secs(90)));
         assert_eq!(rd.buffer_memory, 2048);
+    }
+
+    #[test]
+    fn transaction_properties_have_bounds() {
+        let applied = |pairs: &[(&str, &str)]| -> crate::Result<_> {
+            let mut settings = ProducerSettings::default();
+            apply(&mut settings, &[TRANSACTION_PROPERTIES, PROPERTIES, client_properties()], pairs.iter().copied())?;
+            Ok((settings.transactional_id, settings.transaction_timeout))
+        };
+        let given = applied(&[("transactional.id", "t"), ("transaction.timeout.ms", "2147483647")]).unwrap();
+        assert_eq!(given, (Some("t".into()), Duration::from_millis(2_147_483_647)));
+        assert_eq!(applied(&[("transactional.id", " ")]).unwrap(), (None, Duration::from_secs(60)));
+        for value in ["0", "-1", "2147483648", "1.5"] {
+            let error = applied(&[("transaction.timeout.ms", value)]).unwrap_err().to_string();
+            assert!(error.contains("milliseconds, 1 to 2147483647"), "{error}");
+        }
+        let error = applied(&[("transaction.two.phase.commit.enable", "true")]).unwrap_err().to_string();
+        assert!(error.contains("KIP-939"), "{error}");
+        applied(&[("transaction.two.phase.commit.enable", "false")]).unwrap();
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct DeliveryReports {
 
 /// Distributes results, a run of records at a time.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
+pub(crate) struct Reports {
     on: AtomicBool,
     callbacks: Vec<DeliveryCallback>,
     state: Mutex<State>,

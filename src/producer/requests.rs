@@ -56,6 +56,9 @@ pub(super) struct Requests {
 struct RequestSettings {
     client: Client,
     acks: i16,
+    transactional_id: Option<Arc<str>>,
+    /// The versions that the protocol of the transaction allows.
+    versions: VersionBounds,
     request_timeout: Duration,
     /// Time for which the broker waits for acknowledgements.
     ack_timeout: Duration,
@@ -118,20 +121,34 @@ impl EndedRequest {
 impl Requests {
     pub(super) fn new(
         client: Client,
-        acks: i16,
+        (acks, transactional_id): (i16, Option<Arc<str>>),
         (request_timeout, ack_timeout): (Duration, Duration),
         compression: Compression,
         counters: Arc<Counters>,
     ) -> Result<Self> {
         Ok(Self {
             sealing: Arc::new(Sealing::new(compression, counters.clone())?),
-            settings: RequestSettings { client, acks, request_timeout, ack_timeout, counters },
+            settings: RequestSettings {
+                client,
+                acks,
+                transactional_id,
+                versions: VersionBounds::ANY,
+                request_timeout,
+                ack_timeout,
+                counters,
+            },
             responses: ResponseQueue::new(),
             queues: HashMap::new(),
             unsent: 0,
             sent: HashMap::new(),
             ended: VecDeque::new(),
         })
+    }
+
+    /// Sets the versions in which the requests of the next transaction are sent. No request of an
+    /// earlier one may be outstanding.
+    pub(super) fn set_versions(&mut self, versions: VersionBounds) {
+        self.settings.versions = versions;
     }
 
     /// Takes over a request. It is sent at once if possible, otherwise when [`next`](Self::next) is
@@ -236,8 +253,9 @@ impl Requests {
             }
             let link = link.and_then(|link| {
                 let by_name = request.parts.iter().any(|part| part.topic_id.is_nil());
-                let version =
-                    link.version(ApiKey::Produce, VersionBounds::up_to(by_name.then_some(LAST_VERSION_BY_NAME)))?;
+                let VersionBounds { min, max } = self.settings.versions;
+                let max = if by_name { max.min(LAST_VERSION_BY_NAME) } else { max };
+                let version = link.version(ApiKey::Produce, VersionBounds { min, max })?;
                 Ok((link, version))
             });
             match link {
@@ -318,7 +336,7 @@ impl RequestSettings {
         let front = head.len();
         let timeout_ms = i32::try_from(self.ack_timeout.as_millis()).unwrap_or(i32::MAX);
         let parts = request.parts.iter().filter_map(leaving);
-        let inserts = encode_produce(head, version, None, self.acks, timeout_ms, parts)?;
+        let inserts = encode_produce(head, version, self.transactional_id.as_deref(), self.acks, timeout_ms, parts)?;
         self.counters.written(
             batches,
             records,

@@ -27,7 +27,7 @@ pub(crate) use self::request::{Effect, ProduceRequest, RequestPart};
 use super::{
     accumulator::Partition,
     counters::Counters,
-    idempotence::{Identity, ProducerId},
+    idempotence::{Identity, ProducerId, TransactionIdentity},
     partitioner::{Availability, AvailabilityCheck},
     purge::PurgeScope,
     response::BatchDecision,
@@ -112,6 +112,10 @@ pub(crate) struct Sender {
     /// Slots that wait for the producer id.
     awaiting_producer_id: BTreeSet<usize>,
     hurry: bool,
+    /// The error of every record that is not in flight: the transaction will not commit.
+    failing: Option<Error>,
+    /// True once a batch of the transaction was drained.
+    transaction_started: bool,
     /// The reason why there is no metadata, for the errors of batches that expire meanwhile.
     cause: Option<Error>,
     effects: Vec<Effect>,
@@ -123,11 +127,11 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(rules: SenderRules, idempotent: bool, seed: u64, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(rules: SenderRules, identity: Identity, seed: u64, counters: Arc<Counters>) -> Self {
         Self {
             availability: Availability::new(rules.availability_timeout),
             rules,
-            identity: if idempotent { Identity::Unknown } else { Identity::Anonymous },
+            identity,
             id_backoff: Backoff::new(ID_BACKOFF, ID_BACKOFF_MAX),
             ask_id_at: None,
             slots: Vec::new(),
@@ -136,6 +140,8 @@ impl Sender {
             timers: BinaryHeap::new(),
             awaiting_producer_id: BTreeSet::new(),
             hurry: false,
+            failing: None,
+            transaction_started: false,
             cause: None,
             effects: Vec::new(),
             rng: StdRng::seed_from_u64(seed),
@@ -215,6 +221,44 @@ impl Sender {
             }
             self.schedule(slot, now, metadata);
         }
+    }
+
+    /// Sends what is appended from now on in a transaction. Nothing of an earlier one may be
+    /// outstanding.
+    pub(crate) fn begin_transaction(&mut self, transaction: TransactionIdentity, now: Instant, metadata: &Metadata) {
+        self.identity = Identity::Transactional(transaction);
+        self.failing = None;
+        self.transaction_started = false;
+        for slot in std::mem::take(&mut self.awaiting_producer_id) {
+            self.schedule(slot, now, metadata);
+        }
+    }
+
+    /// Handles the answer to [`Effect::AddPartition`].
+    pub(crate) fn partitions_added(&mut self, number: u64, slots: &[usize], now: Instant, metadata: &Metadata) {
+        for slot in slots {
+            if let Some(place) = self.slots.get_mut(*slot).and_then(Option::as_mut) {
+                place.queue.added_to(number);
+            }
+            self.schedule(*slot, now, metadata);
+        }
+    }
+
+    /// Fails the records that are not in flight, and all that come until the next transaction begins.
+    /// Those in flight get the result of their request, but are not sent again.
+    pub(crate) fn fail_transaction(&mut self, error: Error, now: Instant, metadata: &Metadata) {
+        self.failing = Some(error);
+        self.reschedule_all(now, metadata);
+    }
+
+    /// Returns `delivery.timeout.ms`.
+    pub(crate) fn delivery_timeout(&self) -> Duration {
+        self.rules.delivery_timeout
+    }
+
+    /// Returns the number of requests that have not ended.
+    pub(crate) fn requests_in_flight(&self) -> usize {
+        self.nodes.values().map(|node| node.in_flight).sum()
     }
 
     /// Handles the end of a request. The response is `None` with acks=0: the request was written,
@@ -455,6 +499,11 @@ impl Sender {
             }
             place.ready_at = None;
             let Some(drained) = place.queue.drain(request, id, now, &self.identity) else { continue };
+            if let Some(transaction) = self.identity.transaction()
+                && !std::mem::replace(&mut self.transaction_started, true)
+            {
+                self.effects.push(Effect::TransactionStarted { number: transaction.number });
+            }
             size += next;
             let topic_id = topic.map_or(Uuid::nil(), |topic| topic.id);
             parts.push(RequestPart {
@@ -496,7 +545,15 @@ impl Sender {
         let Some(place) = self.slots.get_mut(slot).and_then(Option::as_mut) else { return };
         let partition = place.queue.partition.clone();
         let topic = metadata.topic(&partition.topic);
-        let effects = topic.map_or_else(EpochEffects::default, |topic| place.queue.topic_id(topic.id));
+        let mut effects = topic.map_or_else(EpochEffects::default, |topic| place.queue.topic_id(topic.id));
+        if let Some(transaction) = self.identity.transaction() {
+            if let Some(error) = &self.failing {
+                effects.needs_coordinator |= place.queue.fail_waiting(error).needs_coordinator;
+            } else if place.queue.wants_to_join(transaction) {
+                let (topic, number) = (partition.topic.clone(), transaction.number);
+                self.effects.push(Effect::AddPartition { number, topic, partition: partition.index, slot });
+            }
+        }
         let leader = topic.and_then(|topic| topic.partition(partition.index)?.leader);
         let readiness = place.queue.readiness(now, &self.rules, &self.identity, self.hurry, leader);
         partition.load.set_again(place.queue.queued_batches());
@@ -572,6 +629,15 @@ impl Sender {
         }
         if effects.needs_new_id && matches!(self.identity, Identity::Known(_)) {
             self.identity = Identity::Unknown;
+        }
+        if effects.needs_coordinator
+            && let Some(transaction) = self.identity.transaction()
+            && let Some(place) = self.slots.get(slot).and_then(Option::as_ref)
+            && !self.identity.is_other_than(place.queue.producer())
+        {
+            let partition = &place.queue.partition;
+            let (number, topic) = (transaction.number, partition.topic.clone());
+            self.effects.push(Effect::EpochUsedUp { number, topic, partition: partition.index });
         }
     }
 

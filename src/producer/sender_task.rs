@@ -7,22 +7,32 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{
     ProducerShared,
     accumulator::Partition,
     counters::Counters,
-    idempotence::ProducerId,
+    idempotence::{ProducerId, TransactionIdentity},
+    purge::PurgeScope,
     requests::{EndedRequest, Requests},
     sender::{Effect, Sender},
     topics::AppendContext,
 };
-use crate::producer::sender_mailbox::{Phase, SenderRequest};
+use crate::producer::{
+    sender_mailbox::{Phase, SenderRequest},
+    transaction::{action::Action, coordinator_requests::EndedAttempt, protocol::Protocol, versions::produce_versions},
+    transaction_task::TransactionTask,
+};
 use crate::{
     cluster::{Client, ConnectionKind, Metadata, Route},
     error::{Error, ErrorCode, ErrorKind, Result},
     log::{Lasting, Outage, event},
+    record::TopicPartition,
     wire::messages::{InitProducerIdRequest, InitProducerIdResponse},
 };
 
@@ -34,6 +44,7 @@ pub(super) struct SenderTask {
     ending: UnfinishedGuard,
     sender: Sender,
     requests: Requests,
+    transactions: Option<Box<TransactionTask>>,
     errands: JoinSet<BackgroundResult>,
     client: Client,
     changes: watch::Receiver<u64>,
@@ -88,7 +99,9 @@ fn now() -> std::time::Instant {
 impl SenderTask {
     pub(super) fn new(shared: Arc<ProducerShared>, sender: Sender, requests: Requests) -> Self {
         let client = shared.client.clone();
+        let transactions = shared.transactions.clone();
         Self {
+            transactions: transactions.map(|shared| Box::new(TransactionTask::new(shared, client.clone(), now()))),
             ending: UnfinishedGuard(shared.batch_shared.counters.clone()),
             sender,
             requests,
@@ -112,12 +125,18 @@ impl SenderTask {
             }
             let metadata = self.client.metadata();
             self.handle_notified(&metadata);
+            self.drive_transactions(&metadata);
             if self.is_done() {
                 break;
             }
             self.send_ready(&metadata);
+            // A transaction that has just ended may have been the last thing to wait for.
+            if self.is_done() {
+                break;
+            }
             let failures = self.end.0.batch_shared.failures_due().map(Instant::from_std);
-            let wake = self.sender.next_wake().map(Instant::from_std).into_iter().chain(failures);
+            let transactions = self.transactions.as_ref().and_then(|transactions| transactions.next_timer());
+            let wake = self.sender.next_wake().into_iter().chain(transactions).map(Instant::from_std).chain(failures);
             let wake = wake.fold(self.check_use_at, Instant::min);
             let quiet = self.end.0.mailbox.park(Some(wake.into_std()));
             tokio::select! {
@@ -131,6 +150,15 @@ impl SenderTask {
                 Some(done) = self.errands.join_next() => match done {
                     Ok(done) => self.handle_background(done),
                     // Ending the producer is better than waiting for a result that will never come.
+                    Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+                    Err(_) => break,
+                },
+                ended = next_attempt(&mut self.transactions) => match ended {
+                    Ok(ended) => {
+                        if let Some(transactions) = &mut self.transactions {
+                            transactions.handle_ended(ended, now());
+                        }
+                    }
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
@@ -203,7 +231,7 @@ impl SenderTask {
             SenderRequest::Purge { what, done } => {
                 let mut records = self.sender.purge(what, now(), metadata);
                 if what.queued() {
-                    records += self.end.0.topics.purge();
+                    records += self.end.0.topics.fail_all_waiting(|topic| PurgeScope::error(topic));
                 }
                 let _ = done.send(records);
             }
@@ -217,25 +245,94 @@ impl SenderTask {
         self.sender.flushed(now(), metadata);
     }
 
-    /// Sends ready requests, and carries out effects.
+    /// Sends ready requests, and carries out effects, until there are none.
     fn send_ready(&mut self, metadata: &Metadata) {
-        while let Some(request) = self.sender.next_request(now(), metadata) {
-            self.requests.start(request);
+        loop {
+            while let Some(request) = self.sender.next_request(now(), metadata) {
+                self.requests.start(request);
+            }
+            for effect in self.sender.take_effects() {
+                self.carry_out(effect);
+            }
+            if !self.drive_transactions(metadata) {
+                return;
+            }
         }
-        for effect in self.sender.take_effects() {
-            match effect {
-                Effect::RefreshMetadata => self.client.refresh_metadata(),
-                Effect::WantTopic(name) => self.client.want_topics([&*name]),
-                Effect::LearnLeader { topic, partition, leader, epoch, endpoints } => {
-                    self.client.learn_leader(&topic, partition, leader, epoch, &endpoints);
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::RefreshMetadata => self.client.refresh_metadata(),
+            Effect::WantTopic(name) => self.client.want_topics([&*name]),
+            Effect::LearnLeader { topic, partition, leader, epoch, endpoints } => {
+                self.client.learn_leader(&topic, partition, leader, epoch, &endpoints);
+            }
+            Effect::Throttle { node, millis } => self.client.throttle(node, ConnectionKind::Main, millis),
+            Effect::Clogged { node, clogged } => self.end.0.topics.set_unavailable(node, clogged),
+            Effect::RequestProducerId => {
+                self.errands.spawn(request_producer_id(self.client.clone()));
+            }
+            Effect::AddPartition { number, topic, partition, slot } => {
+                if let Some(transactions) = &mut self.transactions {
+                    transactions.partition_wanted(number, TopicPartition { topic, partition }, slot, now());
                 }
-                Effect::Throttle { node, millis } => self.client.throttle(node, ConnectionKind::Main, millis),
-                Effect::Clogged { node, clogged } => self.end.0.topics.set_unavailable(node, clogged),
-                Effect::RequestProducerId => {
-                    self.errands.spawn(request_producer_id(self.client.clone()));
+            }
+            Effect::TransactionStarted { number } => {
+                if let Some(transactions) = &mut self.transactions {
+                    transactions.batch_sent(number);
+                }
+            }
+            Effect::EpochUsedUp { number, topic, partition } => {
+                if let Some(transactions) = &mut self.transactions {
+                    transactions.epoch_used_up(number, &TopicPartition { topic, partition }, now());
                 }
             }
         }
+    }
+
+    /// Passes events to the transactions, and carries out what they ask of the sender. Returns false
+    /// if there was nothing.
+    fn drive_transactions(&mut self, metadata: &Metadata) -> bool {
+        let Some(transactions) = &mut self.transactions else { return false };
+        let (shared, now) = (&self.end.0, now());
+        if shared.mailbox.phase() != Phase::Running {
+            transactions.start_closing(self.sender.delivery_timeout(), now);
+        }
+        let senders_left = transactions.senders_left();
+        transactions.handle_calls(now);
+        if let Some(failed) = shared.batch_shared.take_failed() {
+            transactions.records_failed(failed, now);
+        }
+        let waits = senders_left && transactions.waits_for_idle();
+        if waits && self.sender.requests_in_flight() == 0 && shared.outstanding() == 0 {
+            transactions.idle(now);
+        }
+        let actions = transactions.take_sender_actions(now);
+        let is_busy = !actions.is_empty();
+        for action in actions {
+            match action {
+                Action::SetIdentity { producer, number, protocol } => {
+                    let adds_partitions = protocol == Protocol::V1;
+                    self.requests.set_versions(produce_versions(protocol));
+                    let identity = TransactionIdentity { producer, number, adds_partitions };
+                    self.sender.begin_transaction(identity, now, metadata);
+                }
+                Action::PartitionsAdded(number, slots) => self.sender.partitions_added(number, &slots, now, metadata),
+                Action::FlushAll => self.flush(metadata),
+                Action::FailUnsent(cause) => {
+                    let error = not_committed(cause);
+                    self.end.0.topics.fail_all_waiting(|_| error.clone());
+                    self.sender.fail_transaction(error, now, metadata);
+                }
+                Action::Send { .. }
+                | Action::ForgetTransactionCoordinator
+                | Action::ForgetGroupCoordinator(_)
+                | Action::CloseGate
+                | Action::Reply(..)
+                | Action::Notice(_) => {}
+            }
+        }
+        is_busy
     }
 
     fn metadata_changed(&mut self) {
@@ -328,18 +425,43 @@ impl SenderTask {
         let shared = &self.end.0;
         match shared.mailbox.phase() {
             Phase::Running => false,
-            Phase::Draining => shared.topics.outstanding(|| shared.batch_shared.completed_records()) == 0,
+            Phase::Draining => {
+                let is_closed = self.transactions.as_ref().is_none_or(|transactions| transactions.is_closed());
+                is_closed && shared.outstanding() == 0
+            }
             Phase::Aborting => true,
         }
     }
 
     /// Fails the remaining batches, each with its own status.
     fn finish(mut self) {
+        if let Some(transactions) = &mut self.transactions {
+            transactions.close_now();
+            transactions.take_sender_actions(now());
+        }
         drop(self.ending);
         let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);
         self.end.0.topics.close(&error);
         self.sender.fail_all(&error);
         self.end.0.batch_shared.write_failures(true);
+    }
+}
+
+/// Waits for the next attempt of a transaction's request; never returns if there is none.
+async fn next_attempt(transactions: &mut Option<Box<TransactionTask>>) -> Result<EndedAttempt, JoinError> {
+    match transactions {
+        Some(transactions) => transactions.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns the error of records that are dropped because their transaction will not commit.
+fn not_committed(cause: Option<Error>) -> Error {
+    let message = "the record's transaction was aborted before the record was acknowledged";
+    let error = Error::new(ErrorKind::TransactionAborted, message);
+    match cause {
+        Some(cause) => error.with_source(cause),
+        None => error,
     }
 }
 

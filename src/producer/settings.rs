@@ -62,6 +62,10 @@ pub(crate) struct ProducerSettings {
     pub(crate) idempotence: Option<bool>,
     /// `retries`.
     pub(crate) retries: u32,
+    /// `transactional.id`; `None` for a producer without transactions.
+    pub(crate) transactional_id: Option<Arc<str>>,
+    /// `transaction.timeout.ms`.
+    pub(crate) transaction_timeout: Duration,
     /// `compression.type` and its levels.
     pub(crate) compression: CompressionSettings,
     /// `partitioner` and the properties that begin with it.
@@ -104,6 +108,8 @@ impl Default for ProducerSettings {
             max_in_flight: 5,
             idempotence: None,
             retries: i32::MAX as u32,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
             compression: CompressionSettings::default(),
             partitioning: Partitioning::default(),
             interceptors: Vec::new(),
@@ -144,7 +150,7 @@ impl ProducerSettings {
             .chain(&mut self.delivery_timeout);
         let common = [&mut client.request_timeout, &mut client.retry_backoff, &mut client.retry_backoff_max];
         // Bounded so that adding one to a time can never overflow.
-        for duration in own.chain(common).chain([&mut client.metadata_max_idle]) {
+        for duration in own.chain(common).chain([&mut client.metadata_max_idle, &mut self.transaction_timeout]) {
             *duration = (*duration).min(FOREVER);
         }
         let not_zero = [
@@ -163,6 +169,9 @@ impl ProducerSettings {
         }
         self.partitioning.check(self.client.client_rack.as_deref())?;
         let (delivery_timeout, request_timeout) = self.timeouts()?;
+        if self.transactional_id.is_some() {
+            self.check_transactions(delivery_timeout)?;
+        }
         Ok(Derived {
             idempotent: self.idempotent()?,
             delivery_timeout,
@@ -172,10 +181,9 @@ impl ProducerSettings {
         })
     }
 
-    /// Returns true if the producer is idempotent: unless idempotence was switched off, or other
-    /// settings rule it out and it was not requested explicitly.
-    fn idempotent(&self) -> Result<bool> {
-        let against = if self.acks != Acks::All {
+    /// Returns the value of another setting that idempotence needs and that is not set so.
+    fn against_idempotence(&self) -> Option<&'static str> {
+        if self.acks != Acks::All {
             Some("acks=all")
         } else if self.retries == 0 {
             Some("retries of 1 or more")
@@ -183,8 +191,43 @@ impl ProducerSettings {
             Some("max.in.flight.requests.per.connection of 5 or less")
         } else {
             None
-        };
-        match (self.idempotence, against) {
+        }
+    }
+
+    /// Refuses settings that transactions rule out. None of these values is a default, so each was
+    /// set.
+    fn check_transactions(&self, delivery_timeout: Duration) -> Result<()> {
+        let against =
+            if self.idempotence == Some(false) { Some("enable.idempotence=true") } else { self.against_idempotence() };
+        if let Some(needed) = against {
+            return Err(contradiction(format!("transactional.id needs {needed}")));
+        }
+        let id = self.transactional_id.as_deref().unwrap_or_default();
+        if i16::try_from(id.len()).is_err() {
+            return Err(contradiction("transactional.id is longer than the protocol allows (32767 bytes)"));
+        }
+        let timeout = self.transaction_timeout.as_millis();
+        if timeout == 0 || i32::try_from(timeout).is_err() {
+            return Err(contradiction(format!(
+                "transaction.timeout.ms ({timeout}) must be at least 1 and at most 2147483647"
+            )));
+        }
+        if delivery_timeout > self.transaction_timeout {
+            event!(
+                INFO,
+                self.client.origin,
+                "delivery.timeout.ms is {} ms and transaction.timeout.ms {timeout} ms: the coordinator may abort a \
+                 transaction while its records are still being retried",
+                delivery_timeout.as_millis()
+            );
+        }
+        Ok(())
+    }
+
+    /// Returns true if the producer is idempotent: unless idempotence was switched off, or other
+    /// settings rule it out and it was not requested explicitly.
+    fn idempotent(&self) -> Result<bool> {
+        match (self.idempotence, self.against_idempotence()) {
             (Some(false), _) => Ok(false),
             (_, None) => Ok(true),
             (None, Some(needed)) => {
@@ -271,6 +314,30 @@ mod tests {
             assert!(error.to_string().starts_with("enable.idempotence=true needs "), "{error}");
         }
         assert!(!check(|s| s.idempotence = Some(false)).unwrap().idempotent);
+    }
+
+    #[test]
+    fn transactions_refuse_settings_against_idempotence() {
+        let ways: [(fn(&mut ProducerSettings), &str); 7] = [
+            (|s| s.acks = Acks::Leader, "transactional.id needs acks=all"),
+            (|s| s.retries = 0, "transactional.id needs retries of 1 or more"),
+            (|s| s.max_in_flight = 6, "transactional.id needs max.in.flight.requests.per.connection of 5 or less"),
+            (|s| s.idempotence = Some(false), "transactional.id needs enable.idempotence=true"),
+            (|s| s.transaction_timeout = Duration::from_micros(999), "transaction.timeout.ms (0) must be"),
+            (|s| s.transaction_timeout = Duration::from_millis(1 << 31), "transaction.timeout.ms (2147483648) must be"),
+            (|s| s.transactional_id = Some("i".repeat(1 << 15).into()), "transactional.id is longer"),
+        ];
+        let transactional = |s: &mut ProducerSettings| s.transactional_id = Some("t".into());
+        assert!(check(transactional).unwrap().idempotent);
+        for (way, message) in ways {
+            let error = check(|s| {
+                transactional(s);
+                way(s);
+            })
+            .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().starts_with(message), "{error}");
+        }
     }
 
     #[test]

@@ -23,7 +23,6 @@ use self::waiting::{ChangedTopic, WaitingRecord, WaitingRecords};
 use super::{
     accumulator::{Appended, LockedPartition, Partition, SenderEvent},
     partitioner::{Choice, Chooser, Leader, Partitioning},
-    purge::PurgeScope,
     sizes::Sizes,
 };
 use crate::producer::{
@@ -363,13 +362,14 @@ impl Topics {
         next
     }
 
-    /// Fails all records that wait for a topic, because of a purge. Returns their number.
-    pub(crate) fn purge(&self) -> usize {
+    /// Fails all records that wait for a topic with the error that `error` makes of the topic's name.
+    /// Returns their number.
+    pub(crate) fn fail_all_waiting(&self, error: impl Fn(&str) -> Error) -> usize {
         let left = std::mem::take(&mut self.lock().topics);
         let mut records = 0;
         for (topic, queue) in left {
             for mut record in queue {
-                record.fail(PurgeScope::error(&topic));
+                record.fail(error(&topic));
                 records += 1;
             }
         }

@@ -1,13 +1,17 @@
 //! The member and generation that a transactional producer commits offsets for.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-/// A consumer's membership in its group at one time (KIP-447).
+use super::topic::TopicPartition;
+
+/// A consumer's membership in its group at one time (KIP-447), from
+/// [`Consumer::group_metadata`](crate::Consumer::group_metadata).
 ///
-/// A consumer makes it, and a transactional producer sends it with the offsets of a transaction.
-/// The group coordinator refuses offsets of a member that has left, or that a rebalance has
-/// overtaken, so that two members cannot both commit the same records. It holds for one generation:
-/// ask the consumer again for each transaction.
+/// A transactional producer sends it with the offsets of a transaction. The group coordinator
+/// refuses offsets of a member that has left, or that a rebalance has overtaken, and the producer
+/// refuses offsets of partitions that the member did not own, so that two members cannot both
+/// commit the same records. It holds for one generation: ask the consumer again for each
+/// transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupMetadata {
     group_id: Arc<str>,
@@ -16,9 +20,11 @@ pub struct GroupMetadata {
     instance_id: Option<Arc<str>>,
     has_member_epoch: bool,
     cluster_id: Option<Arc<str>>,
+    /// The partitions that the member owns, each with the number of its ownership period; `None`
+    /// without a member, for which partitions are not checked.
+    owned: Option<Arc<BTreeMap<TopicPartition, u64>>>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "consumers make it in a later change"))]
 impl GroupMetadata {
     /// Makes the metadata of a consumer that assigns its partitions by hand, and so is no member of
     /// the group whose offsets it commits. The group coordinator accepts its offsets as long as the
@@ -31,6 +37,7 @@ impl GroupMetadata {
             instance_id: None,
             has_member_epoch: false,
             cluster_id: None,
+            owned: None,
         }
     }
 
@@ -56,6 +63,40 @@ impl GroupMetadata {
     #[must_use]
     pub(crate) fn with_cluster_id(self, cluster_id: Option<Arc<str>>) -> Self {
         Self { cluster_id, ..self }
+    }
+
+    /// Sets the partitions that the member owns, each with the number of its ownership period: a
+    /// partition that was lost and assigned again has another one.
+    #[must_use]
+    pub(crate) fn with_owned(self, owned: Arc<BTreeMap<TopicPartition, u64>>) -> Self {
+        Self { owned: Some(owned), ..self }
+    }
+
+    /// Returns true if offsets of the partition may be committed for the member.
+    pub(crate) fn owns(&self, partition: &TopicPartition) -> bool {
+        self.owned.as_ref().is_none_or(|owned| owned.contains_key(partition))
+    }
+
+    /// Returns true if this is the member of `earlier`, in the generation of then or in a later one,
+    /// and has owned these partitions all the time since. Offsets of records that were read under
+    /// `earlier` may then be committed under this one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the exactly-once worker asks in a later change"))]
+    pub(crate) fn continues<'a>(
+        &self,
+        earlier: &Self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    ) -> bool {
+        let is_same_member = self.group_id == earlier.group_id
+            && self.member_id == earlier.member_id
+            && self.has_member_epoch == earlier.has_member_epoch
+            && self.generation >= earlier.generation;
+        let period = |of: &Self, partition| of.owned.as_ref().map(|owned| owned.get(partition).copied());
+        // Without a member both are `None`, with one the partition needs a period.
+        let is_kept = |partition| {
+            let now = period(self, partition);
+            now != Some(None) && now == period(earlier, partition)
+        };
+        is_same_member && partitions.into_iter().all(is_kept)
     }
 }
 
@@ -115,5 +156,36 @@ mod tests {
         let consumer = group.with_member_epoch("m", 7);
         assert!(consumer.has_member_epoch());
         assert_ne!(classic.with_cluster_id(None), consumer, "a generation is not a member epoch");
+    }
+
+    fn member(epoch: i32, owned: &[(i32, u64)]) -> GroupMetadata {
+        let owned = owned.iter().map(|(partition, since)| (TopicPartition::new("t", *partition), *since));
+        GroupMetadata::without_member("orders").with_member_epoch("m", epoch).with_owned(Arc::new(owned.collect()))
+    }
+
+    #[test]
+    fn member_owns_only_its_partitions() {
+        let (zero, one) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
+        let metadata = member(4, &[(0, 1)]);
+        assert!(metadata.owns(&zero) && !metadata.owns(&one));
+        assert!(GroupMetadata::without_member("orders").owns(&one), "assigned by hand");
+    }
+
+    #[test]
+    fn later_epoch_continues_kept_partitions_only() {
+        let (zero, one) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
+        let earlier = member(4, &[(0, 1), (1, 1)]);
+        assert!(earlier.continues(&earlier, [&zero, &one]));
+        let later = member(6, &[(0, 1), (1, 3)]);
+        assert!(later.continues(&earlier, [&zero]), "kept over the rebalance");
+        assert!(!later.continues(&earlier, [&zero, &one]), "t[1] was lost and assigned again");
+        assert!(!member(6, &[(0, 1)]).continues(&earlier, [&one]), "t[1] was lost");
+        assert!(!earlier.continues(&later, [&zero]), "an older epoch");
+        let rejoined = later.clone().with_member_epoch("n", 6);
+        assert!(!rejoined.continues(&earlier, [&zero]), "another member");
+        assert!(!later.with_generation("m", 6).continues(&earlier, [&zero]), "another protocol");
+        let by_hand = GroupMetadata::without_member("orders");
+        assert!(by_hand.continues(&by_hand, [&zero]) && !by_hand.continues(&earlier, [&zero]));
+        assert!(!GroupMetadata::without_member("other").continues(&by_hand, [&zero]), "another group");
     }
 }

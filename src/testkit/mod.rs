@@ -68,7 +68,7 @@ pub(crate) mod state;
 #[cfg(test)]
 pub(crate) mod tampered;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(feature = "tls")]
 mod tls;
 mod transactions;

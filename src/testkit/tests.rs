@@ -11,5 +11,5 @@ mod robustness;
 mod transaction_coordinator;
 mod transaction_offsets;
 mod transaction_protocol;
-mod transactional_producer;
+pub(crate) mod transactional_producer;
 mod transactions;

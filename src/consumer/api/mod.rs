@@ -4,6 +4,7 @@
 pub(super) mod builder;
 pub(super) mod checks;
 pub(super) mod consumer;
+mod group_metadata;
 pub(super) mod inspection;
 mod offset_lookup;
 pub(super) mod offset_queries;
@@ -14,4 +15,5 @@ pub(super) mod record_ref;
 pub(super) mod record_stream;
 pub(super) mod records;
 pub(super) mod recv_batch;
+mod rewind;
 pub(super) mod seek;

@@ -190,6 +190,19 @@ impl FetchBuffer {
         }
     }
 
+    /// Drops the records of these partitions that readers hold, without completing them: a
+    /// revocation waits for them no longer.
+    pub(crate) fn release_held(&self, partitions: &[&TopicPartition]) {
+        let mut reader = lock(&self.reader);
+        let split = lock(&self.split).clone();
+        for partition in partitions {
+            reader.release(partition);
+            split.iter().for_each(|reader| lock(reader).release(partition));
+        }
+        drop(reader);
+        self.notify_completed();
+    }
+
     /// Returns true if any reader holds records of one of these partitions.
     pub(crate) fn holds(&self, partitions: &[TopicPartition]) -> bool {
         let reader = lock(&self.reader);

@@ -20,7 +20,7 @@ use crate::{
     cluster::{Client, ConnectionKind, CoordinatorKind, Route},
     consumer::{GroupProtocol, GroupState, GroupStatus, OffsetAndMetadata, subscription::topics::Subscription},
     error::{Error, ErrorCode, ErrorKind, Result},
-    record::TopicPartition,
+    record::{GroupMetadata, TopicPartition},
 };
 
 /// Time after which a look-up of committed offsets in a stale epoch is repeated, even if no newer
@@ -155,9 +155,25 @@ impl GroupHandle {
         GroupStatus { group_id: self.shared.settings.group_id.clone(), state, for_how_long: since.elapsed() }
     }
 
-    /// Returns the group's committed offsets of those partitions; `None` if there is none. If the
-    /// coordinator does not know a topic's id, the topic is looked up in the metadata, and
-    /// requested again until the deadline.
+    /// Returns the metadata for offsets of partitions that the program assigns by itself: without a
+    /// member.
+    pub(crate) fn metadata(&self) -> GroupMetadata {
+        let cluster_id = self.client.metadata().cluster_id.as_deref().map(Into::into);
+        GroupMetadata::without_member(self.shared.settings.group_id.clone()).with_cluster_id(cluster_id)
+    }
+
+    /// Returns the metadata of the present member.
+    ///
+    /// # Errors
+    /// `NotAssigned` while the consumer is no member.
+    pub(crate) fn member_metadata(&self) -> Result<GroupMetadata> {
+        let group = self.metadata().with_instance_id(self.shared.settings.group_instance_id.clone());
+        self.shared.member().add_to(group, self.shared.protocol)
+    }
+
+    /// Returns the group's committed offsets of those partitions; `None` if there is none. Partitions
+    /// whose offset is part of an open transaction are requested again until the deadline. So are
+    /// topics of which the coordinator does not know the id; they are looked up in the metadata.
     ///
     /// # Cancel safety
     /// Safe.
@@ -170,23 +186,37 @@ impl GroupHandle {
         let mut pace = RetryWait::new(&self.client);
         loop {
             let seen = self.client.metadata().version;
-            let mut unknown = None;
+            let (mut unknown, mut unstable) = (None, None);
             for (partition, offset) in self.committed_each(std::mem::take(&mut left), deadline).await? {
-                match offset {
-                    Ok(offset) => _ = state.insert(partition, offset),
-                    Err(error) if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_ID) => {
-                        left.push(partition);
-                        unknown = Some(error);
+                let error = match offset {
+                    Ok(offset) => {
+                        state.insert(partition, offset);
+                        continue;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => error,
+                };
+                match error.code() {
+                    Some(ErrorCode::UNKNOWN_TOPIC_ID) => unknown = Some(error),
+                    Some(ErrorCode::UNSTABLE_OFFSET_COMMIT) => unstable = Some(error),
+                    _ => return Err(error),
+                }
+                left.push(partition);
+            }
+            if left.is_empty() {
+                return Ok(state);
+            }
+            pace.wait(deadline).await;
+            if let Some(error) = unknown {
+                match self.client.newer_metadata(seen, deadline).await {
+                    Ok(_) if Instant::now() < deadline => {}
+                    Err(other) if other.kind() != ErrorKind::Timeout => return Err(other),
+                    _ => return Err(error),
                 }
             }
-            let Some(error) = unknown else { return Ok(state) };
-            pace.wait(deadline).await;
-            match self.client.newer_metadata(seen, deadline).await {
-                Ok(_) if Instant::now() < deadline => {}
-                Err(other) if other.kind() != ErrorKind::Timeout => return Err(other),
-                _ => return Err(error),
+            if let Some(error) = unstable
+                && Instant::now() >= deadline
+            {
+                return Err(error);
             }
         }
     }

@@ -255,6 +255,43 @@ impl ConsumerState {
         Ok(())
     }
 
+    /// Reads those of these partitions that are assigned from their committed offsets, which are
+    /// requested again. Returns them with their seek epochs.
+    pub(crate) fn rewind_to_committed<'a>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    ) -> Vec<(TopicPartition, u64)> {
+        let mut rewound = Vec::new();
+        for name in partitions {
+            if let Some(mut partition) = self.partition(name) {
+                partition.reposition(FetchState::Initializing, true);
+                rewound.push((name.clone(), partition.state.position.seek_epoch()));
+            }
+        }
+        rewound
+    }
+
+    /// Leaves out the partitions that no longer wait for their committed offsets: these are known,
+    /// or the partition was positioned again or is given up.
+    ///
+    /// # Errors
+    /// The error of a partition for which further requests are not likely to succeed.
+    pub(crate) fn retain_rewinding(&self, rewound: &mut Vec<(TopicPartition, u64)>) -> Result<()> {
+        let mut failed = Ok(());
+        rewound.retain(|(name, seek_epoch)| {
+            let waits =
+                self.partitions.get(name).map(|state| offset_resolution::awaits_committed_offset(state, *seek_epoch));
+            match waits.unwrap_or(Ok(false)) {
+                Ok(waits) => waits,
+                Err(error) => {
+                    failed = Err(error);
+                    true
+                }
+            }
+        });
+        failed
+    }
+
     /// Pauses the fetching and delivery of a partition, or resumes it.
     pub(crate) fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<()> {
         self.assigned_partition(partition)?.pause(paused);

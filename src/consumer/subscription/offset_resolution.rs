@@ -8,12 +8,13 @@ use crate::consumer::subscription::{
     fetch_position::{FetchState, LogValidation, ResetTarget},
     offset_query::{OffsetQuery, OffsetRequest},
     partition_context::PartitionContext,
+    partition_state::PartitionState,
     partitions::Partitions,
     reset_backoff::{HUMAN, Pause},
 };
 use crate::{
     consumer::OffsetAndMetadata,
-    error::{Error, ErrorCode, ErrorKind},
+    error::{Error, ErrorCode, ErrorKind, Result},
     log::event,
 };
 
@@ -60,11 +61,27 @@ pub(crate) fn next_offset_request_at(partitions: &Partitions) -> Option<Instant>
     waiting.filter_map(|state| state.position.not_before()).min()
 }
 
+/// Returns true if the partition still waits for the committed offset that was requested for that
+/// seek epoch, and its reader can get records of it afterwards.
+///
+/// # Errors
+/// The error of the last request, if further ones are not likely to succeed.
+pub(crate) fn awaits_committed_offset(state: &PartitionState, seek_epoch: u64) -> Result<bool> {
+    let position = &state.position;
+    let waits = position.seek_epoch() == seek_epoch && position.state() == FetchState::Initializing && !state.revoking;
+    match &state.offsets.error {
+        Some(error) if waits && !may_pass(error) => Err(error.clone()),
+        _ => Ok(waits),
+    }
+}
+
 /// Handles the group's committed offset of a partition; `None` if it has committed none.
 pub(crate) fn handle_committed_offset(partition: &mut PartitionContext<'_>, committed: Option<&OffsetAndMetadata>) {
-    match committed.filter(|committed| committed.offset >= 0) {
+    let committed = committed.filter(|committed| committed.offset >= 0);
+    partition.state.commits.fetched(committed.map(|committed| committed.offset));
+    partition.readers.wake_position_waiters();
+    match committed {
         Some(committed) => {
-            partition.state.commits.fetched(committed.offset);
             partition.state.reported = false;
             partition.enter_fetch_state(FetchState::resume(committed.offset, committed.leader_epoch));
         }
@@ -140,6 +157,11 @@ pub(crate) fn handle_epoch_end(
     Ok(())
 }
 
+/// Returns true if an offset request that failed with this error may soon succeed.
+fn may_pass(error: &Error) -> bool {
+    error.is_retriable() || error.kind() == ErrorKind::Protocol
+}
+
 /// Sends an offset request again later: soon if that may help, otherwise seldom, and then the error
 /// is reported to the partition's reader; to the common reader only if `may_report`. Returns true
 /// if it was reported to the common reader.
@@ -149,10 +171,11 @@ pub(crate) fn retry_offset_request(
     may_report: bool,
     now: Instant,
 ) -> bool {
-    let is_retriable = error.is_retriable() || error.kind() == ErrorKind::Protocol;
+    let is_retriable = may_pass(error);
     partition.state.offsets.error = Some(error.clone());
     partition.retry_later((!is_retriable).then_some(HUMAN), now);
     *partition.wakes_task = true;
+    partition.readers.wake_position_waiters();
     if is_retriable || std::mem::replace(&mut partition.state.reported, true) {
         return false;
     }

@@ -29,9 +29,9 @@ impl PartitionCommits {
         self.offset
     }
 
-    /// Records the committed offset that the group returned.
-    pub(crate) fn fetched(&mut self, offset: i64) {
-        self.offset = Some(offset);
+    /// Records the committed offset that the group returned; `None` if it has none.
+    pub(crate) fn fetched(&mut self, offset: Option<i64>) {
+        self.offset = offset;
     }
 
     /// Forgets the committed offset, because it belongs to a deleted topic.

@@ -44,6 +44,7 @@ impl PartitionContext<'_> {
         let seek_epoch = self.seek_epochs.next();
         self.state.clear_position(self.rules, seek_epoch, asked_for);
         self.enter_fetch_state(state);
+        self.readers.wake_position_waiters();
     }
 
     /// Enters another state of the same positioning.

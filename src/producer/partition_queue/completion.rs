@@ -12,7 +12,8 @@ use rand::rngs::StdRng;
 
 use crate::producer::partition_queue::{EpochEffects, PartitionQueue, SenderRules, response_table::Predecessors};
 use crate::{
-    error::{DeliveryStatus, Error, ErrorKind},
+    cluster::Backoff,
+    error::{DeliveryStatus, Error, ErrorCode, ErrorKind},
     log::event,
     producer::{
         batch::{Batch, BatchOutcome},
@@ -26,6 +27,9 @@ use crate::{
 /// Time for which records may be sent again before this is logged: longer than a leader's move
 /// takes.
 const REPORTED_AFTER: Duration = Duration::from_secs(10);
+
+/// The first wait for the markers of the previous transaction.
+const MARKERS_WRITTEN: Duration = Duration::from_millis(20);
 
 impl PartitionQueue {
     /// Acknowledges the numbers of a batch that is in the log, and returns its outcome. The offset
@@ -62,8 +66,9 @@ impl PartitionQueue {
             return;
         }
         batch.counters().retried(batch.records());
-        let backoff = batch.backoff.get_or_insert_with(|| rules.backoff.clone()).next(rng);
-        batch.retry_at = Some(rules.grid.after(now, backoff));
+        let backoff = batch.backoff.get_or_insert_with(|| first_backoff(&error, rules)).next(rng);
+        let is_short = error.code() == Some(ErrorCode::CONCURRENT_TRANSACTIONS);
+        batch.retry_at = Some(if is_short { now + backoff } else { rules.grid.after(now, backoff) });
         let waited = now.saturating_duration_since(batch.created);
         if waited >= REPORTED_AFTER
             && let Some(suppressed) = batch.counters().admit_line("waiting", now)
@@ -275,6 +280,9 @@ impl PartitionQueue {
         if !self.sequences.wants_raise() || !self.in_flight.is_empty() {
             return EpochEffects::default();
         }
+        if self.sequences.is_transactional() {
+            return self.fail_what_waits_for_coordinator();
+        }
         let in_question = self.waiting.iter().any(|batch| batch.sequence.is_some() && batch.maybe_written);
         if in_question && self.sequences.raise_can_wait() {
             return EpochEffects::default();
@@ -287,7 +295,27 @@ impl PartitionQueue {
             (batch.maybe_written, batch.sequences_used, batch.whole_in_doubt) = (false, false, false);
         }
         let needs_new_id = self.sequences.raise() == Raise::NeedsNewId;
-        EpochEffects { raised: true, raised_to: self.sequences.producer(), needs_new_id }
+        EpochEffects { raised: true, raised_to: self.sequences.producer(), needs_new_id, ..EpochEffects::default() }
+    }
+
+    /// Fails the waiting batches of a transaction that would need another epoch: the coordinator
+    /// raises it only between transactions.
+    fn fail_what_waits_for_coordinator(&mut self) -> EpochEffects {
+        for batch in std::mem::take(&mut self.waiting) {
+            let error = batch.last_error.clone().unwrap_or_else(|| in_doubt(&batch));
+            self.fail(batch, error);
+        }
+        EpochEffects { needs_coordinator: true, ..EpochEffects::default() }
+    }
+}
+
+/// Returns the backoff of a batch whose first attempt met this error. CONCURRENT_TRANSACTIONS says
+/// that the markers of the previous transaction are being written, which takes little time.
+fn first_backoff(error: &Error, rules: &SenderRules) -> Backoff {
+    if error.code() == Some(ErrorCode::CONCURRENT_TRANSACTIONS) {
+        rules.backoff.starting_at(MARKERS_WRITTEN)
+    } else {
+        rules.backoff.clone()
     }
 }
 

@@ -59,6 +59,25 @@ pub(crate) enum Effect {
         millis: i32,
     },
     RequestProducerId,
+    /// A partition has to be added to the transaction before its first batch is sent; the answer is
+    /// [`Sender::partitions_added`](super::Sender::partitions_added).
+    AddPartition {
+        number: u64,
+        topic: Arc<str>,
+        partition: i32,
+        slot: usize,
+    },
+    /// The first batch of a transaction is about to be sent.
+    TransactionStarted {
+        number: u64,
+    },
+    /// A partition cannot continue under its sequence numbers: the transaction fails, and its epoch
+    /// has to be raised.
+    EpochUsedUp {
+        number: u64,
+        topic: Arc<str>,
+        partition: i32,
+    },
     /// A broker takes no data for longer than `partitioner.availability.timeout.ms`, or takes it
     /// again.
     Clogged {

@@ -17,7 +17,7 @@ use super::{
     super::{
         Delivery, DeliveryReports,
         accumulator::{Partition, SenderEvent},
-        idempotence::ProducerId,
+        idempotence::{Identity, ProducerId},
         partitioner::Partitioning,
         purge::PurgeScope,
         sender::{Effect, ProduceRequest, Sender},
@@ -153,7 +153,12 @@ impl World {
             faults,
             batch_shared,
             topics: Topics::new(placement),
-            sender: Sender::new(rules, idempotent, seed, counters),
+            sender: Sender::new(
+                rules,
+                if idempotent { Identity::Unknown } else { Identity::Anonymous },
+                seed,
+                counters,
+            ),
             metadata: Metadata::default(),
             logs,
             wires: HashMap::new(),
@@ -337,7 +342,7 @@ impl World {
         let what = [PurgeScope::Queued, PurgeScope::InFlight, PurgeScope::All][self.rng.random_range(0..3)];
         let mut records = self.sender.purge(what, self.now, &self.metadata);
         if what != PurgeScope::InFlight {
-            records += self.topics.purge();
+            records += self.topics.fail_all_waiting(|topic| PurgeScope::error(topic));
         }
         self.poll();
         assert_eq!(self.purged() - before, records);

@@ -165,6 +165,7 @@ impl WaitingRecord {
         let error = error.with_status(DeliveryStatus::NotPersisted);
         self.batch_shared.counters.settled(Some(DeliveryStatus::NotPersisted), run.count);
         self.batch_shared.log_failed(self.record.topic(), self.record.partition(), run.count, &error);
+        self.batch_shared.note_failed(&error, false);
         let outcome = Outcome::Failed(error);
         if self.reported {
             let mut notes = ReportNotes::default();

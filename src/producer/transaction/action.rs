@@ -34,8 +34,9 @@ pub(crate) enum Action {
         number: u64,
         protocol: Protocol,
     },
-    /// Allows batches of these partitions to be sent (first protocol).
-    PartitionsAdded(Vec<Slot>),
+    /// Allows batches of these partitions to be sent in the transaction with that number (first
+    /// protocol).
+    PartitionsAdded(u64, Vec<Slot>),
     /// Refuses records of the transaction from now on, and reports
     /// [`idle`](super::manager::TransactionManager::idle) once none is without a result.
     CloseGate,

@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use super::request::{AttemptId, Request};
+use crate::error::Error;
 
 /// A code that is not expected is answered with this many repeats.
 const UNEXPECTED_ANSWERS: u32 = 5;
@@ -22,13 +23,25 @@ pub(crate) struct Exchange {
     /// Attempts that a coordinator has seen, or may have.
     seen: u32,
     unexpected: u32,
+    /// The reason why the last attempt failed.
+    last_error: Option<Error>,
     /// True if an attempt got no answer, so that a copy of it may still be on its way.
     lost: bool,
 }
 
 impl Exchange {
     pub(crate) fn new(request: Request, now: Instant) -> Self {
-        Self { request, began: now, in_flight: None, retry_at: now, failures: 0, seen: 0, unexpected: 0, lost: false }
+        Self {
+            request,
+            began: now,
+            in_flight: None,
+            retry_at: now,
+            failures: 0,
+            seen: 0,
+            unexpected: 0,
+            last_error: None,
+            lost: false,
+        }
     }
 
     pub(crate) fn sent(&mut self, attempt: AttemptId) {
@@ -58,6 +71,20 @@ impl Exchange {
 
     pub(crate) fn mark_lost(&mut self) {
         self.lost = true;
+    }
+
+    pub(crate) fn note_error(&mut self, error: &Error) {
+        self.last_error = Some(error.clone());
+    }
+
+    /// Returns the reason why the last attempt failed; `None` before the first failure.
+    pub(crate) fn last_error(&self) -> Option<&Error> {
+        self.last_error.as_ref()
+    }
+
+    /// Returns the number of attempts that failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
     }
 
     pub(crate) fn is_lost(&self) -> bool {

@@ -25,6 +25,7 @@ use super::{
     answers::{TransactionApi, Verdict, after_repeats, verdict},
     current::Transaction,
     exchange::Exchange,
+    failure::transaction_failed,
     identity::{Assigned, after_end, after_init},
     offsets::NextOffsets,
     outcome::Outcome,
@@ -273,9 +274,21 @@ impl TransactionManager {
         self.advance(now);
     }
 
-    /// Fails the producer for good, because of a batch or because the cluster is another one.
-    pub(crate) fn producer_failed(&mut self, error: Error) {
-        self.fail_producer(error);
+    /// Fails the transaction, because a partition cannot continue under its sequence numbers. Between
+    /// transactions this only requires another epoch for the next one.
+    pub(crate) fn epoch_used_up(&mut self, number: u64, error: Error, now: Instant) {
+        if number != self.number {
+            return;
+        }
+        self.must_bump |= self.current.as_ref().map_or(self.is_used_in_v1, |current| current.protocol == Protocol::V1);
+        self.fail(error);
+        self.advance(now);
+    }
+
+    /// Fails the transaction that is open, because `send` refused a record: its caller may have
+    /// dropped the error unseen.
+    pub(crate) fn record_refused(&mut self, error: Error, now: Instant) {
+        self.record_failed(self.number, error, false, now);
     }
 
     /// Notes that no record of the transaction is without a result.
@@ -332,6 +345,13 @@ impl TransactionManager {
             }
             Failure::Unsent(error) if error.kind() == ErrorKind::UnsupportedVersion => {
                 self.apply(exchange, Verdict::Configuration, None, error, now);
+            }
+            // Repeating the request does not cure these.
+            Failure::Unsent(error)
+                if api == TransactionApi::InitProducerId
+                    && matches!(error.kind(), ErrorKind::Authentication | ErrorKind::Configuration) =>
+            {
+                self.apply(exchange, Verdict::Refused, None, error, now);
             }
             Failure::Unsent(error) => {
                 self.forget_coordinator(&exchange.request);
@@ -392,6 +412,22 @@ impl TransactionManager {
         self.current.as_ref()
     }
 
+    /// Returns true if the transaction waits for [`idle`](Self::idle).
+    pub(crate) fn waits_for_idle(&self) -> bool {
+        matches!(self.state, State::Flushing | State::Draining)
+            && self.current.as_ref().is_some_and(|current| !current.is_idle)
+    }
+
+    /// Returns the request that is being repeated, if there is one.
+    pub(crate) fn repeated(&self) -> Option<&Exchange> {
+        [&self.coordinator, &self.group].into_iter().flatten().find(|exchange| exchange.last_error().is_some())
+    }
+
+    /// Returns the number of the last transaction that was begun.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     // ---- answers
 
     fn context(&self, api: TransactionApi) -> String {
@@ -443,6 +479,7 @@ impl TransactionManager {
     /// Carries out a verdict. The exchange goes back to its place if it is repeated.
     fn apply(&mut self, mut exchange: Exchange, verdict: Verdict, answer: Option<&Answer>, error: Error, now: Instant) {
         let api = exchange.request.api();
+        exchange.note_error(&error);
         match verdict {
             Verdict::Done => self.succeed(&exchange, answer),
             Verdict::Retry => self.repeat(exchange, answer, false, now),
@@ -469,8 +506,8 @@ impl TransactionManager {
             Verdict::Abort | Verdict::AbortAfterRebalance | Verdict::AbortAndBump => {
                 self.must_bump |= verdict == Verdict::AbortAndBump && self.running_protocol() == Protocol::V1;
                 let error = if verdict == Verdict::AbortAfterRebalance {
-                    Error::new(ErrorKind::NotAssigned, "the group has rebalanced since its metadata was read")
-                        .with_source(error)
+                    let message = "the group has rebalanced since its metadata was read";
+                    Error::because_of(ErrorKind::NotAssigned, message, error)
                 } else {
                     error
                 };
@@ -494,6 +531,7 @@ impl TransactionManager {
                 self.apply(exchange, verdict, answer, error.with_kind(ErrorKind::Fenced), now);
             }
             Verdict::Refused | Verdict::Configuration | Verdict::Fenced | Verdict::Fatal => {
+                let error = error.with_fatal();
                 if api == TransactionApi::EndTxnCommit {
                     self.decide(Outcome::of_refused_commit(exchange.seen(), error.clone()));
                 }
@@ -528,7 +566,7 @@ impl TransactionManager {
             Request::AddPartitions(..) => {
                 if let Some(current) = &mut self.current {
                     let slots = current.partitions.confirm_added();
-                    self.actions.push(Action::PartitionsAdded(slots));
+                    self.actions.push(Action::PartitionsAdded(current.number, slots));
                 }
             }
             Request::AddOffsets(_, group) => {
@@ -785,6 +823,7 @@ impl TransactionManager {
         let (number, calls) = (current.number, current.offsets.fail_all());
         self.state = if matches!(self.state, State::Open) { State::Failed } else { State::Draining };
         self.actions.push(Action::Notice(Notice::Failed { number, cause: error.clone() }));
+        let error = transaction_failed(error);
         self.actions.push(Action::FailUnsent(Some(error.clone())));
         for call in calls {
             self.reply(call, Reply::Offsets(Err(error.clone())));
@@ -812,7 +851,10 @@ impl TransactionManager {
 
     /// Aborts a transaction that the coordinator refuses to commit.
     fn refuse_commit(&mut self, seen: u32, error: Error, now: Instant) {
-        self.decide(Outcome::of_refused_commit(seen, error));
+        self.decide(match Outcome::of_refused_commit(seen, error) {
+            Outcome::Aborted(Some(cause)) => Outcome::Aborted(Some(transaction_failed(cause))),
+            outcome => outcome,
+        });
         if let Some(current) = &mut self.current {
             current.is_commit_refused = true;
         }
@@ -844,6 +886,7 @@ impl TransactionManager {
         if matches!(self.state, State::Fatal(_)) {
             return;
         }
+        let error = error.with_fatal();
         let commits_seen = match (&self.state, &self.coordinator) {
             (State::Committing, Some(exchange)) => exchange.seen_by_now(),
             _ => 0,

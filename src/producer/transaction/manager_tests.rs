@@ -1,7 +1,10 @@
 //! Each state of the manager against each call and each event, under both protocols; then the rules
 //! on outcomes and epochs, one by one.
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use super::{
     action::{Action, Notice, Reply},
@@ -126,7 +129,7 @@ impl Fixture {
             }
             Fatal => {
                 self.go_to(Ready);
-                self.manager.producer_failed(Error::broker(ErrorCode::PRODUCER_FENCED, "produce"));
+                self.manager.close_now();
             }
         }
     }
@@ -201,7 +204,7 @@ impl Fixture {
                 Action::CloseGate => "gate".to_owned(),
                 Action::FlushAll => "flush".to_owned(),
                 Action::FailUnsent(_) => "fail".to_owned(),
-                Action::PartitionsAdded(_) => "added".to_owned(),
+                Action::PartitionsAdded(..) => "added".to_owned(),
                 Action::ForgetTransactionCoordinator | Action::ForgetGroupCoordinator(_) => "forget".to_owned(),
                 Action::Reply(_, reply) => Self::reply(&reply),
                 Action::Notice(_) => continue,
@@ -712,7 +715,9 @@ fn refused_offsets_fail_commit() {
         fixture.answer(offset_codes(ErrorCode::ILLEGAL_GENERATION));
         assert_eq!(fixture.told(), "Aborting fail →offsets-error →aborted EndTxnAbort");
         let Some((1, Outcome::Aborted(Some(error)))) = fixture.manager.last_outcome() else { panic!("aborted") };
-        assert_eq!(error.kind(), ErrorKind::NotAssigned);
+        assert_eq!((error.kind(), error.code()), (ErrorKind::TransactionFailed, Some(ErrorCode::ILLEGAL_GENERATION)));
+        let cause = error.source().and_then(|source| source.downcast_ref::<Error>()).expect("the first cause");
+        assert_eq!(cause.kind(), ErrorKind::NotAssigned);
     }
 }
 

@@ -7,16 +7,24 @@
 //! ```
 //! `manager` decides; the files beside it hold one rule each. `docs/transactions.md` shows the table
 //! of `answers` and is made from it.
-#![expect(dead_code, reason = "wired into the producer in the next change")]
+//!
+//! The user's side is `producer` and `open`, over `handle`. `shared` is between them and the task.
 
-mod action;
+pub(super) mod action;
 mod answers;
 #[cfg(test)]
 mod answers_tests;
+mod builder;
+mod commit_error;
+pub(super) mod coordinator_requests;
 mod current;
 mod exchange;
+mod failure;
+pub(super) mod gate;
+mod handle;
 mod identity;
-mod manager;
+pub(super) mod log;
+pub(super) mod manager;
 #[cfg(test)]
 mod manager_tests;
 mod messages;
@@ -25,8 +33,23 @@ mod model_coordinator;
 #[cfg(test)]
 mod model_tests;
 mod offsets;
-mod outcome;
+mod open;
+pub(super) mod outcome;
 mod partitions;
-mod protocol;
-mod request;
-mod versions;
+mod producer;
+pub(super) mod protocol;
+pub(super) mod request;
+pub(super) mod shared;
+pub(super) mod status;
+mod transaction_sender;
+pub(super) mod versions;
+
+pub use self::{
+    builder::TransactionalProducerBuilder,
+    commit_error::{CommitError, PendingCommit},
+    open::Transaction,
+    outcome::Outcome,
+    producer::TransactionalProducer,
+    status::{RepeatedRequest, TransactionState, TransactionStatus},
+    transaction_sender::TransactionSender,
+};

@@ -304,12 +304,6 @@ impl World {
             Err(ErrorCode::CONCURRENT_TRANSACTIONS) if !self.sender.has_failed => {
                 self.sender.batches[at].is_in_flight = false;
             }
-            Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING) => {
-                self.sender.batches.remove(at);
-                self.account(batch.record.number).failed += 1;
-                let error = Error::broker(ErrorCode::INVALID_PRODUCER_ID_MAPPING, "produce");
-                self.manager.producer_failed(error);
-            }
             Err(code) => self.fail_batch(at, true, code.name()),
         }
     }
@@ -555,7 +549,7 @@ impl World {
                     self.sender = Sender { identity: Some((producer, number, protocol)), ghosts, ..Sender::default() };
                     assert!((0..i16::MAX).contains(&producer.epoch));
                 }
-                Action::PartitionsAdded(slots) => self.sender.added.extend(slots),
+                Action::PartitionsAdded(_, slots) => self.sender.added.extend(slots),
                 Action::CloseGate => self.sender.gate_closed = true,
                 Action::FailUnsent(_) => self.fail_unsent(),
                 Action::Reply(call, reply) => self.reply(call, reply),

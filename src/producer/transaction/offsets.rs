@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// `InvalidArgument`: a consumer without a group, a consumer of another cluster, or a negative
-/// offset.
+/// offset. `NotAssigned`: a partition that the consumer did not own when its metadata was asked for.
 pub(crate) fn check_arguments(
     group: &GroupMetadata,
     offsets: &[(TopicPartition, OffsetAndMetadata)],
@@ -40,8 +40,20 @@ pub(crate) fn check_arguments(
             clean(ours)
         ));
     }
-    match offsets.iter().find(|(_, at)| at.offset < 0) {
-        Some((of, at)) => invalid(format!("the offset of {}[{}] is negative: {}", of.topic, of.partition, at.offset)),
+    if let Some((of, at)) = offsets.iter().find(|(_, at)| at.offset < 0) {
+        return invalid(format!("the offset of {of} is negative: {}", at.offset));
+    }
+    match offsets.iter().find(|(of, _)| !group.owns(of)) {
+        Some((of, _)) => Err(Error::new(
+            ErrorKind::NotAssigned,
+            format!(
+                "{of} is not among the partitions that member \"{}\" of group \"{}\" owned in generation {}: another \
+                 member reads its records by now",
+                clean(group.member_id()),
+                group.group_id(),
+                group.generation()
+            ),
+        )),
         None => Ok(()),
     }
 }
@@ -76,20 +88,20 @@ pub(crate) enum NextOffsets {
 }
 
 impl Offsets {
-    /// Adds a call. It joins one of the same group that still waits: the last offset of a partition
-    /// counts.
+    /// Adds a call. It joins the last call of its group if that still waits and has the same
+    /// metadata: the last offset of a partition counts. Offsets of an older generation keep theirs,
+    /// so that the coordinator refuses them.
     pub(crate) fn push(
         &mut self,
         call: CallId,
         group: GroupMetadata,
         offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
     ) {
-        let same = self.waiting.iter_mut().find(|waiting| waiting.group.group_id() == group.group_id());
-        match same {
+        let last = self.waiting.iter_mut().rfind(|waiting| waiting.group.group_id() == group.group_id());
+        match last.filter(|waiting| waiting.group == group) {
             Some(waiting) => {
                 waiting.calls.push(call);
                 waiting.offsets.extend(offsets);
-                waiting.group = group;
             }
             None => {
                 let offsets = offsets.into_iter().collect();
@@ -184,13 +196,39 @@ mod tests {
     }
 
     #[test]
+    fn refuses_partitions_that_member_did_not_own() {
+        let owned = Arc::new(BTreeMap::from([(TopicPartition::new("in", 0), 1)]));
+        let member = group("g").with_generation("m", 2).with_owned(owned);
+        check_arguments(&member, &one(5), None).unwrap();
+        let both = [one(5), vec![(TopicPartition::new("in", 1), OffsetAndMetadata::new(5))]].concat();
+        let error = check_arguments(&member, &both, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAssigned);
+        assert!(error.to_string().contains("in[1]"), "{error}");
+        check_arguments(&group("g"), &both, None).unwrap();
+    }
+
+    #[test]
+    fn calls_of_two_generations_stay_apart() {
+        let mut offsets = Offsets::default();
+        let member = |generation| group("g").with_generation("m", generation);
+        for (call, generation, offset) in [(1, 2, 5), (2, 3, 8), (3, 3, 9)] {
+            offsets.push(CallId(call), member(generation), one(offset));
+        }
+        for (generation, offset, calls) in [(2, 5, vec![CallId(1)]), (3, 9, vec![CallId(2), CallId(3)])] {
+            let NextOffsets::Send(first, sent) = offsets.start_sending(false) else { panic!("there is a call") };
+            assert_eq!((first.generation(), sent), (generation, one(offset)));
+            assert_eq!(offsets.confirm_sent(), calls);
+        }
+    }
+
+    #[test]
     fn waiting_calls_of_one_group_join() {
         let mut offsets = Offsets::default();
         offsets.push(CallId(1), group("g"), one(5));
         offsets.push(CallId(2), group("h"), one(6));
-        offsets.push(CallId(3), group("g").with_generation("m", 2), one(9));
-        let NextOffsets::Send(first, sent) = offsets.start_sending(false) else { panic!("there is a call") };
-        assert_eq!((first.generation(), sent), (2, one(9)), "the last offset and the last generation count");
+        offsets.push(CallId(3), group("g"), one(9));
+        let NextOffsets::Send(_, sent) = offsets.start_sending(false) else { panic!("there is a call") };
+        assert_eq!(sent, one(9), "the last offset counts");
         assert_eq!(offsets.confirm_sent(), [CallId(1), CallId(3)]);
         assert!(matches!(offsets.start_sending(true), NextOffsets::None), "its group is not added");
         assert_eq!(offsets.group_to_add().as_deref(), Some("h"));

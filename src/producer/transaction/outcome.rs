@@ -4,16 +4,22 @@
 
 use crate::error::Error;
 
-/// The end of a transaction.
+/// The end of a transaction, from
+/// [`TransactionalProducer::last_outcome`](super::TransactionalProducer::last_outcome).
 ///
-/// *Committed*: the coordinator confirmed the commit. *Aborted*: no commit was ever sent under this
-/// id and epoch, or the only one was refused with a code that proves that it had no effect.
-/// *Unknown*: everything else.
+/// The list is complete.
 #[derive(Clone, Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// The coordinator confirmed the commit.
     Committed,
-    /// The first cause; `None` if the user aborted.
+    /// Nothing of the transaction is or will be visible to consumers with
+    /// `isolation.level=read_committed`: no commit was ever sent, or the only one was refused with a
+    /// code that proves that it had no effect. With the first cause, or `None` if the program
+    /// aborted or dropped the transaction.
     Aborted(Option<Error>),
+    /// A commit was sent and its effect is not known: the transaction is committed or aborted as a
+    /// whole. With the error of the last attempt. Read the output, or the committed offsets of the
+    /// group, before you do the work again.
     Unknown(Error),
 }
 

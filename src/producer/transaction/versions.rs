@@ -27,6 +27,14 @@ pub(crate) fn versions(protocol: Protocol, request: &Request) -> VersionBounds {
     }
 }
 
+/// Returns the versions in which batches of a transaction may be sent.
+pub(crate) fn produce_versions(protocol: Protocol) -> VersionBounds {
+    match protocol {
+        Protocol::V1 => VersionBounds { min: 3, max: 11 },
+        Protocol::V2 => VersionBounds::at_least(12),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +54,7 @@ mod tests {
         for request in decides {
             assert!(versions(Protocol::V1, &request).max < versions(Protocol::V2, &request).min, "{request:?}");
         }
+        assert!(produce_versions(Protocol::V1).max < produce_versions(Protocol::V2).min);
         assert_eq!(versions(Protocol::V1, &Request::InitProducerId(Some(producer))).min, 3);
         assert_eq!(versions(Protocol::V1, &Request::TxnOffsetCommit(producer, member, Vec::new())).min, 3);
     }

@@ -2,6 +2,7 @@
 
 use super::client::{Client, cluster, produce_request, text, transactional_batch};
 use crate::{
+    record::GroupMetadata,
     testkit::{Cluster, Options},
     wire::messages::{
         AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest,
@@ -17,19 +18,19 @@ pub(super) const TIMEOUT_MS: i32 = 60_000;
 
 /// The versions of the requests of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Protocol {
+pub(crate) struct Protocol {
     pub(super) produce: i16,
     pub(super) offsets: i16,
     pub(super) end: i16,
     pub(super) adds: bool,
 }
 
-pub(super) const V1: Protocol = Protocol { produce: 11, offsets: 4, end: 4, adds: true };
-pub(super) const V2: Protocol = Protocol { produce: 12, offsets: 5, end: 5, adds: false };
+pub(crate) const V1: Protocol = Protocol { produce: 11, offsets: 4, end: 4, adds: true };
+pub(crate) const V2: Protocol = Protocol { produce: 12, offsets: 5, end: 5, adds: false };
 
 /// A producer with one connection, to broker 1, which leads and coordinates everything in a cluster
 /// of one broker.
-pub(super) struct TransactionalProducer {
+pub(crate) struct TransactionalProducer {
     pub(super) client: Client,
     pub(super) id: &'static str,
     pub(super) producer_id: i64,
@@ -55,7 +56,7 @@ pub(super) fn state(cluster: &Cluster) -> (&'static str, i16) {
 
 impl TransactionalProducer {
     /// Connects, and gets a producer id.
-    pub(super) async fn init(cluster: &Cluster, id: &'static str, protocol: Protocol) -> Self {
+    pub(crate) async fn init(cluster: &Cluster, id: &'static str, protocol: Protocol) -> Self {
         let client = Client::to(cluster, 1).await;
         let mut producer = Self { client, id, producer_id: -1, epoch: -1, sequence: 0, protocol };
         let given = producer.init_as(None, 5).await;
@@ -160,6 +161,20 @@ impl TransactionalProducer {
         self.commit_offset(group, offset).await
     }
 
+    /// Like [`send_offset`](Self::send_offset), for the consumer of that metadata.
+    pub(crate) async fn send_offset_of(&mut self, consumer: &GroupMetadata, offset: i64) -> i16 {
+        if self.protocol.adds {
+            assert_eq!(self.add_group(consumer.group_id(), 4).await, 0);
+        }
+        let request = TxnOffsetCommitRequest {
+            generation_id_or_member_epoch: consumer.generation(),
+            member_id: text(consumer.member_id()),
+            ..self.offsets_request(consumer.group_id(), offset)
+        };
+        let response = self.client.call(&request, self.protocol.offsets).await;
+        response.topics[0].partitions[0].error_code
+    }
+
     /// Returns an EndTxn request.
     pub(super) fn end_request(&self, committed: bool) -> EndTxnRequest {
         EndTxnRequest {
@@ -171,7 +186,7 @@ impl TransactionalProducer {
     }
 
     /// Ends the transaction, and goes on with the id and epoch of the response.
-    pub(super) async fn end(&mut self, committed: bool) -> i16 {
+    pub(crate) async fn end(&mut self, committed: bool) -> i16 {
         let response = self.client.call(&self.end_request(committed), self.protocol.end).await;
         if response.producer_id >= 0 {
             (self.producer_id, self.epoch, self.sequence) = (response.producer_id, response.producer_epoch, 0);

@@ -71,7 +71,8 @@ impl FetchOffsets<'_> {
         self.ids.is_none().then_some(LAST_BY_NAME)
     }
 
-    /// Builds the request. Offsets of transactions that are still open count as missing (KIP-447).
+    /// Builds the request. From version 7 on, the offset of a partition that an open transaction
+    /// commits is answered with UNSTABLE_OFFSET_COMMIT (KIP-447).
     pub(crate) fn request(&self, version: i16) -> OffsetFetchRequest {
         let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
         for partition in self.partitions {
@@ -141,6 +142,12 @@ fn fetched<'a>(response: &'a OffsetFetchResponse, group_id: &str) -> (ErrorCode,
     }
 }
 
+/// Returns true if a retriable error concerns one partition alone, so that the others need not wait
+/// for it: its topic is not known, or a transaction with its offset has not ended.
+pub(crate) fn is_of_partition(code: ErrorCode) -> bool {
+    is_unknown_topic(code) || code == ErrorCode::UNSTABLE_OFFSET_COMMIT
+}
+
 /// Returns the error for which the whole request is sent again, or `NONE`.
 pub(crate) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> ErrorCode {
     let (code, partitions) = fetched(response, group_id);
@@ -148,7 +155,7 @@ pub(crate) fn fetch_check(response: &OffsetFetchResponse, group_id: &str) -> Err
         return code;
     }
     // Before version 2 there is no code for the whole response: each partition carries it.
-    let retriable = |fetched: &&Fetched<'_>| fetched.code.is_retriable() && !is_unknown_topic(fetched.code);
+    let retriable = |fetched: &&Fetched<'_>| fetched.code.is_retriable() && !is_of_partition(fetched.code);
     partitions.iter().find(retriable).map_or(ErrorCode::NONE, |fetched| fetched.code)
 }
 
@@ -183,8 +190,13 @@ pub(crate) fn fetch_answer(response: &OffsetFetchResponse, asked: &FetchOffsets<
 
 impl Fetched<'_> {
     fn offset(&self, partition: &TopicPartition, group_id: &str) -> Result<Option<OffsetAndMetadata>> {
-        let context = format_args!("offset of {partition} in group {group_id}");
-        self.code.ok().map_err(|code| Error::broker(code, context))?;
+        self.code.ok().map_err(|code| {
+            let hint = match code {
+                ErrorCode::UNSTABLE_OFFSET_COMMIT => ", which a transaction commits that has not ended",
+                _ => "",
+            };
+            Error::broker(code, format_args!("offset of {partition} in group {group_id}{hint}"))
+        })?;
         Ok((self.offset >= 0).then(|| OffsetAndMetadata {
             offset: self.offset,
             leader_epoch: (self.epoch >= 0).then_some(self.epoch),
@@ -265,14 +277,27 @@ mod tests {
     }
 
     #[test]
-    fn retries_unstable_offsets_but_not_unknown_topics() {
-        for response in [old(ErrorCode::UNSTABLE_OFFSET_COMMIT), new(ErrorCode::UNSTABLE_OFFSET_COMMIT)] {
-            assert_eq!(fetch_check(&response, "g"), ErrorCode::UNSTABLE_OFFSET_COMMIT);
+    fn partition_errors_block_no_other_partition() {
+        for code in [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::UNSTABLE_OFFSET_COMMIT] {
+            for response in [old(code), new(code)] {
+                assert!(fetch_check(&response, "g").is_ok());
+                let read = fetch_answer(&response, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
+                assert!(read[&tp("t", 0)].is_ok());
+                assert_eq!(read[&tp("t", 1)].as_ref().unwrap_err().code(), Some(code));
+            }
         }
-        let unknown = new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        assert!(fetch_check(&unknown, "g").is_ok(), "asking again does not create a topic");
-        let read = fetch_answer(&unknown, &by_name("g", &[tp("t", 0), tp("t", 1)])).unwrap();
-        assert!(read[&tp("t", 0)].is_ok() && read[&tp("t", 1)].is_err(), "one topic does not block the other");
+        let loading = new(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+        assert_eq!(fetch_check(&loading, "g"), ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+    }
+
+    #[test]
+    fn unstable_offset_names_open_transaction() {
+        let read = fetch_answer(&new(ErrorCode::UNSTABLE_OFFSET_COMMIT), &by_name("g", &[tp("t", 1)])).unwrap();
+        let error = read[&tp("t", 1)].as_ref().unwrap_err();
+        assert!(
+            error.is_retriable() && error.to_string().contains("transaction commits that has not ended"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -213,6 +213,8 @@ macro_rules! scenarios {
 
 scenarios!(
     idempotent_producer,
+    transactional_producer,
+    transactional_producer_of_first_protocol,
     plain_producer,
     producer_without_acks,
     authenticated_producer,

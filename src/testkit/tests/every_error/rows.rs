@@ -113,6 +113,24 @@ rows! {
         Produce Entry;
         Produce Entry 3;
     }
+    transactional_producer (usual) {
+        FindCoordinator Top;
+        InitProducerId Top;
+        Produce Entry;
+        Produce Entry 3;
+        TxnOffsetCommit Entry;
+        EndTxn Top;
+        EndTxn Top 2;
+    }
+    transactional_producer_of_first_protocol (usual) {
+        InitProducerId Top;
+        AddPartitionsToTxn Entry;
+        AddPartitionsToTxn Entry 2;
+        AddOffsetsToTxn Top;
+        Produce Entry;
+        TxnOffsetCommit Entry;
+        EndTxn Top;
+    }
     plain_producer (usual) {
         Metadata Entry;
         Produce Entry;

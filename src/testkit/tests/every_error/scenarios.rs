@@ -10,6 +10,7 @@ use crate::{
     admin::NewTopic,
     consumer::{ConsumerBuilder, GroupProtocol, OffsetReset},
     producer::{Acks, ProducerBuilder},
+    record::GroupMetadata,
     security::{Sasl, Security},
 };
 
@@ -72,6 +73,40 @@ pub(super) fn producer_to_many(stage: Stage) -> Playing {
 }
 
 const MANY: i32 = 60;
+
+pub(super) fn transactional_producer(stage: Stage) -> Playing {
+    Box::pin(async move { transact(2, &stage).await })
+}
+
+pub(super) fn transactional_producer_of_first_protocol(stage: Stage) -> Playing {
+    Box::pin(async move { transact(1, &stage).await })
+}
+
+/// Commits a transaction over two partitions, with offsets, every two seconds.
+async fn transact(level: i16, stage: &Stage) {
+    stage.cluster.set_feature("transaction.version", level);
+    let builder = stage.producer().transactional_id("tx");
+    let Some(mut producer) = stage.ear.result(builder.build().await) else { return };
+    while !stage.is_over() {
+        if let Some(transaction) = stage.ear.result(producer.begin().await) {
+            for partition in [0, 1] {
+                let record = Record::to(TOPIC).with_partition(partition).with_value("v");
+                if let Some(delivery) = stage.ear.result(transaction.send(record).await) {
+                    let ear = stage.ear.clone();
+                    tokio::spawn(async move { ear.result(delivery.await) });
+                }
+            }
+            let offsets = partitions().map(|partition| (partition, 1));
+            let group = GroupMetadata::without_member(GROUP);
+            stage.ear.result(transaction.send_offsets(offsets, &group).await);
+            let committed = transaction.commit().await.map_err(|error| error.error().clone());
+            if stage.ear.result(committed).is_some() {
+                stage.ear.works();
+            }
+        }
+        sleep(2 * SECOND).await;
+    }
+}
 
 // ---- consumers
 
