@@ -24,7 +24,7 @@ const LEGEND: &[(Verdict, &str, &str)] = &[
     (Verdict::Done, "done", "the request has succeeded"),
     (Verdict::OtherPartition, "other", "the partition was left out because of another one, whose code counts"),
     (Verdict::Retry, "retry", "the request is repeated after the backoff"),
-    (Verdict::RetrySoon, "soon", "like *retry*, but the first repeats come after 20, 40, 80 ms"),
+    (Verdict::RetrySoon, "soon", "like *retry*, but the first repeats come after about 5, 10, 20 ms"),
     (Verdict::FindCoordinator, "find", "the coordinator is looked up again, then the request is repeated"),
     (
         Verdict::RetryWhileTopicMissing,

@@ -30,7 +30,7 @@ use super::{
     offsets::NextOffsets,
     outcome::Outcome,
     partitions::Slot,
-    protocol::Protocol,
+    protocol::{MARKERS_WRITTEN, Protocol},
     request::{Answer, AttemptId, CallId, Failure, Request},
     versions::versions,
 };
@@ -40,10 +40,6 @@ use crate::{
     producer::idempotence::ProducerId,
     record::{GroupMetadata, OffsetAndMetadata, TopicPartition},
 };
-
-/// The first wait while the coordinator finishes the previous transaction. It takes about as long as
-/// writing the markers.
-const SOON: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 pub(crate) struct TransactionRules {
@@ -124,7 +120,7 @@ impl TransactionManager {
     pub(crate) fn new(rules: TransactionRules) -> Self {
         Self {
             backoff: Backoff::new(rules.retry_backoff, rules.retry_backoff_max),
-            soon: Backoff::new(SOON.min(rules.retry_backoff), rules.retry_backoff_max),
+            soon: Backoff::new(MARKERS_WRITTEN.min(rules.retry_backoff), rules.retry_backoff_max),
             rng: StdRng::seed_from_u64(rules.seed),
             rules,
             state: State::Uninitialized,
