@@ -788,11 +788,13 @@ fn newer_offsets_after_lost_ones_fail_transaction() {
 
 #[test]
 fn timed_out_transaction_is_told_from_fenced_one() {
-    for (protocol, then) in [(Protocol::V1, "Fatal"), (Protocol::V2, "Failed")] {
-        let mut fixture = with_offsets(protocol);
-        fixture.answer(offset_codes(ErrorCode::INVALID_PRODUCER_EPOCH));
-        let line = fixture.told();
-        assert!(line.starts_with(then), "{protocol:?}: {line}");
+    for code in [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::INVALID_PRODUCER_ID_MAPPING] {
+        for (protocol, then) in [(Protocol::V1, "Fatal"), (Protocol::V2, "Failed")] {
+            let mut fixture = with_offsets(protocol);
+            fixture.answer(offset_codes(code));
+            let line = fixture.told();
+            assert!(line.starts_with(then), "{code:?} {protocol:?}: {line}");
+        }
     }
     let mut fixture = with_offsets(Protocol::V2);
     fixture.answer(offset_codes(ErrorCode::PRODUCER_FENCED));
