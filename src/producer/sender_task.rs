@@ -303,8 +303,8 @@ impl SenderTask {
         if let Some(failed) = shared.batch_shared.take_failed() {
             transactions.records_failed(failed, now);
         }
-        let waits = senders_left && transactions.waits_for_idle();
-        if waits && self.sender.requests_in_flight() == 0 && shared.outstanding() == 0 {
+        let nothing_outstanding = || senders_left && self.sender.requests_in_flight() == 0 && shared.outstanding() == 0;
+        if transactions.has_become_idle(nothing_outstanding) {
             transactions.idle(now);
         }
         let actions = transactions.take_sender_actions(now);

@@ -16,7 +16,8 @@ use super::transaction::{
     action::{Action, Reply},
     coordinator_requests::{CoordinatorRequests, EndedAttempt},
     log::TransactionLog,
-    manager::TransactionManager,
+    manager::{State, TransactionManager},
+    planted::{self, Bug},
     protocol::FEATURE,
     request::{Answer, CallId},
     shared::{PendingCall, TransactionCall, TransactionShared},
@@ -125,7 +126,9 @@ impl TransactionTask {
                 waits();
                 manager.abort(Some(id), now);
             }
+            TransactionCall::AbortUnseen if planted::has(Bug::DroppedTransactionGoesOn) => {}
             TransactionCall::AbortUnseen => manager.abort(None, now),
+            TransactionCall::Fail(_) if planted::has(Bug::RefusedRecordIsForgotten) => {}
             TransactionCall::Fail(error) => manager.record_refused(error, now),
             TransactionCall::Close => {
                 waits();
@@ -172,9 +175,13 @@ impl TransactionTask {
         self.shared.gate().senders() == 0
     }
 
-    /// Returns true if the manager waits until no record is without a result.
-    pub(super) fn waits_for_idle(&self) -> bool {
-        self.manager.waits_for_idle()
+    /// Returns true if the manager waits until no record is without a result, and none is.
+    pub(super) fn has_become_idle(&self, nothing_outstanding: impl FnOnce() -> bool) -> bool {
+        let overtakes = match self.manager.state() {
+            State::Flushing => planted::has(Bug::CommitOvertakesRecords),
+            _ => planted::has(Bug::AbortOvertakesRecords),
+        };
+        self.manager.waits_for_idle() && (overtakes || nothing_outstanding())
     }
 
     /// Tells the manager that no record is without a result, and no request in flight.

@@ -30,6 +30,7 @@ use super::{
     offsets::NextOffsets,
     outcome::Outcome,
     partitions::Slot,
+    planted::{self, Bug},
     protocol::{MARKERS_WRITTEN, Protocol},
     request::{Answer, AttemptId, CallId, Failure, Request},
     versions::versions,
@@ -265,6 +266,9 @@ impl TransactionManager {
     /// its batch may still be written.
     pub(crate) fn record_failed(&mut self, number: u64, error: Error, numbered: bool, now: Instant) {
         let Some(current) = self.current.as_ref().filter(|current| current.number == number) else { return };
+        if planted::has(Bug::FailedRecordIsForgotten) {
+            return;
+        }
         self.must_bump |= numbered && current.protocol == Protocol::V1;
         self.fail(error);
         self.advance(now);
@@ -337,6 +341,9 @@ impl TransactionManager {
         let Some(mut exchange) = self.take_ended(attempt, is_lost) else { return };
         let api = exchange.request.api();
         match failure {
+            Failure::Lost(error) if api == TransactionApi::EndTxnCommit && planted::has(Bug::LostCommitIsSuccess) => {
+                self.apply(exchange, Verdict::Done, None, error, now);
+            }
             Failure::Lost(error) => {
                 exchange.mark_lost();
                 self.note_lost(api);
@@ -661,7 +668,11 @@ impl TransactionManager {
             // The owner of the transaction has leaked it.
             State::Open if self.next_call.is_some() => {
                 self.decide(Outcome::Aborted(None));
-                self.drain();
+                if planted::has(Bug::DroppedTransactionGoesOn) {
+                    self.finish();
+                } else {
+                    self.drain();
+                }
                 true
             }
             State::Failed if self.next_call.is_some() => {
@@ -774,7 +785,8 @@ impl TransactionManager {
 
     fn step_from_flushing(&mut self, now: Instant) -> bool {
         let Some(current) = &self.current else { return false };
-        if !current.is_idle || !current.offsets.is_done() || self.coordinator.is_some() || self.group.is_some() {
+        let is_done = current.offsets.is_done() && self.group.is_none() || planted::has(Bug::CommitOvertakesOffsets);
+        if !current.is_idle || !is_done || self.coordinator.is_some() {
             return false;
         }
         if current.is_started {
@@ -802,6 +814,7 @@ impl TransactionManager {
     fn start_end(&mut self, commit: bool, now: Instant) {
         let Some(producer) = self.identity else { return };
         self.state = if commit { State::Committing } else { State::Aborting };
+        let commit = commit || planted::has(Bug::AbortIsCommit);
         self.coordinator = Some(Exchange::new(Request::EndTxn { producer, commit }, now));
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Sans-IO.
 
+use super::planted::{self, Bug};
 use crate::error::Error;
 
 /// The end of a transaction, from
@@ -29,6 +30,10 @@ impl Outcome {
     /// effect, because a coordinator also answers a retriable code when the commit was already in
     /// its log.
     pub(crate) fn of_refused_commit(attempts: u32, error: Error) -> Self {
-        if attempts <= 1 { Self::Aborted(Some(error)) } else { Self::Unknown(error) }
+        if attempts <= 1 || planted::has(Bug::UnknownIsAborted) {
+            Self::Aborted(Some(error))
+        } else {
+            Self::Unknown(error)
+        }
     }
 }
