@@ -1,5 +1,5 @@
-//! The steps of a script: each sends one request and notes its answer in words that do not depend on
-//! the cluster, so that two clusters can be compared line by line.
+//! The steps of a script: each sends one request and notes its answer in words that do not depend
+//! on the cluster, so that two clusters can be compared line by line.
 
 use std::time::Duration;
 

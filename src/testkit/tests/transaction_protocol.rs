@@ -87,12 +87,14 @@ async fn transactional_batches_need_their_id_and_one_producer() {
         assert_eq!(outcomes(&response), [(0, denied, -1)], "v{version}");
     }
     let mut mixed = producer.produce_request("t", 0, &["a"]);
-    let other = transactional_batch((producer.producer_id + 1, 0, 0), &["b"]);
-    let other = produce_request::PartitionProduceData { index: 1, records: Some(other) };
+    let other = produce_request::PartitionProduceData { index: 1, records: None };
     mixed.topic_data[0].partition_data.push(other);
-    let response = producer.client.call(&mixed, 12).await;
     let mapping = ErrorCode::INVALID_PRODUCER_ID_MAPPING.code();
-    assert_eq!(outcomes(&response), [(0, mapping, -1), (1, mapping, -1)]);
+    for other in [(producer.producer_id + 1, 0, 0), (producer.producer_id, 1, 0)] {
+        mixed.topic_data[0].partition_data[1].records = Some(transactional_batch(other, &["b"]));
+        let response = producer.client.call(&mixed, 12).await;
+        assert_eq!(outcomes(&response), [(0, mapping, -1), (1, mapping, -1)], "{other:?}");
+    }
     assert_eq!((cluster.log_end("t", 0).unwrap(), cluster.log_end("t", 1).unwrap()), (0, 0));
     assert_eq!(state(&cluster).0, "Empty");
 }
@@ -311,5 +313,28 @@ async fn sink_ends_transactions_and_keeps_no_markers() {
         assert_eq!((cluster.received().records, cluster.log_end("t", 0).unwrap()), (4, 0));
         let adds = if protocol.adds { 2 } else { 0 };
         assert_eq!(cluster.requests(ApiKey::AddPartitionsToTxn), adds);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_transactional_id_is_refused() {
+    let (_cluster, mut producer) = started(Options::new(), V2).await;
+    let invalid = ErrorCode::INVALID_REQUEST.code();
+    producer.id = "";
+    assert_eq!(producer.add_partition("t", 0, 3).await, invalid);
+    assert_eq!(producer.add_group("g", 4).await, invalid);
+    assert_eq!(producer.commit_offset("g", 5).await, invalid);
+    assert_eq!(producer.end(true).await, invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_fences_producer_below_level_two() {
+    for (level, error) in [(1, ErrorCode::PRODUCER_FENCED), (2, ErrorCode::NONE)] {
+        let (cluster, mut producer) = started(Options::new().feature("transaction.version", level), V1).await;
+        let own = (producer.producer_id, producer.epoch);
+        assert_eq!(producer.send("t", 0, &["a"]).await, (0, 0));
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(state(&cluster), ("CompleteAbort", 1));
+        assert_eq!(producer.init_as(Some(own), 5).await.error_code, error.code(), "level {level}");
     }
 }

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::*;
+use crate::testkit::state::producers::Marker;
 
 const SETTINGS: GroupSettings = GroupSettings {
     initial_rebalance_delay: Duration::ZERO,
@@ -487,4 +488,21 @@ fn forgotten_group_starts_at_first_generation() {
     assert_eq!(world.beat("m1", 2), Err(ErrorCode::UNKNOWN_MEMBER_ID));
     assert_eq!((world.state(), world.group.view().generation), ("Empty", 0));
     assert_eq!(world.joined("").generation, 1);
+}
+
+#[test]
+fn pending_offsets_fence_older_epochs_and_markers() {
+    let mut offsets = CommittedOffsets::default();
+    let committed = Committed { offset: 5, leader_epoch: -1, metadata: String::new() };
+    let marker = |epoch| Marker { producer_id: 7, epoch, coordinator_epoch: 0, committed: true, raises_epoch: false };
+    let fenced = Err(ErrorCode::INVALID_PRODUCER_EPOCH);
+    offsets.commit_in_transaction((7, 3), "t", 0, committed);
+    assert_eq!(offsets.pending().needs_verification(7, 3), Ok(false));
+    assert_eq!(offsets.pending().needs_verification(7, 4), Ok(true));
+    assert_eq!(offsets.pending().needs_verification(7, 2), fenced);
+    offsets.end_transaction(&marker(2));
+    assert_eq!(offsets.pending().of("t", 0).map(|pending| pending.offset), Some(5), "the marker is too old");
+    offsets.end_transaction(&marker(4));
+    assert_eq!(offsets.get("t", 0).map(|committed| committed.offset), Some(5));
+    assert_eq!(offsets.pending().needs_verification(7, 3), fenced, "the marker has raised the epoch");
 }

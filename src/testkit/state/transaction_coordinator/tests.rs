@@ -315,3 +315,35 @@ fn markers_left_are_written_again() {
     fixture.coordinator.markers_written("tx", Participants::default(), retry_at);
     assert_eq!((fixture.state().0, fixture.coordinator.deadline()), ("CompleteCommit", None));
 }
+
+#[test]
+fn own_init_after_abort_depends_on_version() {
+    for (server_version, again) in [(V1, Err(ErrorCode::PRODUCER_FENCED)), (V2, Ok((1000, 2)))] {
+        let mut fixture = Fixture::new(server_version);
+        assert_eq!(fixture.init(None), Ok((1000, 0)));
+        assert_eq!(fixture.init(Some((1000, 0))), Ok((1000, 1)));
+        fixture.add(1000, 1).unwrap();
+        assert_eq!(fixture.init(Some((1000, 0))), Err(ErrorCode::CONCURRENT_TRANSACTIONS), "an old epoch aborts, too");
+        fixture.write_markers();
+        assert_eq!(fixture.init(Some((1000, 0))), Err(ErrorCode::PRODUCER_FENCED));
+        assert_eq!(fixture.init(Some((1000, 1))), again);
+    }
+}
+
+#[test]
+fn start_is_that_of_last_transaction() {
+    let mut fixture = Fixture::new(V2);
+    let started = |fixture: &Fixture| fixture.coordinator.view("tx").unwrap().started;
+    fixture.init(None).unwrap();
+    assert_eq!(started(&fixture), None);
+    fixture.end((1000, 0), false, V2).unwrap();
+    assert_eq!(started(&fixture), Some(fixture.now), "an abort of nothing");
+    fixture.write_markers();
+    fixture.now += Duration::from_secs(1);
+    fixture.add(1000, 1).unwrap();
+    assert_eq!(started(&fixture), Some(fixture.now));
+    fixture.end((1000, 1), true, V2).unwrap();
+    fixture.write_markers();
+    fixture.init(None).unwrap();
+    assert_eq!(started(&fixture), None);
+}
