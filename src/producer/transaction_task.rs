@@ -250,7 +250,7 @@ impl TransactionTask {
                 self.carry_out(action, &mut left, now);
             }
         }
-        self.shared.publish(TransactionStatus::of(&self.manager));
+        self.shared.publish(TransactionStatus::of(&self.manager), now);
         left
     }
 
