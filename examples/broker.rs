@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! broker --brokers 3 --topic orders:6
-//! broker --sink --topic perf:4
+//! broker --sink --topic perf:4 --feature transaction.version=2
 //! broker --sink --serve big:200:16:65536
 //! ```
 //! The first line on standard output is the bootstrap address. The program ends when its standard
@@ -16,20 +16,21 @@ use std::{io::Write, process::ExitCode};
 use bytes::Bytes;
 use common::{Args, Failure};
 use ottla::{
-    Compression, Record,
+    ApiKey, Compression, Record,
     testkit::{Cluster, Options, Received, Tls, batch},
 };
 use tokio::io::AsyncReadExt;
 
 const HELP: &str = "\
-usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--tls]
+usage: broker [--brokers N] [--topic NAME:PARTITIONS]... [--feature NAME=LEVEL]... [--tls]
               [--sink [--serve NAME:PARTITIONS:RECORDS:SIZE[:CODEC]]]
 
 starts a Kafka cluster of N brokers (1) on loopback, in memory, and prints its bootstrap address
---tls    TLS 1.3 with the testkit's certificate, whose authority is src/testkit/certificates/authority.pem
---sink   answers at once and keeps no records, so that only the client is measured
---serve  a topic whose partitions serve batches of RECORDS records of SIZE bytes without end, compressed by CODEC
-         (gzip, snappy, lz4 or zstd at their default levels)
+--feature  a finalized feature of the cluster, such as transaction.version=2 (transactions v2, KIP-890)
+--tls      TLS 1.3 with the testkit's certificate, whose authority is src/testkit/certificates/authority.pem
+--sink     answers at once and keeps no records, so that only the client is measured
+--serve    a topic whose partitions serve batches of RECORDS records of SIZE bytes without end, compressed by CODEC
+           (gzip, snappy, lz4 or zstd at their default levels)
 the program runs until its standard input ends";
 
 #[tokio::main]
@@ -39,6 +40,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Failure> {
     let (mut brokers, mut sink, mut tls, mut topics, mut served) = (1, false, false, Vec::new(), None);
+    let mut features: Vec<(String, i16)> = Vec::new();
     let mut args = Args::from_env();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -52,6 +54,12 @@ async fn run() -> Result<(), Failure> {
                 let partitions = partitions.parse().map_err(|_| format!("{text:?} is not NAME:PARTITIONS"))?;
                 topics.push((name.to_owned(), partitions));
             }
+            "--feature" => {
+                let text = args.repeated(&arg)?;
+                let wrong = || format!("{text:?} is not NAME=LEVEL");
+                let (name, level) = text.split_once('=').ok_or_else(wrong)?;
+                features.push((name.to_owned(), level.parse().map_err(|_| wrong())?));
+            }
             "-h" | "--help" => {
                 println!("{HELP}");
                 return Ok(());
@@ -62,6 +70,9 @@ async fn run() -> Result<(), Failure> {
     let mut options = Options::new().brokers(brokers).sink(sink);
     if let Some((name, partitions, batch)) = served {
         options = options.default_partitions(partitions).prepared(name, vec![batch]);
+    }
+    for (name, level) in features {
+        options = options.feature(name, level);
     }
     if tls {
         options = options.tls(Tls::new().only_tls_1_3());
@@ -75,11 +86,14 @@ async fn run() -> Result<(), Failure> {
     while tokio::io::stdin().read(&mut buffer).await? > 0 {}
     if sink {
         let Received { requests, batches, records, record_bytes, bytes, .. } = cluster.received();
+        // Only transactions v1 add partitions by requests of their own.
+        let added = cluster.requests(ApiKey::AddPartitionsToTxn);
         // The program that started this one may already have closed its end.
         let _ = writeln!(
             std::io::stdout(),
             "{{\"requests\":{requests},\"batches\":{batches},\"records\":{records},\
-             \"record_bytes\":{record_bytes},\"bytes\":{bytes}}}"
+             \"record_bytes\":{record_bytes},\"bytes\":{bytes},\
+             \"add_partitions_to_txn\":{added}}}"
         );
     }
     Ok(())

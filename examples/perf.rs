@@ -4,6 +4,7 @@
 //! perf produce --bootstrap-server localhost:9092 --topic t --records 5000000 --size 100 --partitions 4
 //! perf consume --bootstrap-server localhost:9092 --topic t --records 5000000 --partitions 4
 //! perf latency --bootstrap-server localhost:9092 --topic t --records 20000 --rate 2000
+//! perf transactions --bootstrap-server localhost:9092 --topic t --records 1000000 --transaction-size 100
 //! ```
 //! Progress goes to standard error; the last line on standard output is one JSON object. Without an
 //! address it measures against a broker in the process; CPU and memory then include the broker's.
@@ -19,18 +20,23 @@ use std::{
 
 use common::{Args, Failure};
 use ottla::{
-    Admin, Compression, Consumer, Delivery, ErrorCode, Offset, Producer, Record, TopicPartition, admin::NewTopic,
-    testkit,
+    Admin, Compression, Consumer, Delivery, ErrorCode, Offset, Producer, Record, TopicPartition, TransactionalProducer,
+    admin::NewTopic, testkit,
 };
 
 const HELP: &str = "\
-usage: perf produce|consume|latency [--bootstrap-server B] [--topic T] [--records N] [--size S] [--partitions P]
-            [--compression none|gzip|snappy|lz4|zstd] [--rate R] [-X property=value]...
+usage: perf produce|consume|latency|transactions [--bootstrap-server B] [--topic T] [--records N] [--size S]
+            [--partitions P] [--compression none|gzip|snappy|lz4|zstd] [--rate R]
+            [--transactional-id ID] [--transaction-size R] [-X property=value]...
 
 produce   spreads N records of S bytes round-robin over partitions 0..P and counts until the last acknowledgement
 consume   reads N records from partitions 0..P, from offset 0, without a group
 latency   sends R records a second with linger 0 and measures from send to acknowledgement
-defaults: topic perf, 1000000 records (latency: 20000) of 100 bytes, 1 partition, no compression, 2000 records a second";
+transactions
+          sends N records as `produce` does, in transactions of R records, one after the other, and measures each
+          commit from its call to its confirmation, which includes sending the records that are still buffered
+defaults: topic perf, 1000000 records (latency: 20000) of 100 bytes, 1 partition, no compression, 2000 records a second,
+          transactional.id perf, 1000 records a transaction";
 
 struct Settings {
     mode: String,
@@ -41,6 +47,8 @@ struct Settings {
     partitions: i32,
     compression: String,
     rate: u64,
+    transactional_id: String,
+    transaction_size: u64,
     properties: Vec<(String, String)>,
 }
 
@@ -83,6 +91,7 @@ async fn run() -> Result<(), Failure> {
             }
             consume(&settings).await?
         }
+        "transactions" => transactions(&settings).await?,
         _ => latency(&settings).await?,
     };
     println!("{}", report(&settings, outcome));
@@ -94,7 +103,7 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
     let mode = match args.next() {
         None => return Err(HELP.into()),
         Some(word) if matches!(word.as_str(), "-h" | "--help") => return Ok(None),
-        Some(word) if matches!(word.as_str(), "produce" | "consume" | "latency") => word,
+        Some(word) if matches!(word.as_str(), "produce" | "consume" | "latency" | "transactions") => word,
         Some(other) => return Err(format!("unknown mode {other:?}\n{HELP}").into()),
     };
     let records = if mode == "latency" { 20_000 } else { 1_000_000 };
@@ -107,6 +116,8 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
         partitions: 1,
         compression: "none".to_owned(),
         rate: 2_000,
+        transactional_id: "perf".to_owned(),
+        transaction_size: 1_000,
         properties: Vec::new(),
     };
     while let Some(arg) = args.next() {
@@ -118,6 +129,8 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
             "--partitions" => settings.partitions = args.number(&arg)?,
             "--compression" => settings.compression = args.value(&arg)?,
             "--rate" => settings.rate = args.number(&arg)?,
+            "--transactional-id" => settings.transactional_id = args.value(&arg)?,
+            "--transaction-size" => settings.transaction_size = args.number(&arg)?,
             "-X" => {
                 let pair = args.repeated(&arg)?;
                 let (name, value) =
@@ -128,8 +141,9 @@ fn parse(args: &mut Args) -> Result<Option<Settings>, Failure> {
             other => return Err(format!("unknown argument {other:?}\n{HELP}").into()),
         }
     }
-    if settings.partitions < 1 || settings.rate < 1 || settings.records < 1 {
-        return Err("--partitions, --rate and --records require at least 1".into());
+    let at_least_one = [u64::try_from(settings.partitions).unwrap_or(0), settings.rate, settings.records];
+    if at_least_one.contains(&0) || settings.transaction_size == 0 {
+        return Err("--partitions, --rate, --records and --transaction-size require at least 1".into());
     }
     settings.compression.parse::<Compression>()?;
     Ok(Some(settings))
@@ -224,6 +238,36 @@ async fn produce(settings: &Settings) -> Result<Outcome, Failure> {
     Ok(Outcome { records: settings.records, bytes, elapsed, cpu, latencies: Vec::new() })
 }
 
+async fn transactions(settings: &Settings) -> Result<Outcome, Failure> {
+    let properties =
+        [("compression.type", settings.compression.as_str()), ("transactional.id", &settings.transactional_id)];
+    let mut producer = TransactionalProducer::from_properties(settings.properties(&properties)).await?;
+    let value = settings.value();
+    producer.partitions_for(&settings.topic).await?;
+    producer.init().await?;
+    let (started, cpu) = (Instant::now(), cpu_time());
+    let mut progress = Progress::start();
+    let (mut sent, mut latencies) = (0, Vec::new());
+    while sent < settings.records {
+        let transaction = producer.begin().await?;
+        let end = settings.records.min(sent + settings.transaction_size);
+        for n in sent..end {
+            let partition = i32::try_from(n % u64::from(settings.partitions.unsigned_abs())).unwrap_or_default();
+            let record = Record::to(settings.topic.as_str()).with_partition(partition).with_value(&value);
+            // A record that fails makes the commit fail.
+            drop(transaction.send(record).await?);
+        }
+        let at = Instant::now();
+        transaction.commit().await.map_err(ottla::Error::from)?;
+        latencies.push(u64::try_from(at.elapsed().as_micros()).unwrap_or(u64::MAX));
+        sent = end;
+        progress.tell(sent);
+    }
+    let (elapsed, cpu) = (started.elapsed(), cpu_since(cpu));
+    producer.close(Duration::from_secs(10)).await?;
+    Ok(Outcome { records: sent, bytes: sent * settings.size as u64, elapsed, cpu, latencies })
+}
+
 async fn consume(settings: &Settings) -> Result<Outcome, Failure> {
     let consumer = Consumer::from_properties(settings.properties(&[])).await?;
     let partitions = (0..settings.partitions).map(|p| (TopicPartition::new(settings.topic.as_str(), p), Offset::At(0)));
@@ -311,6 +355,10 @@ fn report(settings: &Settings, mut outcome: Outcome) -> String {
         number(outcome.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / records)),
         number(peak_rss_mb()),
     );
+    if settings.mode == "transactions" {
+        let (size, count) = (settings.transaction_size, outcome.latencies.len());
+        out.push_str(&format!(",\"transaction_size\":{size},\"transactions\":{count}"));
+    }
     if !outcome.latencies.is_empty() {
         outcome.latencies.sort_unstable();
         for (name, share) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {

@@ -5,6 +5,9 @@
 //! ```sh
 //! verifiable_producer --bootstrap-server localhost:9092 --topic numbers --max-messages 1000 --throughput 100
 //! ```
+//! With `--transactional-id`, which Kafka's program does not have, the numbers are sent in
+//! transactions, and a line `transaction_ended` tells the outcome of each. `producer_send_success`
+//! then says that a record is in the log, not that its transaction is committed.
 
 mod common;
 
@@ -23,8 +26,8 @@ use common::{
     verifiable::{self, Event},
 };
 use ottla::{
-    Error, Producer, Record,
-    producer::{Acks, DeliveryReport},
+    Error, Producer, Record, Transaction, TransactionalProducer,
+    producer::{Acks, CommitError, DeliveryReport, ProducerBuilder},
 };
 
 const HELP: &str = "usage: verifiable_producer --bootstrap-server HOST:PORT[,...] --topic TOPIC
@@ -34,6 +37,8 @@ const HELP: &str = "usage: verifiable_producer --bootstrap-server HOST:PORT[,...
   --message-create-time MS the first record's timestamp; default: the time of sending
   --value-prefix N         values are N.0, N.1, … instead of 0, 1, …
   --repeating-keys N       keys are 0 to N-1, repeatedly; default: no keys
+  --transactional-id ID    sends transactions under this id
+  --transaction-size N     records of a transaction; default 100
   --command-config FILE    file of properties; they override this program's retries=0";
 
 struct Options {
@@ -45,6 +50,8 @@ struct Options {
     create_time: Option<i64>,
     value_prefix: Option<i64>,
     repeating_keys: Option<u64>,
+    transactional_id: Option<String>,
+    transaction_size: u64,
     properties: Vec<(String, String)>,
 }
 
@@ -64,6 +71,8 @@ fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
         create_time: None,
         value_prefix: None,
         repeating_keys: None,
+        transactional_id: None,
+        transaction_size: 100,
         properties: Vec::new(),
     };
     while let Some(arg) = args.next() {
@@ -83,6 +92,8 @@ fn parse(args: &mut Args) -> Result<Option<Options>, Failure> {
             "--message-create-time" => options.create_time = Some(args.number(&arg)?).filter(|at| *at != -1),
             "--value-prefix" => options.value_prefix = Some(args.number(&arg)?),
             "--repeating-keys" => options.repeating_keys = Some(args.number(&arg)?).filter(|keys| *keys > 0),
+            "--transactional-id" => options.transactional_id = Some(args.value(&arg)?),
+            "--transaction-size" => options.transaction_size = args.number::<u64>(&arg)?.max(1),
             "--command-config" | "--producer.config" => {
                 options.properties = verifiable::properties(&args.value(&arg)?)?;
             }
@@ -126,6 +137,36 @@ impl Told {
 async fn run(options: Options) -> Result<(), Failure> {
     let told = Arc::new(Told::default());
     let names = Names { prefix: options.value_prefix, keys: options.repeating_keys };
+    let builder = builder(&options, names, &told);
+    let mut numbers = Numbers { options, names, told: told.clone(), started: Instant::now(), sent: 0 };
+    let closed = match numbers.options.transactional_id.clone() {
+        None => {
+            let producer = builder.build().await?;
+            Event::new("startup_complete").print()?;
+            tokio::select! {
+                biased;
+                () = verifiable::terminated() => {}
+                sent = numbers.send_all(&producer) => sent?,
+            }
+            producer.close(Duration::from_secs(120)).await
+        }
+        Some(id) => {
+            let mut producer = builder.transactional_id(id).build().await?;
+            Event::new("startup_complete").print()?;
+            tokio::select! {
+                biased;
+                () = verifiable::terminated() => {}
+                sent = numbers.send_transactions(&mut producer) => sent?,
+            }
+            producer.close(Duration::from_secs(120)).await
+        }
+    };
+    Event::new("shutdown_complete").print()?;
+    numbers.print_summary()?;
+    Ok(closed?)
+}
+
+fn builder(options: &Options, names: Names, told: &Arc<Told>) -> ProducerBuilder {
     let (report, topic) = (told.clone(), options.topic.clone());
     let on_delivery = move |delivered: &DeliveryReport| {
         let number = delivered.tag.unwrap_or_default();
@@ -141,62 +182,118 @@ async fn run(options: Options) -> Result<(), Failure> {
         }
     };
     let mut builder = Producer::builder(&options.bootstrap).acks(options.acks).on_delivery(on_delivery);
-    // As in Kafka's own program, nothing is retried unless the user asks for it.
-    if !options.properties.iter().any(|(name, _)| name == "retries" || name == "enable.idempotence") {
+    // As in Kafka's own program, nothing is retried unless the user asks for it. Transactions need
+    // retries.
+    let is_given = |name: &str| name == "retries" || name == "enable.idempotence";
+    if options.transactional_id.is_none() && !options.properties.iter().any(|(name, _)| is_given(name)) {
         builder = builder.retries(0);
     }
-    let producer = builder.properties(options.properties.iter().cloned()).build().await?;
-    Event::new("startup_complete").print()?;
+    builder.properties(options.properties.iter().cloned())
+}
 
-    let started = Instant::now();
-    let mut sent = 0;
-    let terminated = verifiable::terminated();
-    tokio::pin!(terminated);
-    while options.max_messages.is_none_or(|max| sent < max) {
-        if let Some(error) = told.broken() {
+/// The numbers that are sent.
+struct Numbers {
+    options: Options,
+    names: Names,
+    told: Arc<Told>,
+    started: Instant,
+    sent: u64,
+}
+
+impl Numbers {
+    fn are_left(&self) -> bool {
+        self.options.max_messages.is_none_or(|max| self.sent < max)
+    }
+
+    async fn send_all(&mut self, producer: &Producer) -> Result<(), Failure> {
+        while self.are_left() {
+            self.send_next(async |record| producer.send(record).await.map(drop)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_transactions(&mut self, producer: &mut TransactionalProducer) -> Result<(), Failure> {
+        while self.are_left() {
+            let transaction = match producer.begin().await {
+                Ok(transaction) => transaction,
+                Err(error) if error.is_fatal() => return Err(error.into()),
+                Err(error) => {
+                    eprintln!("the transaction does not begin yet: {error}");
+                    continue;
+                }
+            };
+            let (number, first) = (transaction.number(), self.sent);
+            while self.are_left() && self.sent - first < self.options.transaction_size {
+                self.send_next(async |record| transaction.send(record).await.map(drop)).await?;
+            }
+            let event = Event::new("transaction_ended").raw("transaction", number).raw("records", self.sent - first);
+            match commit(transaction).await {
+                Ok(()) => event.text("outcome", Some("committed")).print()?,
+                Err((outcome, error)) => {
+                    let event = event.text("outcome", Some(outcome)).text("message", Some(&error.to_string()));
+                    event.print()?;
+                    if error.is_fatal() {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the next number, and waits until the one after it is due.
+    async fn send_next(&mut self, send: impl AsyncFnOnce(Record<'_>) -> ottla::Result<()>) -> Result<(), Failure> {
+        if let Some(error) = self.told.broken() {
             return Err(error.into());
         }
-        let (key, value) = (names.key(sent), names.value(sent));
-        let mut record = Record::to(&options.topic).with_value(&value).with_tag(sent);
+        let (key, value) = (self.names.key(self.sent), self.names.value(self.sent));
+        let mut record = Record::to(&self.options.topic).with_value(&value).with_tag(self.sent);
         if let Some(key) = &key {
             record = record.with_key(key);
         }
-        if let Some(at) = options.create_time {
-            let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        if let Some(at) = self.options.create_time {
+            let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
             record = record.with_timestamp_millis(at.saturating_add(elapsed));
         }
-        sent += 1;
-        tokio::select! {
-            biased;
-            () = &mut terminated => {
-                sent -= 1;
-                break;
+        let sent = send(record).await;
+        self.sent += 1;
+        if let Err(error) = sent {
+            if error.is_fatal() {
+                return Err(error.into());
             }
-            taken = producer.send(record) => if let Err(error) = taken {
-                if error.is_fatal() {
-                    return Err(error.into());
-                }
-                told.error(&options.topic, key.as_deref(), &value, &error);
-            }
+            self.told.error(&self.options.topic, key.as_deref(), &value, &error);
         }
-        let due = options.throughput.map(|rate| started + Duration::from_secs_f64(sent as f64 / rate.max(1) as f64));
+        let rate = self.options.throughput.map(|rate| rate.max(1) as f64);
+        let due = rate.map(|rate| self.started + Duration::from_secs_f64(self.sent as f64 / rate));
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
-            tokio::select! {
-                biased;
-                () = &mut terminated => break,
-                () = tokio::time::sleep_until(due.into()) => {}
-            }
+            tokio::time::sleep_until(due.into()).await;
         }
+        Ok(())
     }
 
-    let closed = producer.close(Duration::from_secs(120)).await;
-    Event::new("shutdown_complete").print()?;
-    let acked = told.acked.load(Relaxed);
-    let average = acked as f64 / started.elapsed().as_secs_f64().max(0.001);
-    let target = options.throughput.map_or(-1, |rate| i64::try_from(rate).unwrap_or(i64::MAX));
-    let summary = Event::new("tool_data").raw("sent", sent).raw("acked", acked);
-    summary.raw("target_throughput", target).raw("avg_throughput", average).print()?;
-    Ok(closed?)
+    fn print_summary(&self) -> io::Result<()> {
+        let acked = self.told.acked.load(Relaxed);
+        let average = acked as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+        let target = self.options.throughput.map_or(-1, |rate| i64::try_from(rate).unwrap_or(i64::MAX));
+        let summary = Event::new("tool_data").raw("sent", self.sent).raw("acked", acked);
+        summary.raw("target_throughput", target).raw("avg_throughput", average).print()
+    }
+}
+
+/// Commits, however long it takes. An error comes with the outcome.
+async fn commit(transaction: Transaction<'_>) -> Result<(), (&'static str, Error)> {
+    let mut result = transaction.commit().await;
+    loop {
+        result = match result {
+            Ok(()) => return Ok(()),
+            Err(CommitError::Aborted(error)) => return Err(("aborted", error)),
+            Err(CommitError::Unknown(error)) => return Err(("unknown", error)),
+            Err(CommitError::Pending(pending)) => {
+                eprintln!("the commit goes on: {}", pending.cause());
+                pending.wait().await
+            }
+        };
+    }
 }
 
 /// Makes the key and the value of a record from its number.

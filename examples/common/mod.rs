@@ -1,6 +1,7 @@
 //! The code that the examples share: reading arguments, and ending with an error and advice.
 #![allow(dead_code, unreachable_pub, reason = "each example uses only a part of this")]
 
+pub mod history;
 pub mod json;
 pub mod verifiable;
 

@@ -24,11 +24,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Command, value_parser};
 use ottla::{Consumer, ErrorKind, Offset, Producer, Record, TopicPartition, consumer::OffsetReset};
 use protocol_tests::{
     Kafka,
-    arguments::{self, option, value, version},
+    arguments::{self, flag, option, value, version},
     unique,
 };
 use tokio::{
@@ -64,7 +64,6 @@ struct Plan {
 
 fn plan() -> Result<Plan, clap::Error> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help).action(ArgAction::SetTrue);
     let command = Command::new("chain").args([
         version(),
         option("records", "N", "number of records").default_value("500000").value_parser(value_parser!(i64)),

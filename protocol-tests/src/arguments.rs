@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{
-    Arg, ArgMatches,
+    Arg, ArgAction, ArgMatches,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
@@ -12,6 +12,11 @@ use crate::default_version;
 /// Returns an option that takes a value and can be given once.
 pub fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
+}
+
+/// Returns an option without a value.
+pub fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
 /// Returns the option for the version of Kafka.

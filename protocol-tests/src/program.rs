@@ -94,8 +94,16 @@ impl Program {
     /// # Errors
     /// `Io`.
     pub fn is_running(&mut self) -> Result<bool, Error> {
+        Ok(self.status()?.is_none())
+    }
+
+    /// Returns the status with which the program has ended; `None` while it runs.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn status(&mut self) -> Result<Option<ExitStatus>, Error> {
         let what = format!("looking at {}", self.name);
-        self.process.ended().map(|ended| ended.is_none()).map_err(Error::io(what))
+        self.process.ended().map_err(Error::io(what))
     }
 
     /// Asks the program to end, with SIGTERM.

@@ -203,7 +203,7 @@ impl SenderTask {
         // transaction. Records that waited for their topic come later than the call.
         let hurry = shared.batch_shared.buffer.has_waiters()
             || shared.mailbox.phase() != Phase::Running
-            || self.transactions.as_ref().is_some_and(|transactions| transactions.waits_for_idle());
+            || self.transactions.as_ref().is_some_and(|transactions| transactions.is_ending());
         self.sender.set_hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             for name in shared.topics.take_unseen() {
@@ -307,8 +307,8 @@ impl SenderTask {
         if let Some(failed) = shared.batch_shared.take_failed() {
             transactions.records_failed(failed, now);
         }
-        let waits = senders_left && transactions.waits_for_idle();
-        if waits && self.sender.requests_in_flight() == 0 && shared.outstanding() == 0 {
+        let nothing_outstanding = || senders_left && self.sender.requests_in_flight() == 0 && shared.outstanding() == 0;
+        if transactions.has_become_idle(nothing_outstanding) {
             transactions.idle(now);
         }
         let actions = transactions.take_sender_actions(now);

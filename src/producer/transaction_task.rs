@@ -16,7 +16,8 @@ use super::transaction::{
     action::{Action, Reply},
     coordinator_requests::{CoordinatorRequests, EndedAttempt},
     log::TransactionLog,
-    manager::TransactionManager,
+    manager::{State, TransactionManager},
+    planted::{self, Bug},
     protocol::FEATURE,
     request::{Answer, CallId},
     shared::{PendingCall, TransactionCall, TransactionShared},
@@ -125,7 +126,9 @@ impl TransactionTask {
                 waits();
                 manager.abort(Some(id), now);
             }
+            TransactionCall::AbortUnseen if planted::has(Bug::DroppedTransactionGoesOn) => {}
             TransactionCall::AbortUnseen => manager.abort(None, now),
+            TransactionCall::Fail(_) if planted::has(Bug::RefusedRecordIsForgotten) => {}
             TransactionCall::Fail(error) => manager.record_refused(error, now),
             TransactionCall::Close => {
                 waits();
@@ -166,15 +169,24 @@ impl TransactionTask {
         self.manager.epoch_used_up(number, Error::new(ErrorKind::TransactionFailed, message), now);
     }
 
-    /// Returns true if no call of a `TransactionSender` is in progress. Read this before the calls are
-    /// taken: a call that ends later may have queued the failure of its record.
+    /// Returns true if no call of a `TransactionSender` is in progress. Read this before the calls
+    /// are taken: a call that ends later may have queued the failure of its record.
     pub(super) fn senders_left(&self) -> bool {
         self.shared.gate().senders() == 0
     }
 
-    /// Returns true if the manager waits until no record is without a result.
-    pub(super) fn waits_for_idle(&self) -> bool {
+    /// Returns true if the end of a transaction waits for the results of its records.
+    pub(super) fn is_ending(&self) -> bool {
         self.manager.waits_for_idle()
+    }
+
+    /// Returns true if the manager waits until no record is without a result, and none is.
+    pub(super) fn has_become_idle(&self, nothing_outstanding: impl FnOnce() -> bool) -> bool {
+        let overtakes = match self.manager.state() {
+            State::Flushing => planted::has(Bug::CommitOvertakesRecords),
+            _ => planted::has(Bug::AbortOvertakesRecords),
+        };
+        self.manager.waits_for_idle() && (overtakes || nothing_outstanding())
     }
 
     /// Tells the manager that no record is without a result, and no request in flight.

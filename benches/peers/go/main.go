@@ -34,8 +34,11 @@ func run() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if w.mode == "consume" {
+	switch w.mode {
+	case "consume":
 		return consume(w)
+	case "transact":
+		return transact(w)
 	}
 	opts, err := options(w)
 	if err != nil {
@@ -140,18 +143,36 @@ func record(w *work, n uint64) *kgo.Record {
 	return r
 }
 
+// results counts the results of records.
+type results struct {
+	delivered, failed atomic.Uint64
+	first             atomic.Pointer[error]
+}
+
+func (r *results) promise(_ *kgo.Record, err error) {
+	if err == nil {
+		r.delivered.Add(1)
+		return
+	}
+	r.failed.Add(1)
+	r.first.CompareAndSwap(nil, &err)
+}
+
+// check returns an error unless all of the sent records are delivered.
+func (r *results) check(sent uint64) error {
+	if err := r.first.Load(); err != nil {
+		return fmt.Errorf("%d sent, %d delivered, %d failed: %w", sent, r.delivered.Load(), r.failed.Load(), *err)
+	}
+	if r.delivered.Load() != sent {
+		return fmt.Errorf("%d sent, %d delivered", sent, r.delivered.Load())
+	}
+	return nil
+}
+
 // produce sends for that long, and waits until every record has its result.
 func produce(w *work, cl *kgo.Client, span time.Duration) (uint64, error) {
-	var delivered, failed atomic.Uint64
-	var first atomic.Pointer[error]
-	promise := func(_ *kgo.Record, err error) {
-		if err == nil {
-			delivered.Add(1)
-			return
-		}
-		failed.Add(1)
-		first.CompareAndSwap(nil, &err)
-	}
+	var counted results
+	promise := counted.promise
 	ctx := context.Background()
 	sent := uint64(0)
 	for end := time.Now().Add(span); sent < w.records && (sent%stride != 0 || time.Now().Before(end)); sent++ {
@@ -161,13 +182,7 @@ func produce(w *work, cl *kgo.Client, span time.Duration) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	flushed := cl.Flush(ctx)
-	if err := first.Load(); err != nil {
-		return 0, fmt.Errorf("%d sent, %d delivered, %d failed: %w", sent, delivered.Load(), failed.Load(), *err)
-	}
-	if flushed != nil || delivered.Load() != sent {
-		return 0, fmt.Errorf("%d sent, %d delivered, flush: %v", sent, delivered.Load(), flushed)
-	}
-	return sent, nil
+	return sent, errors.Join(counted.check(sent), flushed)
 }
 
 // latency sends from a thread of its own, which sleeps by a system call, because the runtime's sleep is precise only to

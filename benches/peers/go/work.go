@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -28,9 +29,11 @@ type work struct {
 	linger    time.Duration
 	keyed     bool
 	// rate is the number of records per second, for latency.
-	rate   uint64
-	warmup time.Duration
-	timed  time.Duration
+	rate uint64
+	// transaction is the number of records in each transaction, for transact.
+	transaction uint64
+	warmup      time.Duration
+	timed       time.Duration
 	// records is the maximum number of records that are sent in one part, or read in all, whatever the time.
 	records uint64
 	// ca is the authority (a PEM file) that issued the broker's certificate; empty for no TLS.
@@ -40,19 +43,20 @@ type work struct {
 }
 
 func workFromArgs(args []string) (*work, error) {
-	if len(args) == 0 || (args[0] != "produce" && args[0] != "latency" && args[0] != "consume") {
-		return nil, fmt.Errorf("produce, latency or consume, not %q", args)
+	if len(args) == 0 || !slices.Contains([]string{"produce", "latency", "consume", "transact"}, args[0]) {
+		return nil, fmt.Errorf("produce, latency, consume or transact, not %q", args)
 	}
 	w := &work{
 		mode:        args[0],
 		topic:       "perf",
 		compression: "none",
 		rate:        2_000,
+		transaction: 100,
 		warmup:      300 * time.Millisecond,
 		timed:       1_500 * time.Millisecond,
 		records:     math.MaxUint64,
 	}
-	if w.mode == "produce" {
+	if w.mode != "latency" {
 		w.linger = 5 * time.Millisecond
 	}
 	size, partitions, file := 100, 1, ""
@@ -85,6 +89,8 @@ func workFromArgs(args []string) (*work, error) {
 			w.keyed, err = strconv.ParseBool(value)
 		case "--rate":
 			w.rate, err = strconv.ParseUint(value, 10, 64)
+		case "--transaction":
+			w.transaction, err = strconv.ParseUint(value, 10, 64)
 		case "--warmup":
 			w.warmup, err = seconds(value)
 		case "--seconds":
@@ -111,7 +117,7 @@ func workFromArgs(args []string) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	if size <= 0 || partitions <= 0 || w.rate == 0 || w.records == 0 || len(bytes) < size {
+	if size <= 0 || partitions <= 0 || w.rate == 0 || w.transaction == 0 || w.records == 0 || len(bytes) < size {
 		return nil, fmt.Errorf("nothing to send")
 	}
 	for ; len(bytes) >= size; bytes = bytes[size:] {

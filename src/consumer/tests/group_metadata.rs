@@ -1,13 +1,22 @@
 //! Tests of the metadata with which a transaction commits a consumer's offsets.
 
 use super::*;
-use crate::{ApiKey, ErrorCode, ErrorKind, consumer::GroupState, testkit::on, tests::until};
+use crate::{
+    ApiKey, ErrorCode, ErrorKind,
+    consumer::GroupState,
+    testkit::{
+        on,
+        tests::transactional_producer::{TransactionalProducer, V1, V2},
+    },
+    tests::until,
+};
 
 for_each_group_protocol!(
     metadata_names_member_and_generation,
     metadata_is_refused_until_member_has_joined,
     metadata_follows_rebalance_and_revocation,
     metadata_is_refused_outside_of_group,
+    coordinator_refuses_metadata_of_earlier_generation,
 );
 
 fn transactional(cluster: &Cluster, protocol: GroupProtocol) -> ConsumerBuilder {
@@ -19,6 +28,18 @@ async fn cluster_with_records() -> Cluster {
     cluster.create_topic("t", 2).unwrap();
     (0..2).for_each(|partition| append(&cluster, "t", partition, 0..5));
     cluster
+}
+
+/// Lets both members read until each has one partition, and their group has settled.
+async fn share(first: &Consumer, second: &Consumer) {
+    until("the partitions are shared", || {
+        // Polls let the rebalance continue.
+        futures_util::FutureExt::now_or_never(first.poll(Duration::ZERO));
+        futures_util::FutureExt::now_or_never(second.poll(Duration::ZERO));
+        first.assignment().len() == 1 && second.assignment().len() == 1
+    })
+    .await;
+    tokio::time::sleep(10 * SECOND).await;
 }
 
 /// Returns member id and generation as the consumer's status shows them.
@@ -69,14 +90,7 @@ async fn metadata_follows_rebalance_and_revocation(protocol: GroupProtocol) {
         first.group_metadata().unwrap()
     };
     let second = subscribed(transactional(&cluster, protocol), &["t"]).await;
-    until("the partitions are shared", || {
-        // Polls let the rebalance continue.
-        futures_util::FutureExt::now_or_never(first.poll(Duration::ZERO));
-        futures_util::FutureExt::now_or_never(second.poll(Duration::ZERO));
-        first.assignment().len() == 1 && second.assignment().len() == 1
-    })
-    .await;
-    tokio::time::sleep(10 * SECOND).await;
+    share(&first, &second).await;
     let (of_first, of_second) = (first.group_metadata().unwrap(), second.group_metadata().unwrap());
     assert!(of_first.generation() > alone.generation());
     for (consumer, metadata) in [(&first, &of_first), (&second, &of_second)] {
@@ -91,6 +105,25 @@ async fn metadata_follows_rebalance_and_revocation(protocol: GroupProtocol) {
     assert!(!of_first.continues(&alone, [&gone]), "{protocol:?}");
     // An eager rebalance of the classic protocol gives up all partitions.
     assert_eq!(of_first.continues(&alone, [&kept]), protocol == GroupProtocol::Consumer);
+}
+
+async fn coordinator_refuses_metadata_of_earlier_generation(protocol: GroupProtocol) {
+    for transactions in [V1, V2] {
+        let cluster = cluster_with_records().await;
+        let mut producer = TransactionalProducer::init(&cluster, "tx", transactions).await;
+        let first = subscribed(transactional(&cluster, protocol), &["t"]).await;
+        next(&first).await;
+        let before = first.group_metadata().unwrap();
+        let second = subscribed(transactional(&cluster, protocol), &["t"]).await;
+        share(&first, &second).await;
+        let refused = ErrorCode::new(producer.send_offset_of(&before, 1).await);
+        let stale = [ErrorCode::ILLEGAL_GENERATION, ErrorCode::STALE_MEMBER_EPOCH];
+        assert!(stale.contains(&refused), "{refused}");
+        assert_eq!(producer.end(false).await, 0);
+        assert_eq!(producer.send_offset_of(&first.group_metadata().unwrap(), 1).await, 0);
+        assert_eq!(producer.end(true).await, 0);
+        assert_eq!(cluster.committed("g", "t", 0), Some(1), "{protocol:?}");
+    }
 }
 
 async fn metadata_is_refused_outside_of_group(protocol: GroupProtocol) {

@@ -20,6 +20,7 @@ use crate::{
         batch_split::split,
         idempotence::Raise,
         response::BatchDecision,
+        transaction::protocol::MARKERS_WRITTEN,
     },
     wire::batch::SealedBatch,
 };
@@ -27,9 +28,6 @@ use crate::{
 /// Time for which records may be sent again before this is logged: longer than a leader's move
 /// takes.
 const REPORTED_AFTER: Duration = Duration::from_secs(10);
-
-/// The first wait for the markers of the previous transaction.
-const MARKERS_WRITTEN: Duration = Duration::from_millis(20);
 
 impl PartitionQueue {
     /// Acknowledges the numbers of a batch that is in the log, and returns its outcome. The offset

@@ -10,11 +10,13 @@ use super::{
         OFFSETS_BY_ID, add_offsets, add_partitions, add_partitions_answer, end_txn, end_txn_answer, init_producer_id,
         init_producer_id_answer, txn_offset_commit, txn_offset_commit_answer,
     },
+    planted::{self, Bug},
     request::{Answer, AttemptId, Failure, Request},
 };
 use crate::{
     cluster::{Attempt, Client, ConnectionKind, CoordinatorKind, VersionBounds},
     error::{DeliveryStatus, Error, Result},
+    record::GroupMetadata,
 };
 
 /// An attempt that has ended.
@@ -39,6 +41,7 @@ pub(crate) struct CoordinatorRequests {
 impl CoordinatorRequests {
     /// Finds the coordinator, and sends it the request once, all within `request.timeout.ms`.
     pub(crate) async fn attempt(self, id: AttemptId, request: Request, versions: VersionBounds) -> EndedAttempt {
+        let request = with_planted_bugs(request);
         let group: Option<Arc<str>> = match &request {
             Request::TxnOffsetCommit(_, group, _) => Some(group.group_id().into()),
             _ => None,
@@ -99,6 +102,19 @@ impl CoordinatorRequests {
             }
         }
     }
+}
+
+/// Returns the request with the bugs that this build was told to have.
+fn with_planted_bugs(mut request: Request) -> Request {
+    if let Request::TxnOffsetCommit(_, group, offsets) = &mut request {
+        if planted::has(Bug::MembershipIsLeftOut) {
+            *group = GroupMetadata::without_member(group.group_id());
+        }
+        if planted::has(Bug::OffsetsAreAhead) {
+            offsets.iter_mut().for_each(|(_, at)| at.offset += 1);
+        }
+    }
+    request
 }
 
 fn not_found(error: Error) -> Failure {

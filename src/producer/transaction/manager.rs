@@ -30,7 +30,8 @@ use super::{
     offsets::NextOffsets,
     outcome::Outcome,
     partitions::Slot,
-    protocol::Protocol,
+    planted::{self, Bug},
+    protocol::{MARKERS_WRITTEN, Protocol},
     request::{Answer, AttemptId, CallId, Failure, Request},
     versions::versions,
 };
@@ -40,10 +41,6 @@ use crate::{
     producer::idempotence::ProducerId,
     record::{GroupMetadata, OffsetAndMetadata, TopicPartition},
 };
-
-/// The first wait while the coordinator finishes the previous transaction. It takes about as long as
-/// writing the markers.
-const SOON: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 pub(crate) struct TransactionRules {
@@ -124,7 +121,7 @@ impl TransactionManager {
     pub(crate) fn new(rules: TransactionRules) -> Self {
         Self {
             backoff: Backoff::new(rules.retry_backoff, rules.retry_backoff_max),
-            soon: Backoff::new(SOON.min(rules.retry_backoff), rules.retry_backoff_max),
+            soon: Backoff::new(MARKERS_WRITTEN.min(rules.retry_backoff), rules.retry_backoff_max),
             rng: StdRng::seed_from_u64(rules.seed),
             rules,
             state: State::Uninitialized,
@@ -269,6 +266,9 @@ impl TransactionManager {
     /// its batch may still be written.
     pub(crate) fn record_failed(&mut self, number: u64, error: Error, numbered: bool, now: Instant) {
         let Some(current) = self.current.as_ref().filter(|current| current.number == number) else { return };
+        if planted::has(Bug::FailedRecordIsForgotten) {
+            return;
+        }
         self.must_bump |= numbered && current.protocol == Protocol::V1;
         self.fail(error);
         self.advance(now);
@@ -313,8 +313,12 @@ impl TransactionManager {
 
     /// Takes the answer of an attempt. An answer to an attempt that was given up is dropped.
     pub(crate) fn answered(&mut self, attempt: AttemptId, answer: &Answer, now: Instant) {
-        let Some(exchange) = self.take_ended(attempt, true) else { return };
+        let Some(mut exchange) = self.take_ended(attempt, true) else { return };
         let api = exchange.request.api();
+        if matches!(answer, Answer::Code(ErrorCode::CONCURRENT_TRANSACTIONS)) {
+            // The coordinator is busy with an earlier request, and has not handled this one.
+            exchange.had_no_effect();
+        }
         let context = self.context(api);
         let (verdict, error) = match self.judge(&exchange, answer) {
             Judgement::Code(verdict, code) => (verdict, coordinator_error(code, context)),
@@ -337,6 +341,9 @@ impl TransactionManager {
         let Some(mut exchange) = self.take_ended(attempt, is_lost) else { return };
         let api = exchange.request.api();
         match failure {
+            Failure::Lost(error) if api == TransactionApi::EndTxnCommit && planted::has(Bug::LostCommitIsSuccess) => {
+                self.apply(exchange, Verdict::Done, None, error, now);
+            }
             Failure::Lost(error) => {
                 exchange.mark_lost();
                 self.note_lost(api);
@@ -661,7 +668,11 @@ impl TransactionManager {
             // The owner of the transaction has leaked it.
             State::Open if self.next_call.is_some() => {
                 self.decide(Outcome::Aborted(None));
-                self.drain();
+                if planted::has(Bug::DroppedTransactionGoesOn) {
+                    self.finish();
+                } else {
+                    self.drain();
+                }
                 true
             }
             State::Failed if self.next_call.is_some() => {
@@ -774,7 +785,8 @@ impl TransactionManager {
 
     fn step_from_flushing(&mut self, now: Instant) -> bool {
         let Some(current) = &self.current else { return false };
-        if !current.is_idle || !current.offsets.is_done() || self.coordinator.is_some() || self.group.is_some() {
+        let is_done = current.offsets.is_done() && self.group.is_none() || planted::has(Bug::CommitOvertakesOffsets);
+        if !current.is_idle || !is_done || self.coordinator.is_some() {
             return false;
         }
         if current.is_started {
@@ -802,6 +814,7 @@ impl TransactionManager {
     fn start_end(&mut self, commit: bool, now: Instant) {
         let Some(producer) = self.identity else { return };
         self.state = if commit { State::Committing } else { State::Aborting };
+        let commit = commit || planted::has(Bug::AbortIsCommit);
         self.coordinator = Some(Exchange::new(Request::EndTxn { producer, commit }, now));
     }
 

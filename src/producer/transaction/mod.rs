@@ -37,6 +37,7 @@ mod offsets;
 mod open;
 pub(super) mod outcome;
 mod partitions;
+pub(super) mod planted;
 mod producer;
 pub(super) mod protocol;
 pub(super) mod request;

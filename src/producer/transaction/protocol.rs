@@ -2,8 +2,14 @@
 //!
 //! Sans-IO.
 
+use std::time::Duration;
+
 /// The feature whose finalized level decides on the protocol (KIP-584, KIP-890).
 pub(crate) const FEATURE: &str = "transaction.version";
+
+/// The first wait after CONCURRENT_TRANSACTIONS; it doubles. The markers of the previous transaction
+/// are being written then, which takes a few milliseconds.
+pub(crate) const MARKERS_WRITTEN: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {

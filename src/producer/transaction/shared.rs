@@ -38,7 +38,8 @@ struct Calls {
     waiting: Vec<PendingCall>,
 }
 
-/// A call that the task has not taken yet. `reply` is dropped without a reply only if the task ends.
+/// A call that the task has not taken yet. `reply` is dropped without a reply only if the task
+/// ends.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     pub(crate) id: CallId,

@@ -65,8 +65,12 @@ pub(crate) fn transition<T>(
 }
 
 /// Writes markers; returns the partitions without a leader and the groups without a coordinator.
-/// Deleted topics need none, and a marker that is refused as too old is given up.
+/// Deleted topics need none, and a marker that is refused as too old is given up. A sink keeps no
+/// records, and therefore no markers.
 fn write(state: &mut State, markers: &EndMarkers, now: Instant) -> Participants {
+    if state.sink.is_some() {
+        return Participants::default();
+    }
     let millis = state.millis(now);
     let marker = Marker {
         producer_id: markers.producer.id,

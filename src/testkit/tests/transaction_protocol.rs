@@ -297,3 +297,19 @@ async fn deleted_topic_needs_no_marker() {
     assert_eq!(producer.end(true).await, 0);
     assert_eq!(state(&cluster).0, "CompleteCommit");
 }
+
+#[tokio::test(start_paused = true)]
+async fn sink_ends_transactions_and_keeps_no_markers() {
+    for (protocol, epoch) in [(V1, 0), (V2, 2)] {
+        let (cluster, mut producer) = started(Options::new().sink(true), protocol).await;
+        for _ in 0..2 {
+            assert_eq!(producer.send("t", 0, &["a", "b"]).await, (0, 0));
+            assert_eq!(producer.end(true).await, 0);
+            assert_eq!(state(&cluster), ("CompleteCommit", producer.epoch));
+        }
+        assert_eq!(producer.epoch, epoch);
+        assert_eq!((cluster.received().records, cluster.log_end("t", 0).unwrap()), (4, 0));
+        let adds = if protocol.adds { 2 } else { 0 };
+        assert_eq!(cluster.requests(ApiKey::AddPartitionsToTxn), adds);
+    }
+}

@@ -12,7 +12,8 @@ these cases: produce-100 produce-1k produce-100-1p produce-100-64p produce-100-k
              produce-{100,1k}-tls
              consume-100 consume-1k consume-100-1p consume-100-64p consume-{100,1k}-{gzip,snappy,lz4,zstd}
              consume-1k-tls
-             or produce, consume: all cases of that kind";
+             transact-100 transact-10000
+             or produce, consume, transact: all cases of that kind";
 
 fn command() -> Command {
     let option = |name, value, help| Arg::new(name).long(name).value_name(value).help(help);
@@ -121,14 +122,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// Returns the cases by name, or all cases of one kind of work.
 fn cases(list: &str) -> Result<Vec<Case>, String> {
     let all = plan::cases();
-    let work = |name: &str| match name {
-        "produce" => Some(Work::Produce),
-        "consume" => Some(Work::Consume),
-        _ => None,
-    };
-    let names = list.split(',').flat_map(|name| match work(name) {
-        Some(work) => all.iter().filter(|case| case.work == work).map(|case| case.name.clone()).collect(),
-        None => vec![name.to_owned()],
+    let names = list.split(',').flat_map(|name| {
+        let of_kind = |case: &&Case| match name {
+            "produce" => case.work == Work::Produce,
+            "consume" => case.work == Work::Consume,
+            "transact" => case.transaction().is_some(),
+            _ => case.name == name,
+        };
+        let names: Vec<String> = all.iter().filter(of_kind).map(|case| case.name.clone()).collect();
+        if names.is_empty() { vec![name.to_owned()] } else { names }
     });
     let names: Vec<String> = names.collect();
     named(plan::cases(), |case| &case.name, &names.join(","))
@@ -181,6 +183,7 @@ mod tests {
     fn workload_name_selects_all_its_cases() {
         let args = parse("--only latency-2000,consume").unwrap();
         assert!(args.cases.len() > 8 && args.cases.iter().all(|case| case.work != Work::Produce));
+        assert_eq!(parse("--only transact").unwrap().cases.len(), 2);
         let real = parse("--real").unwrap().cases;
         assert!(real.iter().any(|case| case.work == Work::Consume) && real.iter().all(|case| !case.tls));
         assert!(parse("--real b:1").unwrap().cases.iter().all(|case| case.work != Work::Consume && !case.tls));

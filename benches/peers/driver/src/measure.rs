@@ -73,7 +73,7 @@ impl Bench<'_> {
                         let found = self.run(client, case, address, &values, records);
                         found.and_then(|found| {
                             check_read(case, &found)?;
-                            Ok(Run { found, wire_bytes: None })
+                            Ok(Run { found, ..Run::default() })
                         })
                     }
                     None => self.run_on_sink(client, case, &values)?,
@@ -97,18 +97,19 @@ impl Bench<'_> {
         let sink = Server::start(&mut self.places.sink(case, values), SINK_START)?;
         let found = self.run(client, case, sink.address(), values, None);
         let total = sink.end(BROKER_END)?.ok_or("the sink printed no totals")?;
-        let wire_bytes = bytes_per_record(&Fields::read(&total)?);
+        let total = Fields::read(&total)?;
+        let wire_bytes = bytes_per_record(&total);
         Ok(found.and_then(|found| {
             check_read(case, &found)?;
             if case.work == Work::Consume {
-                return Ok(Run { found, wire_bytes });
+                return Ok(Run { found, wire_bytes, protocol: None });
             }
             // Results for records that never arrived do not count.
-            let (sent, arrived) = (found.number("records"), Fields::read(&total)?.number("records"));
+            let (sent, arrived) = (found.number("records"), total.number("records"));
             if sent > arrived {
                 return Err(format!("says it sent {sent:?} records, of which {arrived:?} arrived"));
             }
-            Ok(Run { found, wire_bytes })
+            Ok(Run { found, wire_bytes, protocol: protocol(case, &total) })
         }))
     }
 
@@ -157,6 +158,12 @@ fn check_read(case: &Case, found: &Fields) -> Result<(), String> {
     Ok(())
 }
 
+/// Returns the protocol of the transactions: only v1 adds partitions by requests of their own.
+fn protocol(case: &Case, total: &Fields) -> Option<u8> {
+    let added = total.number("add_partitions_to_txn")?;
+    case.transaction().map(|_| if added > 0.0 { 1 } else { 2 })
+}
+
 fn bytes_per_record(total: &Fields) -> Option<f64> {
     let (bytes, records) = (total.number("bytes")?, total.number("records")?);
     (records > 0.0).then(|| bytes / records)
@@ -175,6 +182,18 @@ mod tests {
         assert!(found("{\"records\":10,\"bytes\":1000,\"firsts\":1229}").is_err());
         assert!(found("{\"records\":10}").is_err());
         assert!(found("{\"records\":0,\"bytes\":0,\"firsts\":0}").is_err());
+    }
+
+    #[test]
+    fn added_partitions_identify_transactions_v1() {
+        let found = |case: &str, line: &str| {
+            let case = plan::cases().into_iter().find(|one| one.name == case).unwrap();
+            protocol(&case, &Fields::read(line).unwrap())
+        };
+        assert_eq!(found("transact-100", "{\"add_partitions_to_txn\":3}"), Some(1));
+        assert_eq!(found("transact-100", "{\"add_partitions_to_txn\":0}"), Some(2));
+        assert_eq!(found("produce-100", "{\"add_partitions_to_txn\":0}"), None);
+        assert_eq!(found("transact-100", "{}"), None);
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub enum Work {
     Latency(u64),
     /// Reads as fast as possible.
     Consume,
+    /// Sends as fast as possible, in transactions of that number of records, which are committed
+    /// one after the other.
+    Transact(u64),
 }
 
 /// One kind of work for every client.
@@ -43,6 +46,11 @@ impl Case {
     /// Returns the records per second, if the case sets them.
     pub fn rate(&self) -> Option<u64> {
         if let Work::Latency(rate) = self.work { Some(rate) } else { None }
+    }
+
+    /// Returns the records of each transaction, if the case sends in transactions.
+    pub fn transaction(&self) -> Option<u64> {
+        if let Work::Transact(records) = self.work { Some(records) } else { None }
     }
 
     pub fn is_latency(&self) -> bool {
@@ -85,6 +93,9 @@ pub fn cases() -> Vec<Case> {
         Case { tls: true, ..Case::new("produce-100-tls", 100, 4) },
         Case { tls: true, ..consume("consume-1k-tls", 1_000, 4) },
     ]);
+    let transact =
+        |records| Case { work: Work::Transact(records), ..Case::new(&format!("transact-{records}"), 100, 4) };
+    cases.extend([100, 10_000].map(transact));
     cases
 }
 
@@ -106,6 +117,8 @@ pub struct Client {
     /// True if it sends (`produces`) and if it reads (`consumes`).
     pub produces: bool,
     pub consumes: bool,
+    /// True if it sends in transactions.
+    pub transacts: bool,
     /// True if its latency at a fixed rate differs from that of another client in the list.
     pub latency: bool,
     /// True if it compresses.
@@ -125,6 +138,7 @@ impl Client {
             api: None,
             produces: true,
             consumes: true,
+            transacts: true,
             latency: true,
             compresses: true,
             tls: true,
@@ -138,6 +152,7 @@ impl Client {
             Work::Produce => self.produces,
             Work::Latency(_) => self.produces && self.latency,
             Work::Consume => self.consumes,
+            Work::Transact(_) => self.transacts,
         };
         works && (case.compression == "none" || self.compresses) && (!case.tls || self.tls)
     }
@@ -165,18 +180,24 @@ const COMPILED_READING: Duration = Duration::from_secs(8);
 
 pub const CLIENTS: [Client; 8] = [
     Client::new(OTTLA, Runner::Rust("peers-ottla")),
-    Client { api: Some("recv"), produces: false, ..Client::new("ottla-recv", Runner::Rust("peers-ottla")) },
+    Client {
+        api: Some("recv"),
+        produces: false,
+        transacts: false,
+        ..Client::new("ottla-recv", Runner::Rust("peers-ottla"))
+    },
     Client {
         api: Some("batch"),
         latency: false,
         consumes: false,
+        transacts: false,
         ..Client::new("ottla-batch", Runner::Rust("peers-ottla"))
     },
     Client::new("rdkafka", Runner::Rust("peers-rdkafka")),
     Client::new("krafka", Runner::Rust("peers-krafka")),
     Client::new("franz-go", Runner::Go),
     Client { warmup: COMPILED, warmup_reading: COMPILED_READING, ..Client::new("java", Runner::Java) },
-    Client { compresses: false, tls: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
+    Client { compresses: false, tls: false, transacts: false, ..Client::new(LIMIT, Runner::Rust("peers-limit")) },
 ];
 
 /// Returns the clients of a case in the order of that round: in as many rounds as there are
@@ -222,6 +243,16 @@ mod tests {
         let names: Vec<&str> = order(&CLIENTS, &case, 1).iter().map(|client| client.name).collect();
         assert_eq!(names, ["rdkafka", "krafka", "franz-go", "java", "limit", "ottla"]);
         assert!(order(&CLIENTS[1..3], &case, 3).is_empty());
+    }
+
+    #[test]
+    fn transact_cases_have_one_row_per_client() {
+        let cases: Vec<Case> = cases().into_iter().filter(|case| case.transaction().is_some()).collect();
+        assert_eq!(cases.iter().map(|case| &*case.name).collect::<Vec<_>>(), ["transact-100", "transact-10000"]);
+        for case in &cases {
+            let names: Vec<&str> = order(&CLIENTS, case, 0).iter().map(|client| client.name).collect();
+            assert_eq!(names, ["ottla", "rdkafka", "krafka", "franz-go", "java"]);
+        }
     }
 
     #[test]

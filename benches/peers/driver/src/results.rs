@@ -34,6 +34,9 @@ pub struct Run {
     /// Wire bytes per record from the sink's totals, including the warm-up; `None` with a real
     /// broker.
     pub wire_bytes: Option<f64>,
+    /// The protocol of the transactions, 1 or 2, from the sink's totals; `None` with a real broker
+    /// and without transactions.
+    pub protocol: Option<u8>,
 }
 
 /// All runs of one client in one case.
@@ -57,6 +60,10 @@ impl Row {
 
     pub fn wire_bytes(&self) -> Option<Stats> {
         Stats::of(self.runs.iter().filter_map(|run| run.wire_bytes))
+    }
+
+    pub fn protocol(&self) -> Option<u8> {
+        self.runs.iter().find_map(|run| run.protocol)
     }
 
     pub fn version(&self) -> Option<&str> {
@@ -151,6 +158,7 @@ fn case_json(results: &CaseResults) -> Value {
         "compression": compression,
         "tls": tls,
         "rate": results.case.rate(),
+        "transaction": results.case.transaction(),
         "clients": results.rows.iter().map(row_json).collect::<Value>(),
     })
 }
@@ -158,7 +166,7 @@ fn case_json(results: &CaseResults) -> Value {
 fn row_json(row: &Row) -> Value {
     let stats = NUMBERS.into_iter().filter_map(|name| Some((name, row.stats(name)?)));
     let stats = stats.chain(row.wire_bytes().map(|stats| ("wire_bytes_per_record", stats)));
-    let mut json = json!({ "client": row.client, "version": row.version() });
+    let mut json = json!({ "client": row.client, "version": row.version(), "protocol": row.protocol() });
     for (name, Stats { median, min, max, iqr }) in stats {
         json[name] = json!({ "median": number(median), "min": number(min), "max": number(max), "iqr": number(iqr) });
     }
@@ -192,7 +200,7 @@ pub mod tests {
                 "{{\"version\":\"1.0\",\"records\":10,\"records_per_s\":{rate},\"cpu_us_per_record\":{cpu},\
                  \"rss_peak_mb\":20,\"p50_us\":100,\"p99_us\":200,\"p999_us\":300}}"
             );
-            Run { found: Fields::read(&line).unwrap(), wire_bytes: Some(110.0) }
+            Run { found: Fields::read(&line).unwrap(), wire_bytes: Some(110.0), protocol: None }
         };
         Row { client, runs: rounds.iter().map(run).collect(), failures: Vec::new() }
     }
@@ -250,7 +258,8 @@ pub mod tests {
             "{\"machine\":{\"cpu\":\"a <CPU>\",\"cores\":2,\"kernel\":\"linux 6\",\"load\":0.5},\"broker\":"
         ));
         assert!(json.contains(
-            "\"tls\":false,\"rate\":null,\"clients\":[{\"client\":\"ottla\",\"version\":\"1.0\",\"records\":{"
+            "\"tls\":false,\"rate\":null,\"transaction\":null,\"clients\":[{\"client\":\"ottla\",\"version\":\"1.0\",\
+             \"protocol\":null,\"records\":{"
         ));
     }
 

@@ -71,6 +71,10 @@ impl Places {
         }
         let mut command = Command::new(self.binaries.join(SINK.1));
         command.args(["--sink", "--topic", &format!("{}:{}", case.topic(), case.partitions)]);
+        if case.transaction().is_some() {
+            // That of a real Kafka: clients that know transactions v2 use them.
+            command.args(["--feature", "transaction.version=2"]);
+        }
         if case.tls {
             command.arg("--tls");
         }
@@ -178,6 +182,7 @@ fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
         Work::Produce => "produce",
         Work::Latency(_) => "latency",
         Work::Consume => "consume",
+        Work::Transact(_) => "transact",
     };
     let mut args = vec![mode.to_owned()];
     let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
@@ -200,6 +205,9 @@ fn arguments(client: &Client, case: &Case, given: &Given) -> Vec<String> {
     }
     if let Some(rate) = case.rate() {
         add("--rate", rate.to_string());
+    }
+    if let Some(records) = case.transaction() {
+        add("--transaction", records.to_string());
     }
     if let Some(api) = client.api {
         add("--api", api.to_owned());
@@ -235,6 +243,8 @@ mod tests {
         assert!(line(6, "produce-1k-zstd").contains("--size 1000 --compression zstd"));
         assert!(line(6, "produce-1k-zstd").ends_with("--level 3 --batch-size 262144"));
         assert!(line(1, "consume-100").starts_with("consume ") && line(1, "consume-100").ends_with("--api recv"));
+        assert!(line(0, "transact-10000").starts_with("transact "));
+        assert!(line(0, "transact-10000").ends_with("--batch-size 262144 --transaction 10000"));
         assert!(line(3, "produce-100-keyed").contains("--keyed true"));
     }
 
@@ -250,6 +260,16 @@ mod tests {
         );
         assert!(line.contains("--compression zstd") && line.contains("--records 3000"), "{line}");
         assert!(line.ends_with("--values v --batch-size 65536"), "{line}");
+    }
+
+    #[test]
+    fn transact_cases_enable_transactions_v2() {
+        let places = Places::look().unwrap();
+        for case in plan::cases() {
+            let sink = places.sink(&case, Path::new("v"));
+            let enabled = sink.get_args().any(|word| word == "transaction.version=2");
+            assert_eq!(enabled, case.transaction().is_some(), "{}", case.name);
+        }
     }
 
     #[test]

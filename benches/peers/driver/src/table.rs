@@ -22,34 +22,46 @@ pub fn head(results: &Results) -> String {
 /// Writes the clients of one case.
 pub fn one(results: &CaseResults) -> String {
     let case = &results.case;
-    let latency = case.is_latency();
-    let mut out = format!("### {}\n\n", case.name);
-    out.push_str(if latency {
-        "| client | p50 µs (min–max) | p99 µs (min–max) | p99.9 µs | CPU µs/record | RSS MB | wire B/record | batch, level |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|\n"
-    } else {
-        "| client | records/s (min–max) | IQR | CPU µs/record | RSS MB | wire B/record | batch, level |\n\
-         |---|--:|--:|--:|--:|--:|--:|\n"
-    });
+    let (latency, transact) = (case.is_latency(), case.transaction().is_some());
+    let mut columns = vec!["client"];
+    columns.extend(if latency { &["p50 µs (min–max)", "p99 µs (min–max)", "p99.9 µs"][..] } else { &RATE });
+    if transact {
+        columns.extend(["commit p50 µs (min–max)", "commit p99 µs (min–max)"]);
+    }
+    columns.extend(["CPU µs/record", "RSS MB", "wire B/record", "batch, level"]);
+    if transact {
+        columns.push("protocol");
+    }
+    let mut out =
+        format!("### {}\n\n| {} |\n|---|{}\n", case.name, columns.join(" | "), "--:|".repeat(columns.len() - 1));
     for row in &results.rows {
         let mut cells = vec![name(row)];
-        if latency {
-            cells.push(spread(row.stats("p50_us"), |n| format!("{n:.0}")));
-            cells.push(spread(row.stats("p99_us"), |n| format!("{n:.0}")));
-            cells.push(median(row.stats("p999_us"), 0));
-        } else {
+        if !latency {
             let rate = row.stats("records_per_s");
             cells.push(spread(rate, thousands));
             cells.push(rate.map_or("–".to_owned(), |rate| format!("{:.0} %", 100.0 * rate.iqr / rate.median)));
+        }
+        if latency || transact {
+            cells.push(spread(row.stats("p50_us"), |n| format!("{n:.0}")));
+            cells.push(spread(row.stats("p99_us"), |n| format!("{n:.0}")));
+        }
+        if latency {
+            cells.push(median(row.stats("p999_us"), 0));
         }
         cells.push(median(row.stats("cpu_us_per_record"), 3));
         cells.push(median(row.stats("rss_peak_mb"), 0));
         cells.push(median(row.wire_bytes(), 1));
         cells.push(settings(row.client, case));
+        if transact {
+            cells.push(row.protocol().map_or("–".to_owned(), |version| format!("v{version}")));
+        }
         out.push_str(&format!("| {} |\n", cells.join(" | ")));
     }
     out
 }
+
+/// The columns of a case without a fixed rate.
+const RATE: [&str; 2] = ["records/s (min–max)", "IQR"];
 
 /// Returns the client's settings that are not its defaults.
 fn settings(client: &str, case: &Case) -> String {
@@ -64,11 +76,14 @@ fn settings(client: &str, case: &Case) -> String {
 
 /// Writes Ottla's ratios to the best of the others, case by case.
 pub fn summary(cases: &[CaseResults]) -> String {
-    let (mut out, mut latency) = (String::new(), String::new());
+    let (mut out, mut latency, mut transact) = (String::new(), String::new(), String::new());
     for results in cases {
         let cpu = ratio(results.ratio("cpu_us_per_record", false));
-        if results.case.is_latency() {
-            let [p50, p99] = ["p50_us", "p99_us"].map(|name| ratio(results.ratio(name, false)));
+        let [p50, p99] = ["p50_us", "p99_us"].map(|name| ratio(results.ratio(name, false)));
+        if results.case.transaction().is_some() {
+            let rate = ratio(results.ratio("records_per_s", true));
+            transact.push_str(&format!("| {} | {rate} | {p50} | {p99} | {cpu} |\n", results.case.name));
+        } else if results.case.is_latency() {
             let limit = median(results.row(LIMIT).and_then(|row| row.stats("p50_us")), 0);
             latency.push_str(&format!("| {} | {p50} | {p99} | {cpu} | {limit} |\n", results.case.name));
         } else {
@@ -92,6 +107,13 @@ pub fn summary(cases: &[CaseResults]) -> String {
         tables.push(format!(
             "| case | Ottla p50 / best other's | Ottla p99 / best other's | Ottla CPU / best other's CPU | limit, p50 µs |\n\
              |---|--:|--:|--:|--:|\n{latency}"
+        ));
+    }
+    if !transact.is_empty() {
+        tables.push(format!(
+            "| case | Ottla / best other | Ottla commit p50 / best other's | Ottla commit p99 / best other's \
+             | Ottla CPU / best other's CPU |\n\
+             |---|--:|--:|--:|--:|\n{transact}"
         ));
     }
     format!("### Ottla beside the best other\n\n{}", tables.join("\n"))
@@ -151,6 +173,21 @@ mod tests {
             "{table}"
         );
         assert_eq!(table.lines().filter(|line| line.starts_with('|')).count(), 2 + 5);
+    }
+
+    #[test]
+    fn transact_case_shows_commit_latencies_and_protocol() {
+        let mut case = given::results().cases.remove(0);
+        case.case = crate::plan::cases().into_iter().find(|case| case.name == "transact-100").unwrap();
+        case.rows.truncate(1);
+        case.rows[0].runs[0].protocol = Some(2);
+        let row = "| ottla 1.0 | 4,000,000 (3,000,000–5,000,000) | 25 % | 100 (100–100) | 200 (200–200) | 0.300 | 20 | 110.0 \
+                   | 256 KiB | v2 |\n";
+        let table = one(&case);
+        assert!(table.contains(row), "{table}");
+        let widths: Vec<usize> = table.lines().skip(2).map(|line| line.matches('|').count()).collect();
+        assert_eq!(widths, [11, 11, 11]);
+        assert!(summary(&[case]).contains("| transact-100 | – | – | – | – |"));
     }
 
     #[test]

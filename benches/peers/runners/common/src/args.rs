@@ -12,6 +12,8 @@ pub enum Mode {
     Latency,
     /// Reads as fast as possible.
     Consume,
+    /// Sends as fast as possible, in transactions that are committed one after the other.
+    Transact,
 }
 
 /// Measures one client. The last value of an option counts, as in the runners in Go and Java.
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// records per second of `latency`
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rate: u64,
+    /// records of each transaction of `transact`
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) transaction: u64,
     /// seconds before the clock starts
     #[arg(long, default_value = "0.3", value_parser = seconds)]
     pub(crate) warmup: Duration,
@@ -105,6 +110,7 @@ mod tests {
         let args = parse(line).unwrap();
         assert_eq!((args.mode, args.batch_size, args.level), (Mode::Latency, Setting(Some(65_536)), Setting(Some(-5))));
         assert_eq!((args.keyed, args.warmup), (true, Duration::ZERO));
+        assert_eq!(parse("transact --values v --transaction 10000").unwrap().transaction, 10_000);
         assert_eq!(parse("consume --values v --level 3 --level default").unwrap().level, Setting(None));
     }
 
@@ -117,6 +123,7 @@ mod tests {
             "produce --values v --size 0",
             "produce --values v --partitions 0",
             "produce --values v --rate 0",
+            "transact --values v --transaction 0",
             "produce --values v --keyed",
             "produce --values v --warmup -1",
             "produce --values v --seconds NaN",

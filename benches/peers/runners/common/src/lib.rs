@@ -7,6 +7,7 @@ mod args;
 mod counter;
 mod outcome;
 mod tally;
+mod transactions;
 
 use std::{
     fs, thread,
@@ -21,6 +22,7 @@ pub use args::Mode;
 pub use counter::Counter;
 pub use outcome::{Outcome, finish};
 pub use tally::Tally;
+pub use transactions::Transactions;
 
 /// An error that ends a run without a result.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -47,6 +49,8 @@ pub struct Work {
     pub keyed: bool,
     /// Records per second, for `latency`.
     pub rate: u64,
+    /// Records of each transaction, for `transact`.
+    pub transaction: u64,
     pub warmup: Duration,
     pub timed: Duration,
     /// Maximum number of records that are sent in the timed part, or read in all, whatever the
@@ -76,9 +80,10 @@ impl Work {
             compression: args.compression,
             level: args.level.0,
             batch_size: args.batch_size.0,
-            linger_ms: if args.mode == Mode::Produce { 5 } else { 0 },
+            linger_ms: if args.mode == Mode::Latency { 0 } else { 5 },
             keyed: args.keyed,
             rate: args.rate,
+            transaction: args.transaction,
             warmup: args.warmup,
             timed: args.seconds,
             records: args.records,

@@ -2,6 +2,7 @@
 //! for each record.
 
 mod consume;
+mod transact;
 
 use std::{
     collections::VecDeque,
@@ -51,6 +52,9 @@ async fn run() -> Result<Outcome, Failure> {
     if let Some(bytes) = work.batch_size {
         builder = builder.batch_size(bytes);
     }
+    if work.mode == Mode::Transact {
+        return transact::run(&work, builder).await;
+    }
     let producer = builder.build().await?;
     let partitions = producer.partitions_for(&work.topic).await?.len();
     if partitions != work.partitions {
@@ -64,7 +68,7 @@ async fn run() -> Result<Outcome, Failure> {
             clock.stop("krafka", VERSION, sent)?
         }
         Mode::Latency => latency(&work, &producer).await?,
-        Mode::Consume => return Err("a producer does not consume".into()),
+        Mode::Consume | Mode::Transact => return Err("another client does this work".into()),
     };
     producer.close().await?;
     Ok(outcome)

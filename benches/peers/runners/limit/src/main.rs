@@ -48,7 +48,7 @@ fn run() -> Result<Outcome, Failure> {
         Mode::Latency => {
             latency(&work, time, &mut socket, &mut request).map(|latencies| (latencies.len() as u64, latencies))
         }
-        Mode::Consume => Err("a request of records does not consume".into()),
+        Mode::Consume | Mode::Transact => Err("the limit has no such work".into()),
     };
     pass(work.warmup)?;
     let clock = Clock::start()?;

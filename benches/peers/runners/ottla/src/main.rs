@@ -3,6 +3,7 @@
 //! results checked). For `consume`: `poll` (the default) or `recv`.
 
 mod consume;
+mod transact;
 
 use std::{
     collections::VecDeque,
@@ -35,6 +36,7 @@ async fn run() -> Result<Outcome, Failure> {
         Mode::Produce => {}
         Mode::Latency => return latency(work).await,
         Mode::Consume => return consume::run(&work).await,
+        Mode::Transact => return transact::run(&work).await,
     }
     let api = work.api.clone().unwrap_or_else(|| "callback".to_owned());
     let results = Counter::default();

@@ -3,6 +3,7 @@
 //! `BaseProducer`, polled by the thread that sends).
 
 mod consume;
+mod transact;
 
 use std::{
     process::ExitCode,
@@ -30,8 +31,10 @@ fn main() -> ExitCode {
 
 fn run() -> Result<Outcome, Failure> {
     let work = Work::from_args()?;
-    if work.mode == Mode::Consume {
-        return consume::run(&work);
+    match work.mode {
+        Mode::Consume => return consume::run(&work),
+        Mode::Transact => return transact::run(&work),
+        Mode::Produce | Mode::Latency => {}
     }
     match work.api.as_deref() {
         None | Some("threaded") => measure::<ThreadedProducer<Results>>(&work),
@@ -164,14 +167,11 @@ fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
     let ends_wanted = (work.mode == Mode::Latency).then_some(done);
     let results = Results(Arc::new(Inner { ends: ends_wanted, ..Inner::default() }));
     let producer = P::from_config_and_context(&config(work), results.clone())?;
-    let metadata = producer.client().fetch_metadata(Some(&work.topic), Duration::from_secs(10))?;
-    if metadata.topics().iter().all(|topic| topic.partitions().len() != work.partitions) {
-        return Err(format!("{} does not have {} partitions", work.topic, work.partitions).into());
-    }
+    check_topic(work, &producer)?;
     let pass = |time: Duration| match work.mode {
         Mode::Produce => produce(work, time, &producer, &results).map(|sent| (sent, Vec::new())),
         Mode::Latency => latency(work, time, &producer, &ends).map(|latencies| (latencies.len() as u64, latencies)),
-        Mode::Consume => Err("a producer does not consume".into()),
+        Mode::Consume | Mode::Transact => Err("another producer does this work".into()),
     };
     pass(work.warmup)?;
     let clock = Clock::start()?;
@@ -179,9 +179,31 @@ fn measure<P: Sends>(work: &Work) -> Result<Outcome, Failure> {
     Ok(clock.stop("rdkafka", &get_rdkafka_version().1, sent)?.with_latencies(latencies))
 }
 
+fn check_topic<P: Sends>(work: &Work, producer: &P) -> Result<(), Failure> {
+    let metadata = producer.client().fetch_metadata(Some(&work.topic), Duration::from_secs(10))?;
+    if metadata.topics().iter().all(|topic| topic.partitions().len() != work.partitions) {
+        return Err(format!("{} does not have {} partitions", work.topic, work.partitions).into());
+    }
+    Ok(())
+}
+
 fn record(work: &Work, n: u64) -> Sending<'_> {
     let record = BaseRecord::with_opaque_to(&work.topic, n as usize).payload(work.value(n));
     if work.keyed { record.key(work.key(n)) } else { record }
+}
+
+/// Sends a record, once there is room in the queue.
+fn send<P: Sends>(producer: &P, mut next: Sending<'_>) -> Result<(), Failure> {
+    loop {
+        match producer.produce(next) {
+            None => return Ok(()),
+            Some((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
+                producer.wait();
+                next = refused;
+            }
+            Some((error, _)) => return Err(error.into()),
+        }
+    }
 }
 
 /// Sends for that long, and waits until every record has its result.
@@ -191,17 +213,7 @@ fn produce<P: Sends>(work: &Work, time: Duration, producer: &P, results: &Result
         if n % POLL_EVERY == 0 {
             producer.serve(Duration::ZERO);
         }
-        let mut next = record(work, n);
-        loop {
-            match producer.produce(next) {
-                None => return Ok(()),
-                Some((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
-                    producer.wait();
-                    next = refused;
-                }
-                Some((error, _)) => return Err(error.into()),
-            }
-        }
+        send(producer, record(work, n))
     })?;
     // `flush` is not used, because it checks the queue only every 100 ms, which would count as the
     // client's time.

@@ -41,6 +41,9 @@ public final class Peers {
         if (work.consume) {
             return Reading.run(work);
         }
+        if (work.transact) {
+            return Transacting.run(work);
+        }
         KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(properties(work));
         try {
             producer.partitionsFor(work.topic);
@@ -59,7 +62,7 @@ public final class Peers {
         }
     }
 
-    private static Properties properties(Work work) {
+    static Properties properties(Work work) {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", work.bootstrap);
         properties.put("client.id", "peers");
@@ -81,7 +84,7 @@ public final class Peers {
         return properties;
     }
 
-    private static ProducerRecord<byte[], byte[]> record(Work work, long n) {
+    static ProducerRecord<byte[], byte[]> record(Work work, long n) {
         return new ProducerRecord<>(work.topic, work.keyed ? work.key(n) : null, work.value(n));
     }
 
@@ -143,6 +146,7 @@ public final class Peers {
     static final class Work {
         final boolean latency;
         final boolean consume;
+        final boolean transact;
         int partitions = 1;
         String bootstrap = "";
         String topic = "perf";
@@ -154,6 +158,8 @@ public final class Peers {
         boolean keyed;
         /** Records per second, for latency. */
         long rate = 2_000;
+        /** Records of each transaction, for transact. */
+        long transaction = 100;
         Duration warmup = Duration.ofMillis(300);
         Duration timed = Duration.ofMillis(1_500);
         /** Maximum number of records that are sent in one part, or read in all, whatever the time. */
@@ -175,11 +181,12 @@ public final class Peers {
 
         Work(String[] args) throws IOException {
             String mode = args.length == 0 ? "" : args[0];
-            if (!List.of("produce", "latency", "consume").contains(mode)) {
-                throw new IllegalArgumentException("produce, latency or consume, not \"" + mode + "\"");
+            if (!List.of("produce", "latency", "consume", "transact").contains(mode)) {
+                throw new IllegalArgumentException("produce, latency, consume or transact, not \"" + mode + "\"");
             }
             latency = mode.equals("latency");
             consume = mode.equals("consume");
+            transact = mode.equals("transact");
             int size = 100;
             String file = null;
             for (int at = 1; at < args.length; at += 2) {
@@ -198,6 +205,7 @@ public final class Peers {
                     case "--batch-size" -> batchSize = optional(value);
                     case "--keyed" -> keyed = bool(value);
                     case "--rate" -> rate = Long.parseLong(value);
+                    case "--transaction" -> transaction = Long.parseLong(value);
                     case "--warmup" -> warmup = seconds(value);
                     case "--seconds" -> timed = seconds(value);
                     case "--records" -> records = Long.parseLong(value);
@@ -214,7 +222,7 @@ public final class Peers {
                 throw new IllegalArgumentException("--values wants a file");
             }
             byte[] bytes = Files.readAllBytes(Path.of(file));
-            if (size <= 0 || partitions <= 0 || rate <= 0 || records <= 0 || bytes.length < size) {
+            if (size <= 0 || partitions <= 0 || rate <= 0 || transaction <= 0 || records <= 0 || bytes.length < size) {
                 throw new IllegalArgumentException("nothing to send");
             }
             values = new byte[bytes.length / size][];
