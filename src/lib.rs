@@ -3,6 +3,8 @@
 //! - [`Consumer::run`] calls a handler for every record. [`Worker`] takes care of order, retries,
 //!   dead letters, commits and rebalances.
 //! - [`Producer`] sends [`Record`]s: idempotent by default, with one result for each record.
+//! - [`TransactionalProducer`] sends records and consumed offsets in [`Transaction`]s: consumers
+//!   with `isolation.level=read_committed` see all of a transaction or nothing of it.
 //! - [`Consumer`] reads [`ConsumerRecord`]s, or borrowed [`Records`](consumer::Records), from
 //!   partitions that the program assigns or that the consumer's group assigns.
 //! - [`Admin`] creates, deletes, lists and describes topics.

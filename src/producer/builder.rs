@@ -365,7 +365,8 @@ impl ProducerBuilder {
         Ok(self.settings)
     }
 
-    /// Checks the settings and starts a producer, with transactions if they have a `transactional.id`.
+    /// Checks the settings and starts a producer, with transactions if they have a
+    /// `transactional.id`.
     pub(super) async fn start(mut settings: ProducerSettings) -> Result<Producer> {
         settings.client.origin = Origin::new(&settings.client.client_id, "producer", None);
         let derived = settings.check()?;

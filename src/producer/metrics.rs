@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use super::TransactionMetrics;
 use crate::{cluster::BrokerMetrics, error::ErrorCode, histogram::Histogram};
 
 /// Counts what a producer does: a snapshot from [`Producer::metrics`](super::Producer::metrics)
@@ -98,6 +99,10 @@ pub struct ProducerMetrics {
     /// (Java: `request-latency-avg`, `request-latency-max` of the node); with `acks=0`, to the time
     /// it was written. Requests without an answer are not included.
     pub produce_latency_micros: BTreeMap<i32, Histogram>,
+
+    // ---- transactions
+    /// Transactions; `None` without a `transactional.id`.
+    pub transactions: Option<TransactionMetrics>,
 
     // ---- the cluster
     /// Metrics of each broker. Bootstrap addresses have the ids −1, −2, …

@@ -84,8 +84,8 @@ pub use self::{
     reports::DeliveryReports,
     settings::Acks,
     transaction::{
-        CommitError, Outcome, PendingCommit, RepeatedRequest, Transaction, TransactionSender, TransactionState,
-        TransactionStatus, TransactionalProducer, TransactionalProducerBuilder,
+        CommitError, Outcome, PendingCommit, RepeatedRequest, Transaction, TransactionMetrics, TransactionSender,
+        TransactionState, TransactionStatus, TransactionalProducer, TransactionalProducerBuilder,
     },
 };
 use crate::producer::batch_shared::BatchShared;
@@ -667,6 +667,7 @@ impl Producer {
         metrics.senders_waiting = buffer_pool.waiting() as u64;
         metrics.brokers = shared.client.metrics();
         metrics.metadata_age = shared.client.metadata_age();
+        metrics.transactions = shared.transactions.as_ref().map(|transactions| transactions.metrics());
         metrics
     }
 

@@ -199,8 +199,11 @@ impl SenderTask {
             self.flushes = flushes;
             self.flush(metadata);
         }
-        // Batches do not linger while a call waits for room, or for the end of the producer.
-        let hurry = shared.batch_shared.buffer.has_waiters() || shared.mailbox.phase() != Phase::Running;
+        // Batches do not linger while a call waits for room, or for the end of the producer or of a
+        // transaction. Records that waited for their topic come later than the call.
+        let hurry = shared.batch_shared.buffer.has_waiters()
+            || shared.mailbox.phase() != Phase::Running
+            || self.transactions.as_ref().is_some_and(|transactions| transactions.is_ending());
         self.sender.set_hurry(hurry, now, metadata);
         if shared.look_for_topics.swap(false, std::sync::atomic::Ordering::AcqRel) {
             for name in shared.topics.take_unseen() {
@@ -295,11 +298,12 @@ impl SenderTask {
     fn drive_transactions(&mut self, metadata: &Metadata) -> bool {
         let Some(transactions) = &mut self.transactions else { return false };
         let (shared, now) = (&self.end.0, now());
-        if shared.mailbox.phase() != Phase::Running {
+        let (is_closing, senders_left) = (shared.mailbox.phase() != Phase::Running, transactions.senders_left());
+        transactions.handle_calls(now);
+        // After the calls: a commit that was made before the producer was dropped stands.
+        if is_closing {
             transactions.start_closing(self.sender.delivery_timeout(), now);
         }
-        let senders_left = transactions.senders_left();
-        transactions.handle_calls(now);
         if let Some(failed) = shared.batch_shared.take_failed() {
             transactions.records_failed(failed, now);
         }
@@ -318,7 +322,7 @@ impl SenderTask {
                     self.sender.begin_transaction(identity, now, metadata);
                 }
                 Action::PartitionsAdded(number, slots) => self.sender.partitions_added(number, &slots, now, metadata),
-                Action::FlushAll => self.flush(metadata),
+                Action::FlushAll => self.sender.set_hurry(true, now, metadata),
                 Action::FailUnsent(cause) => {
                     let error = not_committed(cause);
                     self.end.0.topics.fail_all_waiting(|_| error.clone());

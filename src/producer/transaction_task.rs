@@ -169,10 +169,15 @@ impl TransactionTask {
         self.manager.epoch_used_up(number, Error::new(ErrorKind::TransactionFailed, message), now);
     }
 
-    /// Returns true if no call of a `TransactionSender` is in progress. Read this before the calls are
-    /// taken: a call that ends later may have queued the failure of its record.
+    /// Returns true if no call of a `TransactionSender` is in progress. Read this before the calls
+    /// are taken: a call that ends later may have queued the failure of its record.
     pub(super) fn senders_left(&self) -> bool {
         self.shared.gate().senders() == 0
+    }
+
+    /// Returns true if the end of a transaction waits for the results of its records.
+    pub(super) fn is_ending(&self) -> bool {
+        self.manager.waits_for_idle()
     }
 
     /// Returns true if the manager waits until no record is without a result, and none is.
@@ -257,7 +262,7 @@ impl TransactionTask {
                 self.carry_out(action, &mut left, now);
             }
         }
-        self.shared.publish(TransactionStatus::of(&self.manager));
+        self.shared.publish(TransactionStatus::of(&self.manager), now);
         left
     }
 

@@ -29,6 +29,7 @@ mod sequences;
 mod spreading;
 mod stale;
 mod topics;
+mod transactions;
 mod unwritten;
 mod waiting;
 

@@ -38,9 +38,9 @@ pub struct TransactionalProducerBuilder {
 }
 
 impl ProducerBuilder {
-    /// Sets `transactional.id`: the name under which the producer sends transactions, the same after
-    /// each restart (KIP-98). At most one instance with a name can send; the last one that starts
-    /// fences the others.
+    /// Sets `transactional.id`: the name under which the producer sends transactions, the same
+    /// after each restart (KIP-98). At most one instance with a name can send; the last one that
+    /// starts fences the others.
     ///
     /// A transactional producer needs `acks=all`, idempotence, `retries` and at most 5 requests in
     /// flight, which are the defaults.
@@ -86,10 +86,10 @@ impl TransactionalProducerBuilder {
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for the reasons of
-    /// [`ProducerBuilder::build`](super::ProducerBuilder::build); without a `transactional.id`; for a
-    /// `transaction.timeout.ms` below 1 or above 2147483647; and for settings that transactions rule
-    /// out: `acks` other than `all`, `enable.idempotence=false`, `retries=0`, and more than 5 for
-    /// `max.in.flight.requests.per.connection`.
+    /// [`ProducerBuilder::build`](super::ProducerBuilder::build); without a `transactional.id`; for
+    /// a `transaction.timeout.ms` below 1 or above 2147483647; and for settings that transactions
+    /// rule out: `acks` other than `all`, `enable.idempotence=false`, `retries=0`, and more than 5
+    /// for `max.in.flight.requests.per.connection`.
     ///
     /// # Cancel safety
     /// Safe.

@@ -52,9 +52,9 @@ pub enum CommitError<'p> {
     /// `isolation.level=read_committed`. If the error [is fatal](Error::is_fatal), make a new
     /// producer; otherwise begin another transaction. In both cases do the work again.
     Aborted(Error),
-    /// The commit was sent and its effect is not known: the transaction is committed or aborted as a
-    /// whole. Read its output, or the committed offsets of its group, before you do the work again.
-    /// If the error [is fatal](Error::is_fatal), make a new producer.
+    /// The commit was sent and its effect is not known: the transaction is committed or aborted as
+    /// a whole. Read its output, or the committed offsets of its group, before you do the work
+    /// again. If the error [is fatal](Error::is_fatal), make a new producer.
     Unknown(Error),
     /// The commit had no answer within `max.block.ms` and goes on:
     /// [`wait`](PendingCommit::wait) for it again.

@@ -2,7 +2,20 @@
 //!
 //! Sans-IO.
 
-use crate::error::{DeliveryStatus, Error, ErrorKind};
+use std::fmt;
+
+use crate::error::{DeliveryStatus, Error, ErrorCode, ErrorKind};
+
+/// Returns the error for a code that a coordinator has answered. `context` names the request.
+pub(crate) fn coordinator_error(code: ErrorCode, context: impl fmt::Display) -> Error {
+    let error = Error::broker(code, context);
+    if code != ErrorCode::INVALID_TRANSACTION_TIMEOUT {
+        return error;
+    }
+    error.with_kind(ErrorKind::Configuration).context(
+        "transaction.timeout.ms is above the broker's transaction.max.timeout.ms: lower the former or raise the latter",
+    )
+}
 
 /// Returns the error of calls and records that fail because their transaction has failed.
 pub(crate) fn transaction_failed(cause: Error) -> Error {
@@ -36,7 +49,6 @@ pub(crate) fn unknown(number: u64, cause: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorCode;
 
     #[test]
     fn failed_transaction_is_wrapped_once() {

@@ -119,8 +119,8 @@ impl Drop for SenderCall<'_> {
     fn drop(&mut self) {
         // No wake-up is lost. If this call finds the gate open, the end of the transaction closes
         // it later in the order of `SeqCst` and reads the count later still: it does not find this
-        // call. Otherwise this call wakes it. The same holds for a task that reads the count when it
-        // handles the closed gate, because a wake-up is kept until the task waits again.
+        // call. Otherwise this call wakes it. The same holds for a task that reads the count when
+        // it handles the closed gate, because a wake-up is kept until the task waits again.
         let was_last = self.gate.senders.fetch_sub(1, Ordering::SeqCst) == 1;
         if was_last && self.gate.open.load(Ordering::SeqCst) == 0 {
             self.gate.senders_left.notify_waiters();

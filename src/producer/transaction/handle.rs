@@ -131,8 +131,8 @@ impl TransactionHandle {
         }
     }
 
-    /// Ends the transaction: takes no more records, and makes the call once no call of a sender is in
-    /// progress.
+    /// Ends the transaction: takes no more records, and makes the call once no call of a sender is
+    /// in progress.
     pub(crate) async fn end(&self, call: TransactionCall) -> Result<Reply, Unanswered> {
         let deadline = self.deadline();
         self.gate().close();

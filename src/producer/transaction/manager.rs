@@ -25,7 +25,7 @@ use super::{
     answers::{TransactionApi, Verdict, after_repeats, verdict},
     current::Transaction,
     exchange::Exchange,
-    failure::transaction_failed,
+    failure::{coordinator_error, transaction_failed},
     identity::{Assigned, after_end, after_init},
     offsets::NextOffsets,
     outcome::Outcome,
@@ -321,7 +321,7 @@ impl TransactionManager {
         }
         let context = self.context(api);
         let (verdict, error) = match self.judge(&exchange, answer) {
-            Judgement::Code(verdict, code) => (verdict, Error::broker(code, context)),
+            Judgement::Code(verdict, code) => (verdict, coordinator_error(code, context)),
             Judgement::Incomplete => {
                 let error = Error::new(ErrorKind::Protocol, format!("{context}: the answer is incomplete"));
                 (Verdict::RetryLimited, error)

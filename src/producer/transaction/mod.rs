@@ -28,6 +28,7 @@ pub(super) mod manager;
 #[cfg(test)]
 mod manager_tests;
 mod messages;
+mod metrics;
 #[cfg(test)]
 mod model_coordinator;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub(super) mod versions;
 pub use self::{
     builder::TransactionalProducerBuilder,
     commit_error::{CommitError, PendingCommit},
+    metrics::TransactionMetrics,
     open::Transaction,
     outcome::Outcome,
     producer::TransactionalProducer,

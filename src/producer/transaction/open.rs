@@ -82,7 +82,8 @@ impl<'p> Transaction<'p> {
     /// [`TransactionFailed`](crate::ErrorKind::TransactionFailed), and the refused record's own
     /// error as its source. [`TransactionFailed`](crate::ErrorKind::TransactionFailed) also if the
     /// transaction has failed before, with the first cause: end the transaction, and do its work in
-    /// another one. If the error [is fatal](crate::Error::is_fatal), the producer cannot be used any more.
+    /// another one. If the error [is fatal](crate::Error::is_fatal), the producer cannot be used
+    /// any more.
     ///
     /// # Cancel safety
     /// If the future is dropped before it is ready, the record was not sent, and the transaction
@@ -96,8 +97,8 @@ impl<'p> Transaction<'p> {
     /// the caller, like [`Producer::try_send`](crate::Producer::try_send).
     ///
     /// # Errors
-    /// Those of [`Producer::try_send`](crate::Producer::try_send). They do not fail the transaction,
-    /// because the caller has the record back.
+    /// Those of [`Producer::try_send`](crate::Producer::try_send). They do not fail the
+    /// transaction, because the caller has the record back.
     /// [`TransactionFailed`](crate::ErrorKind::TransactionFailed) if the transaction has failed
     /// before.
     #[inline]
@@ -113,8 +114,8 @@ impl<'p> Transaction<'p> {
     /// transaction.
     ///
     /// # Cancel safety
-    /// If the future is dropped before it is ready, some records from the start of the iterator were
-    /// sent and the rest were not. The transaction goes on: abort it unless that is enough.
+    /// If the future is dropped before it is ready, some records from the start of the iterator
+    /// were sent and the rest were not. The transaction goes on: abort it unless that is enough.
     pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Deliveries {
         match self.handle.check(self.number) {
             Ok(()) => self.handle.send_batch(records).await,
@@ -123,8 +124,8 @@ impl<'p> Transaction<'p> {
     }
 
     /// Adds a group's offsets to the transaction: they are committed if the transaction commits
-    /// (Java: `sendOffsetsToTransaction`). Each is the offset of the *next* record to be read, as in
-    /// [`OffsetAndMetadata`]; a plain `i64` will do. The consumer's
+    /// (Java: `sendOffsetsToTransaction`). Each is the offset of the *next* record to be read, as
+    /// in [`OffsetAndMetadata`]; a plain `i64` will do. The consumer's
     /// [`group_metadata`](GroupMetadata) lets the group coordinator refuse the offsets if the group
     /// has rebalanced meanwhile (KIP-447).
     ///
@@ -147,8 +148,8 @@ impl<'p> Transaction<'p> {
     /// ```
     ///
     /// # Errors
-    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a consumer without `group.id` or
-    ///   of another cluster, and for a negative offset. The transaction goes on.
+    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a consumer without `group.id`
+    ///   or of another cluster, and for a negative offset. The transaction goes on.
     /// - [`TransactionFailed`](crate::ErrorKind::TransactionFailed) if the coordinator refuses the
     ///   offsets, or the transaction has failed before. If the source is of kind
     ///   [`NotAssigned`](crate::ErrorKind::NotAssigned), the group has rebalanced: the records that
@@ -158,8 +159,8 @@ impl<'p> Transaction<'p> {
     /// - Errors that [are fatal](crate::Error::is_fatal): the producer cannot be used any more.
     ///
     /// # Cancel safety
-    /// If the future is dropped after it was polled, the offsets are added all the same, and `commit`
-    /// waits for them.
+    /// If the future is dropped after it was polled, the offsets are added all the same, and
+    /// `commit` waits for them.
     pub async fn send_offsets<O: Into<OffsetAndMetadata>>(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, O)>,
@@ -184,9 +185,10 @@ impl<'p> Transaction<'p> {
         }
     }
 
-    /// Sends the buffered records without waiting for `linger.ms`, and waits until every record that
-    /// was sent before has its result, at most for `timeout`. Returns the number of records that are
-    /// outstanding then, like [`Producer::flush`](crate::Producer::flush). `commit` needs no flush.
+    /// Sends the buffered records without waiting for `linger.ms`, and waits until every record
+    /// that was sent before has its result, at most for `timeout`. Returns the number of records
+    /// that are outstanding then, like [`Producer::flush`](crate::Producer::flush). `commit` needs
+    /// no flush.
     ///
     /// # Cancel safety
     /// Safe: the records are still sent.
@@ -203,14 +205,14 @@ impl<'p> Transaction<'p> {
         self.handle.producer().purge(what).await
     }
 
-    /// Returns the number of the transaction, counted from 1 for each producer. Log lines, errors and
-    /// [`last_outcome`](super::TransactionalProducer::last_outcome) name it.
+    /// Returns the number of the transaction, counted from 1 for each producer. Log lines, errors
+    /// and [`last_outcome`](super::TransactionalProducer::last_outcome) name it.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Returns a handle that puts records into this transaction from spawned tasks. It can be cloned,
-    /// and outlives the transaction: its calls are refused then.
+    /// Returns a handle that puts records into this transaction from spawned tasks. It can be
+    /// cloned, and outlives the transaction: its calls are refused then.
     ///
     /// ```
     /// # use ottla::testkit::{Cluster, Options};
@@ -300,11 +302,11 @@ impl<'p> Transaction<'p> {
     ///
     /// # Errors
     /// The transaction will not commit in any case.
-    /// - [`Timeout`](crate::ErrorKind::Timeout) after `max.block.ms`: the abort goes on, and the next
-    ///   `begin` waits for it.
-    /// - Errors that [are fatal](crate::Error::is_fatal): the producer cannot be used any more, and the
-    ///   coordinator aborts the transaction after `transaction.timeout.ms`, unless another instance
-    ///   has done so.
+    /// - [`Timeout`](crate::ErrorKind::Timeout) after `max.block.ms`: the abort goes on, and the
+    ///   next `begin` waits for it.
+    /// - Errors that [are fatal](crate::Error::is_fatal): the producer cannot be used any more, and
+    ///   the coordinator aborts the transaction after `transaction.timeout.ms`, unless another
+    ///   instance has done so.
     ///
     /// # Cancel safety
     /// If the future is dropped, the abort goes on in the background.

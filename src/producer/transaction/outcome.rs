@@ -14,8 +14,8 @@ pub enum Outcome {
     /// The coordinator confirmed the commit.
     Committed,
     /// Nothing of the transaction is or will be visible to consumers with
-    /// `isolation.level=read_committed`: no commit was ever sent, or the only one was refused with a
-    /// code that proves that it had no effect. With the first cause, or `None` if the program
+    /// `isolation.level=read_committed`: no commit was ever sent, or the only one was refused with
+    /// a code that proves that it had no effect. With the first cause, or `None` if the program
     /// aborted or dropped the transaction.
     Aborted(Option<Error>),
     /// A commit was sent and its effect is not known: the transaction is committed or aborted as a

@@ -26,13 +26,13 @@ use crate::{
 /// program that needs several transactions at once builds several producers, each with a
 /// `transactional.id` of its own.
 ///
-/// The `transactional.id` names the producer across restarts: an instance that starts takes it over,
-/// aborts what an older instance has left open, and fences that instance. Two instances that are
-/// meant to run side by side need different ids.
+/// The `transactional.id` names the producer across restarts: an instance that starts takes it
+/// over, aborts what an older instance has left open, and fences that instance. Two instances that
+/// are meant to run side by side need different ids.
 ///
 /// Both protocols of brokers are used, by the cluster's `transaction.version`: brokers from 4.0 on
-/// add partitions to the transaction themselves and raise the producer's epoch with each transaction
-/// (KIP-890). The change from one to the other needs no restart.
+/// add partitions to the transaction themselves and raise the producer's epoch with each
+/// transaction (KIP-890). The change from one to the other needs no restart.
 ///
 /// ```
 /// # use ottla::testkit::{Cluster, Options};
@@ -58,7 +58,7 @@ use crate::{
 /// | the error | the transaction | next |
 /// |---|---|---|
 /// | [`is_retriable`](Error::is_retriable) | goes on | make the call again |
-/// | [`is_abortable`](Error::is_abortable) | is or will be aborted | begin another and do the work again |
+/// | [`is_abortable`](Error::is_abortable) | is or will be aborted | begin another, do its work again |
 /// | [`is_fatal`](Error::is_fatal) | see the error of `commit` | make a new producer |
 ///
 /// The error of [`commit`](Transaction::commit) alone says whether a transaction may have been
@@ -77,8 +77,9 @@ impl TransactionalProducer {
         Ok(Self { handle: Arc::new(TransactionHandle::new(producer, transactions)) })
     }
 
-    /// Takes over the `transactional.id`, at most within `max.block.ms`: fences older instances, and
-    /// aborts the transaction that they have left open. Does nothing if the producer has done so.
+    /// Takes over the `transactional.id`, at most within `max.block.ms`: fences older instances,
+    /// and aborts the transaction that they have left open. Does nothing if the producer has done
+    /// so.
     ///
     /// `begin` does it as well. Call this first if the program reads something, such as committed
     /// offsets, that an older instance may still change.
@@ -113,9 +114,9 @@ impl TransactionalProducer {
         }
     }
 
-    /// Begins a transaction, at most within `max.block.ms`. Waits for the end of the previous one if
-    /// that was dropped, and [initializes](Self::init) the producer if needed; otherwise it sends
-    /// nothing.
+    /// Begins a transaction, at most within `max.block.ms`. Waits for the end of the previous one
+    /// if that was dropped, and [initializes](Self::init) the producer if needed; otherwise it
+    /// sends nothing.
     ///
     /// ```
     /// # use ottla::testkit::{Cluster, Options};
@@ -177,8 +178,8 @@ impl TransactionalProducer {
     }
 
     /// Returns a stream with the reports of all records that are sent from now on, like
-    /// [`Producer::delivery_reports`](crate::Producer::delivery_reports). A report says that a record
-    /// is in the log, which is before its transaction commits.
+    /// [`Producer::delivery_reports`](crate::Producer::delivery_reports). A report says that a
+    /// record is in the log, which is before its transaction commits.
     pub fn delivery_reports(&self) -> DeliveryReports {
         self.handle.producer().delivery_reports()
     }

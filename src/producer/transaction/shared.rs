@@ -1,11 +1,20 @@
 //! State shared by a transactional producer's handles and its task.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use tokio::sync::oneshot;
 
 use super::{
-    action::Reply, gate::Gate, manager::TransactionRules, outcome::Outcome, request::CallId, status::TransactionStatus,
+    action::Reply,
+    gate::Gate,
+    manager::TransactionRules,
+    metrics::{TransactionCounters, TransactionMetrics},
+    outcome::Outcome,
+    request::CallId,
+    status::TransactionStatus,
 };
 use crate::{
     error::Error,
@@ -20,6 +29,7 @@ pub(crate) struct TransactionShared {
     calls: Mutex<Calls>,
     status: Mutex<TransactionStatus>,
     last_outcome: Mutex<Option<(u64, Outcome)>>,
+    counters: Mutex<TransactionCounters>,
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +38,8 @@ struct Calls {
     waiting: Vec<PendingCall>,
 }
 
-/// A call that the task has not taken yet. `reply` is dropped without a reply only if the task ends.
+/// A call that the task has not taken yet. `reply` is dropped without a reply only if the task
+/// ends.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     pub(crate) id: CallId,
@@ -64,6 +75,7 @@ impl TransactionShared {
             calls: Mutex::default(),
             status: Mutex::new(TransactionStatus::uninitialized()),
             last_outcome: Mutex::default(),
+            counters: Mutex::default(),
         }
     }
 
@@ -96,6 +108,14 @@ impl TransactionShared {
         self.last_outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn metrics(&self) -> TransactionMetrics {
+        self.counters().metrics()
+    }
+
+    fn counters(&self) -> MutexGuard<'_, TransactionCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     // ---- the task's side
 
     /// Takes the calls, in the order in which they were made.
@@ -104,13 +124,18 @@ impl TransactionShared {
     }
 
     /// Publishes the state for `status`.
-    pub(crate) fn publish(&self, status: TransactionStatus) {
+    pub(crate) fn publish(&self, status: TransactionStatus, now: Instant) {
+        self.counters().published(&status, now);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// Publishes an outcome. It must be there before the reply to the call that waits for it.
     pub(crate) fn set_last_outcome(&self, number: u64, outcome: Outcome) {
-        *self.last_outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some((number, outcome));
+        let mut last = self.last_outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(known, _)| *known != number) {
+            self.counters().ended(&outcome);
+        }
+        *last = Some((number, outcome));
     }
 }
 

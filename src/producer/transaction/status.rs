@@ -19,8 +19,8 @@ pub struct TransactionStatus {
     pub producer_id: Option<i64>,
     /// The epoch of that id. Another instance with the same `transactional.id` gets a higher one.
     pub producer_epoch: Option<i16>,
-    /// The number of the last transaction that was begun, counted from 1 for each producer; 0 before
-    /// the first.
+    /// The number of the last transaction that was begun, counted from 1 for each producer; 0
+    /// before the first.
     pub number: u64,
     /// The protocol of the transaction that runs: 2 if brokers add partitions and groups to it
     /// themselves (`transaction.version` 2, KIP-890), otherwise 1; `None` while none runs.

@@ -32,8 +32,8 @@ impl TransactionSender {
     ///
     /// # Errors
     /// Those of [`Transaction::send`](super::Transaction::send), and
-    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the transaction has ended. That one
-    /// fails no transaction.
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the transaction has ended. That
+    /// one fails no transaction.
     ///
     /// # Cancel safety
     /// If the future is dropped before it is ready, the record was not sent, and the transaction
@@ -60,8 +60,8 @@ impl TransactionSender {
     /// [`Transaction::send_batch`](super::Transaction::send_batch).
     ///
     /// # Cancel safety
-    /// If the future is dropped before it is ready, some records from the start of the iterator were
-    /// sent and the rest were not.
+    /// If the future is dropped before it is ready, some records from the start of the iterator
+    /// were sent and the rest were not.
     pub async fn send_batch<'a>(&self, records: impl IntoIterator<Item = Record<'a>>) -> Deliveries {
         match self.handle.enter(self.number) {
             Ok(_call) => self.handle.send_batch(records).await,
