@@ -72,9 +72,9 @@ fn command() -> Command {
             .value_parser(value_parser!(u64).range(0..=2)),
         number("stages", "N", "number of copies, one after the other", "2").value_parser(few()),
         number("partitions", "N", "number of partitions, each with a copier of its own", "2").value_parser(few()),
-        number("rate", "N", "records per second that are written to the first topic", "400")
+        number("rate", "N", "records per second that are written to the first topic", "100")
             .value_parser(value_parser!(u64)),
-        number("transaction-size", "N", "most records of a transaction", "50")
+        number("transaction-size", "N", "most records of a transaction", "100")
             .value_parser(value_parser!(u64).range(1..)),
         flag("group-mode", "copiers are members of one group for each stage, and partitions move between them"),
         option("histories", "DIR", "directory that keeps the histories; only those of failed runs are kept otherwise")

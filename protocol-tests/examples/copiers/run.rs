@@ -155,9 +155,8 @@ impl<'k> Chain<'k> {
         surgeon.hurt(&round.deed).await.map_err(|error| format!("round {number}, {}: {error}", round.deed))?;
         surgeon.healed().await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
         harm.store(false, SeqCst);
-        tail.read_on().await?;
-        let before = tail.records;
-        tail.reaches(before + 1).await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
+        let ends = tail.ends().await?;
+        tail.passes(&ends).await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
         Ok(format!(
             "round {number}: {} ({}) in {:.0} s; {} copies at the end of the chain",
             round.deed,
