@@ -10,24 +10,27 @@ use ottla::{
 
 use crate::Failure;
 
-/// Time within which another copy has to arrive once the cluster is whole.
-const PATIENCE: Duration = Duration::from_secs(240);
-
 /// A consumer of a topic's committed records.
 pub(crate) struct Tail {
     consumer: Consumer,
+    patience: Duration,
     pub(crate) records: u64,
 }
 
 impl Tail {
-    pub(crate) async fn follow(bootstrap: &str, topic: &str, partitions: usize) -> Result<Self, Failure> {
+    pub(crate) async fn follow(
+        bootstrap: &str,
+        topic: &str,
+        partitions: usize,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
         let consumer = Consumer::builder(bootstrap)
             .isolation_level(IsolationLevel::ReadCommitted)
             .auto_offset_reset(OffsetReset::None)
             .build()
             .await?;
         consumer.assign((0..partitions).map(|n| (TopicPartition::new(topic, n as i32), Offset::Beginning)))?;
-        Ok(Self { consumer, records: 0 })
+        Ok(Self { consumer, patience, records: 0 })
     }
 
     /// Returns the ends of the topic at present.
@@ -39,8 +42,8 @@ impl Tail {
     pub(crate) async fn passes(&mut self, ends: &HashMap<TopicPartition, i64>) -> Result<(), Failure> {
         let began = Instant::now();
         while self.read(ends).await? == 0 {
-            if began.elapsed() > PATIENCE {
-                return Err(format!("no copy arrives for {PATIENCE:?}, after {}", self.records).into());
+            if began.elapsed() > self.patience {
+                return Err(format!("no copy arrives for {:?}, after {}", self.patience, self.records).into());
             }
         }
         Ok(())
@@ -54,8 +57,10 @@ impl Tail {
             if self.records > before {
                 (before, progress) = (self.records, Instant::now());
             }
-            if progress.elapsed() > PATIENCE {
-                return Err(format!("no copy arrives after {} of {records} for {PATIENCE:?}", self.records).into());
+            if progress.elapsed() > self.patience {
+                return Err(
+                    format!("no copy arrives after {} of {records} for {:?}", self.records, self.patience).into()
+                );
             }
         }
         Ok(())
