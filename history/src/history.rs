@@ -2,7 +2,7 @@
 //!
 //! Sans-IO.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use crate::event::{Event, Isolation, Outcome, VERSION};
@@ -153,6 +153,8 @@ pub struct History {
     by_name: HashMap<Name, usize>,
     /// Records without a report, by client, topic and value.
     waiting: HashMap<(Name, Name, Name), usize>,
+    /// Records that were sent before an equal one had its report, in order.
+    waiting_again: HashMap<(Name, Name, Name), VecDeque<usize>>,
 }
 
 impl History {
@@ -224,11 +226,7 @@ impl History {
             report: Report::Waiting,
         };
         let index = self.writes.len();
-        if let Some(earlier) = self.waiting.insert((write.client, write.topic, write.value), index)
-            && self.writes[earlier].transaction.is_none_or(|of| self.transactions[of].outcome.is_none())
-        {
-            return Err(format!("{client} sends {value} to {topic} again before its report"));
-        }
+        self.add_waiting(write, index);
         if let Some(transaction) = transaction {
             let transaction = &mut self.transactions[transaction];
             if transaction.client != write.client {
@@ -362,10 +360,27 @@ impl History {
         Ok(index)
     }
 
+    fn add_waiting(&mut self, write: Write, index: usize) {
+        let key = (write.client, write.topic, write.value);
+        if let Some(earlier) = self.waiting.get(&key).copied() {
+            let transaction = self.writes[earlier].transaction;
+            // After the outcome, records of a transaction may have no report.
+            if transaction.is_none_or(|of| self.transactions[of].outcome.is_none()) {
+                self.waiting_again.entry(key).or_default().push_back(index);
+                return;
+            }
+        }
+        self.waiting.insert(key, index);
+    }
+
+    /// Returns the record that a report belongs to: the first of equal ones.
     fn take_waiting(&mut self, client: &str, topic: &str, value: &str) -> Result<&mut Write, String> {
         let key = (self.name(client)?, self.name(topic)?, self.name(value)?);
         let index = self.waiting.remove(&key);
         let index = index.ok_or_else(|| format!("{client} has not sent {value} to {topic}, or it has a report"))?;
+        if let Some(next) = self.waiting_again.get_mut(&key).and_then(VecDeque::pop_front) {
+            self.waiting.insert(key, next);
+        }
         Ok(&mut self.writes[index])
     }
 }

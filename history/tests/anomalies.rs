@@ -61,6 +61,13 @@ fn value_at_two_offsets_is_duplicated() {
 }
 
 #[test]
+fn value_sent_twice_before_report_is_duplicated() {
+    let mut events = vec![send("p", None, 0, "a"), send("p", None, 0, "a")];
+    events.extend([acknowledged("p", 0, 0, "a"), acknowledged("p", 0, 1, "a"), log("t", 0, &[(0, "a"), (1, "a")])]);
+    expect(events, &[(Kind::Duplicated, 1)]);
+}
+
+#[test]
 fn record_that_was_not_sent_is_unwritten() {
     let other = vec![log("t", 0, &[(0, "a"), (1, "b"), (2, "c")])];
     expect(all([plain(), other]), &[(Kind::Unwritten, 1)]);

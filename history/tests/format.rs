@@ -42,6 +42,7 @@ fn malformed_lines_are_refused_with_their_number() {
     let first = r#"{"type":"history","version":1}"#;
     let begin = r#"{"type":"begin","client":"p","transaction":"x"}"#;
     let send = r#"{"type":"send","client":"p","topic":"t","value":"a"}"#;
+    let failed = r#"{"type":"failed","client":"p","topic":"t","value":"a"}"#;
     for (lines, number, reason) in [
         (vec![], 1, "empty"),
         (vec![begin], 1, "begins with"),
@@ -52,8 +53,8 @@ fn malformed_lines_are_refused_with_their_number() {
         (vec![first, begin, begin], 3, "second transaction"),
         (vec![first, r#"{"type":"commit","transaction":"x"}"#], 2, "has not begun"),
         (vec![first, begin, r#"{"type":"outcome","transaction":"x","outcome":"committed"}"#], 3, "without a commit"),
-        (vec![first, send, send], 3, "again"),
-        (vec![first, r#"{"type":"failed","client":"p","topic":"t","value":"a"}"#], 2, "not sent"),
+        (vec![first, send, failed, failed], 4, "it has a report"),
+        (vec![first, failed], 2, "not sent"),
         (vec![first, r#"{"type":"log","topic":"t","partition":0,"records":[[1,"a"],[1,"b"]]}"#], 2, "increase"),
     ] {
         match read(lines.join("\n").as_bytes()) {

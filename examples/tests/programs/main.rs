@@ -1,5 +1,6 @@
 //! Runs the programs of this package as a user runs them, on a cluster in this process.
 
+mod copier;
 mod kat;
 mod verifiable;
 
@@ -78,4 +79,17 @@ async fn perf_ends_with_one_line_of_json() {
         assert!(last.starts_with(&format!(r#"{{"mode":"{mode}","records":2000,"size":100,"#)), "{last}");
         assert_eq!(last.contains("p999_us"), mode == "latency", "{last}");
     }
+}
+
+#[tokio::test]
+async fn perf_measures_commits_of_transactions() {
+    let mut perf = program("perf");
+    perf.args(["transactions", "--records", "250", "--transaction-size", "100", "--partitions", "2"]);
+    let output = run(perf, Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    assert!(
+        out.contains(r#""records":250,"#) && out.contains(r#""transaction_size":100,"transactions":3,"p50_us":"#),
+        "{out}"
+    );
 }

@@ -197,3 +197,21 @@ async fn ends_cleanly_on_signal_and_reads_properties() {
     );
     assert!(cluster.group("not-this-one").is_none());
 }
+
+#[tokio::test]
+async fn producer_tells_end_of_each_transaction() {
+    let cluster = Cluster::start(Options::new()).await.expect("a cluster");
+    cluster.create_topic("numbers", 2).expect("a topic");
+    let mut produce = program("verifiable_producer");
+    produce.args(["--bootstrap-server", &cluster.bootstrap(), "--topic", "numbers", "--max-messages", "25"]);
+    produce.args(["--transactional-id", "numbers-1", "--transaction-size", "10"]);
+    let output = run(produce, Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    assert_eq!(events(&out, "producer_send_success").len(), 25, "{out}");
+    let ended = events(&out, "transaction_ended");
+    let expected = [(1, 10), (2, 10), (3, 5)]
+        .map(|(number, records)| format!(r#""transaction":{number},"records":{records},"outcome":"committed"}}"#));
+    assert_eq!(ended.len(), 3, "{out}");
+    assert!(ended.iter().zip(&expected).all(|(line, end)| line.ends_with(end)), "{out}");
+}

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Command, builder::RangedU64ValueParser, value_parser};
 use protocol_tests::arguments::{flag, one_of, option, pair, value, values};
@@ -51,6 +52,8 @@ pub(crate) struct Args {
     pub(crate) rate: u64,
     pub(crate) transaction_size: u64,
     pub(crate) group_mode: bool,
+    /// Time within which another copy has to arrive once the cluster is whole.
+    pub(crate) patience: Duration,
     pub(crate) histories: Option<PathBuf>,
     pub(crate) configs: Vec<(String, String)>,
 }
@@ -72,10 +75,12 @@ fn command() -> Command {
             .value_parser(value_parser!(u64).range(0..=2)),
         number("stages", "N", "number of copies, one after the other", "2").value_parser(few()),
         number("partitions", "N", "number of partitions, each with a copier of its own", "2").value_parser(few()),
-        number("rate", "N", "records per second that are written to the first topic", "400")
+        number("rate", "N", "records per second that are written to the first topic", "100")
             .value_parser(value_parser!(u64)),
-        number("transaction-size", "N", "most records of a transaction", "50")
+        number("transaction-size", "N", "most records of a transaction", "100")
             .value_parser(value_parser!(u64).range(1..)),
+        number("patience", "SECONDS", "time within which another copy has to arrive once the cluster is whole", "240")
+            .value_parser(value_parser!(u64)),
         flag("group-mode", "copiers are members of one group for each stage, and partitions move between them"),
         option("histories", "DIR", "directory that keeps the histories; only those of failed runs are kept otherwise")
             .value_parser(value_parser!(PathBuf)),
@@ -99,6 +104,7 @@ impl Args {
             partitions: value(given, "partitions"),
             rate: value::<u64>(given, "rate").max(1),
             transaction_size: value(given, "transaction-size"),
+            patience: Duration::from_secs(value(given, "patience")),
             group_mode: given.get_flag("group-mode"),
             histories: given.get_one("histories").cloned(),
             configs: values(given, "config"),

@@ -104,10 +104,17 @@ impl<'k> Chain<'k> {
         let (bootstrap, first) = (orders.bootstrap.clone(), orders.topics[0].clone());
         let writer = tokio::spawn(write(bootstrap, first, orders.args.partitions, orders.args.rate, stop_writer.1));
         let last = &orders.topics[orders.args.stages];
-        let mut tail = Tail::follow(&orders.bootstrap, last, orders.args.partitions).await?;
-        let mut notes = Vec::new();
+        let mut tail = Tail::follow(&orders.bootstrap, last, orders.args.partitions, orders.args.patience).await?;
+        let (mut notes, mut stalled) = (Vec::new(), None);
         for number in 1..=orders.args.rounds {
-            let round = self.round(number, &harm, &mut tail).await?;
+            let round = match self.round(number, &harm, &mut tail).await {
+                Ok(round) => round,
+                // The history shows the reason.
+                Err(why) => {
+                    stalled = Some(why);
+                    break;
+                }
+            };
             if running.is_finished() {
                 running.await??;
                 return Err("the copiers have ended".into());
@@ -118,7 +125,9 @@ impl<'k> Chain<'k> {
         stop_writer.0.send_replace(true);
         let mut events = writer.await??;
         let written = events.iter().filter(|event| matches!(event, Event::Send { .. })).count();
-        tail.reaches(written as u64).await?;
+        if stalled.is_none() {
+            stalled = tail.reaches(written as u64).await.err();
+        }
         stop.0.send_replace(true);
         let fleet = running.await??;
         notes.extend(fleet.notes.iter().map(|text| Event::Note { text: text.clone() }));
@@ -127,7 +136,11 @@ impl<'k> Chain<'k> {
         let verdict = judge(&self.history)?;
         println!("{}: {}", clients.name(), fleet.happened);
         if !verdict.valid {
-            return Err(format!("the history {} is {verdict}", self.history.display()).into());
+            let stalled = stalled.map_or(String::new(), |why| format!("{why}; "));
+            return Err(format!("{stalled}the history {} is {verdict}", self.history.display()).into());
+        }
+        if let Some(why) = stalled {
+            return Err(why);
         }
         println!("{}: {}", clients.name(), verdict.to_string().lines().nth(1).unwrap_or_default());
         println!(
@@ -155,9 +168,8 @@ impl<'k> Chain<'k> {
         surgeon.hurt(&round.deed).await.map_err(|error| format!("round {number}, {}: {error}", round.deed))?;
         surgeon.healed().await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
         harm.store(false, SeqCst);
-        tail.read_on().await?;
-        let before = tail.records;
-        tail.reaches(before + 1).await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
+        let ends = tail.ends().await?;
+        tail.passes(&ends).await.map_err(|error| format!("round {number}, after {}: {error}", round.deed))?;
         Ok(format!(
             "round {number}: {} ({}) in {:.0} s; {} copies at the end of the chain",
             round.deed,
