@@ -7,11 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinSet},
-    time::Instant,
-};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     ProducerShared,
@@ -153,15 +149,11 @@ impl SenderTask {
                     Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
                     Err(_) => break,
                 },
-                ended = next_attempt(&mut self.transactions) => match ended {
-                    Ok(ended) => {
-                        if let Some(transactions) = &mut self.transactions {
-                            transactions.handle_ended(ended, now());
-                        }
+                ended = next_attempt(&mut self.transactions) => {
+                    if let Some(transactions) = &mut self.transactions {
+                        transactions.handle_ended(ended, now());
                     }
-                    Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
-                    Err(_) => break,
-                },
+                }
                 // After the rare events, because a continuous stream of answers would starve them.
                 ended = self.requests.next() => self.handle_ended(ended),
                 () = self.end.0.mailbox.woken() => {}
@@ -452,7 +444,7 @@ impl SenderTask {
 }
 
 /// Waits for the next attempt of a transaction's request; never returns if there is none.
-async fn next_attempt(transactions: &mut Option<Box<TransactionTask>>) -> Result<EndedAttempt, JoinError> {
+async fn next_attempt(transactions: &mut Option<Box<TransactionTask>>) -> EndedAttempt {
     match transactions {
         Some(transactions) => transactions.next().await,
         None => std::future::pending().await,

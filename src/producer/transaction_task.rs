@@ -3,14 +3,13 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::oneshot,
-    task::{JoinError, JoinSet},
-};
+use tokio::sync::oneshot;
 
 use super::transaction::{
     action::{Action, Reply},
@@ -26,6 +25,7 @@ use super::transaction::{
 use crate::{
     cluster::{Client, ConnectionKind, CoordinatorKind},
     error::{Error, ErrorCode, ErrorKind},
+    net::BoxFuture,
     record::TopicPartition,
 };
 
@@ -37,7 +37,10 @@ pub(super) struct TransactionTask {
     manager: TransactionManager,
     shared: Arc<TransactionShared>,
     requests: CoordinatorRequests,
-    attempts: JoinSet<EndedAttempt>,
+    /// The attempts in flight: at most one to the transaction's coordinator and one to a group's.
+    /// They are polled here and not spawned, because each hand-over between tasks is a part of the
+    /// time of a commit.
+    attempts: Vec<BoxFuture<'static, EndedAttempt>>,
     replies: HashMap<CallId, oneshot::Sender<Reply>>,
     /// The broker that was last asked as coordinator, by group; `None` for the transactional id.
     coordinators: HashMap<Option<Arc<str>>, i32>,
@@ -62,7 +65,7 @@ impl TransactionTask {
             },
             manager: TransactionManager::new(rules),
             shared,
-            attempts: JoinSet::new(),
+            attempts: Vec::new(),
             replies: HashMap::new(),
             coordinators: HashMap::new(),
             features_at: now,
@@ -75,11 +78,19 @@ impl TransactionTask {
     /// Waits for the next attempt that has ended; never returns if none is in flight.
     ///
     /// Safe to drop: nothing is lost.
-    pub(super) async fn next(&mut self) -> Result<EndedAttempt, JoinError> {
-        match self.attempts.join_next().await {
-            Some(ended) => ended,
-            None => std::future::pending().await,
-        }
+    pub(super) async fn next(&mut self) -> EndedAttempt {
+        poll_fn(|cx| {
+            for at in 0..self.attempts.len() {
+                if let Some(attempt) = self.attempts.get_mut(at)
+                    && let Poll::Ready(ended) = attempt.as_mut().poll(cx)
+                {
+                    drop(self.attempts.swap_remove(at));
+                    return Poll::Ready(ended);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Passes the user's calls to the manager, and the time.
@@ -269,7 +280,7 @@ impl TransactionTask {
     fn carry_out(&mut self, action: Action, left: &mut Vec<Action>, now: Instant) {
         match action {
             Action::Send { attempt, request, versions } => {
-                self.attempts.spawn(self.requests.clone().attempt(attempt, request, versions));
+                self.attempts.push(Box::pin(self.requests.clone().attempt(attempt, request, versions)));
             }
             Action::ForgetTransactionCoordinator => self.forget_coordinator(None),
             Action::ForgetGroupCoordinator(group) => self.forget_coordinator(Some(group)),
