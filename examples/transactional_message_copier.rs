@@ -184,7 +184,7 @@ impl Copier {
         } else {
             let input = self.options.input.clone();
             self.consumer.assign([(input.clone(), Offset::Beginning)])?;
-            self.rewind(&[input.clone()]).await?;
+            self.rewind(std::slice::from_ref(&input)).await?;
             self.ends = self.end_offsets(vec![input]).await?;
         }
         while self.remaining() > 0 {

@@ -17,7 +17,7 @@ pub enum Event {
         /// [`VERSION`] of the writer.
         version: u32,
     },
-    /// A remark for the reader of the history, such as a fault that was injected. It is not checked.
+    /// A remark, such as a fault that was injected. It is not checked.
     Note {
         /// The remark.
         text: String,

@@ -180,7 +180,7 @@ impl History {
 
     fn add_event(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            // Histories may be put together from several files, each of which begins with its version.
+            // Several files may be put together, each of which begins with its version.
             Event::History { version } if (1..=VERSION).contains(version) => Ok(()),
             Event::History { version } => {
                 Err(format!("version {version} is not known; this checker reads versions up to {VERSION}"))

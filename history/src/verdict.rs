@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 /// The number of anomalies of a kind that are described; all are counted.
-const EXAMPLES: usize = 20;
+const EXAMPLES: usize = 10;
 
 /// A kind of anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

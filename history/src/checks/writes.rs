@@ -108,7 +108,7 @@ fn check_right(history: &History, verdict: &mut Verdict, place: Place, record: &
 fn check_duplicates(history: &History, seen: &Seen, verdict: &mut Verdict) {
     let mut all: Vec<(Name, Name, Place, Record)> = Vec::new();
     for (place, records) in &seen.records {
-        // Uncommitted reads see the records of aborted transactions, whose values may be sent again.
+        // Uncommitted reads see records of aborted transactions, whose values may be sent again.
         let plain = |record: &Record| record.write.is_none_or(|write| history.writes[write].transaction.is_none());
         let counted = records.iter().filter(|record| record.visible || plain(record));
         all.extend(counted.map(|record| (place.topic, record.value, *place, *record)));

@@ -115,7 +115,7 @@ impl Fleet {
                     true => self.happened.ended += 1,
                     false => {
                         self.happened.failed += 1;
-                        self.notes.push(format!("{} failed: {}", seat.name(), last_line(&running.program.errors())));
+                        self.notes.push(format!("{} failed: {}", seat.name(), last_error(&running.program.errors())));
                     }
                 }
                 *copier = None;
@@ -217,6 +217,9 @@ impl Fleet {
     }
 }
 
-fn last_line(text: &str) -> &str {
-    text.trim_end().lines().last().unwrap_or("no message")
+/// Returns the last line that names an error.
+fn last_error(text: &str) -> &str {
+    let mut lines = text.trim_end().lines().rev();
+    let named = lines.clone().find(|line| line.starts_with("error") || line.contains("rror "));
+    named.or_else(|| lines.next()).unwrap_or("no message")
 }
