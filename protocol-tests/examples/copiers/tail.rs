@@ -72,7 +72,7 @@ impl Tail {
             Ok(records) => {
                 self.records += records.len() as u64;
                 let is_later = |record: &RecordRef<'_>| {
-                    ends.get(&record.topic_partition()).is_none_or(|end| record.offset() >= *end)
+                    ends.get(record.topic_partition()).is_none_or(|end| record.offset() >= *end)
                 };
                 Ok(records.iter().filter(is_later).count())
             }
