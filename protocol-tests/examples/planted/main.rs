@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     ]);
     let given = match command.try_get_matches() {
         Ok(given) => given,
-        Err(error) => return arguments::exit(&error.into(), 2),
+        Err(error) => return arguments::exit(&error, 2),
     };
     let (seeds, first): (u64, u64) = (value(&given, "seeds"), value(&given, "first"));
     match find(first..first + seeds) {
