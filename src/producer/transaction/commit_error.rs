@@ -16,6 +16,9 @@ use crate::error::{DeliveryStatus, Error, Result};
 /// The list is complete: the transaction is aborted, it may be committed, or it is still being
 /// committed.
 ///
+/// It borrows the producer, so that nothing else can be begun while a commit is pending. `?` turns
+/// it into an [`Error`]; for another error type write `.map_err(ottla::Error::from)?`.
+///
 /// ```
 /// # use ottla::testkit::{Cluster, Options};
 /// use ottla::{Record, TransactionalProducer, producer::CommitError};
