@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Configures a [`TransactionalProducer`]:
-/// [`ProducerBuilder::transactional_id`](super::ProducerBuilder::transactional_id) returns it. The
+/// [`ProducerBuilder::transactional_id`](crate::producer::ProducerBuilder::transactional_id) returns it. The
 /// settings that every producer has are set before that call.
 ///
 /// ```
@@ -70,7 +70,7 @@ impl TransactionalProducerBuilder {
     }
 
     /// Sets any property by its Java or librdkafka name, like
-    /// [`ProducerBuilder::property`](super::ProducerBuilder::property).
+    /// [`ProducerBuilder::property`](crate::producer::ProducerBuilder::property).
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.producer = self.producer.property(name, value);
         self
@@ -86,7 +86,7 @@ impl TransactionalProducerBuilder {
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for the reasons of
-    /// [`ProducerBuilder::build`](super::ProducerBuilder::build); without a `transactional.id`; for
+    /// [`ProducerBuilder::build`](crate::producer::ProducerBuilder::build); without a `transactional.id`; for
     /// a `transaction.timeout.ms` below 1 or above 2147483647; and for settings that transactions
     /// rule out: `acks` other than `all`, `enable.idempotence=false`, `retries=0`, and more than 5
     /// for `max.in.flight.requests.per.connection`.
