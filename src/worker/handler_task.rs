@@ -46,6 +46,7 @@ impl<W: Work> HandlerContext<W> {
     async fn attempt(&self, job: &Job, cancel: &Cancel) -> Outcome {
         match &job.task {
             Task::Handle => self.handle(job, cancel).await,
+            Task::Skip => Outcome::Skipped,
             Task::DeadLetter(error) => match &self.dead_letters {
                 Some(letters) => {
                     match attempt::run(letters.send(job.load.records(), error, job.attempt), cancel).await {
@@ -94,7 +95,7 @@ impl<W: Work> HandlerContext<W> {
     /// Reports the outcome to the schedule, and logs it unless it was a success.
     fn finish(&self, lane: HandlerId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
         let error = match &outcome {
-            Outcome::Handled | Outcome::Buried => return self.schedule.finished(lane, job, outcome, cancel).1,
+            Outcome::Handled | Outcome::Buried | Outcome::Skipped => return self.schedule.finished(lane, job, outcome, cancel).1,
             Outcome::Failed { error, .. } => Some(error.clone()),
             Outcome::BuryingFailed(error) => {
                 self.schedule.record_error(error.clone());
@@ -109,7 +110,7 @@ impl<W: Work> HandlerContext<W> {
             None => ("", -1, -1),
         };
         let kind = match verdict {
-            Verdict::Done => return next,
+            Verdict::Done | Verdict::Undone => return next,
             Verdict::Again(_) => "again",
             Verdict::ToTheDeadLetters => "dead letters",
             Verdict::Skipped => "skipped",
@@ -119,7 +120,7 @@ impl<W: Work> HandlerContext<W> {
         let Some(suppressed) = self.schedule.admit_line(kind, error.as_ref()) else { return next };
         let (origin, error) = (&self.schedule.origin, error.as_ref().map(tracing::field::display));
         match verdict {
-            Verdict::Done => {}
+            Verdict::Done | Verdict::Undone => {}
             Verdict::Again(after) => {
                 event!(
                     WARN,

@@ -18,6 +18,7 @@
 mod attempt;
 mod builder;
 mod dead_letter;
+mod exactly_once;
 mod failure;
 mod handler;
 mod handler_task;

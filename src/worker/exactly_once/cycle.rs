@@ -1,0 +1,520 @@
+//! Decides when a worker's transactions begin and end, and what follows their failures.
+//!
+//! One transaction is open at a time, over all partitions. The schedule reports each job that begins,
+//! and each failure. The transaction task performs the [steps](Step) and reports their results.
+//! Records are handed out only while the transaction is open, and a transaction commits only when
+//! none of its records runs.
+//!
+//! Sans-IO.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+
+use super::recoveries::Recoveries;
+use crate::{
+    error::{Error, ErrorCode, ErrorKind},
+    histogram::Histogram,
+};
+
+/// Errors of the group coordinator that a rebalance causes: the offsets' records belong to another
+/// member by now, or soon will.
+const REBALANCED: [ErrorCode; 6] = [
+    ErrorCode::ILLEGAL_GENERATION,
+    ErrorCode::UNKNOWN_MEMBER_ID,
+    ErrorCode::FENCED_INSTANCE_ID,
+    ErrorCode::REBALANCE_IN_PROGRESS,
+    ErrorCode::STALE_MEMBER_EPOCH,
+    ErrorCode::GROUP_ID_NOT_FOUND,
+];
+
+/// The limits of a transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct CycleRules {
+    /// Number of records after which a transaction commits.
+    pub(crate) records: u64,
+    /// Bytes of outputs after which it commits.
+    pub(crate) bytes: u64,
+    /// Time after its first record at which it commits.
+    pub(crate) interval: Duration,
+    /// Age at which the coordinator may abort it (`transaction.timeout.ms`).
+    pub(crate) timeout: Duration,
+    /// The transactional id, for errors.
+    pub(crate) transactional_id: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No transaction is open.
+    Idle,
+    /// The producer is replaced by one with a new epoch.
+    Replacing,
+    Beginning,
+    Open,
+    /// No more records are begun, except those that lie before records that were begun already.
+    Closing,
+    /// None of its records runs: the offsets may be collected.
+    Complete,
+    Committing,
+    /// It is being aborted, or was aborted and some of its records still run.
+    Aborting,
+    /// Its records are about to be read again.
+    Rewinding,
+    /// The worker ends because of an error.
+    Failed,
+}
+
+/// A step for the transaction task.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Replaces the producer, because of this error; then [`Cycle::replaced`].
+    Replace(Error),
+    /// Begins a transaction; then [`Cycle::begun`].
+    Begin,
+    /// Collects the offsets and commits; then [`Cycle::committed`], [`Cycle::commit_aborted`] or
+    /// [`Cycle::commit_unknown`].
+    Commit,
+    /// Aborts the transaction; then [`Cycle::aborted`].
+    Abort,
+    /// Reads records again; then [`Cycle::rewound`].
+    Rewind(RewindTo),
+    /// Ends the worker.
+    Fail(Error),
+}
+
+/// The place from which records are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RewindTo {
+    /// The first record of the transaction, because it is known not to be committed.
+    Start,
+    /// The group's committed offset, because only the coordinator knows the outcome.
+    Committed,
+}
+
+/// The reason for which an open transaction cannot commit.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// A handler, or the delivery of a dead letter, failed. The schedule bounds these.
+    Handler,
+    /// A partition is no longer read, so that its offsets cannot be committed.
+    Lost,
+    /// The transaction is older than its timeout.
+    Overdue,
+    /// The producer reported this.
+    Producer(Error),
+}
+
+/// Jobs that may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    All,
+    /// Those before records that were begun already.
+    Gaps,
+    None,
+}
+
+/// Counts of transactions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TransactionCounts {
+    pub(crate) committed: u64,
+    pub(crate) aborted: u64,
+    pub(crate) unknown: u64,
+    pub(crate) producers_replaced: u64,
+    pub(crate) records: Histogram,
+    pub(crate) commit_micros: Histogram,
+}
+
+/// The open transaction.
+#[derive(Debug, Default)]
+struct Current {
+    /// Time at which its first record was begun.
+    since: Option<Instant>,
+    records: u64,
+    bytes: u64,
+    /// Partitions, by their numbers in the schedule, with records in it.
+    partitions: BTreeSet<usize>,
+    commit_began: Option<Instant>,
+    /// True if an abort was answered, and only running records delay what follows.
+    is_aborted: bool,
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cycle {
+    rules: CycleRules,
+    phase: Phase,
+    current: Current,
+    /// A step that the task has not taken yet.
+    step: Option<Step>,
+    /// True if a record waits for a transaction.
+    is_wanted: bool,
+    /// Time before which no transaction begins.
+    not_before: Option<Instant>,
+    /// Set if the producer cannot begin another transaction.
+    replace: Option<Error>,
+    recoveries: Recoveries,
+    rng: StdRng,
+    counts: TransactionCounts,
+}
+
+impl Cycle {
+    pub(crate) fn new(rules: CycleRules, recoveries: Recoveries, rng: StdRng) -> Self {
+        Self {
+            rules,
+            phase: Phase::Idle,
+            current: Current::default(),
+            step: None,
+            is_wanted: false,
+            not_before: None,
+            replace: None,
+            recoveries,
+            rng,
+            counts: TransactionCounts::default(),
+        }
+    }
+
+    // ---- queries
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Returns the jobs that may begin.
+    pub(crate) fn admission(&self) -> Admission {
+        match self.phase {
+            Phase::Open => Admission::All,
+            Phase::Closing => Admission::Gaps,
+            _ => Admission::None,
+        }
+    }
+
+    /// Returns true if the records that run now are in vain: their transaction does not commit.
+    pub(crate) fn is_failed(&self) -> bool {
+        matches!(self.phase, Phase::Aborting | Phase::Rewinding | Phase::Failed)
+    }
+
+    /// Returns true if the end of the transaction is awaited before that partition may be given up.
+    pub(crate) fn holds(&self, partition: usize) -> bool {
+        self.phase != Phase::Failed && self.current.partitions.contains(&partition)
+    }
+
+    /// Returns the partitions with records in the transaction.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = usize> + use<> {
+        self.current.partitions.clone().into_iter()
+    }
+
+    /// Returns true if no transaction has records, and nothing is left to do for the last one.
+    pub(crate) fn is_idle(&self) -> bool {
+        let is_settled = matches!(
+            self.phase,
+            Phase::Idle | Phase::Replacing | Phase::Beginning | Phase::Open | Phase::Failed
+        );
+        self.phase == Phase::Failed || is_settled && self.current.partitions.is_empty()
+    }
+
+    /// Returns the number of records in the transaction, and the time of the first one.
+    pub(crate) fn size(&self) -> (u64, Option<Instant>) {
+        (self.current.records, self.current.since)
+    }
+
+    pub(crate) fn counts(&self) -> &TransactionCounts {
+        &self.counts
+    }
+
+    /// Returns the time of the next [`tick`](Self::tick).
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Idle => self.not_before.filter(|_| self.is_wanted),
+            Phase::Open => self.current.since.map(|since| since + self.rules.interval.min(self.rules.timeout)),
+            Phase::Closing => self.current.since.map(|since| since + self.rules.timeout),
+            _ => None,
+        }
+    }
+
+    /// Takes the next step.
+    pub(crate) fn take_step(&mut self) -> Option<Step> {
+        self.step.take()
+    }
+
+    /// Returns true if a step waits for the task.
+    pub(crate) fn has_step(&self) -> bool {
+        self.step.is_some()
+    }
+
+    // ---- events of the schedule
+
+    /// Notes that a record waits.
+    pub(crate) fn want(&mut self, now: Instant) {
+        self.is_wanted = true;
+        self.try_begin(now);
+    }
+
+    /// Notes that a job with so many records of a partition begins.
+    pub(crate) fn job_begun(&mut self, partition: usize, records: usize, now: Instant) {
+        self.current.partitions.insert(partition);
+        self.current.since.get_or_insert(now);
+        self.current.records += records as u64;
+        if self.current.records >= self.rules.records {
+            self.close();
+        }
+    }
+
+    /// Notes outputs that were sent.
+    pub(crate) fn bytes_sent(&mut self, bytes: u64) {
+        self.current.bytes += bytes;
+        if self.current.bytes >= self.rules.bytes {
+            self.close();
+        }
+    }
+
+    /// Takes no more records, if there are any: the transaction commits once none of them runs.
+    pub(crate) fn close(&mut self) {
+        if self.phase == Phase::Open && !self.current.partitions.is_empty() {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Notes that none of the transaction's records runs, or waits before another that has run.
+    pub(crate) fn settled(&mut self) {
+        match self.phase {
+            Phase::Closing => self.enter(Phase::Complete, Step::Commit),
+            Phase::Aborting if self.current.is_aborted => self.rewind(RewindTo::Start),
+            _ => {}
+        }
+    }
+
+    /// Returns true if [`settled`](Self::settled) has an effect.
+    pub(crate) fn awaits_settling(&self) -> bool {
+        self.phase == Phase::Closing || self.phase == Phase::Aborting && self.current.is_aborted
+    }
+
+    /// Gives up a partition at once. A transaction with its records does not commit any more, unless
+    /// the commit has begun: then its offsets are part of it, and the coordinator decides.
+    pub(crate) fn lose(&mut self, partition: usize) {
+        if self.current.partitions.remove(&partition) {
+            self.fail(Failure::Lost);
+        }
+    }
+
+    /// Aborts the transaction, because it cannot commit.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        if matches!(self.phase, Phase::Open | Phase::Closing | Phase::Complete) {
+            self.current.failure = Some(failure);
+            self.enter(Phase::Aborting, Step::Abort);
+        }
+    }
+
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let age = self.current.since.map(|since| now.saturating_duration_since(since));
+        match self.phase {
+            Phase::Idle => self.try_begin(now),
+            Phase::Open | Phase::Closing if age.is_some_and(|age| age >= self.rules.timeout) => {
+                self.fail(Failure::Overdue);
+            }
+            Phase::Open if age.is_some_and(|age| age >= self.rules.interval) => self.close(),
+            _ => {}
+        }
+    }
+
+    // ---- results of the steps
+
+    /// Handles the result of [`Step::Begin`].
+    pub(crate) fn begun(&mut self, result: Result<(), Error>, now: Instant) {
+        if self.phase != Phase::Beginning {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.phase = Phase::Open;
+                self.is_wanted = false;
+                self.not_before = None;
+            }
+            Err(error) => {
+                self.phase = Phase::Idle;
+                self.recover_producer(error, now);
+            }
+        }
+    }
+
+    /// Handles the result of [`Step::Replace`].
+    pub(crate) fn replaced(&mut self, result: Result<(), Error>, now: Instant) {
+        if self.phase != Phase::Replacing {
+            return;
+        }
+        self.phase = Phase::Idle;
+        match result {
+            Ok(()) => {
+                self.replace = None;
+                self.counts.producers_replaced += 1;
+                self.try_begin(now);
+            }
+            Err(error) => self.recover_producer(error, now),
+        }
+    }
+
+    /// Notes that the offsets were collected, and are part of the transaction from now on. Returns
+    /// false if it failed before.
+    pub(crate) fn committing(&mut self, now: Instant) -> bool {
+        let is_complete = self.phase == Phase::Complete;
+        if is_complete {
+            self.phase = Phase::Committing;
+            self.current.commit_began = Some(now);
+        }
+        is_complete
+    }
+
+    /// Notes that the transaction is committed.
+    pub(crate) fn committed(&mut self, now: Instant) {
+        if let Some(began) = self.current.commit_began {
+            self.counts.commit_micros.record_micros(now.saturating_duration_since(began));
+        }
+        self.counts.committed += 1;
+        self.counts.records.record(self.current.records);
+        self.recoveries.reset_wait();
+        self.current = Current::default();
+        self.phase = Phase::Idle;
+        self.try_begin(now);
+    }
+
+    /// Notes that the commit failed and the transaction was aborted, because of this error.
+    pub(crate) fn commit_aborted(&mut self, error: Error, now: Instant) {
+        self.counts.aborted += 1;
+        self.rewind(RewindTo::Start);
+        self.recover(error, now);
+    }
+
+    /// Notes that the transaction may be committed or aborted.
+    pub(crate) fn commit_unknown(&mut self, error: Error, now: Instant) {
+        self.counts.unknown += 1;
+        self.rewind(RewindTo::Committed);
+        self.recover(error, now);
+    }
+
+    /// Handles the end of [`Step::Abort`], and the error if it failed: the transaction is not
+    /// committed either way.
+    pub(crate) fn aborted(&mut self, result: Result<(), Error>, now: Instant) {
+        if self.phase != Phase::Aborting {
+            return;
+        }
+        self.counts.aborted += 1;
+        self.current.is_aborted = true;
+        match self.current.failure.take() {
+            Some(Failure::Producer(error)) => self.recover(error, now),
+            Some(Failure::Overdue) => self.recover(self.overdue(), now),
+            // A handler's failure is bounded by the schedule; a lost partition is no failure.
+            Some(Failure::Handler | Failure::Lost) | None => {
+                if let Err(error) = result {
+                    self.recover(error, now);
+                }
+            }
+        }
+    }
+
+    /// Handles the end of [`Step::Rewind`]. An error means that the place could not be looked up.
+    pub(crate) fn rewound(&mut self, result: Result<(), Error>, now: Instant) {
+        if self.phase != Phase::Rewinding {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.current = Current::default();
+                self.phase = Phase::Idle;
+                self.try_begin(now);
+            }
+            Err(error) => self.fail_worker(error),
+        }
+    }
+
+    // ---- recovery
+
+    fn enter(&mut self, phase: Phase, step: Step) {
+        self.phase = phase;
+        self.step = Some(step);
+    }
+
+    fn rewind(&mut self, to: RewindTo) {
+        self.enter(Phase::Rewinding, Step::Rewind(to));
+    }
+
+    fn try_begin(&mut self, now: Instant) {
+        let is_due = self.not_before.is_none_or(|at| at <= now);
+        if self.phase == Phase::Idle && self.is_wanted && is_due {
+            match &self.replace {
+                Some(error) => self.enter(Phase::Replacing, Step::Replace(error.clone())),
+                None => self.enter(Phase::Beginning, Step::Begin),
+            }
+        }
+    }
+
+    /// Decides what follows an error of the producer: another transaction after a wait, perhaps by a
+    /// new producer, or the end of the worker.
+    fn recover(&mut self, error: Error, now: Instant) {
+        let is_fenced = error.kind() == ErrorKind::Fenced;
+        if !is_fenced && (error.is_fatal() || error.kind() == ErrorKind::Closed) {
+            return self.fail_worker(error);
+        }
+        if !may_pass(&error) && self.recoveries.exceeds_bound(now) {
+            let error = self.too_many(&error);
+            return self.fail_worker(error);
+        }
+        self.not_before = Some(now + self.recoveries.wait(&mut self.rng));
+        if is_fenced {
+            self.replace = Some(error);
+        }
+    }
+
+    /// Decides what follows an error before the transaction: no other input changes it, so that only
+    /// one that is retriable, or that another producer caused, is survived.
+    fn recover_producer(&mut self, error: Error, now: Instant) {
+        if error.is_retriable() || error.kind() == ErrorKind::Fenced {
+            self.recover(error, now);
+        } else {
+            self.fail_worker(error);
+        }
+    }
+
+    fn fail_worker(&mut self, error: Error) {
+        self.enter(Phase::Failed, Step::Fail(error));
+    }
+
+    fn overdue(&self) -> Error {
+        let message = format!(
+            "a transaction of \"{}\" was open for longer than transaction.timeout.ms ({} ms)",
+            self.rules.transactional_id,
+            self.rules.timeout.as_millis()
+        );
+        Error::new(ErrorKind::Handler, message)
+    }
+
+    fn too_many(&self, error: &Error) -> Error {
+        let (id, failures) = (&self.rules.transactional_id, self.recoveries.count());
+        let within = self.recoveries.window().as_secs();
+        let message = match error.kind() {
+            ErrorKind::Fenced => format!(
+                "another producer uses transactional.id \"{id}\": it fenced this worker's producer {failures} times \
+                 within {within} s (max.poll.interval.ms); give each worker a transactional id of its own: {error}"
+            ),
+            _ => format!(
+                "{failures} transactions of \"{id}\" failed within {within} s (max.poll.interval.ms), the last one \
+                 because: {error}"
+            ),
+        };
+        Error::new(error.kind(), message).with_source(error.clone())
+    }
+}
+
+/// Returns true if the next transaction may succeed without a change: after an error that is
+/// retriable, or that a rebalance caused.
+fn may_pass(error: &Error) -> bool {
+    let passes = |error: &Error| {
+        error.is_retriable()
+            || error.kind() == ErrorKind::NotAssigned
+            || error.code().is_some_and(|code| REBALANCED.contains(&code))
+    };
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+    passes(error) || cause.is_some_and(passes)
+}

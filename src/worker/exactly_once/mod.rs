@@ -1,0 +1,17 @@
+//! Handles records exactly once: outputs and offsets of many records commit in one transaction.
+//!
+//! ```text
+//!               first record        count, bytes, time, revocation      nothing runs
+//!  Idle ─▶ Beginning ─▶ Open ──────────────────────────────▶ Closing ──────────────▶ Committing ─▶ Idle
+//!   ▲                    │ failed handler, lost partition,      │                        │ aborted,
+//!   │                    ▼ failed transaction, too old          ▼                        ▼ unknown
+//!   └────────────────── Rewinding ◀──── nothing runs ──── Aborting                   Rewinding
+//! ```
+//! `cycle` decides when a transaction begins, takes no more records, commits or aborts, and when its
+//! records are read again. The schedule asks it before each job.
+
+pub(super) mod cycle;
+pub(super) mod failed_records;
+#[cfg(test)]
+mod model_tests;
+pub(super) mod recoveries;
