@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn transactions_refuse_settings_against_idempotence() {
-        let ways: [(fn(&mut ProducerSettings), &str); 7] = [
+        type Way = (fn(&mut ProducerSettings), &'static str);
+        let ways: [Way; 7] = [
             (|s| s.acks = Acks::Leader, "transactional.id needs acks=all"),
             (|s| s.retries = 0, "transactional.id needs retries of 1 or more"),
             (|s| s.max_in_flight = 6, "transactional.id needs max.in.flight.requests.per.connection of 5 or less"),

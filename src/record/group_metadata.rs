@@ -77,7 +77,7 @@ impl GroupMetadata {
         self.owned.as_ref().is_none_or(|owned| owned.contains_key(partition))
     }
 
-    /// Returns true if this is the member of `earlier`, in the generation of then or in a later one,
+    /// Returns true if this is the member of `earlier`, in the same generation or in a later one,
     /// and has owned these partitions all the time since. Offsets of records that were read under
     /// `earlier` may then be committed under this one.
     #[cfg_attr(not(test), expect(dead_code, reason = "the exactly-once worker asks in a later change"))]

@@ -47,13 +47,13 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// In any case nothing from before the call is delivered any more, and the consumer continues to
-    /// request the committed offsets that are missing; it reads a partition as soon as it has the
-    /// offset.
+    /// After an error nothing from before the call is delivered either, and the consumer continues
+    /// to request the committed offsets that are missing; it reads a partition as soon as it has
+    /// the offset.
     /// - `Timeout`: not all offsets were known in time. [`Error::code`] is `UNSTABLE_OFFSET_COMMIT`
     ///   if a transaction has not ended, perhaps that of another producer.
     /// - `Authorization` and others as the broker answers, at once if they will not pass soon.
-    /// - `InvalidArgument` without a `group.id`; `Closed`. Then nothing is done.
+    /// - `InvalidArgument` without a `group.id`, and then nothing is done; `Closed`.
     ///
     /// # Cancel safety
     /// Once the future was polled, the partitions are rewound: dropping it only ends the wait. A

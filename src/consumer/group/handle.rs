@@ -171,9 +171,9 @@ impl GroupHandle {
         self.shared.member().add_to(group, self.shared.protocol)
     }
 
-    /// Returns the group's committed offsets of those partitions; `None` if there is none. Partitions
-    /// whose offset is part of an open transaction are requested again until the deadline. So are
-    /// topics of which the coordinator does not know the id; they are looked up in the metadata.
+    /// Returns the group's committed offsets of those partitions; `None` if there is none. Offsets
+    /// that are part of an open transaction are requested again until the deadline. So are topics
+    /// of which the coordinator does not know the id; they are looked up in the metadata.
     ///
     /// # Cancel safety
     /// Safe.

@@ -38,7 +38,8 @@ async fn assignment_waits_for_open_transaction(protocol: GroupProtocol) {
     for commits in [true, false] {
         let (cluster, mut producer) = started().await;
         let consumer = member(&cluster, protocol).await;
-        assert_eq!(numbers(&consumer, 10).await, (100..110).collect::<Vec<_>>(), "t[1] does not wait");
+        let others = tokio::time::timeout(5 * SECOND, numbers(&consumer, 10));
+        assert_eq!(others.await.expect("t[1] does not wait"), (100..110).collect::<Vec<_>>());
         assert!(is_quiet(&consumer).await);
         assert_eq!(consumer.position(&tp("t", 0)), None, "auto.offset.reset does not apply");
         assert_eq!(producer.end(commits).await, 0);

@@ -69,6 +69,12 @@ impl Exchange {
         true
     }
 
+    /// Takes back that the attempt that has just ended was seen, because its answer proves that it
+    /// had no effect.
+    pub(crate) fn had_no_effect(&mut self) {
+        self.seen = self.seen.saturating_sub(1);
+    }
+
     pub(crate) fn mark_lost(&mut self) {
         self.lost = true;
     }

@@ -313,8 +313,12 @@ impl TransactionManager {
 
     /// Takes the answer of an attempt. An answer to an attempt that was given up is dropped.
     pub(crate) fn answered(&mut self, attempt: AttemptId, answer: &Answer, now: Instant) {
-        let Some(exchange) = self.take_ended(attempt, true) else { return };
+        let Some(mut exchange) = self.take_ended(attempt, true) else { return };
         let api = exchange.request.api();
+        if matches!(answer, Answer::Code(ErrorCode::CONCURRENT_TRANSACTIONS)) {
+            // The coordinator is busy with an earlier request, and has not handled this one.
+            exchange.had_no_effect();
+        }
         let context = self.context(api);
         let (verdict, error) = match self.judge(&exchange, answer) {
             Judgement::Code(verdict, code) => (verdict, Error::broker(code, context)),
@@ -506,7 +510,7 @@ impl TransactionManager {
             Verdict::Abort | Verdict::AbortAfterRebalance | Verdict::AbortAndBump => {
                 self.must_bump |= verdict == Verdict::AbortAndBump && self.running_protocol() == Protocol::V1;
                 let error = if verdict == Verdict::AbortAfterRebalance {
-                    let message = "the group has rebalanced since its metadata was read";
+                    let message = format!("the group has rebalanced since its metadata was read: {error}");
                     Error::because_of(ErrorKind::NotAssigned, message, error)
                 } else {
                     error

@@ -518,7 +518,6 @@ fn each_repeated_code_puts_commit_in_doubt() {
         ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
         ErrorCode::COORDINATOR_NOT_AVAILABLE,
         ErrorCode::NOT_COORDINATOR,
-        ErrorCode::CONCURRENT_TRANSACTIONS,
         ErrorCode::UNKNOWN_SERVER_ERROR,
     ] {
         let mut fixture = Fixture::at(Committing, Protocol::V1);
@@ -527,6 +526,21 @@ fn each_repeated_code_puts_commit_in_doubt() {
         fixture.code(ErrorCode::PRODUCER_FENCED);
         let line = fixture.told();
         assert!(line.contains("→unknown"), "{code:?}: {line}");
+    }
+}
+
+#[test]
+fn concurrent_transactions_alone_leaves_no_doubt() {
+    for (first, told) in [(ErrorCode::CONCURRENT_TRANSACTIONS, "→aborted"), (ErrorCode::NOT_COORDINATOR, "→unknown")]
+    {
+        let mut fixture = Fixture::at(Committing, Protocol::V2);
+        for code in [first, ErrorCode::CONCURRENT_TRANSACTIONS] {
+            fixture.code(code);
+            fixture.wait();
+        }
+        fixture.code(ErrorCode::PRODUCER_FENCED);
+        let line = fixture.told();
+        assert!(line.contains(told), "{first:?}: {line}");
     }
 }
 

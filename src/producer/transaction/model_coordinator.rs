@@ -150,7 +150,7 @@ impl ModelCoordinator {
         let is_same = producer == self.producer;
         let is_retry = is_v2 && (is_next_epoch || is_next_id);
         let is_completed = matches!(self.state, TxnState::Completed { .. });
-        if !is_same && !(is_retry && is_completed) {
+        if !(is_same || is_retry && is_completed) {
             return Err(ErrorCode::PRODUCER_FENCED);
         }
         match self.state {

@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// `InvalidArgument`: a consumer without a group, a consumer of another cluster, or a negative
-/// offset. `NotAssigned`: a partition that the consumer did not own when its metadata was asked for.
+/// offset. `NotAssigned`: a partition that the consumer did not own at the time of its metadata.
 pub(crate) fn check_arguments(
     group: &GroupMetadata,
     offsets: &[(TopicPartition, OffsetAndMetadata)],

@@ -12,6 +12,9 @@ use crate::{
     wire::messages::{ListTransactionsRequest, ListTransactionsResponse, list_transactions_response::TransactionState},
 };
 
+/// States of Kafka's coordinator that are never shown, but may be asked for.
+const NEVER_SHOWN: [&str; 2] = ["Dead", "PrepareEpochFence"];
+
 pub(crate) struct ListTransactions(pub(crate) ListTransactionsRequest);
 
 impl Call for ListTransactions {
@@ -28,7 +31,7 @@ impl Call for ListTransactions {
         };
         let error = context.spoiled(error);
         response.error_code = error.code();
-        let is_known = |name: &str| State::ALL.iter().any(|state| state.name() == name);
+        let is_known = |name: &str| NEVER_SHOWN.contains(&name) || State::ALL.iter().any(|state| state.name() == name);
         response.unknown_state_filters = self.0.state_filters.iter().filter(|name| !is_known(name)).cloned().collect();
         if let (Ok(pattern), true) = (pattern, error.is_ok()) {
             let transactions = &context.state.transactions;

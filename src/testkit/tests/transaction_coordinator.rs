@@ -277,6 +277,9 @@ async fn transactions_are_described_and_listed() {
     assert_eq!(list(all.clone(), 0).await, (0, vec!["idle".to_owned(), "tx".to_owned()], vec![]));
     let ongoing = ListTransactionsRequest { state_filters: vec![text("Ongoing"), text("Odd")], ..all.clone() };
     assert_eq!(list(ongoing, 0).await, (0, vec!["tx".to_owned()], vec![text("Odd")]));
+    let transient = ["Dead", "PrepareEpochFence"].map(text).to_vec();
+    let transient = ListTransactionsRequest { state_filters: transient, ..all.clone() };
+    assert_eq!(list(transient, 0).await, (0, vec![], vec![]), "known, and never shown");
     let old = |least| ListTransactionsRequest {
         duration_filter: least,
         state_filters: vec![text("Ongoing")],

@@ -63,6 +63,8 @@ pub(crate) struct ClassicGroup {
     pub(super) waits: Waits,
     /// True if a member came during the initial delay, which is then waited out once more.
     pub(super) came: bool,
+    /// True once offsets were committed without a member, which creates the group.
+    pub(super) is_simple: bool,
 }
 
 impl ClassicGroup {
@@ -101,9 +103,10 @@ impl ClassicGroup {
         }
     }
 
-    /// Returns true if no member ever joined: the group is answered like one that does not exist.
+    /// Returns true if no member ever joined, and no offset was committed without one: the group is
+    /// answered like one that does not exist.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.members.is_empty() && self.generation == 0
+        self.members.is_empty() && self.generation == 0 && !self.is_simple
     }
 
     /// Returns the time of the group's next change if there are no requests.
@@ -264,6 +267,7 @@ impl ClassicGroup {
         self.dismiss(ErrorCode::UNKNOWN_MEMBER_ID);
         self.generation = 0;
         self.protocol_type = None;
+        self.is_simple = false;
     }
 
     /// Ends the waits of all members. The generation and its assignment stay.

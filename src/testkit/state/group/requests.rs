@@ -349,6 +349,7 @@ impl ClassicGroup {
     ) -> Result<(), ErrorCode> {
         self.advance(now, settings);
         if self.members.is_empty() && generation < 0 {
+            self.is_simple = true;
             return Ok(());
         }
         if self.is_unknown() {
@@ -374,7 +375,11 @@ impl ClassicGroup {
         settings: &GroupSettings,
     ) -> Result<(), ErrorCode> {
         self.advance(now, settings);
-        if !identity.names_member(generation) || (self.members.is_empty() && generation < 0) {
+        if self.members.is_empty() && generation < 0 {
+            self.is_simple = true;
+            return Ok(());
+        }
+        if !identity.names_member(generation) {
             return Ok(());
         }
         if self.is_unknown() {

@@ -336,7 +336,6 @@ fn commits_require_current_generation_or_empty_group() {
         world.group.may_commit(world.now, &identity(id), generation, &SETTINGS)
     };
     assert_eq!(may(&mut world, "", -1), Ok(()));
-    assert_eq!(may(&mut world, "m1", 1), Err(ErrorCode::ILLEGAL_GENERATION));
     let mut world = World::two_members();
     assert_eq!(may(&mut world, "m1", 2), Ok(()));
     assert_eq!(may(&mut world, "m1", 1), Err(ErrorCode::ILLEGAL_GENERATION));
@@ -346,6 +345,26 @@ fn commits_require_current_generation_or_empty_group() {
     world.waiting("m1");
     world.joined("m2");
     assert_eq!(may(&mut world, "m1", 3), Err(ErrorCode::REBALANCE_IN_PROGRESS));
+}
+
+#[test]
+fn first_commit_without_member_creates_group() {
+    for transactional in [false, true] {
+        let mut world = World::new();
+        let mut may = |id: &str, generation| {
+            let (group, identity) = (&mut world.group, identity(id));
+            match transactional {
+                true => group.may_commit_in_transaction(world.now, &identity, generation, &SETTINGS),
+                false => group.may_commit(world.now, &identity, generation, &SETTINGS),
+            }
+        };
+        assert_eq!(may("m1", 1), Err(ErrorCode::ILLEGAL_GENERATION), "the group does not exist");
+        assert_eq!(may("", -1), Ok(()));
+        assert_eq!(may("m1", 1), Err(ErrorCode::UNKNOWN_MEMBER_ID), "the group has no members");
+        assert_eq!(may("", 1), Err(ErrorCode::UNKNOWN_MEMBER_ID));
+        world.group.forget_members();
+        assert!(world.group.is_unknown());
+    }
 }
 
 #[test]
