@@ -73,6 +73,7 @@ use self::{
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
     transaction::shared::TransactionShared,
 };
+pub(crate) use self::transaction::handle::TransactionHandle;
 pub use self::{
     builder::ProducerBuilder,
     deliveries::{Deliveries, DeliveryResults},

@@ -22,6 +22,7 @@ use crate::{
     cluster::{Backoff, Broker, Metadata, PartitionMetadata, TopicMetadata},
     consumer::{
         IsolationLevel, OffsetReset,
+        config::isolation::Isolation,
         api::records::{Records, UnreadReturn},
         buffer::{
             fetch_buffer::{FetchBuffer, FetchWakers},
@@ -55,7 +56,7 @@ pub(super) fn rules() -> ConsumerRules {
     ConsumerRules {
         partition_eof: false,
         reset: OffsetReset::Earliest,
-        isolation: IsolationLevel::ReadUncommitted,
+        isolation: Isolation::new(IsolationLevel::ReadUncommitted),
         min_bytes: 1,
         max_bytes: 1 << 20,
         max_wait: SECOND,

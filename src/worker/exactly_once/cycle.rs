@@ -15,7 +15,7 @@ use std::{
 
 use rand::rngs::StdRng;
 
-use super::recoveries::Recoveries;
+use super::{recoveries::Recoveries, status::ExactlyOnceStatus};
 use crate::{
     error::{Error, ErrorCode, ErrorKind},
     histogram::Histogram,
@@ -37,8 +37,6 @@ const REBALANCED: [ErrorCode; 6] = [
 pub(crate) struct CycleRules {
     /// Number of records after which a transaction commits.
     pub(crate) records: u64,
-    /// Bytes of outputs after which it commits.
-    pub(crate) bytes: u64,
     /// Time after its first record at which it commits.
     pub(crate) interval: Duration,
     /// Age at which the coordinator may abort it (`transaction.timeout.ms`).
@@ -51,8 +49,8 @@ pub(crate) struct CycleRules {
 pub(crate) enum Phase {
     /// No transaction is open.
     Idle,
-    /// The producer is replaced by one with a new epoch.
-    Replacing,
+    /// A producer is made, and takes over the transactional id.
+    Preparing,
     Beginning,
     Open,
     /// No more records are begun, except those that lie before records that were begun already.
@@ -71,8 +69,9 @@ pub(crate) enum Phase {
 /// A step for the transaction task.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Replaces the producer, because of this error; then [`Cycle::replaced`].
-    Replace(Error),
+    /// Makes a producer and initializes it, instead of one that failed with this error; then
+    /// [`Cycle::prepared`].
+    Prepare(Option<Error>),
     /// Begins a transaction; then [`Cycle::begun`].
     Begin,
     /// Collects the offsets and commits; then [`Cycle::committed`], [`Cycle::commit_aborted`] or
@@ -134,7 +133,6 @@ struct Current {
     /// Time at which its first record was begun.
     since: Option<Instant>,
     records: u64,
-    bytes: u64,
     /// Partitions, by their numbers in the schedule, with records in it.
     partitions: BTreeSet<usize>,
     commit_began: Option<Instant>,
@@ -154,8 +152,12 @@ pub(crate) struct Cycle {
     is_wanted: bool,
     /// Time before which no transaction begins.
     not_before: Option<Instant>,
-    /// Set if the producer cannot begin another transaction.
-    replace: Option<Error>,
+    /// True if the producer can begin a transaction.
+    is_ready: bool,
+    /// The error by which the last producer ended, until there is another one.
+    replaced: Option<Error>,
+    /// The error by which the last producer ended.
+    last_failure: Option<Error>,
     recoveries: Recoveries,
     rng: StdRng,
     counts: TransactionCounts,
@@ -163,25 +165,26 @@ pub(crate) struct Cycle {
 
 impl Cycle {
     pub(crate) fn new(rules: CycleRules, recoveries: Recoveries, rng: StdRng) -> Self {
-        Self {
+        let mut cycle = Self {
             rules,
             phase: Phase::Idle,
             current: Current::default(),
             step: None,
             is_wanted: false,
             not_before: None,
-            replace: None,
+            is_ready: false,
+            replaced: None,
+            last_failure: None,
             recoveries,
             rng,
             counts: TransactionCounts::default(),
-        }
+        };
+        // At once: it ends a transaction that an earlier instance left open.
+        cycle.enter(Phase::Preparing, Step::Prepare(None));
+        cycle
     }
 
     // ---- queries
-
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
-    }
 
     /// Returns the jobs that may begin.
     pub(crate) fn admission(&self) -> Admission {
@@ -211,14 +214,21 @@ impl Cycle {
     pub(crate) fn is_idle(&self) -> bool {
         let is_settled = matches!(
             self.phase,
-            Phase::Idle | Phase::Replacing | Phase::Beginning | Phase::Open | Phase::Failed
+            Phase::Idle | Phase::Preparing | Phase::Beginning | Phase::Open | Phase::Failed
         );
         self.phase == Phase::Failed || is_settled && self.current.partitions.is_empty()
     }
 
-    /// Returns the number of records in the transaction, and the time of the first one.
-    pub(crate) fn size(&self) -> (u64, Option<Instant>) {
-        (self.current.records, self.current.since)
+    /// Returns the state of the transaction, without the producer's.
+    pub(crate) fn status(&self, now: Instant) -> ExactlyOnceStatus {
+        ExactlyOnceStatus {
+            phase: self.phase.into(),
+            records: self.current.records,
+            for_how_long: self.current.since.map(|since| now.saturating_duration_since(since)),
+            recent_failures: self.recoveries.count(),
+            last_failure: self.last_failure.clone(),
+            producer: None,
+        }
     }
 
     pub(crate) fn counts(&self) -> &TransactionCounts {
@@ -228,7 +238,7 @@ impl Cycle {
     /// Returns the time of the next [`tick`](Self::tick).
     pub(crate) fn next_due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Idle => self.not_before.filter(|_| self.is_wanted),
+            Phase::Idle => self.not_before.filter(|_| self.is_wanted || !self.is_ready),
             Phase::Open => self.current.since.map(|since| since + self.rules.interval.min(self.rules.timeout)),
             Phase::Closing => self.current.since.map(|since| since + self.rules.timeout),
             _ => None,
@@ -259,14 +269,6 @@ impl Cycle {
         self.current.since.get_or_insert(now);
         self.current.records += records as u64;
         if self.current.records >= self.rules.records {
-            self.close();
-        }
-    }
-
-    /// Notes outputs that were sent.
-    pub(crate) fn bytes_sent(&mut self, bytes: u64) {
-        self.current.bytes += bytes;
-        if self.current.bytes >= self.rules.bytes {
             self.close();
         }
     }
@@ -340,16 +342,16 @@ impl Cycle {
         }
     }
 
-    /// Handles the result of [`Step::Replace`].
-    pub(crate) fn replaced(&mut self, result: Result<(), Error>, now: Instant) {
-        if self.phase != Phase::Replacing {
+    /// Handles the result of [`Step::Prepare`].
+    pub(crate) fn prepared(&mut self, result: Result<(), Error>, now: Instant) {
+        if self.phase != Phase::Preparing {
             return;
         }
         self.phase = Phase::Idle;
         match result {
             Ok(()) => {
-                self.replace = None;
-                self.counts.producers_replaced += 1;
+                self.is_ready = true;
+                self.counts.producers_replaced += u64::from(self.replaced.take().is_some());
                 self.try_begin(now);
             }
             Err(error) => self.recover_producer(error, now),
@@ -442,11 +444,13 @@ impl Cycle {
 
     fn try_begin(&mut self, now: Instant) {
         let is_due = self.not_before.is_none_or(|at| at <= now);
-        if self.phase == Phase::Idle && self.is_wanted && is_due {
-            match &self.replace {
-                Some(error) => self.enter(Phase::Replacing, Step::Replace(error.clone())),
-                None => self.enter(Phase::Beginning, Step::Begin),
-            }
+        if self.phase != Phase::Idle || !is_due {
+            return;
+        }
+        if !self.is_ready {
+            self.enter(Phase::Preparing, Step::Prepare(self.replaced.clone()));
+        } else if self.is_wanted {
+            self.enter(Phase::Beginning, Step::Begin);
         }
     }
 
@@ -463,7 +467,9 @@ impl Cycle {
         }
         self.not_before = Some(now + self.recoveries.wait(&mut self.rng));
         if is_fenced {
-            self.replace = Some(error);
+            self.is_ready = false;
+            self.last_failure = Some(error.clone());
+            self.replaced = Some(error);
         }
     }
 

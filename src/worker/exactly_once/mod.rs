@@ -10,8 +10,20 @@
 //! `cycle` decides when a transaction begins, takes no more records, commits or aborts, and when its
 //! records are read again. The schedule asks it before each job.
 
+pub(super) mod builder;
 pub(super) mod cycle;
 pub(super) mod failed_records;
+pub(super) mod handlers;
 #[cfg(test)]
 mod model_tests;
-pub(super) mod recoveries;
+pub(super) mod outputs;
+mod recoveries;
+pub(super) mod status;
+pub(super) mod transactions_task;
+
+pub use self::{
+    builder::ExactlyOnceBuilder,
+    handlers::ExactlyOnceHandler,
+    outputs::Outputs,
+    status::{ExactlyOnceStatus, TransactionPhase},
+};

@@ -82,7 +82,8 @@ enum Event {
     Lose(usize),
     /// The other member handles records, and gives the partition back.
     Return { partition: usize, handles: i64 },
-    Sent(u16),
+    /// The outputs have reached their limit.
+    Full,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -96,7 +97,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize).prop_map(Event::RevokeTimeout),
         1 => (0..3_usize).prop_map(Event::Lose),
         2 => (0..3_usize, 0..3_i64).prop_map(|(partition, handles)| Event::Return { partition, handles }),
-        1 => (0..600_u16).prop_map(Event::Sent),
+        1 => Just(Event::Full),
     ]
 }
 
@@ -153,7 +154,6 @@ impl World {
         };
         let cycle = CycleRules {
             records: 7,
-            bytes: 1000,
             interval: Duration::from_millis(100),
             timeout: Duration::from_secs(2),
             transactional_id: "model".into(),
@@ -245,9 +245,9 @@ impl World {
         let retriable = || error(ErrorKind::Timeout, true);
         let fenced = || error(ErrorKind::Fenced, false);
         match step {
-            Step::Replace(_) => {
+            Step::Prepare(_) => {
                 let result = if how < 25 { Ok(()) } else { Err(retriable()) };
-                self.schedule.cycle(|cycle| cycle.replaced(result, now));
+                self.schedule.cycle(|cycle| cycle.prepared(result, now));
             }
             Step::Begin => {
                 let result = match how {
@@ -411,7 +411,7 @@ impl World {
             Event::RevokeTimeout(partition) => self.end(partition, &[Owner::Revoking]),
             Event::Lose(partition) => self.end(partition, &[Owner::Worker, Owner::Revoking]),
             Event::Return { partition, handles } => self.come_back(partition, handles),
-            Event::Sent(bytes) => drop(self.schedule.cycle(|cycle| cycle.bytes_sent(bytes.into()))),
+            Event::Full => drop(self.schedule.cycle(Cycle::close)),
         }
     }
 

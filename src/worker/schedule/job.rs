@@ -61,6 +61,8 @@ pub(in crate::worker) enum Outcome {
     Skipped,
     BuryingFailed(Error),
     Cancelled,
+    /// It failed because its transaction fails, and not because of its records.
+    Refused,
 }
 
 /// The decision on a finished job, for the log.

@@ -322,6 +322,11 @@ impl<M: CompletionTarget> Schedule<M> {
         false
     }
 
+    /// Returns true if the partition's records are read again, and none has come yet.
+    pub(super) fn is_rewound(&self, id: PartitionId) -> bool {
+        self.partitions.get(id).and_then(Option::as_ref).is_some_and(|partition| partition.is_rewound)
+    }
+
     /// Takes over records of a partition that came now, in the log's order, all under one mark.
     pub(super) fn offer(
         &mut self,
@@ -334,6 +339,7 @@ impl<M: CompletionTarget> Schedule<M> {
         if partition.ending {
             return;
         }
+        partition.is_rewound &= mark.is_over();
         let freed = partition.begin_run(mark);
         let mut begun = 0;
         for record in records {
@@ -496,7 +502,7 @@ impl<M: CompletionTarget> Schedule<M> {
                 self.metrics.records_dead_lettered += records;
                 self.complete(&job, now)
             }
-            Outcome::Cancelled => self.abandon(&job),
+            Outcome::Cancelled | Outcome::Refused => self.abandon(&job),
             // Records that belong to another member now, or soon will, are not retried or skipped
             // here.
             Outcome::Failed { .. } | Outcome::BuryingFailed(_) if given_up => self.abandon(&job),
@@ -692,6 +698,8 @@ impl<M: CompletionTarget> Schedule<M> {
         match outcome {
             _ if is_failed && given_up => self.abandon(job),
             _ if is_failed => Verdict::Undone,
+            // The transaction cannot commit, and is aborted at the latest when it tries to.
+            Outcome::Refused => Verdict::Undone,
             Outcome::Handled => self.complete_in_transaction(job, 0, now),
             Outcome::Buried => self.complete_in_transaction(job, 1, now),
             Outcome::Skipped => self.complete_in_transaction(job, 2, now),

@@ -46,6 +46,8 @@ pub(super) struct ScheduledPartition<M> {
     pub(super) uncommitted: Option<Uncommitted<M>>,
     /// Records that come again because their handler failed.
     pub(super) failed: FailedRecords,
+    /// True if its records are read again, and none has come yet.
+    pub(super) is_rewound: bool,
     /// Time before which no job begins, because a handler failed.
     pub(super) held_until: Option<Instant>,
 }
@@ -134,6 +136,7 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             is_transactional,
             uncommitted: None,
             failed: FailedRecords::default(),
+            is_rewound: false,
             held_until: None,
         }
     }
@@ -357,6 +360,7 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         self.slots.clear();
         self.runs.clear();
         self.queues.fill_with(OrderedQueue::default);
+        self.is_rewound = true;
         self.waiting = 0;
         (std::mem::take(&mut self.bytes), start)
     }
