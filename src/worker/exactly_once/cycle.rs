@@ -159,6 +159,8 @@ pub(crate) struct Cycle {
     /// The error by which the last producer ended.
     last_failure: Option<Error>,
     recoveries: Recoveries,
+    /// True if a failure was counted that may show itself once more as a fenced producer.
+    is_fencing_counted: bool,
     rng: StdRng,
     counts: TransactionCounts,
 }
@@ -176,6 +178,7 @@ impl Cycle {
             replaced: None,
             last_failure: None,
             recoveries,
+            is_fencing_counted: false,
             rng,
             counts: TransactionCounts::default(),
         };
@@ -377,6 +380,7 @@ impl Cycle {
         self.counts.committed += 1;
         self.counts.records.record(self.current.records);
         self.recoveries.reset_wait();
+        self.is_fencing_counted = false;
         self.current = Current::default();
         self.phase = Phase::Idle;
         self.try_begin(now);
@@ -461,9 +465,14 @@ impl Cycle {
         if !is_fenced && (error.is_fatal() || error.kind() == ErrorKind::Closed) {
             return self.fail_worker(error);
         }
-        if !may_pass(&error) && self.recoveries.exceeds_bound(now) {
-            let error = self.too_many(&error);
-            return self.fail_worker(error);
+        // The next request tells again that the producer is fenced: that is one failure.
+        let is_known = is_fenced && std::mem::take(&mut self.is_fencing_counted);
+        if !is_known && !may_pass(&error) {
+            self.is_fencing_counted = !is_fenced && names_epoch(&error);
+            if self.recoveries.exceeds_bound(now) {
+                let error = self.too_many(&error);
+                return self.fail_worker(error);
+            }
         }
         self.not_before = Some(now + self.recoveries.wait(&mut self.rng));
         if is_fenced {
@@ -499,18 +508,28 @@ impl Cycle {
     fn too_many(&self, error: &Error) -> Error {
         let (id, failures) = (&self.rules.transactional_id, self.recoveries.count());
         let within = self.recoveries.window().as_secs();
-        let message = match error.kind() {
-            ErrorKind::Fenced => format!(
-                "another producer uses transactional.id \"{id}\": it fenced this worker's producer {failures} times \
-                 within {within} s (max.poll.interval.ms); give each worker a transactional id of its own: {error}"
-            ),
-            _ => format!(
+        let (kind, message) = if error.kind() == ErrorKind::Fenced || names_epoch(error) {
+            let message = format!(
+                "this worker's producer was fenced {failures} times within {within} s (max.poll.interval.ms): another \
+                 producer uses transactional.id \"{id}\", or its transactions are older than transaction.timeout.ms; \
+                 give each worker a transactional.id of its own: {error}"
+            );
+            (ErrorKind::Fenced, message)
+        } else {
+            let message = format!(
                 "{failures} transactions of \"{id}\" failed within {within} s (max.poll.interval.ms), the last one \
                  because: {error}"
-            ),
+            );
+            (error.kind(), message)
         };
-        Error::new(error.kind(), message).with_source(error.clone())
+        Error::because_of(kind, message, error.clone())
     }
+}
+
+/// Returns true if the transaction failed because of its epoch: another producer has a newer one, or
+/// the coordinator raised it when it aborted a transaction that was too old.
+fn names_epoch(error: &Error) -> bool {
+    matches!(error.code(), Some(ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED))
 }
 
 /// Returns true if the next transaction may succeed without a change: after an error that is
@@ -523,4 +542,157 @@ fn may_pass(error: &Error) -> bool {
     };
     let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
     passes(error) || cause.is_some_and(passes)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn cycle() -> Cycle {
+        let rules = CycleRules {
+            records: 3,
+            interval: Duration::from_millis(100),
+            timeout: 10 * SECOND,
+            transactional_id: "w".into(),
+        };
+        Cycle::new(rules, Recoveries::new(2, 300 * SECOND), StdRng::seed_from_u64(1))
+    }
+
+    /// Returns a cycle with an open transaction without records.
+    fn open(now: Instant) -> Cycle {
+        let mut cycle = cycle();
+        assert!(matches!(cycle.take_step(), Some(Step::Prepare(None))));
+        cycle.prepared(Ok(()), now);
+        assert!(cycle.take_step().is_none(), "no record waits");
+        cycle.want(now);
+        assert!(matches!(cycle.take_step(), Some(Step::Begin)));
+        cycle.begun(Ok(()), now);
+        cycle
+    }
+
+    /// Begins the next transaction, as soon as it may begin.
+    fn begin_again(cycle: &mut Cycle, now: &mut Instant) {
+        cycle.want(*now);
+        if let Some(due) = cycle.next_due() {
+            *now = due;
+            cycle.tick(due);
+        }
+        if matches!(cycle.step, Some(Step::Prepare(Some(_)))) {
+            cycle.take_step();
+            cycle.prepared(Ok(()), *now);
+        }
+        assert!(matches!(cycle.take_step(), Some(Step::Begin)), "{cycle:?}");
+        cycle.begun(Ok(()), *now);
+    }
+
+    /// Fails the commit of a transaction with one record.
+    fn fail_commit(cycle: &mut Cycle, error: Error, now: Instant) {
+        cycle.job_begun(0, 1, now);
+        cycle.close();
+        cycle.settled();
+        assert!(matches!(cycle.take_step(), Some(Step::Commit)));
+        assert!(cycle.committing(now));
+        cycle.commit_aborted(error, now);
+        if matches!(cycle.step, Some(Step::Rewind(RewindTo::Start))) {
+            cycle.take_step();
+            cycle.rewound(Ok(()), now);
+        }
+    }
+
+    #[test]
+    fn transaction_closes_by_count_and_time() {
+        let now = Instant::now();
+        let mut cycle = open(now);
+        assert_eq!((cycle.admission(), cycle.next_due()), (Admission::All, None), "its time counts from a record");
+        cycle.job_begun(0, 2, now);
+        assert_eq!(cycle.next_due(), Some(now + Duration::from_millis(100)));
+        cycle.job_begun(1, 1, now);
+        assert_eq!(cycle.admission(), Admission::Gaps);
+        let mut cycle = open(now);
+        cycle.job_begun(0, 1, now);
+        cycle.tick(now + Duration::from_millis(99));
+        assert_eq!(cycle.admission(), Admission::All);
+        cycle.tick(now + Duration::from_millis(100));
+        assert_eq!(cycle.admission(), Admission::Gaps);
+        cycle.tick(now + 10 * SECOND);
+        assert!(cycle.is_failed() && matches!(cycle.take_step(), Some(Step::Abort)), "its records ran for too long");
+    }
+
+    #[test]
+    fn lost_partition_aborts_until_commit_begins() {
+        let now = Instant::now();
+        let mut cycle = open(now);
+        cycle.job_begun(0, 1, now);
+        cycle.close();
+        cycle.settled();
+        cycle.lose(0);
+        assert!(!cycle.committing(now), "its offset cannot be committed");
+        assert!(matches!(cycle.take_step(), Some(Step::Abort)));
+        let mut cycle = open(now);
+        cycle.job_begun(0, 1, now);
+        cycle.close();
+        cycle.settled();
+        assert!(cycle.committing(now));
+        cycle.lose(0);
+        assert!(!cycle.is_failed() && !cycle.holds(0), "the coordinator decides");
+    }
+
+    #[test]
+    fn fencing_is_survived_until_bound() {
+        let mut now = Instant::now();
+        let mut cycle = open(now);
+        for _ in 0..2 {
+            fail_commit(&mut cycle, Error::new(ErrorKind::Fenced, "other"), now);
+            begin_again(&mut cycle, &mut now);
+        }
+        assert_eq!(cycle.counts().producers_replaced, 2);
+        fail_commit(&mut cycle, Error::new(ErrorKind::Fenced, "other"), now);
+        let Some(Step::Fail(error)) = cycle.take_step() else { panic!("{cycle:?}") };
+        assert_eq!(error.kind(), ErrorKind::Fenced);
+        assert!(error.to_string().contains("\"w\""), "{error}");
+    }
+
+    #[test]
+    fn fencing_told_twice_counts_once() {
+        let mut now = Instant::now();
+        let mut cycle = open(now);
+        let epoch = Error::broker(ErrorCode::INVALID_PRODUCER_EPOCH, "produce");
+        fail_commit(&mut cycle, Error::because_of(ErrorKind::TransactionFailed, "failed", epoch), now);
+        cycle.want(now);
+        now = cycle.next_due().unwrap();
+        cycle.tick(now);
+        assert!(matches!(cycle.take_step(), Some(Step::Begin)));
+        cycle.begun(Err(Error::new(ErrorKind::Fenced, "other")), now);
+        assert_eq!(cycle.status(now).recent_failures, 1);
+    }
+
+    #[test]
+    fn rebalances_and_passing_errors_are_not_bounded() {
+        let mut now = Instant::now();
+        let mut cycle = open(now);
+        let rebalanced = Error::broker(ErrorCode::ILLEGAL_GENERATION, "offsets");
+        let passing = Error::broker(ErrorCode::NOT_ENOUGH_REPLICAS, "produce");
+        for cause in [rebalanced, passing].into_iter().cycle().take(20) {
+            fail_commit(&mut cycle, Error::because_of(ErrorKind::TransactionFailed, "failed", cause), now);
+            begin_again(&mut cycle, &mut now);
+        }
+        assert_eq!((cycle.status(now).recent_failures, cycle.counts().aborted), (0, 20));
+    }
+
+    #[test]
+    fn error_without_remedy_ends_worker_at_once() {
+        let now = Instant::now();
+        let mut cycle = cycle();
+        cycle.take_step();
+        cycle.prepared(Err(Error::new(ErrorKind::Timeout, "no broker")), now);
+        cycle.tick(cycle.next_due().unwrap());
+        assert!(matches!(cycle.take_step(), Some(Step::Prepare(None))), "it is tried again without a record");
+        cycle.prepared(Err(Error::new(ErrorKind::Authorization, "no")), now);
+        assert!(matches!(cycle.take_step(), Some(Step::Fail(_))));
+        assert!(cycle.is_idle(), "nothing is waited for");
+    }
 }
