@@ -66,6 +66,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub(crate) use self::transaction::handle::TransactionHandle;
 use self::{
     accumulator::{Partition, SenderEvent},
     counters::Counters,
@@ -73,7 +74,6 @@ use self::{
     topics::{AdmittedRecord, AppendContext, PlacedRecord, Refused, Topics, parts_of},
     transaction::shared::TransactionShared,
 };
-pub(crate) use self::transaction::handle::TransactionHandle;
 pub use self::{
     builder::ProducerBuilder,
     deliveries::{Deliveries, DeliveryResults},

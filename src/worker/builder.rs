@@ -465,7 +465,8 @@ impl WorkerBuilder {
         let mut schedule = Schedule::new(rules, StdRng::seed_from_u64(seed));
         if let Some(transactions) = &transactions {
             consumer.commit_in_transactions()?;
-            schedule = schedule.with_transactions(transactions.cycle(&settings, patience, StdRng::seed_from_u64(!seed)));
+            schedule =
+                schedule.with_transactions(transactions.cycle(&settings, patience, StdRng::seed_from_u64(!seed)));
         }
         let plan = SharedSchedule::new(schedule, consumer.origin().clone());
         let watched = Arc::downgrade(&plan);

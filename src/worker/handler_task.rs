@@ -109,7 +109,9 @@ impl<W: Work> HandlerContext<W> {
     /// Reports the outcome to the schedule, and logs it unless it was a success.
     fn finish(&self, lane: HandlerId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
         let error = match &outcome {
-            Outcome::Handled | Outcome::Buried | Outcome::Skipped => return self.schedule.finished(lane, job, outcome, cancel).1,
+            Outcome::Handled | Outcome::Buried | Outcome::Skipped => {
+                return self.schedule.finished(lane, job, outcome, cancel).1;
+            }
             Outcome::Failed { error, .. } => Some(error.clone()),
             Outcome::BuryingFailed(error) => {
                 self.schedule.record_error(error.clone());

@@ -13,8 +13,8 @@ use crate::consumer::{
         fetched_batch::DecodeConfig,
     },
     config::{
-        properties::PROPERTIES,
         isolation::Isolation,
+        properties::PROPERTIES,
         settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     },
     group::{GroupHandle, assignor::Assignor},
@@ -345,7 +345,8 @@ impl ConsumerBuilder {
         };
         let wakers = Arc::new(FetchWakers::default());
         let isolation = Isolation::new(settings.isolation_level);
-        let state = ConsumerState::new(rules(&settings, isolation.clone()), StdRng::seed_from_u64(seed), wakers.factory());
+        let state =
+            ConsumerState::new(rules(&settings, isolation.clone()), StdRng::seed_from_u64(seed), wakers.factory());
         let buffer = FetchBuffer::new(state, wakers, decode_config, runtime.clone());
         let (calls, called) = mpsc::unbounded_channel();
         let shared = Shared::new(client, settings, group, buffer, isolation, calls);

@@ -22,7 +22,6 @@ use crate::{
     cluster::{Backoff, Broker, Metadata, PartitionMetadata, TopicMetadata},
     consumer::{
         IsolationLevel, OffsetReset,
-        config::isolation::Isolation,
         api::records::{Records, UnreadReturn},
         buffer::{
             fetch_buffer::{FetchBuffer, FetchWakers},
@@ -30,6 +29,7 @@ use crate::{
             record_reader::RecordReader,
             split::SplitId,
         },
+        config::isolation::Isolation,
         fetch::{
             batch_scan::scan_batches,
             memory_budget::Reservation,

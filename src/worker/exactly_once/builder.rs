@@ -17,7 +17,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     producer::TransactionalProducerBuilder,
     record::{ConsumerRecord, TopicName},
-    worker::{HandlerResult, Worker, WorkerBuilder, handler::Work, settings::Settings, shared_schedule::SharedSchedule},
+    worker::{
+        HandlerResult, Worker, WorkerBuilder, handler::Work, settings::Settings, shared_schedule::SharedSchedule,
+    },
 };
 
 /// Number of producers and transactions that may fail within `max.poll.interval.ms`.

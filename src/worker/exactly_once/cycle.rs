@@ -215,10 +215,8 @@ impl Cycle {
 
     /// Returns true if no transaction has records, and nothing is left to do for the last one.
     pub(crate) fn is_idle(&self) -> bool {
-        let is_settled = matches!(
-            self.phase,
-            Phase::Idle | Phase::Preparing | Phase::Beginning | Phase::Open | Phase::Failed
-        );
+        let is_settled =
+            matches!(self.phase, Phase::Idle | Phase::Preparing | Phase::Beginning | Phase::Open | Phase::Failed);
         self.phase == Phase::Failed || is_settled && self.current.partitions.is_empty()
     }
 

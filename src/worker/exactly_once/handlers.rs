@@ -6,11 +6,7 @@ use super::outputs::Outputs;
 use crate::{
     error::{BoxError, Error, ErrorKind},
     record::ConsumerRecord,
-    worker::{
-        HandlerResult,
-        handler::Work,
-        schedule::Load,
-    },
+    worker::{HandlerResult, handler::Work, schedule::Load},
 };
 
 /// A handler of an exactly-once worker as a type of its own, for
@@ -42,11 +38,7 @@ pub trait ExactlyOnceHandler: Send + Sync + 'static {
     /// # Cancel safety
     /// The worker drops the future at one of its `.await`s when its transaction cannot commit: the
     /// record is then handled again, by this worker or by the partition's next owner.
-    fn handle(
-        &self,
-        record: &ConsumerRecord,
-        outputs: &Outputs,
-    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+    fn handle(&self, record: &ConsumerRecord, outputs: &Outputs) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 fn needed(outputs: Option<&Outputs>) -> Result<&Outputs, BoxError> {

@@ -72,16 +72,25 @@ struct Partition {
 
 #[derive(Clone, Debug)]
 enum Event {
-    Feed { partition: usize, records: i64 },
+    Feed {
+        partition: usize,
+        records: i64,
+    },
     Next(usize),
-    Finish { lane: usize, how: u8 },
+    Finish {
+        lane: usize,
+        how: u8,
+    },
     Wait(u16),
     Step(u8),
     Revoke(usize),
     RevokeTimeout(usize),
     Lose(usize),
     /// The other member handles records, and gives the partition back.
-    Return { partition: usize, handles: i64 },
+    Return {
+        partition: usize,
+        handles: i64,
+    },
     /// The outputs have reached their limit.
     Full,
 }
@@ -207,7 +216,10 @@ impl World {
             let at = (record.partition as usize, record.offset);
             assert!(!self.sent.contains(&at), "it has a result in this transaction already");
             let other = self.lanes.iter().flatten().any(|(job, _)| {
-                job.load.records().iter().any(|other| (other.partition, other.offset) == (record.partition, record.offset))
+                job.load
+                    .records()
+                    .iter()
+                    .any(|other| (other.partition, other.offset) == (record.partition, record.offset))
             });
             assert!(!other, "two handlers have it");
         }
@@ -218,7 +230,8 @@ impl World {
         let Some((job, transaction)) = self.lanes[lane].take() else { return };
         let takes_sends = self.is_open && transaction == self.transaction;
         let is_cancelled = self.schedule.running(self.now).iter().any(|running| {
-            running.cancelled && running.offset == job.load.records()[0].offset
+            running.cancelled
+                && running.offset == job.load.records()[0].offset
                 && running.partition.partition == job.load.records()[0].partition
         });
         let succeeds = how < 16;

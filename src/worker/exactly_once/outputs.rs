@@ -192,10 +192,7 @@ impl Outputs {
 fn is_of_record(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
     let kind = source.filter(|_| error.is_abortable()).unwrap_or(error).kind();
-    matches!(
-        kind,
-        ErrorKind::RecordTooLarge | ErrorKind::InvalidArgument | ErrorKind::UnknownTopicOrPartition
-    )
+    matches!(kind, ErrorKind::RecordTooLarge | ErrorKind::InvalidArgument | ErrorKind::UnknownTopicOrPartition)
 }
 
 fn size(record: &Record<'_>) -> u64 {

@@ -113,12 +113,7 @@ impl OrderedQueue {
 }
 
 impl<M: CompletionTarget> ScheduledPartition<M> {
-    pub(super) fn new(
-        name: TopicPartition,
-        queues: usize,
-        batch: Option<BatchRule>,
-        is_transactional: bool,
-    ) -> Self {
+    pub(super) fn new(name: TopicPartition, queues: usize, batch: Option<BatchRule>, is_transactional: bool) -> Self {
         Self {
             name,
             slots: VecDeque::new(),

@@ -131,10 +131,7 @@ async fn revoked_partition_commits_before_it_goes(protocol: GroupProtocol) {
     let cluster = with_outputs(4, 20).await;
     let builder = exactly_once(&cluster, protocol, "w1").await.transaction_interval(60 * SECOND);
     let first = copying(builder, SECOND);
-    until("it has an open transaction", || {
-        first.status().exactly_once.is_some_and(|status| status.records >= 8)
-    })
-    .await;
+    until("it has an open transaction", || first.status().exactly_once.is_some_and(|status| status.records >= 8)).await;
     assert_eq!(first.metrics().transactions_committed, 0);
     let second = copying(exactly_once(&cluster, protocol, "w2").await, Duration::from_millis(10));
     until("the other member works", || second.metrics().records_processed > 0).await;
@@ -200,7 +197,8 @@ async fn members_come_go_and_crash_without_duplicates(protocol: GroupProtocol) {
 
 #[tokio::test(start_paused = true)]
 async fn first_protocol_commits_each_record_once() {
-    let cluster = Cluster::start(Options::new().brokers(1).in_memory().feature("transaction.version", 0)).await.unwrap();
+    let cluster =
+        Cluster::start(Options::new().brokers(1).in_memory().feature("transaction.version", 0)).await.unwrap();
     for topic in ["t", "out"] {
         cluster.create_topic(topic, 2).unwrap();
     }
