@@ -14,10 +14,7 @@ use super::{
     worker_task::{ChildTask, Shutdown, WorkerTask},
 };
 use crate::worker::{
-    exactly_once::{
-        builder::{ExactlyOnceBuilder, Transactions},
-        outputs::OutputsSlot,
-    },
+    exactly_once::{outputs::OutputsSlot, transactions::Transactions},
     handler_task::HandlerContext,
     shared_schedule::SharedSchedule,
 };
@@ -25,7 +22,7 @@ use crate::{
     consumer::{Consumer, ManualReader},
     error::Result,
     net::runtime,
-    producer::{Producer, TransactionalProducerBuilder},
+    producer::Producer,
     record::{ConsumerRecord, TopicName, check_topic_name},
 };
 
@@ -290,43 +287,6 @@ impl WorkerBuilder {
     /// Returns true if dead letters have a producer of their own.
     pub(super) fn has_dead_letter_producer(&self) -> bool {
         matches!(&self.dead_letters, Some((Some(_), _)))
-    }
-
-    /// Handles each record exactly once: what the handlers send and the offsets of the records that
-    /// they handled commit together, in transactions of this producer, one at a time over all
-    /// partitions. The returned builder starts the worker with handlers that get [`Outputs`];
-    /// [`ExactlyOnceBuilder`] describes the guarantee. Everything of this builder comes before.
-    ///
-    /// Give each worker a `transactional.id` of its own that stays the same when it is started again
-    /// (`billing-1`, `billing-2` …): then it ends the transaction that it left open when it crashed.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use ottla::{Record, TransactionalProducer, consumer::OffsetReset, testkit::{Cluster, Options}};
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> ottla::Result<()> {
-    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
-    /// # cluster.create_topic("orders", 1)?;
-    /// # cluster.create_topic("invoices", 1)?;
-    /// # cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("7")])?;
-    /// # let consumer = cluster.consumer().group("billing");
-    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
-    /// consumer.subscribe(["orders"])?;
-    /// let producer = TransactionalProducer::builder(cluster.bootstrap(), "billing-1");
-    /// let worker = consumer
-    ///     .worker()
-    ///     .retries(3)
-    ///     .exactly_once(producer)
-    ///     .start(|order, outputs| async move { outputs.send(Record::forward("invoices", &order)).await })?;
-    /// # while worker.metrics().transactions_committed == 0 { tokio::time::sleep(Duration::from_millis(1)).await }
-    /// worker.close(Duration::from_secs(10)).await?;
-    /// # assert_eq!(cluster.committed("billing", "orders", 0), Some(1));
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// [`Outputs`]: super::Outputs
-    pub fn exactly_once(self, producer: TransactionalProducerBuilder) -> ExactlyOnceBuilder {
-        ExactlyOnceBuilder::new(self, producer)
     }
 
     /// Skips a record after its last attempt has failed: it counts as done, and is logged with

@@ -2,28 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rand::rngs::StdRng;
-use tokio::{sync::watch, time::Instant};
-
 use super::{
-    cycle::{Cycle, CycleRules},
     handlers::{Batches, ByRef, Each, ExactlyOnceHandler},
-    outputs::{Outputs, OutputsSlot},
-    recoveries::Recoveries,
-    transactions_task::TransactionsTask,
+    outputs::Outputs,
+    transactions::Transactions,
 };
 use crate::{
-    consumer::Consumer,
     error::{Error, ErrorKind, Result},
     producer::TransactionalProducerBuilder,
     record::{ConsumerRecord, TopicName},
-    worker::{
-        HandlerResult, Worker, WorkerBuilder, handler::Work, settings::Settings, shared_schedule::SharedSchedule,
-    },
+    worker::{HandlerResult, Worker, WorkerBuilder, handler::Work, settings::Settings},
 };
-
-/// Number of producers and transactions that may fail within `max.poll.interval.ms`.
-const RECOVERIES: usize = 5;
 
 /// Configures a [`Worker`] that handles each record exactly once, from
 /// [`WorkerBuilder::exactly_once`].
@@ -64,6 +53,45 @@ const RECOVERIES: usize = 5;
 pub struct ExactlyOnceBuilder {
     worker: WorkerBuilder,
     producer: TransactionalProducerBuilder,
+}
+
+impl WorkerBuilder {
+    /// Handles each record exactly once: what the handlers send and the offsets of the records that
+    /// they handled commit together, in transactions of this producer, one at a time over all
+    /// partitions. The returned builder starts the worker with handlers that get [`Outputs`];
+    /// [`ExactlyOnceBuilder`] describes the guarantee. Everything of this builder comes before.
+    ///
+    /// Give each worker a `transactional.id` of its own that stays the same when it is started again
+    /// (`billing-1`, `billing-2` …): then it ends the transaction that it left open when it crashed.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use ottla::{Record, TransactionalProducer, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
+    /// # cluster.create_topic("orders", 1)?;
+    /// # cluster.create_topic("invoices", 1)?;
+    /// # cluster.append("orders", 0, &[Record::to("orders").with_key("42").with_value("7")])?;
+    /// # let consumer = cluster.consumer().group("billing");
+    /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
+    /// consumer.subscribe(["orders"])?;
+    /// let producer = TransactionalProducer::builder(cluster.bootstrap(), "billing-1");
+    /// let worker = consumer
+    ///     .worker()
+    ///     .retries(3)
+    ///     .exactly_once(producer)
+    ///     .start(|order, outputs| async move { outputs.send(Record::forward("invoices", &order)).await })?;
+    /// # while worker.metrics().transactions_committed == 0 { tokio::time::sleep(Duration::from_millis(1)).await }
+    /// worker.close(Duration::from_secs(10)).await?;
+    /// # assert_eq!(cluster.committed("billing", "orders", 0), Some(1));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// [`Outputs`]: super::Outputs
+    pub fn exactly_once(self, producer: TransactionalProducerBuilder) -> ExactlyOnceBuilder {
+        ExactlyOnceBuilder::new(self, producer)
+    }
 }
 
 impl ExactlyOnceBuilder {
@@ -190,46 +218,12 @@ impl ExactlyOnceBuilder {
                            ExactlyOnceBuilder::dead_letter, after exactly_once";
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        let (id, timeout) = producer.id_and_timeout()?;
-        worker.start_work(work, Some(Transactions { producer, id, timeout }))
+        worker.start_work(work, Some(Transactions::new(producer)?))
     }
 }
 
 impl fmt::Debug for ExactlyOnceBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExactlyOnceBuilder").field("worker", &self.worker).finish_non_exhaustive()
-    }
-}
-
-/// Makes the parts of a worker that handle its transactions.
-pub(crate) struct Transactions {
-    producer: TransactionalProducerBuilder,
-    id: Arc<str>,
-    /// `transaction.timeout.ms`.
-    pub(crate) timeout: Duration,
-}
-
-impl Transactions {
-    pub(crate) fn cycle(&self, settings: &Settings, patience: Option<Duration>, rng: StdRng) -> Cycle {
-        let rules = CycleRules {
-            records: settings.transaction_records,
-            interval: settings.transaction_interval,
-            timeout: self.timeout,
-            transactional_id: self.id.clone(),
-        };
-        let window = patience.unwrap_or(self.timeout);
-        Cycle::new(rules, Recoveries::new(RECOVERIES, window), rng)
-    }
-
-    /// Returns the task, and the sender by which it is closed.
-    pub(crate) fn task(
-        self,
-        plan: Arc<SharedSchedule>,
-        consumer: Consumer,
-        outputs: Arc<OutputsSlot>,
-    ) -> (TransactionsTask, watch::Sender<Option<Instant>>) {
-        let (close, closed) = watch::channel(None);
-        let Self { producer: builder, id: transactional_id, .. } = self;
-        (TransactionsTask { plan, consumer, builder, transactional_id, outputs, close: closed }, close)
     }
 }

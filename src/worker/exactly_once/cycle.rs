@@ -15,7 +15,7 @@ use std::{
 
 use rand::rngs::StdRng;
 
-use super::{recoveries::Recoveries, status::ExactlyOnceStatus};
+use super::{phase::Phase, recoveries::Recoveries, status::ExactlyOnceStatus};
 use crate::{
     error::{Error, ErrorCode, ErrorKind},
     histogram::Histogram,
@@ -43,27 +43,6 @@ pub(crate) struct CycleRules {
     pub(crate) timeout: Duration,
     /// The transactional id, for errors.
     pub(crate) transactional_id: Arc<str>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// No transaction is open.
-    Idle,
-    /// A producer is made, and takes over the transactional id.
-    Preparing,
-    Beginning,
-    Open,
-    /// No more records are begun, except those that lie before records that were begun already.
-    Closing,
-    /// None of its records runs: the offsets may be collected.
-    Complete,
-    Committing,
-    /// It is being aborted, or was aborted and some of its records still run.
-    Aborting,
-    /// Its records are about to be read again.
-    Rewinding,
-    /// The worker ends because of an error.
-    Failed,
 }
 
 /// A step for the transaction task.

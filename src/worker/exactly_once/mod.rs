@@ -17,8 +17,10 @@ pub(super) mod handlers;
 #[cfg(test)]
 mod model_tests;
 pub(super) mod outputs;
+mod phase;
 mod recoveries;
 pub(super) mod status;
+pub(super) mod transactions;
 pub(super) mod transactions_task;
 
 pub use self::{

@@ -236,7 +236,7 @@ impl World {
         });
         let succeeds = how < 16;
         let outcome = match (&job.task, how) {
-            _ if is_cancelled && how % 2 == 0 => Outcome::Cancelled,
+            _ if is_cancelled && how.is_multiple_of(2) => Outcome::Cancelled,
             (Task::Skip, _) => Outcome::Skipped,
             (Task::Handle, _) if succeeds => Outcome::Handled,
             (Task::DeadLetter(_), _) if succeeds => Outcome::Buried,
@@ -244,7 +244,7 @@ impl World {
             (Task::DeadLetter(_), _) => Outcome::BuryingFailed(error(ErrorKind::Network, true)),
         };
         // A failed handler may have sent its outputs before.
-        let sends = !matches!(outcome, Outcome::Cancelled) && (succeeds || how % 2 == 0);
+        let sends = !matches!(outcome, Outcome::Cancelled) && (succeeds || how.is_multiple_of(2));
         if takes_sends && sends {
             self.sent.extend(job.load.records().iter().map(|record| (record.partition as usize, record.offset)));
         }
@@ -309,7 +309,7 @@ impl World {
                 self.schedule.cycle(|cycle| cycle.commit_aborted(error(ErrorKind::Fenced, false), now));
             }
             _ => {
-                if how % 2 == 0 {
+                if how.is_multiple_of(2) {
                     self.apply(&offsets);
                 }
                 self.schedule.cycle(|cycle| cycle.commit_unknown(error(ErrorKind::Timeout, true), now));
@@ -350,7 +350,7 @@ impl World {
             };
             assert_eq!(position, of.committed, "records are lost or repeated");
             // Records that were delivered just before come under the old mark.
-            if how % 3 == 0 && of.position < RECORDS {
+            if how.is_multiple_of(3) && of.position < RECORDS {
                 let late = record(partition.partition as usize, of.position);
                 self.schedule.offer(of.id, of.mark.clone(), [late], now);
             }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::cycle::Phase;
-use crate::producer::TransactionStatus;
+use super::phase::Phase;
+use crate::{error::Error, producer::TransactionStatus};
 
 /// The transactions of an exactly-once worker, in [`WorkerStatus`](crate::worker::WorkerStatus).
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct ExactlyOnceStatus {
     pub recent_failures: usize,
     /// The error by which the producer before the present one ended: `Fenced` if another producer
     /// uses its `transactional.id`.
-    pub last_failure: Option<crate::Error>,
+    pub last_failure: Option<Error>,
     /// State of the present producer: its id and epoch, and the request that it repeats. `None`
     /// before there is one.
     pub producer: Option<TransactionStatus>,

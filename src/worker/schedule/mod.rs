@@ -18,6 +18,7 @@
 //! Sans-IO.
 use crate::worker::schedule::rules::Rules;
 
+mod completion_target;
 mod job;
 mod partition;
 mod report;
@@ -34,6 +35,7 @@ use std::{
 
 use rand::rngs::StdRng;
 
+pub(super) use self::completion_target::CompletionTarget;
 pub(super) use self::job::{Job, Load, Outcome, Task, Verdict};
 use self::partition::{BatchReadiness, BatchRule, Begun, ScheduledPartition};
 use super::{
@@ -48,16 +50,6 @@ use crate::{
     error::Error,
     record::{ConsumerRecord, TopicPartition},
 };
-
-/// Receives the progress of a partition, for its consumer.
-pub(super) trait CompletionTarget: Clone {
-    /// Reports that all records before this offset are done.
-    fn finish_to(&self, next: i64);
-    /// Returns true if records under this mark are no longer wanted.
-    fn is_over(&self) -> bool;
-    /// Returns true if both stand for the same progress.
-    fn is_same(&self, other: &Self) -> bool;
-}
 
 pub(super) type PartitionId = usize;
 pub(super) type HandlerId = usize;

@@ -2,7 +2,7 @@
 //!
 //! Sans-IO.
 
-use super::CompletionTarget;
+use super::completion_target::CompletionTarget;
 
 /// Records of a partition that were begun since the last commit.
 #[derive(Debug)]
