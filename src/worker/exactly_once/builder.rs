@@ -38,9 +38,9 @@ use crate::{
 ///   handled again. The failed record waits for its backoff, and its attempts are counted; the other
 ///   partitions go on meanwhile. After the last attempt the record is dead-lettered or skipped, in the
 ///   next transaction, or the worker ends.
-/// - `handler_timeout` and `drain_timeout` must fit into the producer's `transaction.timeout.ms`. If
-///   they are not set, half of it and half at most (30 s with the default of 60 s) is the limit of
-///   each.
+/// - `handler_timeout` and `drain_timeout` together must not exceed the producer's
+///   `transaction.timeout.ms`. `drain_timeout` is at most half of that if it is not set, and
+///   `handler_timeout` is then what is left: 30 s each, with the default of 60 s.
 /// - A fenced producer (another one uses its `transactional.id`, or the coordinator aborted a
 ///   transaction that was too old) is replaced, and the records are handled again. After five such
 ///   failures within `max.poll.interval.ms` the worker ends with an error that names the cause.
@@ -66,7 +66,7 @@ impl WorkerBuilder {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use ottla::{Record, TransactionalProducer, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
@@ -76,7 +76,7 @@ impl WorkerBuilder {
     /// # let consumer = cluster.consumer().group("billing");
     /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
     /// consumer.subscribe(["orders"])?;
-    /// let producer = TransactionalProducer::builder(cluster.bootstrap(), "billing-1");
+    /// let producer = cluster.producer().transactional_id("billing-1");
     /// let worker = consumer
     ///     .worker()
     ///     .retries(3)

@@ -126,7 +126,7 @@ impl Outputs {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use ottla::{Record, TransactionalProducer, consumer::OffsetReset, testkit::{Cluster, Options}};
+    /// # use ottla::{Record, consumer::OffsetReset, testkit::{Cluster, Options}};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// # let cluster = Cluster::start(Options::new().in_memory()).await?;
@@ -136,9 +136,10 @@ impl Outputs {
     /// # let consumer = cluster.consumer().group("billing");
     /// # let consumer = consumer.auto_offset_reset(OffsetReset::Earliest).build().await?;
     /// # consumer.subscribe(["orders"])?;
-    /// let producer = TransactionalProducer::builder(cluster.bootstrap(), "billing-1");
+    /// let producer = cluster.producer().transactional_id("billing-1");
     /// let worker = consumer.worker().exactly_once(producer).start(|order, outputs| async move {
-    ///     let invoice = Record::to("invoices").with_value(&order.value.unwrap_or_default());
+    ///     let cents = order.value.as_deref().unwrap_or_default();
+    ///     let invoice = Record::to("invoices").with_value(cents);
     ///     outputs.send(invoice).await
     /// })?;
     /// # while cluster.records("invoices", 0)?.is_empty() { tokio::task::yield_now().await }
