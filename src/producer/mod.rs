@@ -66,6 +66,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub(crate) use self::transaction::handle::TransactionHandle;
 use self::{
     accumulator::{Partition, SenderEvent},
     counters::Counters,

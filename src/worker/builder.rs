@@ -11,11 +11,14 @@ use super::{
     handler::{Batches, ByRef, Each, Work},
     schedule::Schedule,
     settings::{Failed, Settings},
-    worker_task::{Shutdown, WorkerTask},
+    worker_task::{ChildTask, Shutdown, WorkerTask},
 };
-use crate::worker::{handler_task::HandlerContext, shared_schedule::SharedSchedule};
+use crate::worker::{
+    exactly_once::{outputs::OutputsSlot, transactions::Transactions},
+    handler_task::HandlerContext,
+    shared_schedule::SharedSchedule,
+};
 use crate::{
-    config::parse::FOREVER,
     consumer::{Consumer, ManualReader},
     error::Result,
     net::runtime,
@@ -52,7 +55,7 @@ use crate::{
 pub struct WorkerBuilder {
     consumer: Consumer,
     settings: Settings,
-    dead_letters: Option<(Producer, Arc<str>)>,
+    dead_letters: Option<(Option<Producer>, Arc<str>)>,
     shutdown: Option<Shutdown>,
     seed: Option<u64>,
 }
@@ -116,7 +119,7 @@ impl WorkerBuilder {
         Self { consumer, settings: Settings::default(), dead_letters: None, shutdown: None, seed: None }
     }
 
-    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    pub(super) fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
         self
     }
@@ -271,8 +274,19 @@ impl WorkerBuilder {
     /// # Ok(()) }
     /// ```
     pub fn dead_letter<'a>(mut self, producer: &Producer, topic: impl TopicName<'a>) -> Self {
-        self.dead_letters = Some((producer.clone(), topic.into_arc()));
+        self.dead_letters = Some((Some(producer.clone()), topic.into_arc()));
         self.set(|s| s.failed = Failed::DeadLetter)
+    }
+
+    /// Sets the topic of dead letters that are part of transactions.
+    pub(super) fn dead_letter_in_transaction(mut self, topic: Arc<str>) -> Self {
+        self.dead_letters = Some((None, topic));
+        self.set(|s| s.failed = Failed::DeadLetter)
+    }
+
+    /// Returns true if dead letters have a producer of their own.
+    pub(super) fn has_dead_letter_producer(&self) -> bool {
+        matches!(&self.dead_letters, Some((Some(_), _)))
     }
 
     /// Skips a record after its last attempt has failed: it counts as done, and is logged with
@@ -292,7 +306,7 @@ impl WorkerBuilder {
     /// [ended](Worker#when-a-handler-is-ended). After a [shutdown](Self::shutdown) or a failure,
     /// committing and leaving the group may take that time once more. Default: 30 s.
     pub fn drain_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.drain = timeout)
+        self.set(|s| s.drain = Some(timeout))
     }
 
     /// Ends the worker when this future is ready: a signal, a cancelled token. Default: never.
@@ -367,7 +381,7 @@ impl WorkerBuilder {
         F: Fn(ConsumerRecord) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: HandlerResult> + Send,
     {
-        self.start_work(Each(handler))
+        self.start_work(Each(handler), None)
     }
 
     /// Starts the worker like [`start`](Self::start), for [batches](Self::run_batches).
@@ -379,7 +393,7 @@ impl WorkerBuilder {
         F: Fn(Arc<[ConsumerRecord]>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: HandlerResult> + Send,
     {
-        self.start_work(Batches(handler))
+        self.start_work(Batches(handler), None)
     }
 
     /// Starts the worker like [`start`](Self::start), with a [`Handler`], which is a type of its
@@ -388,13 +402,17 @@ impl WorkerBuilder {
     /// # Errors
     /// The errors of [`start`](Self::start).
     pub fn start_handler(self, handler: impl Handler) -> Result<Worker> {
-        self.start_work(ByRef(handler))
+        self.start_work(ByRef(handler), None)
     }
 
-    fn start_work<W: Work>(self, work: W) -> Result<Worker> {
-        let Self { consumer, settings, dead_letters, shutdown, seed } = self;
+    /// Starts the worker, in transactions if they are given.
+    pub(super) fn start_work<W: Work>(self, work: W, transactions: Option<Transactions>) -> Result<Worker> {
+        let Self { consumer, mut settings, dead_letters, shutdown, seed } = self;
         let runtime = runtime("a worker")?;
         let patience = consumer.max_poll_interval();
+        if let Some(transactions) = &transactions {
+            settings.fit_to_transactions(transactions.timeout)?;
+        }
         let rules = settings.rules(W::BATCHES, patience)?;
         let dead_letters = match dead_letters {
             Some((producer, topic)) => {
@@ -404,33 +422,46 @@ impl WorkerBuilder {
             None => None,
         };
         let seed = seed.unwrap_or_else(|| rand::rng().random());
-        let plan = SharedSchedule::new(Schedule::new(rules, StdRng::seed_from_u64(seed)), consumer.origin().clone());
+        let mut schedule = Schedule::new(rules, StdRng::seed_from_u64(seed));
+        if let Some(transactions) = &transactions {
+            consumer.commit_in_transactions()?;
+            schedule =
+                schedule.with_transactions(transactions.cycle(&settings, patience, StdRng::seed_from_u64(!seed)));
+        }
+        let plan = SharedSchedule::new(schedule, consumer.origin().clone());
         let watched = Arc::downgrade(&plan);
         let busy_since = move || watched.upgrade().and_then(|plan| plan.with(|schedule| schedule.busy_since()));
         let hands = ManualReader::new(consumer.clone(), busy_since)?;
         let (close, closed) = watch::channel(None);
         let (says, ended) = watch::channel(None);
+        let mut running = ChildTask::default();
+        let outputs = transactions.map(|transactions| {
+            let outputs = Arc::new(OutputsSlot::new(&plan, settings.transaction_bytes));
+            running.start_transactions(transactions.task(plan.clone(), consumer.clone(), outputs.clone()));
+            outputs
+        });
         let driver = WorkerTask {
             context: Arc::new(HandlerContext {
                 schedule: plan.clone(),
                 handler: work,
                 timeout: settings.timeout,
                 dead_letters,
+                outputs: outputs.clone(),
             }),
             plan: plan.clone(),
             consumer: consumer.clone(),
             hands,
             close: closed,
             shutdown,
-            drain: patience.map_or(settings.drain, |patience| settings.drain.min(patience / 2)).min(FOREVER),
+            drain: settings.drain(patience),
             skip_corrupt: settings.skip_corrupt,
-            running: super::worker_task::ChildTask::default(),
+            running,
         };
         let task = runtime.spawn(async move {
             let result = driver.run().await;
             says.send_replace(Some(result));
         });
-        Ok(Worker::new(plan, consumer, close, ended, task.abort_handle()))
+        Ok(Worker::new(plan, consumer, outputs, close, ended, task.abort_handle()))
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     producer::Producer,
     record::{ConsumerRecord, Record},
+    worker::exactly_once::outputs::Outputs,
 };
 
 const TOPIC: &str = "__ottla.errors.topic";
@@ -18,18 +19,33 @@ const GROUP: &str = "__ottla.errors.group";
 /// The destination of dead letters.
 #[derive(Clone, Debug)]
 pub(super) struct DeadLetters {
-    pub(super) producer: Producer,
+    /// The producer; `None` if they are sent in the transaction of the records.
+    pub(super) producer: Option<Producer>,
     pub(super) topic: Arc<str>,
     /// The group of the worker that could not handle them.
     pub(super) group: Option<Arc<str>>,
 }
 
 impl DeadLetters {
-    /// Sends these records, and waits until all of them are in the log.
-    pub(super) async fn send(&self, records: &[ConsumerRecord], error: &Error, attempts: u32) -> Result<()> {
+    /// Sends these records, and waits until all of them are in the log, or part of the transaction.
+    pub(super) async fn send(
+        &self,
+        records: &[ConsumerRecord],
+        error: &Error,
+        attempts: u32,
+        outputs: Option<&Outputs>,
+    ) -> Result<()> {
+        let Some(producer) = &self.producer else {
+            let no_transaction = || Error::new(ErrorKind::Internal, "a dead letter has no transaction");
+            let outputs = outputs.ok_or_else(no_transaction)?;
+            for record in records {
+                outputs.send(self.dead_letter(record, error, attempts)).await?;
+            }
+            return Ok(());
+        };
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
-            deliveries.push(self.producer.send(self.dead_letter(record, error, attempts)).await?);
+            deliveries.push(producer.send(self.dead_letter(record, error, attempts)).await?);
         }
         for delivery in deliveries {
             delivery.await?;

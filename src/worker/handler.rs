@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::schedule::Load;
+use super::{exactly_once::outputs::Outputs, schedule::Load};
 use crate::{error::BoxError, record::ConsumerRecord};
 
 /// The result of a handler: nothing, or a `Result<(), E>` with an error that converts into a
@@ -68,7 +68,8 @@ pub(super) trait Work: Send + Sync + 'static {
     /// True if it takes several records at a time.
     const BATCHES: bool;
 
-    fn work(&self, load: &Load) -> impl Future<Output = Result<(), BoxError>> + Send;
+    /// `outputs` are those of the open transaction, if there is one.
+    fn work(&self, load: &Load, outputs: Option<&Outputs>) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 pub(super) struct ByRef<H>(pub(super) H);
@@ -76,7 +77,7 @@ pub(super) struct ByRef<H>(pub(super) H);
 impl<H: Handler> Work for ByRef<H> {
     const BATCHES: bool = false;
 
-    async fn work(&self, load: &Load) -> Result<(), BoxError> {
+    async fn work(&self, load: &Load, _: Option<&Outputs>) -> Result<(), BoxError> {
         for record in load.records() {
             self.0.handle(record).await?;
         }
@@ -93,7 +94,7 @@ where
 {
     const BATCHES: bool = false;
 
-    async fn work(&self, load: &Load) -> Result<(), BoxError> {
+    async fn work(&self, load: &Load, _: Option<&Outputs>) -> Result<(), BoxError> {
         for record in load.records() {
             (self.0)(record.clone()).await.into_result()?;
         }
@@ -110,7 +111,7 @@ where
 {
     const BATCHES: bool = true;
 
-    async fn work(&self, load: &Load) -> Result<(), BoxError> {
+    async fn work(&self, load: &Load, _: Option<&Outputs>) -> Result<(), BoxError> {
         let records = match load {
             Load::Many(records) => records.clone(),
             Load::One(record) => Arc::new([record.clone()]),

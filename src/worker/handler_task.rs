@@ -7,6 +7,7 @@ use tokio::{task::coop::consume_budget, time::timeout};
 use crate::worker::{
     attempt::{self, Cancel, Ended},
     dead_letter::DeadLetters,
+    exactly_once::outputs::{Outputs, OutputsSlot},
     failure::{Cause, failed},
     handler::Work,
     schedule::{HandlerId, Job, Outcome, Task, Verdict},
@@ -24,6 +25,8 @@ pub(super) struct HandlerContext<W> {
     /// Timeout of one attempt.
     pub(super) timeout: Option<Duration>,
     pub(super) dead_letters: Option<DeadLetters>,
+    /// Set if records are handled exactly once.
+    pub(super) outputs: Option<Arc<OutputsSlot>>,
 }
 
 /// Runs until it is aborted.
@@ -44,11 +47,23 @@ pub(super) async fn run<W: Work>(context: Arc<HandlerContext<W>>, lane: HandlerI
 
 impl<W: Work> HandlerContext<W> {
     async fn attempt(&self, job: &Job, cancel: &Cancel) -> Outcome {
+        let outputs = self.outputs.as_ref().and_then(|slot| slot.begin_attempt());
+        let outcome = self.run_task(job, cancel, outputs.as_ref().map(|attempt| &attempt.outputs)).await;
+        let is_innocent = outputs.is_some_and(|attempt| attempt.is_innocent());
+        match outcome {
+            // The transaction fails, for a reason that is not in the job's records.
+            Outcome::Failed { .. } | Outcome::BuryingFailed(_) if is_innocent => Outcome::Refused,
+            outcome => outcome,
+        }
+    }
+
+    async fn run_task(&self, job: &Job, cancel: &Cancel, outputs: Option<&Outputs>) -> Outcome {
         match &job.task {
-            Task::Handle => self.handle(job, cancel).await,
+            Task::Handle => self.handle(job, cancel, outputs).await,
+            Task::Skip => Outcome::Skipped,
             Task::DeadLetter(error) => match &self.dead_letters {
                 Some(letters) => {
-                    match attempt::run(letters.send(job.load.records(), error, job.attempt), cancel).await {
+                    match attempt::run(letters.send(job.load.records(), error, job.attempt, outputs), cancel).await {
                         Ended::With(Ok(())) => Outcome::Buried,
                         Ended::With(Err(error)) => Outcome::BuryingFailed(error),
                         Ended::Cancelled => Outcome::Cancelled,
@@ -63,11 +78,11 @@ impl<W: Work> HandlerContext<W> {
         }
     }
 
-    async fn handle(&self, job: &Job, cancel: &Cancel) -> Outcome {
+    async fn handle(&self, job: &Job, cancel: &Cancel, outputs: Option<&Outputs>) -> Outcome {
         let failed = |cause| failed(job.load.records(), job.attempt, cause);
         // Called inside of the future, so that a panic while the handler's future is created is
         // caught as well.
-        let handling = async { self.handler.work(&job.load).await };
+        let handling = async { self.handler.work(&job.load, outputs).await };
         let ended = match self.timeout {
             None => attempt::run(handling, cancel).await,
             Some(after) => match attempt::run(timeout(after, handling), cancel).await {
@@ -94,13 +109,15 @@ impl<W: Work> HandlerContext<W> {
     /// Reports the outcome to the schedule, and logs it unless it was a success.
     fn finish(&self, lane: HandlerId, job: Job, outcome: Outcome, cancel: &Cancel) -> Option<Job> {
         let error = match &outcome {
-            Outcome::Handled | Outcome::Buried => return self.schedule.finished(lane, job, outcome, cancel).1,
+            Outcome::Handled | Outcome::Buried | Outcome::Skipped => {
+                return self.schedule.finished(lane, job, outcome, cancel).1;
+            }
             Outcome::Failed { error, .. } => Some(error.clone()),
             Outcome::BuryingFailed(error) => {
                 self.schedule.record_error(error.clone());
                 Some(error.clone())
             }
-            Outcome::Cancelled => None,
+            Outcome::Cancelled | Outcome::Refused => None,
         };
         let first = job.load.records().first().cloned();
         let (verdict, next) = self.schedule.finished(lane, job, outcome, cancel);
@@ -109,7 +126,7 @@ impl<W: Work> HandlerContext<W> {
             None => ("", -1, -1),
         };
         let kind = match verdict {
-            Verdict::Done => return next,
+            Verdict::Done | Verdict::Undone => return next,
             Verdict::Again(_) => "again",
             Verdict::ToTheDeadLetters => "dead letters",
             Verdict::Skipped => "skipped",
@@ -119,7 +136,7 @@ impl<W: Work> HandlerContext<W> {
         let Some(suppressed) = self.schedule.admit_line(kind, error.as_ref()) else { return next };
         let (origin, error) = (&self.schedule.origin, error.as_ref().map(tracing::field::display));
         match verdict {
-            Verdict::Done => {}
+            Verdict::Done | Verdict::Undone => {}
             Verdict::Again(after) => {
                 event!(
                     WARN,

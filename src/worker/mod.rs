@@ -18,6 +18,7 @@
 mod attempt;
 mod builder;
 mod dead_letter;
+mod exactly_once;
 mod failure;
 mod handler;
 mod handler_task;
@@ -34,6 +35,7 @@ mod worker;
 mod worker_task;
 
 pub use builder::WorkerBuilder;
+pub use exactly_once::{ExactlyOnceBuilder, ExactlyOnceHandler, ExactlyOnceStatus, Outputs, TransactionPhase};
 pub use failure::NonRetriable;
 pub use handler::{Handler, HandlerResult};
 pub use metrics::WorkerMetrics;

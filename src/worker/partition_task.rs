@@ -63,6 +63,7 @@ impl Feeder {
     /// any other is logged.
     fn report_error(&self, error: Error) {
         match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::NoOffset if self.is_before(&error) => return,
             ErrorKind::EndOfPartition => return,
             ErrorKind::Corrupt if self.skip_corrupt => {
                 let partition = self.hand.partition();
@@ -81,6 +82,14 @@ impl Feeder {
             _ => self.plan.warn_of_error(Some(self.hand.partition()), &error),
         }
         self.plan.record_error(error);
+    }
+
+    /// Returns true if the partition is read again from before the place of the error, because a
+    /// transaction was not committed: the error comes again.
+    fn is_before(&self, error: &Error) -> bool {
+        let position = self.consumer.position(self.hand.partition());
+        let is_before = error.location().zip(position).is_some_and(|(at, position)| position < at.offset);
+        is_before && self.plan.with(|schedule| schedule.is_rewound(self.partition))
     }
 
     /// Drops waiting records, and lets running jobs, and the records between them, finish within

@@ -35,6 +35,9 @@ pub(super) enum Failed {
     DeadLetter,
 }
 
+/// Time that handlers have to finish, if none is set.
+const DRAIN: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) concurrency: usize,
@@ -48,7 +51,11 @@ pub(super) struct Settings {
     pub(super) timeout: Option<Duration>,
     pub(super) failed: Failed,
     pub(super) skip_corrupt: bool,
-    pub(super) drain: Duration,
+    /// `None` if it is not set.
+    pub(super) drain: Option<Duration>,
+    pub(super) transaction_records: u64,
+    pub(super) transaction_bytes: u64,
+    pub(super) transaction_interval: Duration,
 }
 
 impl Default for Settings {
@@ -65,12 +72,50 @@ impl Default for Settings {
             timeout: None,
             failed: Failed::default(),
             skip_corrupt: false,
-            drain: Duration::from_secs(30),
+            drain: None,
+            transaction_records: 1_000,
+            transaction_bytes: 8 * 1024 * 1024,
+            transaction_interval: Duration::from_millis(100),
         }
     }
 }
 
 impl Settings {
+    /// Returns the time that handlers have to finish.
+    pub(super) fn drain(&self, patience: Option<Duration>) -> Duration {
+        let drain = self.drain.unwrap_or(DRAIN);
+        patience.map_or(drain, |patience| drain.min(patience / 2)).min(FOREVER)
+    }
+
+    /// Adjusts the times of handlers to a transaction's, so that a transaction commits before the
+    /// coordinator aborts it.
+    ///
+    /// # Errors
+    /// `Configuration` if times that were set do not fit, and for limits that allow nothing.
+    pub(super) fn fit_to_transactions(&mut self, timeout: Duration) -> Result<()> {
+        let nothing = [
+            ("transaction_records", self.transaction_records == 0),
+            ("transaction_bytes", self.transaction_bytes == 0),
+        ];
+        if let Some((name, _)) = nothing.iter().find(|(_, nothing)| *nothing) {
+            return Err(Error::new(ErrorKind::Configuration, format!("{name} of a worker must be more than 0")));
+        }
+        let drain = *self.drain.get_or_insert(DRAIN.min(timeout / 2));
+        let handler = *self.timeout.get_or_insert(timeout.saturating_sub(drain));
+        if handler.is_zero() || handler.saturating_add(drain) > timeout {
+            let message = format!(
+                "handler_timeout ({} ms) and drain_timeout ({} ms) of an exactly-once worker must together not be more \
+                 than transaction.timeout.ms ({} ms), because the coordinator aborts an older transaction: lower the \
+                 former or raise the latter",
+                handler.as_millis(),
+                drain.as_millis(),
+                timeout.as_millis()
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// `Configuration` for settings that allow nothing or contradict each other.
     pub(super) fn rules(&self, batches: bool, patience: Option<Duration>) -> Result<Rules> {

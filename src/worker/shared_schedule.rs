@@ -46,6 +46,8 @@ pub(super) struct SharedSchedule {
     cancels: Mutex<Vec<Arc<Cancel>>>,
     /// Wakes the worker's own task.
     pub(super) driver: Notify,
+    /// Wakes the transaction task.
+    pub(super) transactions: Notify,
     last_error: Mutex<Option<Error>>,
     closing: AtomicBool,
     /// The consumer, as named in log lines.
@@ -67,6 +69,7 @@ impl SharedSchedule {
             schedule: Mutex::new(schedule),
             cancels: Mutex::default(),
             driver: Notify::new(),
+            transactions: Notify::new(),
             last_error: Mutex::default(),
             closing: AtomicBool::new(false),
             origin,
@@ -96,9 +99,15 @@ impl SharedSchedule {
         let mut schedule = lock(&self.schedule);
         let result = act(&mut schedule);
         let signals = schedule.take_signals();
+        if !signals.cancelled.is_empty() {
+            self.cancel_jobs(&signals.cancelled);
+        }
         drop(schedule);
         if signals.driver {
             self.driver.notify_one();
+        }
+        if signals.transactions {
+            self.transactions.notify_one();
         }
         signals.wakers.into_iter().for_each(Waker::wake);
         result
@@ -151,11 +160,14 @@ impl SharedSchedule {
 
     /// Cancels the running jobs of that partition, or of all.
     pub(super) fn cancel(&self, partition: Option<PartitionId>) {
-        self.with(|schedule| {
-            let lanes = schedule.cancel(partition);
-            let cancels = lock(&self.cancels);
-            lanes.into_iter().filter_map(|lane| cancels.get(lane)).for_each(|cancel| cancel.cancel());
-        });
+        self.with(|schedule| self.cancel_jobs(&schedule.cancel(partition)));
+    }
+
+    /// Ends the attempts of these handler tasks. Must be called under the schedule's lock, so that
+    /// the jobs that are ended are those that run.
+    fn cancel_jobs(&self, lanes: &[HandlerId]) {
+        let cancels = lock(&self.cancels);
+        lanes.iter().filter_map(|lane| cancels.get(*lane)).for_each(|cancel| cancel.cancel());
     }
 
     // ---- partition tasks

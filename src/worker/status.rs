@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::ExactlyOnceStatus;
 use crate::{consumer::ConsumerStatus, error::Error, record::TopicPartition};
 
 /// The current state of a worker, from [`Worker::status`](super::Worker::status).
@@ -19,6 +20,8 @@ pub struct WorkerStatus {
     pub last_error: Option<Error>,
     /// State of the consumer.
     pub consumer: ConsumerStatus,
+    /// State of the transactions, of an exactly-once worker.
+    pub exactly_once: Option<ExactlyOnceStatus>,
 }
 
 /// The phase of a worker's life.

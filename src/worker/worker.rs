@@ -14,6 +14,8 @@ use crate::{
     config::parse::FOREVER,
     consumer::Consumer,
     error::{Error, ErrorKind, Result},
+    producer::{ProducerMetrics, TransactionHandle},
+    worker::exactly_once::outputs::OutputsSlot,
 };
 
 /// Runs a handler for each record of a consumer: partitions in parallel, each in order.
@@ -108,6 +110,8 @@ use crate::{
 pub struct Worker {
     plan: Arc<SharedSchedule>,
     consumer: Consumer,
+    /// Set if records are handled exactly once.
+    outputs: Option<Arc<OutputsSlot>>,
     close: watch::Sender<Option<Instant>>,
     ended: watch::Receiver<Option<Result<()>>>,
     task: AbortHandle,
@@ -117,11 +121,12 @@ impl Worker {
     pub(super) fn new(
         plan: Arc<SharedSchedule>,
         consumer: Consumer,
+        outputs: Option<Arc<OutputsSlot>>,
         close: watch::Sender<Option<Instant>>,
         ended: watch::Receiver<Option<Result<()>>>,
         task: AbortHandle,
     ) -> Self {
-        Self { plan, consumer, close, ended, task }
+        Self { plan, consumer, outputs, close, ended, task }
     }
 
     /// Waits until the worker has ended.
@@ -235,7 +240,11 @@ impl Worker {
     /// ```
     pub fn status(&self) -> WorkerStatus {
         let now = now();
-        let (running, partitions) = self.plan.with(|schedule| (schedule.running(now), schedule.partitions()));
+        let (running, partitions, mut exactly_once) =
+            self.plan.with(|schedule| (schedule.running(now), schedule.partitions(), schedule.exactly_once(now)));
+        if let Some(status) = &mut exactly_once {
+            status.producer = self.producer().map(|producer| producer.transactions().status());
+        }
         let state = match &*self.ended.borrow() {
             Some(ended) => WorkerState::Ended(ended.as_ref().err().cloned()),
             None if self.plan.is_closing() => WorkerState::Closing,
@@ -247,12 +256,23 @@ impl Worker {
             partitions: partitions.into_iter().collect(),
             last_error: self.plan.last_error(),
             consumer: self.consumer.status(),
+            exactly_once,
         }
     }
 
     /// Returns a snapshot of the worker's counters.
     pub fn metrics(&self) -> WorkerMetrics {
         self.plan.with(|schedule| schedule.metrics())
+    }
+
+    /// Returns a snapshot of the counters of the producer of an exactly-once worker; `None` for other
+    /// workers, and before there is a producer. They begin anew when the producer is replaced.
+    pub fn producer_metrics(&self) -> Option<ProducerMetrics> {
+        Some(self.producer()?.producer().metrics())
+    }
+
+    fn producer(&self) -> Option<Arc<TransactionHandle>> {
+        self.outputs.as_ref()?.producer()
     }
 
     /// Returns the consumer that the worker reads, to look at its [metrics](Consumer::metrics), and

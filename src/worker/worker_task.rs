@@ -15,6 +15,7 @@ use super::{
     schedule::PartitionId,
 };
 use crate::worker::{
+    exactly_once::transactions_task::TransactionsTask,
     handler_task::{self, HandlerContext},
     shared_schedule::{SharedSchedule, now},
 };
@@ -52,8 +53,29 @@ pub(super) struct ChildTask {
     names: HashMap<TopicPartition, PartitionId>,
     /// Partitions that were assigned again while a job of their earlier assignment still runs.
     early: Vec<ManualPartitionReader>,
+    /// The task of an exactly-once worker, and the sender by which it is closed.
+    transactions: JoinSet<()>,
+    close_transactions: Option<watch::Sender<Option<Instant>>>,
     /// True if the group may have excluded this member, and is to be told that it is ready again.
     unwell: bool,
+}
+
+impl ChildTask {
+    /// Starts the task that performs the transactions.
+    pub(super) fn start_transactions(&mut self, (task, close): (TransactionsTask, watch::Sender<Option<Instant>>)) {
+        self.transactions.spawn(task.run());
+        self.close_transactions = Some(close);
+    }
+
+    /// Ends the task that performs the transactions, by that time.
+    async fn end_transactions(&mut self, deadline: Instant) {
+        if let Some(close) = &self.close_transactions {
+            close.send_replace(Some(deadline));
+        }
+        // A transaction that is still open then is aborted in the background.
+        let _ = timeout_at(deadline, self.transactions.join_next()).await;
+        self.transactions.shutdown().await;
+    }
 }
 
 /// The reason and the deadline of the worker's end.
@@ -81,7 +103,7 @@ impl<W: Work> WorkerTask<W> {
             }
             let due = self.plan.with(|schedule| schedule.next_due());
             let due = due.map_or_else(|| Instant::now() + FOREVER, Instant::from_std);
-            let ChildTask { lanes, feeders, .. } = &mut self.running;
+            let ChildTask { lanes, feeders, transactions, .. } = &mut self.running;
             tokio::select! {
                 biased;
                 closed = self.close.changed() => {
@@ -95,6 +117,9 @@ impl<W: Work> WorkerTask<W> {
                     return self.end_by(Some(error));
                 },
                 Some(lane) = lanes.join_next() => if let Err(error) = lane {
+                    return self.end_by(Some(broken(error)));
+                },
+                Some(ended) = transactions.join_next() => if let Err(error) = ended {
                     return self.end_by(Some(broken(error)));
                 },
                 event = self.hands.next() => match event {
@@ -191,6 +216,9 @@ impl<W: Work> WorkerTask<W> {
         // They are dropped with the task; a handler that blocks its thread cannot be waited for.
         self.running.lanes.abort_all();
         self.running.early.clear();
+        // Half of what is left is for leaving the group.
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.running.end_transactions(Instant::now() + left / 2).await;
         self.running.feeders.shutdown().await;
         self.consumer.close(deadline.saturating_duration_since(Instant::now())).await
     }

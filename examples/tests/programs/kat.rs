@@ -99,6 +99,7 @@ async fn programs_reject_options_given_twice() {
         ("broker", &["--brokers", "1", "--brokers=2"]),
         ("quickstart", &["-b", "127.0.0.1:1", "-b", "127.0.0.1:2"]),
         ("worker", &["--orders", "1", "--orders", "2"]),
+        ("exactly_once", &["--orders", "1", "--orders", "2"]),
         ("verifiable_producer", &["--topic", "a", "--topic", "b"]),
         ("verifiable_consumer", &["--broker-list", "a:1", "--bootstrap-server", "a:2"]),
     ] {

@@ -68,6 +68,15 @@ async fn worker_sends_failed_orders_to_dead_letters() {
 }
 
 #[tokio::test]
+async fn exactly_once_ends_with_one_result_each() {
+    let output = run(program("exactly_once"), Vec::new()).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    let last = out.lines().last().unwrap_or_default();
+    assert!(last.starts_with("10000 orders: 9990 invoices and 10 dead letters, each once"), "{out}");
+}
+
+#[tokio::test]
 async fn perf_ends_with_one_line_of_json() {
     for mode in ["produce", "consume", "latency"] {
         let mut command = program("perf");

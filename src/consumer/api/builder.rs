@@ -13,6 +13,7 @@ use crate::consumer::{
         fetched_batch::DecodeConfig,
     },
     config::{
+        isolation::Isolation,
         properties::PROPERTIES,
         settings::{ConsumerSettings, GroupProtocol, IsolationLevel, OffsetReset},
     },
@@ -114,7 +115,10 @@ impl ConsumerBuilder {
     /// [`auto_commit_interval`](Self::auto_commit_interval), when partitions are revoked, and on
     /// close. Default: true, if there is a group.
     pub fn auto_commit(self, on: bool) -> Self {
-        self.set(|s| s.enable_auto_commit = on)
+        self.set(|s| {
+            s.note("enable.auto.commit");
+            s.enable_auto_commit = on;
+        })
     }
 
     /// Sets `auto.commit.interval.ms`. Default: 5 s.
@@ -146,7 +150,10 @@ impl ConsumerBuilder {
 
     /// Sets `isolation.level`. Default: [`IsolationLevel::ReadUncommitted`].
     pub fn isolation_level(self, level: IsolationLevel) -> Self {
-        self.set(|s| s.isolation_level = level)
+        self.set(|s| {
+            s.note("isolation.level");
+            s.isolation_level = level;
+        })
     }
 
     /// Sets `fetch.min.bytes`: the bytes that a broker gathers before it answers, unless
@@ -337,21 +344,23 @@ impl ConsumerBuilder {
             origin: settings.client.origin.clone(),
         };
         let wakers = Arc::new(FetchWakers::default());
-        let state = ConsumerState::new(rules(&settings), StdRng::seed_from_u64(seed), wakers.factory());
+        let isolation = Isolation::new(settings.isolation_level);
+        let state =
+            ConsumerState::new(rules(&settings, isolation.clone()), StdRng::seed_from_u64(seed), wakers.factory());
         let buffer = FetchBuffer::new(state, wakers, decode_config, runtime.clone());
         let (calls, called) = mpsc::unbounded_channel();
-        let shared = Shared::new(client, settings, group, buffer, calls);
+        let shared = Shared::new(client, settings, group, buffer, isolation, calls);
         let task = runtime.spawn(ConsumerTask::new(shared.clone(), received, called).run());
         let leave = LeaveOnDrop::new(shared.clone(), task.abort_handle(), runtime);
         Ok(Consumer::new(shared, Arc::new(leave)))
     }
 }
 
-fn rules(settings: &ConsumerSettings) -> ConsumerRules {
+fn rules(settings: &ConsumerSettings, isolation: Isolation) -> ConsumerRules {
     let client = &settings.client;
     ConsumerRules {
         reset: settings.auto_offset_reset,
-        isolation: settings.isolation_level,
+        isolation,
         partition_eof: settings.enable_partition_eof,
         min_bytes: settings.fetch_min_bytes,
         max_bytes: settings.fetch_max_bytes,

@@ -4,6 +4,7 @@
 pub(super) mod builder;
 pub(super) mod checks;
 pub(super) mod consumer;
+mod exactly_once;
 mod group_metadata;
 pub(super) mod inspection;
 mod offset_lookup;

@@ -16,7 +16,6 @@ use crate::consumer::{
         list_offsets::{EARLIEST, LATEST, ListedOffset, list_offsets, listed_offsets},
         shared::after,
     },
-    config::settings::IsolationLevel,
 };
 use crate::{
     cluster::{Attempt, Backoff, ConnectionKind, PartitionInfo, Route, VersionBounds},
@@ -267,7 +266,7 @@ impl Consumer {
     /// Sends the requests of one round to all leaders at once.
     async fn ask_leaders(&self, lookup: &mut OffsetLookup, deadline: Instant) -> Result<()> {
         let client = &self.shared.client;
-        let read_committed = self.shared.settings.isolation_level == IsolationLevel::ReadCommitted;
+        let read_committed = self.shared.isolation.is_read_committed();
         let mut answers = JoinSet::new();
         for (node, rows) in lookup.begin_round(&client.metadata())? {
             let client = client.clone();

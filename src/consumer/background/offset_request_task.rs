@@ -13,7 +13,6 @@ use crate::consumer::{
         list_offsets::{EARLIEST, LATEST, ended_epochs, epoch_ends, list_offsets, listed_offsets},
         shared::Shared,
     },
-    config::settings::IsolationLevel,
     subscription::{
         fetch_position::ResetTarget,
         offset_query::{OffsetQuery, OffsetRequest},
@@ -82,7 +81,7 @@ fn timestamp(start: ResetTarget) -> i64 {
 async fn look_up_offsets(shared: &Shared, node: i32, asked: Vec<OffsetQuery<ResetTarget>>) -> bool {
     let rows: Vec<_> =
         asked.iter().map(|asked| (asked.partition.clone(), asked.leader_epoch, timestamp(asked.query))).collect();
-    let read_committed = shared.settings.isolation_level == IsolationLevel::ReadCommitted;
+    let read_committed = shared.isolation.is_read_committed();
     let request = list_offsets(&rows, read_committed, shared.client.settings().request_timeout);
     let answer = shared.client.send(attempt(shared, node), |_| request).await;
     let now = Instant::now().into_std();

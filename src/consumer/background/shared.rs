@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -19,7 +22,7 @@ use crate::consumer::{
     api::{pending_commit::PendingCommit, rebalance_listener::CurrentListener},
     background::{commit_queue::CommitQueue, rebalance_call::RebalanceCall},
     buffer::fetch_buffer::FetchBuffer,
-    config::settings::ConsumerSettings,
+    config::{isolation::Isolation, settings::ConsumerSettings},
     fetch::fetch_task::FetchTask,
     group::{CommitOrigin, GroupHandle, RequestedCommit, RetryPolicy},
     lock::lock,
@@ -53,6 +56,9 @@ pub(crate) struct Shared {
     pub(crate) settings: ConsumerSettings,
     pub(crate) group: Option<GroupHandle>,
     pub(crate) buffer: Arc<FetchBuffer>,
+    pub(crate) isolation: Isolation,
+    /// True if a worker commits the offsets in its transactions.
+    commits_in_transactions: AtomicBool,
     pub(crate) mode: Mutex<Mode>,
     pub(crate) poll_stats: Mutex<PollStats>,
     /// The current rebalance listener. The listener task makes the calls of `listener_calls`, in
@@ -78,6 +84,7 @@ impl Shared {
         settings: ConsumerSettings,
         group: Option<GroupHandle>,
         buffer: Arc<FetchBuffer>,
+        isolation: Isolation,
         calls: mpsc::UnboundedSender<RebalanceCall>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -85,6 +92,8 @@ impl Shared {
             settings,
             group,
             buffer,
+            isolation,
+            commits_in_transactions: AtomicBool::new(false),
             mode: Mutex::new(Mode::None),
             poll_stats: Mutex::default(),
             listener: Mutex::default(),
@@ -100,14 +109,18 @@ impl Shared {
         FetchTask {
             client: self.client.clone(),
             buffer: self.buffer.clone(),
-            isolation: self.settings.isolation_level,
             timeout: self.client.settings().request_timeout.saturating_add(self.settings.fetch_max_wait),
         }
     }
 
     /// Returns true if the consumer commits automatically.
     pub(crate) fn auto_commits(&self) -> bool {
-        self.settings.enable_auto_commit && self.group.is_some()
+        self.settings.enable_auto_commit && self.group.is_some() && !self.commits_in_transactions.load(Relaxed)
+    }
+
+    /// Leaves all commits to transactions from now on.
+    pub(crate) fn commit_in_transactions(&self) {
+        self.commits_in_transactions.store(true, Relaxed);
     }
 
     /// Returns the deadline of a call that starts now (`default.api.timeout.ms`).

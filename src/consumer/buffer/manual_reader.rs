@@ -15,7 +15,7 @@ use std::{
 
 use crate::consumer::buffer::partition_end::PartitionEnd;
 use crate::consumer::{
-    Consumer,
+    Consumer, OffsetAndMetadata,
     buffer::{
         fetch_buffer::{FetchBuffer, OwnedReadGuard},
         record_reader::RecordReader,
@@ -218,6 +218,12 @@ impl CompletionMark {
     /// Marks all records before this offset as done.
     pub(crate) fn complete_to(&self, next: i64) {
         self.0.complete_to(next);
+    }
+
+    /// Returns the offset to commit when all records before `next` are done. It lies behind offsets
+    /// without a record that follow them, such as the marks at the end of transactions.
+    pub(crate) fn to_commit(&self, next: i64) -> OffsetAndMetadata {
+        self.0.to_commit(self.0.behind_gap(next))
     }
 
     /// Returns true if both marks belong to the same delivery progress.

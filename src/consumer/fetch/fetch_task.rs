@@ -37,7 +37,6 @@ const BY_NAME: i16 = 12;
 pub(crate) struct FetchTask {
     pub(crate) client: Client,
     pub(crate) buffer: Arc<FetchBuffer>,
-    pub(crate) isolation: IsolationLevel,
     /// `request.timeout.ms` plus `fetch.max.wait.ms`.
     pub(crate) timeout: Duration,
 }
@@ -72,7 +71,14 @@ impl FetchTask {
     async fn fetch(&self, node: FetchConnectionId, request: FetchRequest, reserved: Reservation, by_name: bool) {
         self.buffer.with_state(|state| state.stats.fetch_sent(node, self.timeout, Instant::now().into_std()));
         match self.send(node, &request, by_name, reserved.bytes()).await {
-            Ok((response, size)) => self.handle_response(node, response, reserved, size),
+            Ok((response, size)) => {
+                // The level by which it was asked for: the consumer's may have been raised since.
+                let isolation = match request.isolation_level {
+                    0 => IsolationLevel::ReadUncommitted,
+                    _ => IsolationLevel::ReadCommitted,
+                };
+                self.handle_response(node, response, isolation, reserved, size);
+            }
             Err(error) => {
                 self.buffer.with_state(|state| {
                     state.stats.fetch_failed(node, &error);
@@ -119,6 +125,7 @@ impl FetchTask {
         &self,
         node: FetchConnectionId,
         response: FetchResponse,
+        isolation: IsolationLevel,
         mut reservation: Reservation,
         size: usize,
     ) {
@@ -128,7 +135,7 @@ impl FetchTask {
             .into_iter()
             .map(|mut head| {
                 let records = std::mem::take(&mut head.records);
-                let walk = scan_batches(records, self.isolation, &head.aborted_transactions);
+                let walk = scan_batches(records, isolation, &head.aborted_transactions);
                 ScannedPartition { head, scan: walk }
             })
             .collect();

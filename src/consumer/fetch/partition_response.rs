@@ -167,7 +167,7 @@ impl PartitionResponse<'_> {
 fn report_end(partition: &mut PartitionContext<'_>) {
     let FetchState::Fetching { offset, .. } = partition.state.position.state() else { return };
     let offsets = &mut partition.state.offsets;
-    let is_at_end = offsets.end(partition.rules.isolation).is_some_and(|end| offset >= end);
+    let is_at_end = offsets.end(partition.rules.isolation.level()).is_some_and(|end| offset >= end);
     if partition.rules.partition_eof && is_at_end && offsets.reported_end != offset {
         offsets.reported_end = offset;
         partition.state.push_log_end(offset);

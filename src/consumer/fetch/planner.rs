@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use crate::consumer::{
     buffer::{delivery_queue::DeliveryQueue, readers::Readers},
-    config::settings::IsolationLevel,
     fetch::{
         broker_selection::expire_preferred_replicas,
         connection::FetchConnection,
@@ -154,7 +153,7 @@ impl FetchPlanner<'_> {
             max_wait_ms: i32::try_from(rules.max_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: rules.min_bytes.min(max_bytes),
             max_bytes,
-            isolation_level: i8::from(rules.isolation == IsolationLevel::ReadCommitted),
+            isolation_level: i8::from(rules.isolation.is_read_committed()),
             session_id: session.session_id,
             session_epoch: session.session_epoch,
             topics: session.topics,

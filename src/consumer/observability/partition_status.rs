@@ -92,7 +92,7 @@ impl WaitReasons<'_> {
         // A broker answers after `fetch.max.wait.ms` even without records, so a broker that is
         // overdue is not known to have none.
         let is_overdue = sent_at.is_some_and(|at| now.saturating_duration_since(at) > self.rules.max_wait + LATE);
-        let end = state.offsets.end(self.rules.isolation);
+        let end = state.offsets.end(self.rules.isolation.level());
         let is_at_end = end.is_some_and(|end| state.next_offset().is_some_and(|delivered| delivered >= end));
         if is_at_end && !is_overdue && error.is_none() {
             return (WaitReason::Records, None);
@@ -155,7 +155,7 @@ pub(crate) fn status(
             waiting_for: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
             position: state.next_offset(),
             committed: state.commits.offset(),
-            lag: state.lag(reasons.rules.isolation),
+            lag: state.lag(reasons.rules.isolation.level()),
             buffered_bytes: state.queue.bytes() as u64,
             broker: state.broker,
             split_off: reasons.readers.is_split(partition),
@@ -183,7 +183,7 @@ pub(crate) fn metrics(
         let lead = position.zip(start).map(|(position, start)| position.saturating_sub(start));
         let metrics = PartitionMetrics {
             position,
-            lag: state.lag(rules.isolation),
+            lag: state.lag(rules.isolation.level()),
             lead: lead.map(|lead| u64::try_from(lead).unwrap_or(0)),
             buffered_bytes: state.queue.bytes() as u64,
             records_consumed: state.delivered.load(Relaxed),

@@ -509,7 +509,7 @@ impl ConsumerState {
 
     /// Returns the number of offsets between a partition's delivered position and its end.
     pub(crate) fn lag(&self, partition: &TopicPartition) -> Option<u64> {
-        self.partitions.get(partition)?.lag(self.rules.isolation)
+        self.partitions.get(partition)?.lag(self.rules.isolation.level())
     }
 
     /// Returns the metrics that the state counts.

@@ -35,7 +35,7 @@ pub(crate) fn skip_corruption(partition: &mut PartitionContext<'_>) -> Result<i6
 /// Fetches the next offset of the search, or reads on at its result.
 fn continue_skip(partition: &mut PartitionContext<'_>) {
     let Some(search) = &mut partition.state.corruption_skip else { return };
-    if let Some(end) = partition.state.offsets.end(partition.rules.isolation) {
+    if let Some(end) = partition.state.offsets.end(partition.rules.isolation.level()) {
         search.log_ends_at(end);
     }
     let Some(offset) = search.first_readable() else {

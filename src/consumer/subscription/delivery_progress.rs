@@ -156,6 +156,15 @@ impl DeliveryProgress {
         }
     }
 
+    /// Returns the offset behind the gap that begins at or before `next`, if there is one, and `next`
+    /// otherwise.
+    pub(crate) fn behind_gap(&self, next: i64) -> i64 {
+        match *self.gap.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((from, to)) if from <= next => to.max(next),
+            _ => next,
+        }
+    }
+
     fn complete_gap(&self, gap: Option<(i64, i64)>) {
         if let Some((from, to)) = gap
             && self.completed() >= from
@@ -234,6 +243,7 @@ mod tests {
         progress.record_delivered(14);
         progress.skip_gap(15);
         progress.skip_gap(17);
+        assert_eq!((progress.behind_gap(13), progress.behind_gap(14), progress.behind_gap(18)), (13, 17, 18));
         progress.complete_to(13);
         assert_eq!((progress.delivered(), progress.completed()), (17, 13));
         progress.complete_to(14);

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Backoff,
-    consumer::config::settings::{IsolationLevel, OffsetReset},
+    consumer::config::{isolation::Isolation, settings::OffsetReset},
     log::Origin,
 };
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerRules {
     pub(crate) reset: OffsetReset,
-    pub(crate) isolation: IsolationLevel,
+    pub(crate) isolation: Isolation,
     /// True if the reader is told of the end of a partition.
     pub(crate) partition_eof: bool,
     pub(crate) min_bytes: i32,

@@ -29,6 +29,7 @@ use crate::{
             record_reader::RecordReader,
             split::SplitId,
         },
+        config::isolation::Isolation,
         fetch::{
             batch_scan::scan_batches,
             memory_budget::Reservation,
@@ -55,7 +56,7 @@ pub(super) fn rules() -> ConsumerRules {
     ConsumerRules {
         partition_eof: false,
         reset: OffsetReset::Earliest,
-        isolation: IsolationLevel::ReadUncommitted,
+        isolation: Isolation::new(IsolationLevel::ReadUncommitted),
         min_bytes: 1,
         max_bytes: 1 << 20,
         max_wait: SECOND,

@@ -1,6 +1,6 @@
 //! The builder of a transactional producer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::producer::TransactionalProducer;
 use crate::{
@@ -96,13 +96,29 @@ impl TransactionalProducerBuilder {
     pub async fn build(self) -> Result<TransactionalProducer> {
         let settings = self.producer.settings(&[TRANSACTION_PROPERTIES, PROPERTIES, client_properties()])?;
         if settings.transactional_id.is_none() {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "transactional.id is missing: give the producer a name that is the same after each restart",
-            ));
+            return Err(missing_id());
         }
         TransactionalProducer::of(ProducerBuilder::start(settings).await?)
     }
+}
+
+impl TransactionalProducerBuilder {
+    /// Returns the transactional id and `transaction.timeout.ms`.
+    ///
+    /// # Errors
+    /// `Configuration` for a property that is unknown or malformed, and without an id.
+    pub(crate) fn id_and_timeout(&self) -> Result<(Arc<str>, Duration)> {
+        let settings = self.producer.clone().settings(&[TRANSACTION_PROPERTIES, PROPERTIES, client_properties()])?;
+        let id = settings.transactional_id.ok_or_else(missing_id)?;
+        Ok((id, settings.transaction_timeout))
+    }
+}
+
+fn missing_id() -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        "transactional.id is missing: give the producer a name that is the same after each restart",
+    )
 }
 
 impl TransactionalProducer {

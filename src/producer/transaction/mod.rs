@@ -21,7 +21,7 @@ mod current;
 mod exchange;
 mod failure;
 pub(super) mod gate;
-mod handle;
+pub(super) mod handle;
 mod identity;
 pub(super) mod log;
 pub(super) mod manager;

@@ -68,6 +68,11 @@ pub struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
+    /// Returns the handle that outlives the producer, for its status and metrics.
+    pub(crate) fn handle(&self) -> &Arc<TransactionHandle> {
+        &self.handle
+    }
+
     /// # Errors
     /// `Internal` for a producer that was built without a `transactional.id`.
     pub(crate) fn of(producer: Producer) -> Result<Self> {

@@ -29,6 +29,8 @@ pub(in crate::worker) enum Task {
     Handle,
     /// Sends them to the dead letter topic, because of this error.
     DeadLetter(Error),
+    /// Nothing: they failed in an earlier transaction, and count as done.
+    Skip,
 }
 
 /// Records of one queue that are handled together.
@@ -56,8 +58,11 @@ pub(in crate::worker) enum Outcome {
         again: bool,
     },
     Buried,
+    Skipped,
     BuryingFailed(Error),
     Cancelled,
+    /// It failed because its transaction fails, and not because of its records.
+    Refused,
 }
 
 /// The decision on a finished job, for the log.
@@ -70,4 +75,6 @@ pub(in crate::worker) enum Verdict {
     Stopped,
     /// Its records are read again by the partition's next owner.
     Abandoned,
+    /// Its records are read again, because its transaction does not commit.
+    Undone,
 }

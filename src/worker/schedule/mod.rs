@@ -11,15 +11,21 @@
 //! order is kept. A partition has one queue, or many over which keys are spread. Jobs run on
 //! *handler tasks*; their number is the concurrency.
 //!
+//! With transactions, a [`Cycle`] says when jobs may begin. Completed records are reported to the mark
+//! only once their transaction is committed, and a failed record is not parked: the transaction is
+//! aborted, and its records are read again.
+//!
 //! Sans-IO.
 use crate::worker::schedule::rules::Rules;
 
+mod completion_target;
 mod job;
 mod partition;
 mod report;
 pub(super) mod rules;
 #[cfg(test)]
 mod tests;
+mod uncommitted;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,24 +35,21 @@ use std::{
 
 use rand::rngs::StdRng;
 
+pub(super) use self::completion_target::CompletionTarget;
 pub(super) use self::job::{Job, Load, Outcome, Task, Verdict};
-use self::partition::{BatchReadiness, BatchRule, ScheduledPartition};
-use super::{Failed, WorkerMetrics};
+use self::partition::{BatchReadiness, BatchRule, Begun, ScheduledPartition};
+use super::{
+    Failed, WorkerMetrics,
+    exactly_once::{
+        cycle::{Admission, Cycle, Failure},
+        failed_records::{FailedRange, Fate},
+    },
+};
 use crate::{
     config::parse::FOREVER,
     error::Error,
     record::{ConsumerRecord, TopicPartition},
 };
-
-/// Receives the progress of a partition, for its consumer.
-pub(super) trait CompletionTarget {
-    /// Reports that all records before this offset are done.
-    fn finish_to(&self, next: i64);
-    /// Returns true if records under this mark are no longer wanted.
-    fn is_over(&self) -> bool;
-    /// Returns true if both stand for the same progress.
-    fn is_same(&self, other: &Self) -> bool;
-}
 
 pub(super) type PartitionId = usize;
 pub(super) type HandlerId = usize;
@@ -65,6 +68,18 @@ pub(super) struct Signals {
     /// Wakes the worker's own task: to start handler tasks, for a retry that is due earlier, or for
     /// the end.
     pub(super) driver: bool,
+    /// Wakes the transaction task.
+    pub(super) transactions: bool,
+    /// Handler tasks whose jobs are ended, because their transaction does not commit.
+    pub(super) cancelled: Vec<HandlerId>,
+}
+
+/// Records of a partition to commit: the offset after the last one, and their mark.
+#[derive(Clone, Debug)]
+pub(super) struct ToCommit<M> {
+    pub(super) partition: TopicPartition,
+    pub(super) mark: M,
+    pub(super) next: i64,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +106,8 @@ pub(super) struct Schedule<M> {
     rng: StdRng,
     partitions: Vec<Option<ScheduledPartition<M>>>,
     ready: VecDeque<(PartitionId, usize)>,
+    /// Queues that became ready while none of their jobs may begin.
+    deferred: Vec<(PartitionId, usize)>,
     /// Retries that are due; they come before all ready jobs.
     due: VecDeque<Job>,
     /// Retries by the time at which they are due.
@@ -109,6 +126,11 @@ pub(super) struct Schedule<M> {
     closing: bool,
     closer: Option<Waker>,
     failure: Option<Error>,
+    /// Set if records are handled exactly once.
+    cycle: Option<Cycle>,
+    /// Records of the open transaction that are done: handled, delivered to the dead letter topic,
+    /// and skipped.
+    done: [u64; 3],
     metrics: WorkerMetrics,
     signals: Signals,
 }
@@ -120,6 +142,7 @@ impl<M: CompletionTarget> Schedule<M> {
             rng,
             partitions: Vec::new(),
             ready: VecDeque::new(),
+            deferred: Vec::new(),
             due: VecDeque::new(),
             parked: BTreeMap::new(),
             parkings: 0,
@@ -132,9 +155,16 @@ impl<M: CompletionTarget> Schedule<M> {
             closing: false,
             closer: None,
             failure: None,
+            cycle: None,
+            done: [0; 3],
             metrics: WorkerMetrics::default(),
             signals: Signals::default(),
         }
+    }
+
+    /// Handles records exactly once, in transactions.
+    pub(super) fn with_transactions(self, cycle: Cycle) -> Self {
+        Self { cycle: Some(cycle), ..self }
     }
 
     pub(super) fn take_signals(&mut self) -> Signals {
@@ -151,7 +181,7 @@ impl<M: CompletionTarget> Schedule<M> {
         let lingers = !self.rules.linger.is_zero();
         let batch =
             self.rules.batch.filter(|_| lingers).map(|records| BatchRule { records, linger: self.rules.linger });
-        let mut new = ScheduledPartition::new(name, self.rules.queues, batch);
+        let mut new = ScheduledPartition::new(name, self.rules.queues, batch, self.cycle.is_some());
         new.ending = self.closing;
         let new = Some(new);
         match self.partitions.iter().position(Option::is_none) {
@@ -181,6 +211,13 @@ impl<M: CompletionTarget> Schedule<M> {
             self.free(freed);
             self.wake_feeder(id);
         }
+        // The partition is given up once its records are committed.
+        if let Some(cycle) = &mut self.cycle
+            && cycle.holds(id)
+        {
+            cycle.close();
+            self.review_transaction();
+        }
     }
 
     /// Begins no more records of that partition.
@@ -190,8 +227,12 @@ impl<M: CompletionTarget> Schedule<M> {
             partition.ending = true;
             let freed = partition.drop_from(0);
             self.free(freed);
-            self.wake_feeder(id);
         }
+        if let Some(cycle) = &mut self.cycle {
+            cycle.lose(id);
+            self.review_transaction();
+        }
+        self.wake_feeder(id);
     }
 
     fn forget_retries(&mut self, id: PartitionId) {
@@ -213,20 +254,23 @@ impl<M: CompletionTarget> Schedule<M> {
             .collect()
     }
 
-    /// Returns true if no job of that partition runs or waits; otherwise its feeder is woken when
-    /// that is the case.
+    /// Returns true if no job of that partition runs or waits, and no open transaction has its
+    /// records; otherwise its feeder is woken when that is the case.
     pub(super) fn is_drained(&mut self, id: PartitionId, feeder: &Waker) -> bool {
+        let is_held = self.cycle.as_ref().is_some_and(|cycle| cycle.holds(id));
         let Some(partition) = self.partition(id) else { return true };
-        if !partition.is_quiet() {
+        let is_drained = partition.is_quiet() && !is_held;
+        if !is_drained {
             partition.feeder = Some(feeder.clone());
         }
-        partition.is_quiet()
+        is_drained
     }
 
     /// Removes a partition without running jobs.
     pub(super) fn remove(&mut self, id: PartitionId) {
         self.end(id);
         self.ready.retain(|(partition, _)| *partition != id);
+        self.deferred.retain(|(partition, _)| *partition != id);
         if let Some(place) = self.partitions.get_mut(id)
             && let Some(gone) = place.take_if(|partition| partition.running == 0)
         {
@@ -260,13 +304,19 @@ impl<M: CompletionTarget> Schedule<M> {
     /// Returns true if all offered records of a partition are done; otherwise its feeder is woken
     /// when that may be the case.
     pub(super) fn is_settled(&mut self, id: PartitionId, feeder: &Waker) -> bool {
+        let is_held = self.cycle.as_ref().is_some_and(|cycle| cycle.holds(id));
         let Some(partition) = self.partition(id) else { return true };
-        if partition.slots.is_empty() {
+        if partition.slots.is_empty() && !is_held {
             return true;
         }
         partition.feeder = Some(feeder.clone());
         self.end_linger(id);
         false
+    }
+
+    /// Returns true if the partition's records are read again, and none has come yet.
+    pub(super) fn is_rewound(&self, id: PartitionId) -> bool {
+        self.partitions.get(id).and_then(Option::as_ref).is_some_and(|partition| partition.is_rewound)
     }
 
     /// Takes over records of a partition that came now, in the log's order, all under one mark.
@@ -281,6 +331,7 @@ impl<M: CompletionTarget> Schedule<M> {
         if partition.ending {
             return;
         }
+        partition.is_rewound &= mark.is_over();
         let freed = partition.begin_run(mark);
         let mut begun = 0;
         for record in records {
@@ -354,7 +405,7 @@ impl<M: CompletionTarget> Schedule<M> {
     pub(super) fn next(&mut self, lane: HandlerId, now: Instant) -> Option<Job> {
         let job = match self.due.pop_front() {
             Some(job) => job,
-            None => self.next_ready()?,
+            None => self.next_ready(now)?,
         };
         let running = RunningHandler {
             partition: job.partition,
@@ -384,8 +435,12 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    fn next_ready(&mut self) -> Option<Job> {
+    fn next_ready(&mut self, now: Instant) -> Option<Job> {
         while let Some((id, queue)) = self.ready.pop_front() {
+            if !self.admits(id, queue, now) {
+                self.deferred.push((id, queue));
+                continue;
+            }
             let batch = self.rules.batch;
             let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { continue };
             let (begun, freed) = partition.begin(queue, batch);
@@ -398,8 +453,13 @@ impl<M: CompletionTarget> Schedule<M> {
                     self.signals.wakers.extend(self.closer.take());
                 }
             }
-            if let Some((first, load)) = begun {
-                return Some(Job { partition: id, queue, first, load, attempt: 1, buried: 0, task: Task::Handle });
+            if let Some(Begun { first, load, attempt, undelivered: buried, task }) = begun {
+                if let Some(cycle) = &mut self.cycle {
+                    cycle.job_begun(id, load.records().len(), now);
+                    // The transaction's time counts from its first job on.
+                    self.signals.driver = true;
+                }
+                return Some(Job { partition: id, queue, first, load, attempt, buried, task });
             }
         }
         None
@@ -419,7 +479,13 @@ impl<M: CompletionTarget> Schedule<M> {
             partition.running = partition.running.saturating_sub(1);
             partition.ending
         });
+        if self.cycle.is_some() {
+            let verdict = self.finished_in_transaction(&job, outcome, given_up, now);
+            self.review_transaction();
+            return verdict;
+        }
         let verdict = match outcome {
+            Outcome::Skipped => self.complete(&job, now),
             Outcome::Handled => {
                 self.metrics.records_processed += records;
                 self.complete(&job, now)
@@ -428,7 +494,7 @@ impl<M: CompletionTarget> Schedule<M> {
                 self.metrics.records_dead_lettered += records;
                 self.complete(&job, now)
             }
-            Outcome::Cancelled => self.abandon(&job),
+            Outcome::Cancelled | Outcome::Refused => self.abandon(&job),
             // Records that belong to another member now, or soon will, are not retried or skipped
             // here.
             Outcome::Failed { .. } | Outcome::BuryingFailed(_) if given_up => self.abandon(&job),
@@ -519,10 +585,11 @@ impl<M: CompletionTarget> Schedule<M> {
     /// Wakes a waiting feeder if there is room, or if its partition is drained.
     fn wake_feeder(&mut self, id: PartitionId) {
         let (bound, starved) = (self.rules.buffer_records, self.bytes >= self.rules.buffer_bytes);
+        let is_held = self.cycle.as_ref().is_some_and(|cycle| cycle.holds(id));
         if let Some(partition) = self.partition(id) {
             let held = partition.slots.len();
             let has_room = (held <= bound / 2 || partition.is_lingering()) && !(starved && held > 0);
-            if if partition.ending { partition.is_quiet() } else { has_room } {
+            if if partition.ending { partition.is_quiet() && !is_held } else { has_room } {
                 let feeder = partition.feeder.take();
                 self.signals.wakers.extend(feeder);
             }
@@ -545,7 +612,9 @@ impl<M: CompletionTarget> Schedule<M> {
     pub(super) fn next_due(&self) -> Option<Instant> {
         let retry = self.parked.first_key_value().map(|((at, _), _)| *at);
         let batch = self.lingering.first().map(|(at, _)| *at);
-        retry.into_iter().chain(batch).min()
+        let transaction = self.cycle.as_ref().and_then(Cycle::next_due);
+        let held = self.deferred.iter().filter_map(|(id, _)| self.partitions.get(*id)?.as_ref()?.held_until);
+        retry.into_iter().chain(batch).chain(transaction).chain(held).min()
     }
 
     /// Makes retries ready that are due, and batches that have lingered.
@@ -566,6 +635,250 @@ impl<M: CompletionTarget> Schedule<M> {
             }
         }
         self.wake_lanes(begun);
+        if let Some(cycle) = &mut self.cycle {
+            cycle.tick(now);
+            self.release_held(now);
+            self.review_transaction();
+        }
+    }
+
+    // ---- transactions
+
+    /// Returns true if a job of that queue may begin; otherwise the job waits for a transaction.
+    fn admits(&mut self, id: PartitionId, queue: usize, now: Instant) -> bool {
+        let Some(cycle) = &mut self.cycle else { return true };
+        let Some(partition) = self.partitions.get(id).and_then(Option::as_ref) else { return true };
+        if partition.held_until.is_some_and(|until| now < until) {
+            self.signals.driver = true;
+            return false;
+        }
+        match cycle.admission() {
+            Admission::All => true,
+            Admission::Gaps => partition.is_gap(queue),
+            Admission::None => {
+                cycle.want(now);
+                self.signals.transactions |= cycle.has_step();
+                self.signals.driver = true;
+                false
+            }
+        }
+    }
+
+    /// Makes jobs ready that were deferred.
+    fn resume_deferred(&mut self) {
+        let deferred = std::mem::take(&mut self.deferred);
+        let jobs = deferred.len();
+        self.ready.extend(deferred);
+        self.wake_lanes(jobs);
+    }
+
+    /// Makes jobs ready of partitions that were held because a handler failed.
+    fn release_held(&mut self, now: Instant) {
+        let mut is_due = false;
+        for (id, _) in &self.deferred {
+            let partition = self.partitions.get_mut(*id).and_then(Option::as_mut);
+            is_due |= partition.is_some_and(|partition| partition.held_until.take_if(|until| *until <= now).is_some());
+        }
+        if is_due {
+            self.resume_deferred();
+        }
+    }
+
+    /// Processes an outcome in a transaction.
+    fn finished_in_transaction(&mut self, job: &Job, outcome: Outcome, given_up: bool, now: Instant) -> Verdict {
+        let is_failed = self.cycle.as_ref().is_some_and(Cycle::is_failed);
+        match outcome {
+            _ if is_failed && given_up => self.abandon(job),
+            _ if is_failed => Verdict::Undone,
+            // The transaction cannot commit, and is aborted at the latest when it tries to.
+            Outcome::Refused => Verdict::Undone,
+            Outcome::Handled => self.complete_in_transaction(job, 0, now),
+            Outcome::Buried => self.complete_in_transaction(job, 1, now),
+            Outcome::Skipped => self.complete_in_transaction(job, 2, now),
+            Outcome::Cancelled => {
+                self.fail_transaction(Failure::Lost);
+                self.abandon(job)
+            }
+            Outcome::Failed { error, again } => {
+                let again = again && job.attempt <= self.rules.retries;
+                self.fail_in_transaction(job, error, again, given_up, now)
+            }
+            Outcome::BuryingFailed(error) => {
+                let again = error.is_retriable();
+                self.fail_in_transaction(job, error, again, given_up, now)
+            }
+        }
+    }
+
+    fn complete_in_transaction(&mut self, job: &Job, kind: usize, now: Instant) -> Verdict {
+        if let Some(done) = self.done.get_mut(kind) {
+            *done += job.load.records().len() as u64;
+        }
+        self.complete(job, now)
+    }
+
+    /// Aborts the transaction because of a job, and decides what is done with the job's records when
+    /// they come again.
+    fn fail_in_transaction(&mut self, job: &Job, error: Error, again: bool, given_up: bool, now: Instant) -> Verdict {
+        self.fail_transaction(Failure::Handler);
+        if given_up {
+            return self.abandon(job);
+        }
+        let (fate, wait, undelivered) = match (&job.task, again, self.rules.failed) {
+            (Task::DeadLetter(cause), true, _) => {
+                self.metrics.dead_letters_retried += 1;
+                let wait = self.rules.backoff.after(job.buried, &mut self.rng);
+                (Fate::DeadLetter(cause.clone()), Some(wait), job.buried.saturating_add(1))
+            }
+            (_, true, _) => {
+                self.metrics.retries += 1;
+                let wait = self.rules.backoff.after(job.attempt - 1, &mut self.rng);
+                (Fate::Retry, Some(wait), 0)
+            }
+            (Task::DeadLetter(_), false, _) | (_, false, Failed::Stop) => return self.stop(job, error),
+            (_, false, Failed::Skip) => (Fate::Skip, None, 0),
+            (_, false, Failed::DeadLetter) => (Fate::DeadLetter(error), None, 0),
+        };
+        let verdict = match (&fate, wait) {
+            (_, Some(wait)) => Verdict::Again(wait),
+            (Fate::DeadLetter(_), None) => Verdict::ToTheDeadLetters,
+            (_, None) => Verdict::Skipped,
+        };
+        if let (Some(first), Some(last)) = (job.load.records().first(), job.load.records().last())
+            && let Some(partition) = self.partitions.get_mut(job.partition).and_then(Option::as_mut)
+        {
+            let range = FailedRange { end: last.offset + 1, attempts: job.attempt, undelivered, fate };
+            partition.failed.note(first.offset, range);
+            partition.held_until = wait.map(|wait| now + wait.min(FOREVER)).max(partition.held_until);
+        }
+        verdict
+    }
+
+    /// Aborts the transaction.
+    pub(super) fn fail_transaction(&mut self, failure: Failure) {
+        self.cycle(|cycle| cycle.fail(failure));
+    }
+
+    /// Moves the transaction on if none of its records runs, ends the jobs of one that failed, and
+    /// wakes the tasks that wait for its end.
+    fn review_transaction(&mut self) {
+        let Some(cycle) = &mut self.cycle else { return };
+        if cycle.awaits_settling() && self.running == 0 {
+            let mut members = cycle.partitions().filter_map(|id| self.partitions.get(id)?.as_ref());
+            if cycle.is_failed() || !members.any(ScheduledPartition::has_gap) {
+                cycle.settled();
+            }
+        }
+        self.signals.transactions |= cycle.has_step();
+        let is_idle = cycle.is_idle();
+        let is_running = |lane: &HandlerSlot| lane.running.as_ref().is_some_and(|running| !running.cancelled);
+        if cycle.is_failed() && self.handlers.iter().any(is_running) {
+            let lanes = self.cancel(None);
+            self.signals.cancelled.extend(lanes);
+        }
+        if is_idle && self.is_quiet() {
+            self.signals.wakers.extend(self.closer.take());
+        }
+    }
+
+    /// Does something with the cycle, if there is one.
+    pub(super) fn cycle<R>(&mut self, act: impl FnOnce(&mut Cycle) -> R) -> Option<R> {
+        let result = act(self.cycle.as_mut()?);
+        self.review_transaction();
+        // Its next time may be an earlier one.
+        self.signals.driver = true;
+        Some(result)
+    }
+
+    /// Handles the result of beginning a transaction.
+    pub(super) fn transaction_begun(&mut self, result: Result<(), Error>, now: Instant) {
+        let is_begun = result.is_ok();
+        self.cycle(|cycle| cycle.begun(result, now));
+        self.done = [0; 3];
+        if is_begun {
+            self.resume_deferred();
+        }
+    }
+
+    /// Collects the offsets to commit; `None` if the transaction must not commit, because one of its
+    /// partitions is no longer read or was sought: it is then aborted.
+    pub(super) fn offsets_to_commit(&mut self, now: Instant) -> Option<Vec<ToCommit<M>>> {
+        let mut offsets = Vec::new();
+        for id in self.cycle.as_ref()?.partitions() {
+            let partition = self.partitions.get(id).and_then(Option::as_ref);
+            let part = partition.and_then(|partition| Some((&partition.name, partition.uncommitted.as_ref()?)));
+            let Some((name, part)) = part.filter(|(_, part)| part.is_whole()) else {
+                self.fail_transaction(Failure::Lost);
+                return None;
+            };
+            let to_commit = part.to_commit();
+            offsets.extend(to_commit.map(|(mark, next)| ToCommit {
+                partition: name.clone(),
+                mark: mark.clone(),
+                next,
+            }));
+        }
+        let is_committing = self.cycle(|cycle| cycle.committing(now))?;
+        is_committing.then_some(offsets)
+    }
+
+    /// Reports the records of the committed transaction as done.
+    pub(super) fn transaction_committed(&mut self, now: Instant) {
+        let Some(cycle) = &mut self.cycle else { return };
+        let members: Vec<_> = cycle.partitions().collect();
+        cycle.committed(now);
+        let [handled, buried, skipped] = std::mem::take(&mut self.done);
+        self.metrics.records_processed += handled;
+        self.metrics.records_dead_lettered += buried;
+        self.metrics.records_skipped += skipped;
+        for id in members {
+            if let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut)
+                && let Some(next) = partition.uncommitted.take().and_then(|part| part.commit())
+            {
+                partition.failed.forget_before(next);
+            }
+            self.wake_feeder(id);
+        }
+        self.want_next(now);
+    }
+
+    /// Drops the records of the transaction's partitions, because they are read again. Returns the
+    /// offsets from which.
+    pub(super) fn rewind_transaction(&mut self) -> Vec<(TopicPartition, i64)> {
+        let Some(cycle) = &self.cycle else { return Vec::new() };
+        let mut starts = Vec::new();
+        for id in cycle.partitions() {
+            let Some(partition) = self.partitions.get_mut(id).and_then(Option::as_mut) else { continue };
+            let (freed, start) = partition.rewind();
+            if !partition.ending {
+                starts.extend(start.map(|start| (partition.name.clone(), start)));
+            }
+            self.ready.retain(|(ready, _)| *ready != id);
+            self.deferred.retain(|(deferred, _)| *deferred != id);
+            self.free(freed);
+        }
+        starts
+    }
+
+    /// Handles the end of the rewind.
+    pub(super) fn transaction_rewound(&mut self, result: Result<(), Error>, now: Instant) {
+        let Some(cycle) = &mut self.cycle else { return };
+        let members: Vec<_> = cycle.partitions().collect();
+        cycle.rewound(result, now);
+        members.into_iter().for_each(|id| self.wake_feeder(id));
+        self.want_next(now);
+    }
+
+    /// Asks for the next transaction if records wait for it.
+    fn want_next(&mut self, now: Instant) {
+        let is_free = |partition: &ScheduledPartition<M>| partition.held_until.is_none_or(|until| until <= now);
+        let mut waiting = self.deferred.iter().filter_map(|(id, _)| self.partitions.get(*id)?.as_ref());
+        let is_wanted = waiting.any(is_free);
+        self.cycle(|cycle| {
+            if is_wanted {
+                cycle.want(now);
+            }
+        });
     }
 
     /// Returns the time at which the longest-running job began.
@@ -607,11 +920,11 @@ impl<M: CompletionTarget> Schedule<M> {
 
     /// Returns true if no job runs or waits; otherwise `closer` is woken when that is the case.
     pub(super) fn is_idle(&mut self, closer: &Waker) -> bool {
-        let quiet = self.is_quiet();
-        if !quiet {
+        let idle = self.is_quiet() && self.cycle.as_ref().is_none_or(Cycle::is_idle);
+        if !idle {
             self.closer = Some(closer.clone());
         }
-        quiet
+        idle
     }
 
     fn is_quiet(&self) -> bool {

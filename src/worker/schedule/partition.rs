@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CompletionTarget, Load};
-use crate::record::{ConsumerRecord, TopicPartition};
+use super::{CompletionTarget, Load, Task, uncommitted::Uncommitted};
+use crate::{
+    record::{ConsumerRecord, TopicPartition},
+    worker::exactly_once::failed_records::{FailedRecords, Fate},
+};
 
 #[derive(Debug)]
 pub(super) struct ScheduledPartition<M> {
@@ -37,6 +40,27 @@ pub(super) struct ScheduledPartition<M> {
     pub(super) done: Option<i64>,
     /// The feeder, if it waits for room or for the last job to end.
     pub(super) feeder: Option<Waker>,
+    /// True if its completed records are reported only when their transaction is committed.
+    is_transactional: bool,
+    /// Its part in the open transaction, from its first record on.
+    pub(super) uncommitted: Option<Uncommitted<M>>,
+    /// Records that come again because their handler failed.
+    pub(super) failed: FailedRecords,
+    /// True if its records are read again, and none has come yet.
+    pub(super) is_rewound: bool,
+    /// Time before which no job begins, because a handler failed.
+    pub(super) held_until: Option<Instant>,
+}
+
+/// Records of a job that begins.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// The slot of the first one.
+    pub(super) first: u64,
+    pub(super) load: Load,
+    pub(super) attempt: u32,
+    pub(super) undelivered: u32,
+    pub(super) task: Task,
 }
 
 #[derive(Debug)]
@@ -89,7 +113,7 @@ impl OrderedQueue {
 }
 
 impl<M: CompletionTarget> ScheduledPartition<M> {
-    pub(super) fn new(name: TopicPartition, queues: usize, batch: Option<BatchRule>) -> Self {
+    pub(super) fn new(name: TopicPartition, queues: usize, batch: Option<BatchRule>, is_transactional: bool) -> Self {
         Self {
             name,
             slots: VecDeque::new(),
@@ -104,6 +128,11 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             ending: false,
             done: None,
             feeder: None,
+            is_transactional,
+            uncommitted: None,
+            failed: FailedRecords::default(),
+            is_rewound: false,
+            held_until: None,
         }
     }
 
@@ -235,7 +264,7 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
 
     /// Begins the next job of a queue: a record, or up to `batch` records, all of one run. Also
     /// returns the bytes that were freed by records that are no longer wanted.
-    pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<(u64, Load)>, usize) {
+    pub(super) fn begin(&mut self, at: usize, batch: Option<usize>) -> (Option<Begun>, usize) {
         let Some(queue) = self.queues.get_mut(at) else { return (None, 0) };
         queue.listed = false;
         if queue.busy {
@@ -254,24 +283,81 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
                 freed += self.complete(first, 1);
                 continue;
             }
-            let Some(max) = batch else { break Some((first, Load::One(record))) };
+            let (end, history) = (self.failed.batch_end(record.offset), self.history(record.offset));
+            let (attempt, undelivered, task) = history;
+            let Some(max) = batch else {
+                break Some(Begun { first, load: Load::One(record), attempt, undelivered, task });
+            };
             let mut records = vec![record];
             while records.len() < max
                 && let Some(next) = waiting.front().copied()
                 && self.run_of(next).0 == run
+                && self.slot(next).is_none_or(|slot| slot.offset < end)
                 && let Some(record) = self.slot(next).and_then(|slot| slot.record.take())
             {
                 waiting.pop_front();
                 self.waiting = self.waiting.saturating_sub(1);
                 records.push(record);
             }
-            break Some((first, Load::Many(records.into())));
+            break Some(Begun { first, load: Load::Many(records.into()), attempt, undelivered, task });
         };
         if let Some(queue) = self.queues.get_mut(at) {
             queue.waiting = waiting;
             queue.busy = begun.is_some();
         }
+        if let Some(begun) = begun.as_ref().filter(|_| self.is_transactional) {
+            self.add_to_transaction(begun);
+        }
         (begun, freed)
+    }
+
+    /// Returns the attempt, the failed deliveries to the dead letter topic, and the task of a record
+    /// that begins.
+    fn history(&self, offset: i64) -> (u32, u32, Task) {
+        let Some(failed) = self.failed.at(offset) else { return (1, 0, Task::Handle) };
+        match &failed.fate {
+            Fate::Retry => (failed.attempts + 1, 0, Task::Handle),
+            Fate::DeadLetter(error) => (failed.attempts, failed.undelivered, Task::DeadLetter(error.clone())),
+            Fate::Skip => (failed.attempts, 0, Task::Skip),
+        }
+    }
+
+    // ---- transactions
+
+    fn add_to_transaction(&mut self, begun: &Begun) {
+        let run = self.runs.iter().rev().find(|(first, _)| *first <= begun.first);
+        let (Some((_, mark)), Some(front)) = (run, self.slots.front()) else { return };
+        let end = begun.first + begun.load.records().len() as u64;
+        match &mut self.uncommitted {
+            Some(uncommitted) => uncommitted.add(mark, end),
+            none => *none = Some(Uncommitted::new(mark.clone(), front.offset, end)),
+        }
+    }
+
+    /// Returns true if the next job of that queue lies before a record that was begun already.
+    pub(super) fn is_gap(&self, at: usize) -> bool {
+        let end = self.uncommitted.as_ref().map_or(0, Uncommitted::end);
+        self.queues.get(at).and_then(|queue| queue.waiting.front()).is_some_and(|first| *first < end)
+    }
+
+    /// Returns true if a record waits before one that was begun already: the records after it cannot
+    /// be committed yet.
+    pub(super) fn has_gap(&self) -> bool {
+        let end = self.uncommitted.as_ref().map_or(0, Uncommitted::end);
+        self.waiting > 0 && (self.base..end).zip(&self.slots).any(|(_, slot)| slot.record.is_some())
+    }
+
+    /// Drops all records, because they are read again. Returns the freed bytes, and the offset of the
+    /// transaction's first record unless the partition was positioned elsewhere meanwhile.
+    pub(super) fn rewind(&mut self) -> (usize, Option<i64>) {
+        let start = self.uncommitted.take().filter(Uncommitted::is_whole).map(|uncommitted| uncommitted.start());
+        self.base += self.slots.len() as u64;
+        self.slots.clear();
+        self.runs.clear();
+        self.queues.fill_with(OrderedQueue::default);
+        self.is_rewound = true;
+        self.waiting = 0;
+        (std::mem::take(&mut self.bytes), start)
     }
 
     /// Completes consecutive records: reports the progress to the marks, and returns the freed
@@ -292,7 +378,9 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             // Its run ends where the next one begins.
             while self.runs.get(1).is_some_and(|(begins, _)| *begins <= self.base) {
                 let ended = self.runs.pop_front();
-                if let (Some((_, mark)), Some(next)) = (ended, next.take()) {
+                if let (Some((_, mark)), Some(next)) = (ended, next.take())
+                    && !self.is_transactional
+                {
                     mark.finish_to(next);
                 }
             }
@@ -300,7 +388,11 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
             self.base += 1;
         }
         if let (Some((_, mark)), Some(next)) = (self.runs.front(), next) {
-            mark.finish_to(next);
+            match &mut self.uncommitted {
+                Some(uncommitted) => uncommitted.complete(mark, next),
+                None if self.is_transactional => {}
+                None => mark.finish_to(next),
+            }
             self.done = Some(next);
         }
         freed

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{CompletionTarget, Outcome, RunningHandler, Schedule};
 use crate::{
     record::TopicPartition,
-    worker::{RunningJob, WorkerMetrics, WorkerPartition},
+    worker::{ExactlyOnceStatus, RunningJob, WorkerMetrics, WorkerPartition},
 };
 
 impl<M: CompletionTarget> Schedule<M> {
@@ -45,7 +45,21 @@ impl<M: CompletionTarget> Schedule<M> {
         metrics.records_waiting = waiting.sum();
         metrics.retries_waiting = self.parked.len() as u64;
         metrics.buffered_bytes = self.bytes as u64;
+        if let Some(cycle) = &self.cycle {
+            let counts = cycle.counts();
+            metrics.transactions_committed = counts.committed;
+            metrics.transactions_aborted = counts.aborted;
+            metrics.transactions_unknown = counts.unknown;
+            metrics.producers_replaced = counts.producers_replaced;
+            metrics.transaction_records = counts.records.clone();
+            metrics.commit_micros = counts.commit_micros.clone();
+        }
         metrics
+    }
+
+    /// Returns the state of the transactions, if there are any.
+    pub(crate) fn exactly_once(&self, now: Instant) -> Option<ExactlyOnceStatus> {
+        Some(self.cycle.as_ref()?.status(now))
     }
 
     /// Returns the running jobs, the longest-running first.

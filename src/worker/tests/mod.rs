@@ -1,6 +1,7 @@
 //! Tests of the worker against brokers in the process, under paused time.
 
 mod ending;
+mod exactly_once;
 mod failures;
 mod handling;
 mod hanging;
