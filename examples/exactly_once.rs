@@ -126,7 +126,7 @@ async fn invoice(order: &ConsumerRecord, outputs: &Outputs, fails_after: &Atomic
     // A retry cannot succeed if the text is not a number.
     let cents: u64 = text.parse().map_err(NonRetriable::new)?;
     let key = order.key.as_deref().unwrap_or_default();
-    outputs.send(Record::to(INVOICES).with_key(key).with_value(&format!("{cents} cents"))).await?;
+    outputs.send(Record::to(INVOICES).with_key(key).with_value(format!("{cents} cents"))).await?;
     if fails_after.fetch_sub(1, Ordering::Relaxed) == 1 {
         return Err("the handler fails after it has sent: its invoice is not visible, and is made again".into());
     }
@@ -138,7 +138,7 @@ async fn produce(bootstrap: &str, orders: u64) -> Result<(), Failure> {
     for n in 0..orders {
         let cents = if n % 1000 == 999 { "free".to_owned() } else { (n * 7).to_string() };
         // The delivery may be dropped: the close waits for it, and reports failures.
-        let _delivery = producer.send(Record::to(ORDERS).with_key(&format!("order-{n}")).with_value(&cents)).await?;
+        let _delivery = producer.send(Record::to(ORDERS).with_key(format!("order-{n}")).with_value(&cents)).await?;
     }
     producer.close(Duration::from_secs(10)).await?;
     Ok(())
