@@ -2,8 +2,7 @@
 //! on the testkit, while members join, leave, crash and freeze at random: some hang in their work,
 //! beyond their handler's time, and some freeze entirely, including heartbeats, for longer than their
 //! session or their transaction may last. To make this possible each member has a thread and a runtime
-//! of its own. At the end each record has arrived once, in order in each partition, and no transaction
-//! is left open.
+//! of its own. At the end each record has arrived once, in order in each partition.
 //!
 //! ```sh
 //! cargo run --release -p protocol-tests --example exactly_once_chain -- --testkit --records 50000
