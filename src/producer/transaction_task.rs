@@ -95,7 +95,6 @@ impl TransactionTask {
 
     /// Passes the user's calls to the manager, and the time.
     pub(super) fn handle_calls(&mut self, now: Instant) {
-        self.look_for_begun();
         for call in self.shared.take_calls() {
             self.changed = true;
             self.learn_feature();
@@ -285,62 +284,20 @@ impl TransactionTask {
             }
             Action::ForgetTransactionCoordinator => self.forget_coordinator(None),
             Action::ForgetGroupCoordinator(group) => self.forget_coordinator(Some(group)),
-            Action::Reply(call, reply) => {
-                if matches!(reply, Reply::Ended(_) | Reply::Aborted(Ok(()))) {
-                    // Before the reply, so that the program's next `begin` finds it.
-                    self.prepare(left, now);
-                }
-                self.reply(call, reply, now);
-            }
+            Action::Reply(call, reply) => self.reply(call, reply, now),
             Action::Notice(notice) => self.log.write(&notice, now),
             Action::SetIdentity { number, .. } => {
                 self.shared.gate().open(number);
                 left.push(action);
             }
-            Action::CloseGate => {
-                self.withdraw();
-                self.shared.gate().close();
-            }
+            Action::CloseGate => self.shared.gate().close(),
             Action::FailUnsent(ref cause) => {
-                self.withdraw();
                 if let Some(cause) = cause {
                     self.shared.gate().fail(cause.clone());
                 }
                 left.push(action);
             }
             Action::PartitionsAdded(..) | Action::FlushAll => left.push(action),
-        }
-    }
-
-    /// Opens the next transaction, if that needs no request.
-    fn prepare(&mut self, left: &mut Vec<Action>, now: Instant) {
-        if self.close_by.is_none()
-            && let Some(action) = self.manager.prepare(now)
-            && let Action::SetIdentity { number, protocol, .. } = action
-        {
-            self.shared.gate().open(number);
-            left.push(action);
-            self.shared.prepare(number, protocol, now);
-            self.refresh_features(now);
-        }
-    }
-
-    /// Takes back the transaction that is prepared, because it ends before it was begun.
-    fn withdraw(&mut self) {
-        if let Some(since) = self.shared.withdraw()
-            && self.manager.is_prepared()
-        {
-            self.manager.begun(since);
-        }
-    }
-
-    /// Tells the manager if the prepared transaction was begun meanwhile.
-    pub(super) fn look_for_begun(&mut self) {
-        if self.manager.is_prepared()
-            && let Some(since) = self.shared.begun(self.manager.number())
-        {
-            self.changed = true;
-            self.manager.begun(since);
         }
     }
 

@@ -13,8 +13,6 @@ pub(crate) struct Transaction {
     /// Fixed at its begin.
     pub(crate) protocol: Protocol,
     pub(crate) began: Instant,
-    /// False for a transaction that was prepared and not begun yet: nobody has seen it.
-    pub(crate) is_begun: bool,
     pub(crate) is_overdue: bool,
     /// True if the coordinator may know the transaction, so that it has to be ended there.
     pub(crate) is_started: bool,
@@ -36,7 +34,6 @@ impl Transaction {
             number,
             protocol,
             began,
-            is_begun: true,
             is_overdue: false,
             is_started: false,
             is_idle: false,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use std::time::Instant;
 
-use super::{action::Notice, exchange::Exchange};
+use super::{action::Notice, exchange::Exchange, protocol::Protocol};
 use crate::log::{Lasting, Limiter, Origin, Outage, event};
 
 /// Time for which requests may be repeated before this is logged.
@@ -100,7 +100,10 @@ impl TransactionLog {
                 }
             }
             Notice::ProtocolChanged(protocol) => {
-                let version = protocol.number();
+                let version = match protocol {
+                    Protocol::V1 => 1,
+                    Protocol::V2 => 2,
+                };
                 event!(
                     INFO,
                     origin,

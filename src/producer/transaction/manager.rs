@@ -378,7 +378,7 @@ impl TransactionManager {
 
     /// Sends what is due.
     pub(crate) fn poll(&mut self, now: Instant) {
-        if let Some(current) = self.current.as_mut().filter(|current| current.is_begun && !current.is_overdue)
+        if let Some(current) = self.current.as_mut().filter(|current| !current.is_overdue)
             && now.saturating_duration_since(current.began) >= self.rules.timeout
         {
             current.is_overdue = true;
@@ -390,7 +390,7 @@ impl TransactionManager {
     /// Returns the time of the next [`poll`](Self::poll), if one is needed.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         let retries = [&self.coordinator, &self.group].into_iter().flatten().filter_map(Exchange::due);
-        let overdue = self.current.as_ref().filter(|current| current.is_begun && !current.is_overdue);
+        let overdue = self.current.as_ref().filter(|current| !current.is_overdue);
         let overdue = overdue.and_then(|current| current.began.checked_add(self.rules.timeout));
         retries.chain(overdue).min()
     }
@@ -702,10 +702,13 @@ impl TransactionManager {
     }
 
     fn step_from_ready(&mut self, now: Instant) -> bool {
+        // The first batch of the second protocol must not find the partitions of a transaction of the
+        // first one under the same epoch.
+        let is_stale = self.is_used_in_v1 && self.protocol == Protocol::V2;
         match self.next_call {
             None => false,
             Some((_, NextCall::Init)) if self.must_bump => self.start_init(self.identity, now),
-            Some((_, NextCall::Begin)) if self.must_bump || self.is_stale() => self.start_init(self.identity, now),
+            Some((_, NextCall::Begin)) if self.must_bump || is_stale => self.start_init(self.identity, now),
             Some((call, NextCall::Begin)) => {
                 self.next_call = None;
                 self.open(call, now);
@@ -735,39 +738,6 @@ impl TransactionManager {
         let (number, protocol) = (self.number, self.protocol);
         self.actions.push(Action::SetIdentity { producer, number, protocol });
         self.reply(call, Reply::Began(Ok(number)));
-    }
-
-    /// Opens the next transaction before it is begun, if it needs no request. Returns the action that
-    /// opens it.
-    pub(crate) fn prepare(&mut self, now: Instant) -> Option<Action> {
-        let may_begin = matches!(self.state, State::Ready) && self.next_call.is_none();
-        let producer = self.identity.filter(|_| may_begin && !self.must_bump && !self.is_stale())?;
-        self.number += 1;
-        let (number, protocol) = (self.number, self.protocol);
-        self.current = Some(Transaction { is_begun: false, ..Transaction::new(number, protocol, now) });
-        self.state = State::Open;
-        Some(Action::SetIdentity { producer, number, protocol })
-    }
-
-    /// Returns true if a transaction is prepared and not begun yet.
-    pub(crate) fn is_prepared(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| !current.is_begun)
-    }
-
-    /// Notes that the prepared transaction was begun.
-    pub(crate) fn begun(&mut self, now: Instant) {
-        let Some(current) = &mut self.current else { return };
-        (current.is_begun, current.began) = (true, now);
-        if let Some(outcome) = &current.outcome {
-            self.last_outcome = Some((current.number, outcome.clone()));
-        }
-    }
-
-    /// Returns true if the identity belongs to a transaction of the first protocol and the next one
-    /// is of the second: its first batch must not find the partitions of the other under the same
-    /// epoch.
-    fn is_stale(&self) -> bool {
-        self.is_used_in_v1 && self.protocol == Protocol::V2
     }
 
     /// Starts the next request that adds something to the transaction; returns true if there was
@@ -865,9 +835,7 @@ impl TransactionManager {
         current.partitions.drop_wanted();
         let (number, calls) = (current.number, current.offsets.fail_all());
         self.state = if matches!(self.state, State::Open) { State::Failed } else { State::Draining };
-        if current.is_begun {
-            self.actions.push(Action::Notice(Notice::Failed { number, cause: error.clone() }));
-        }
+        self.actions.push(Action::Notice(Notice::Failed { number, cause: error.clone() }));
         let error = transaction_failed(error);
         self.actions.push(Action::FailUnsent(Some(error.clone())));
         for call in calls {
@@ -914,9 +882,7 @@ impl TransactionManager {
         if let Outcome::Unknown(cause) = &outcome {
             self.actions.push(Action::Notice(Notice::OutcomeUnknown { number, cause: cause.clone() }));
         }
-        if current.is_begun {
-            self.last_outcome = Some((number, outcome.clone()));
-        }
+        self.last_outcome = Some((number, outcome.clone()));
         self.reply_if(call, Reply::Ended(outcome));
     }
 
@@ -990,11 +956,10 @@ impl TransactionManager {
         }
     }
 
-    /// Replies the outcome of the transaction, or of the last one if none runs.
+    /// Replies the outcome of the last transaction.
     fn reply_outcome(&mut self, call: CallId) {
-        let own = self.current.as_ref().and_then(|current| current.outcome.clone());
-        let outcome = own.or_else(|| self.last_outcome.as_ref().map(|(_, outcome)| outcome.clone()));
-        if let Some(outcome) = outcome {
+        if let Some((_, outcome)) = &self.last_outcome {
+            let outcome = outcome.clone();
             self.reply(call, Reply::Ended(outcome));
         }
     }

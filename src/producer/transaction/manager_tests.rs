@@ -800,34 +800,3 @@ fn timed_out_transaction_is_told_from_fenced_one() {
     fixture.answer(offset_codes(ErrorCode::PRODUCER_FENCED));
     assert!(fixture.told().starts_with("Fatal"));
 }
-
-#[test]
-fn prepared_transaction_is_unseen_until_begun() {
-    let mut fixture = Fixture::at(Ready, Protocol::V2);
-    let action = fixture.manager.prepare(fixture.now).unwrap();
-    assert!(matches!(action, Action::SetIdentity { number: 1, .. }));
-    assert!(fixture.manager.is_prepared() && fixture.manager.next_timer().is_none(), "it is not overdue");
-    assert!(fixture.manager.prepare(fixture.now).is_none());
-    fixture.manager.begun(fixture.now);
-    assert!(!fixture.manager.is_prepared() && fixture.manager.next_timer().is_some());
-    // One that ends before it is begun has no outcome for the user.
-    let mut unseen = Fixture::at(Ready, Protocol::V2);
-    unseen.manager.prepare(unseen.now).unwrap();
-    let call = unseen.call();
-    unseen.manager.begin(call, unseen.now);
-    assert_eq!(unseen.told(), "Draining gate fail");
-    unseen.manager.idle(1, unseen.now);
-    assert_eq!(unseen.told(), "Open identity(7,0) →began");
-    assert!(unseen.manager.last_outcome().is_none());
-    // A failed one tells its own outcome, not that of the transaction before.
-    let mut failed = Fixture::at(Ready, Protocol::V1);
-    failed.manager.prepare(failed.now).unwrap();
-    failed.manager.epoch_used_up(1, Error::timeout("numbers"), failed.now);
-    failed.manager.begun(failed.now);
-    let call = failed.call();
-    failed.manager.commit(call, failed.now);
-    assert!(failed.told().contains("→aborted"));
-    assert!(matches!(failed.manager.last_outcome(), Some((1, Outcome::Aborted(Some(_))))));
-    let mut bumped = Fixture::at(Bumped, Protocol::V1);
-    assert!(bumped.manager.prepare(bumped.now).is_none(), "the epoch is raised first");
-}

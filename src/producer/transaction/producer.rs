@@ -142,9 +142,6 @@ impl TransactionalProducer {
     /// # Cancel safety
     /// Safe: if the future is dropped, no transaction is open, and `begin` may be called again.
     pub async fn begin(&mut self) -> Result<Transaction<'_>> {
-        if let Some(number) = self.handle.transactions().begin_prepared(Instant::now().into_std()) {
-            return Ok(Transaction::new(&self.handle, number));
-        }
         match self.handle.ask(TransactionCall::Begin, self.handle.deadline()).await {
             Ok(Reply::Began(result)) => result.map(|number| Transaction::new(&self.handle, number)),
             Ok(reply) => Err(unexpected(&reply)),

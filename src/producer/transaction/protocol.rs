@@ -25,14 +25,6 @@ impl Protocol {
     pub(crate) fn of(level: Option<i16>) -> Self {
         if level.is_some_and(|level| level >= 2) { Self::V2 } else { Self::V1 }
     }
-
-    /// Returns the protocol's number, as users know it.
-    pub(crate) fn number(self) -> u8 {
-        match self {
-            Self::V1 => 1,
-            Self::V2 => 2,
-        }
-    }
 }
 
 #[cfg(test)]

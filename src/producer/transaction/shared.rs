@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::oneshot;
@@ -13,9 +13,8 @@ use super::{
     manager::TransactionRules,
     metrics::{TransactionCounters, TransactionMetrics},
     outcome::Outcome,
-    protocol::Protocol,
     request::CallId,
-    status::{TransactionState, TransactionStatus},
+    status::TransactionStatus,
 };
 use crate::{
     error::Error,
@@ -31,7 +30,6 @@ pub(crate) struct TransactionShared {
     status: Mutex<TransactionStatus>,
     last_outcome: Mutex<Option<(u64, Outcome)>>,
     counters: Mutex<TransactionCounters>,
-    prepared: Mutex<Prepared>,
 }
 
 #[derive(Debug, Default)]
@@ -39,28 +37,6 @@ struct Calls {
     made: u64,
     waiting: Vec<PendingCall>,
 }
-
-/// The transaction that the task has opened ahead of `begin`, which then needs no hand-over to the
-/// task and back.
-#[derive(Debug, Default)]
-struct Prepared {
-    /// The one that was opened last, unless it was begun or taken back.
-    next: Option<PreparedTransaction>,
-    /// The one that was begun last.
-    begun: Option<PreparedTransaction>,
-}
-
-/// A prepared transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct PreparedTransaction {
-    number: u64,
-    protocol: Protocol,
-    /// The time at which it was opened or, later, begun.
-    at: Instant,
-}
-
-/// Time for which a prepared transaction may be begun.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// A call that the task has not taken yet. `reply` is dropped without a reply only if the task
 /// ends.
@@ -100,7 +76,6 @@ impl TransactionShared {
             status: Mutex::new(TransactionStatus::uninitialized()),
             last_outcome: Mutex::default(),
             counters: Mutex::default(),
-            prepared: Mutex::default(),
         }
     }
 
@@ -124,32 +99,8 @@ impl TransactionShared {
         (id, answer)
     }
 
-    /// Begins the transaction that is prepared, if one is; returns its number. A transaction that has
-    /// waited for long is left to the task, because the cluster's features may have changed.
-    pub(crate) fn begin_prepared(&self, now: Instant) -> Option<u64> {
-        let mut prepared = self.prepared();
-        let next = prepared.next.filter(|next| now.saturating_duration_since(next.at) < FRESH)?;
-        *prepared = Prepared { next: None, begun: Some(PreparedTransaction { at: now, ..next }) };
-        Some(next.number)
-    }
-
-    fn prepared(&self) -> MutexGuard<'_, Prepared> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn status(&self) -> TransactionStatus {
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match self.prepared().begun {
-            // The task has not heard of it yet.
-            Some(begun) if begun.number > status.number => TransactionStatus {
-                state: TransactionState::Open,
-                number: begun.number,
-                protocol: Some(begun.protocol.number()),
-                since: Some(begun.at),
-                ..status
-            },
-            _ => status,
-        }
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the number and the outcome of the last transaction that has one.
@@ -170,25 +121,6 @@ impl TransactionShared {
     /// Takes the calls, in the order in which they were made.
     pub(crate) fn take_calls(&self) -> Vec<PendingCall> {
         std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner).waiting)
-    }
-
-    /// Offers a transaction that needs no request to the next `begin`.
-    pub(crate) fn prepare(&self, number: u64, protocol: Protocol, now: Instant) {
-        self.prepared().next = Some(PreparedTransaction { number, protocol, at: now });
-    }
-
-    /// Takes the offer back; returns the time at which it was taken before, if it was.
-    pub(crate) fn withdraw(&self) -> Option<Instant> {
-        let mut prepared = self.prepared();
-        match prepared.next.take() {
-            Some(_) => None,
-            None => prepared.begun.map(|begun| begun.at),
-        }
-    }
-
-    /// Returns the time at which the prepared transaction of that number was begun, if it was.
-    pub(crate) fn begun(&self, number: u64) -> Option<Instant> {
-        self.prepared().begun.filter(|begun| begun.number == number).map(|begun| begun.at)
     }
 
     /// Publishes the state for `status`.
@@ -249,18 +181,5 @@ mod tests {
         shared.set_last_outcome(2, Outcome::Aborted(None));
         assert!(matches!(shared.last_outcome(), Some((2, Outcome::Aborted(None)))));
         assert_eq!(&*shared.rules().transactional_id, "t");
-    }
-
-    #[test]
-    fn prepared_transaction_is_begun_once_while_fresh() {
-        let (shared, now) = (shared(), Instant::now());
-        assert_eq!(shared.begin_prepared(now), None);
-        shared.prepare(7, Protocol::V2, now);
-        assert_eq!(shared.begin_prepared(now + FRESH), None, "the task decides");
-        assert_eq!(shared.begin_prepared(now), Some(7));
-        assert_eq!((shared.begin_prepared(now), shared.begun(7)), (None, Some(now)));
-        assert_eq!(shared.withdraw(), Some(now), "it was begun before");
-        shared.prepare(8, Protocol::V2, now);
-        assert_eq!((shared.withdraw(), shared.begin_prepared(now), shared.begun(8)), (None, None, None));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{
     manager::{State, TransactionManager},
     outcome::Outcome,
+    protocol::Protocol,
 };
 use crate::error::Error;
 
@@ -87,16 +88,12 @@ impl TransactionStatus {
     }
 
     pub(crate) fn of(manager: &TransactionManager) -> Self {
-        let identity = manager.identity();
-        // A transaction that is only prepared is not the user's yet.
-        let current = manager.current().filter(|current| current.is_begun);
-        let is_prepared = manager.is_prepared();
+        let (identity, current) = (manager.identity(), manager.current());
         Self {
             state: match manager.state() {
                 State::Uninitialized => TransactionState::Uninitialized,
                 State::Initializing => TransactionState::Initializing,
                 State::Ready => TransactionState::Ready,
-                State::Open | State::Failed if is_prepared => TransactionState::Ready,
                 State::Open => TransactionState::Open,
                 State::Failed => TransactionState::Failed,
                 State::Flushing => TransactionState::Flushing,
@@ -107,8 +104,11 @@ impl TransactionStatus {
             },
             producer_id: identity.map(|producer| producer.id),
             producer_epoch: identity.map(|producer| producer.epoch),
-            number: manager.number() - u64::from(is_prepared),
-            protocol: current.map(|current| current.protocol.number()),
+            number: manager.number(),
+            protocol: current.map(|current| match current.protocol {
+                Protocol::V1 => 1,
+                Protocol::V2 => 2,
+            }),
             since: current.map(|current| current.began),
             failure: current.and_then(|current| match &current.outcome {
                 Some(Outcome::Aborted(cause)) => cause.clone(),
