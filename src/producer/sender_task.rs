@@ -303,32 +303,58 @@ impl SenderTask {
         if transactions.has_become_idle(nothing_outstanding) {
             transactions.idle(now);
         }
-        let actions = transactions.take_sender_actions(now);
-        let is_busy = !actions.is_empty();
-        for action in actions {
-            match action {
-                Action::SetIdentity { producer, number, protocol } => {
-                    let adds_partitions = protocol == Protocol::V1;
-                    self.requests.set_versions(produce_versions(protocol));
-                    let identity = TransactionIdentity { producer, number, adds_partitions };
-                    self.sender.begin_transaction(identity, now, metadata);
-                }
-                Action::PartitionsAdded(number, slots) => self.sender.partitions_added(number, &slots, now, metadata),
-                Action::FlushAll => self.sender.set_hurry(true, now, metadata),
-                Action::FailUnsent(cause) => {
-                    let error = not_committed(cause);
-                    self.end.0.topics.fail_all_waiting(|_| error.clone());
-                    self.sender.fail_transaction(error, now, metadata);
-                }
-                Action::Send { .. }
-                | Action::ForgetTransactionCoordinator
-                | Action::ForgetGroupCoordinator(_)
-                | Action::CloseGate
-                | Action::Reply(..)
-                | Action::Notice(_) => {}
+        let mut is_busy = false;
+        while let Some(transactions) = &mut self.transactions {
+            let actions = transactions.take_actions();
+            if actions.is_empty() {
+                transactions.publish(now);
+                break;
+            }
+            for action in actions {
+                is_busy |= self.carry_out_action(action, now, metadata);
             }
         }
         is_busy
+    }
+
+    /// Carries out an action of the transactions; returns true if it is one of the sender.
+    fn carry_out_action(&mut self, action: Action, now: std::time::Instant, metadata: &Metadata) -> bool {
+        let is_of_sender = match &action {
+            Action::SetIdentity { producer, number, protocol } => {
+                let adds_partitions = *protocol == Protocol::V1;
+                self.requests.set_versions(produce_versions(*protocol));
+                let identity = TransactionIdentity { producer: *producer, number: *number, adds_partitions };
+                self.sender.begin_transaction(identity, now, metadata);
+                true
+            }
+            Action::PartitionsAdded(number, slots) => {
+                self.sender.partitions_added(*number, slots, now, metadata);
+                true
+            }
+            Action::FlushAll => {
+                self.sender.set_hurry(true, now, metadata);
+                true
+            }
+            Action::FailUnsent(cause) => {
+                if let (Some(transactions), Some(cause)) = (&self.transactions, cause) {
+                    transactions.refuse(cause);
+                }
+                let error = not_committed(cause.clone());
+                self.end.0.topics.fail_all_waiting(|_| error.clone());
+                self.sender.fail_transaction(error, now, metadata);
+                true
+            }
+            Action::Send { .. }
+            | Action::ForgetTransactionCoordinator
+            | Action::ForgetGroupCoordinator(_)
+            | Action::CloseGate
+            | Action::Reply(..)
+            | Action::Notice(_) => false,
+        };
+        if let Some(transactions) = &mut self.transactions {
+            transactions.carry_out(action, now);
+        }
+        is_of_sender
     }
 
     fn metadata_changed(&mut self) {
@@ -432,8 +458,7 @@ impl SenderTask {
     /// Fails the remaining batches, each with its own status.
     fn finish(mut self) {
         if let Some(transactions) = &mut self.transactions {
-            transactions.close_now();
-            transactions.take_sender_actions(now());
+            transactions.finish(now());
         }
         drop(self.ending);
         let error = self.end.0.gate.get().cloned().unwrap_or_else(Sender::closing_error);

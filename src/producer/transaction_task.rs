@@ -254,30 +254,21 @@ impl TransactionTask {
         self.manager.next_timer().into_iter().chain(self.close_by.filter(|_| !self.is_closed)).min()
     }
 
-    /// Carries out the manager's actions, and returns those that concern the sender.
-    pub(super) fn take_sender_actions(&mut self, now: Instant) -> Vec<Action> {
-        if !std::mem::take(&mut self.changed) {
-            return Vec::new();
+    /// Returns the manager's next actions. They are carried out one after the other, each by the
+    /// sender first: as soon as a call has its reply, another thread may send.
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        let actions = self.manager.take_actions();
+        // The outcome is readable before the call returns.
+        if !actions.is_empty()
+            && let Some((number, outcome)) = self.manager.last_outcome()
+        {
+            self.shared.set_last_outcome(*number, outcome.clone());
         }
-        let mut left = Vec::new();
-        loop {
-            let actions = self.manager.take_actions();
-            if actions.is_empty() {
-                break;
-            }
-            // The outcome is readable before the call returns.
-            if let Some((number, outcome)) = self.manager.last_outcome() {
-                self.shared.set_last_outcome(*number, outcome.clone());
-            }
-            for action in actions {
-                self.carry_out(action, &mut left, now);
-            }
-        }
-        self.shared.publish(TransactionStatus::of(&self.manager), now);
-        left
+        actions
     }
 
-    fn carry_out(&mut self, action: Action, left: &mut Vec<Action>, now: Instant) {
+    /// Carries out the part of an action that is not the sender's.
+    pub(super) fn carry_out(&mut self, action: Action, now: Instant) {
         match action {
             Action::Send { attempt, request, versions } => {
                 self.attempts.push(Box::pin(self.requests.clone().attempt(attempt, request, versions)));
@@ -286,19 +277,32 @@ impl TransactionTask {
             Action::ForgetGroupCoordinator(group) => self.forget_coordinator(Some(group)),
             Action::Reply(call, reply) => self.reply(call, reply, now),
             Action::Notice(notice) => self.log.write(&notice, now),
-            Action::SetIdentity { number, .. } => {
-                self.shared.gate().open(number);
-                left.push(action);
-            }
+            Action::SetIdentity { number, .. } => self.shared.gate().open(number),
             Action::CloseGate => self.shared.gate().close(),
-            Action::FailUnsent(ref cause) => {
-                if let Some(cause) = cause {
-                    self.shared.gate().fail(cause.clone());
-                }
-                left.push(action);
-            }
-            Action::PartitionsAdded(..) | Action::FlushAll => left.push(action),
+            Action::FailUnsent(_) | Action::PartitionsAdded(..) | Action::FlushAll => {}
         }
+    }
+
+    /// Refuses further records of a transaction that has failed; before the sender fails those that
+    /// wait, so that few come after them.
+    pub(super) fn refuse(&self, cause: &Error) {
+        self.shared.gate().fail(cause.clone());
+    }
+
+    /// Publishes the manager's state, if it may have changed.
+    pub(super) fn publish(&mut self, now: Instant) {
+        if std::mem::take(&mut self.changed) {
+            self.shared.publish(TransactionStatus::of(&self.manager), now);
+        }
+    }
+
+    /// Gives up what is open, and replies to the calls that wait: the producer has ended.
+    pub(super) fn finish(&mut self, now: Instant) {
+        self.close_now();
+        for action in self.take_actions() {
+            self.carry_out(action, now);
+        }
+        self.publish(now);
     }
 
     fn reply(&mut self, call: CallId, reply: Reply, now: Instant) {

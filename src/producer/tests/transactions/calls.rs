@@ -301,3 +301,22 @@ async fn close_without_answer_says_what_is_unknown() {
         assert!(error.to_string().contains("transaction 1 may have been committed"), "{error}");
     }
 }
+
+/// The end of an empty transaction must not fail records that another thread sends as soon as the
+/// next one is begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_empty_transaction_leaves_next_one_alone() {
+    for level in BOTH {
+        let (cluster, mut producer) = started(level).await;
+        for round in 0..1_000 {
+            drop(producer.begin().await.unwrap());
+            let transaction = producer.begin().await.unwrap();
+            for partition in [0, 1] {
+                put(&transaction, partition, "a").await;
+            }
+            let committed = transaction.commit().await;
+            assert!(committed.is_ok(), "level {level}, round {round}: {committed:?}");
+        }
+        assert_eq!(visible(&cluster, 1).await.len(), 1_000);
+    }
+}
