@@ -40,7 +40,8 @@ impl Drop for ClientOwner {
 pub(crate) struct Link(Arc<Connection>);
 
 impl Link {
-    /// Returns the highest version of a request that both sides support and that is within `bounds`.
+    /// Returns the highest version of a request that both sides support and that is within
+    /// `bounds`.
     ///
     /// # Errors
     /// `UnsupportedVersion`; nothing was sent.
@@ -234,7 +235,8 @@ impl Client {
     // ---- requests
 
     /// Sends a request once, at the highest version that both sides support and that is within
-    /// `attempt.versions`; `build` makes the request for that version. The error's `delivery_status` says if the broker may have seen the request. Throttling (KIP-219) mutes
+    /// `attempt.versions`; `build` makes the request for that version. The error's
+    /// `delivery_status` says if the broker may have seen the request. Throttling (KIP-219) mutes
     /// the connection for later requests.
     ///
     /// # Cancel safety
@@ -354,9 +356,9 @@ impl Client {
         self.core().features().level_with_epoch(name)
     }
 
-    /// Asks a broker for the cluster's features, on the connection that is open; the answer counts for
-    /// [`feature_with_epoch`](Self::feature_with_epoch). Does not wait. A failure is left to the next
-    /// call, because a new connection tells them anyway.
+    /// Asks a broker for the cluster's features, on the connection that is open; the answer counts
+    /// for [`feature_with_epoch`](Self::feature_with_epoch). Does not wait. A failure is left to
+    /// the next call, because a new connection tells them anyway.
     pub(crate) fn refresh_features(&self, node: i32, kind: ConnectionKind) {
         let core = Arc::clone(self.core());
         self.core().runtime.spawn(async move { feature_refresh::refresh(&core, node, kind).await });

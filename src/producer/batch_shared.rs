@@ -68,13 +68,14 @@ impl BatchShared {
         Self { counters: Arc::new(Counters::new(origin)), ..self }
     }
 
-    /// Keeps the first error of the records that fail, because the producer is transactional; call it
-    /// before use.
+    /// Keeps the first error of the records that fail, because the producer is transactional; call
+    /// it before use.
     pub(crate) fn keeping_failures(self) -> Self {
         Self { failed_records: Some(Mutex::default()), ..self }
     }
 
-    /// Notes that records have failed. They are `numbered` if a batch with them had sequence numbers.
+    /// Notes that records have failed. They are `numbered` if a batch with them had sequence
+    /// numbers.
     pub(crate) fn note_failed(&self, error: &Error, numbered: bool) {
         if let Some(failed) = &self.failed_records {
             let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);

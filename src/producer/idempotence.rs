@@ -72,8 +72,8 @@ impl Identity {
         }
     }
 
-    /// Returns true if a partition whose numbers belong to `own` has to start anew. Partitions raise
-    /// the epoch of a known id by themselves; that of a transaction is the coordinator's.
+    /// Returns true if a partition whose numbers belong to `own` has to start anew. Partitions
+    /// raise the epoch of a known id by themselves; that of a transaction is the coordinator's.
     pub(crate) fn is_other_than(&self, own: Option<ProducerId>) -> bool {
         match (self, own) {
             (Identity::Transactional(transaction), own) => own != Some(transaction.producer),
@@ -116,8 +116,8 @@ impl Sequences {
         self.producer
     }
 
-    /// Starts at 0 under an identity that the partition has not used yet. A broker that knows another
-    /// epoch of the same id accepts no other first number.
+    /// Starts at 0 under an identity that the partition has not used yet. A broker that knows
+    /// another epoch of the same id accepts no other first number.
     pub(crate) fn start(&mut self, producer: ProducerId, transactional: bool) {
         let introduced = self.introduced && self.producer.is_some_and(|own| own.id == producer.id);
         *self = Self {

@@ -244,8 +244,8 @@ impl Sender {
         }
     }
 
-    /// Fails the records that are not in flight, and all that come until the next transaction begins.
-    /// Those in flight get the result of their request, but are not sent again.
+    /// Fails the records that are not in flight, and all that come until the next transaction
+    /// begins. Those in flight get the result of their request, but are not sent again.
     pub(crate) fn fail_transaction(&mut self, error: Error, now: Instant, metadata: &Metadata) {
         self.failing = Some(error);
         self.reschedule_all(now, metadata);

@@ -285,8 +285,8 @@ impl SenderTask {
         }
     }
 
-    /// Passes events to the transactions, and carries out what they ask of the sender. Returns false
-    /// if there was nothing.
+    /// Passes events to the transactions, and carries out what they ask of the sender. Returns
+    /// false if there was nothing.
     fn drive_transactions(&mut self, metadata: &Metadata) -> bool {
         let Some(transactions) = &mut self.transactions else { return false };
         let (shared, now) = (&self.end.0, now());

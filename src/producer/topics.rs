@@ -362,8 +362,8 @@ impl Topics {
         next
     }
 
-    /// Fails all records that wait for a topic with the error that `error` makes of the topic's name.
-    /// Returns their number.
+    /// Fails all records that wait for a topic with the error that `error` makes of the topic's
+    /// name. Returns their number.
     pub(crate) fn fail_all_waiting(&self, error: impl Fn(&str) -> Error) -> usize {
         let left = std::mem::take(&mut self.lock().topics);
         let mut records = 0;

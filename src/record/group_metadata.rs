@@ -122,14 +122,14 @@ impl GroupMetadata {
         self.instance_id.as_deref()
     }
 
-    /// Returns true if [`generation`](Self::generation) is the member epoch of the consumer protocol
-    /// (`group.protocol=consumer`), and false if it is the generation of a classic group.
+    /// Returns true if [`generation`](Self::generation) is the member epoch of the consumer
+    /// protocol (`group.protocol=consumer`), and false if it is the generation of a classic group.
     pub fn has_member_epoch(&self) -> bool {
         self.has_member_epoch
     }
 
-    /// Returns the id of the cluster that the consumer reads from, if a broker has named it. Offsets
-    /// of a consumer of another cluster cannot be part of a transaction.
+    /// Returns the id of the cluster that the consumer reads from, if a broker has named it.
+    /// Offsets of a consumer of another cluster cannot be part of a transaction.
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()
     }

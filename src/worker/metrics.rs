@@ -45,12 +45,13 @@ pub struct WorkerMetrics {
     pub buffered_bytes: u64,
     /// Microseconds of each attempt that was not ended from outside.
     pub handler_micros: Histogram,
-    /// Transactions that were committed, of an exactly-once worker. Records are counted as processed,
-    /// dead-lettered and skipped when their transaction commits.
+    /// Transactions that were committed, of an exactly-once worker. Records are counted as
+    /// processed, dead-lettered and skipped when their transaction commits.
     pub transactions_committed: u64,
     /// Transactions that were aborted: their records were handled again.
     pub transactions_aborted: u64,
-    /// Transactions whose outcome the producer could not tell; the group's committed offsets told it.
+    /// Transactions whose outcome the producer could not tell; the group's committed offsets told
+    /// it.
     pub transactions_unknown: u64,
     /// Producers that were fenced and replaced.
     pub producers_replaced: u64,

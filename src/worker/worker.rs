@@ -265,8 +265,9 @@ impl Worker {
         self.plan.with(|schedule| schedule.metrics())
     }
 
-    /// Returns a snapshot of the counters of the producer of an exactly-once worker; `None` for other
-    /// workers, and before there is a producer. They begin anew when the producer is replaced.
+    /// Returns a snapshot of the counters of the producer of an exactly-once worker; `None` for
+    /// other workers, and before there is a producer. They begin anew when the producer is
+    /// replaced.
     pub fn producer_metrics(&self) -> Option<ProducerMetrics> {
         Some(self.producer()?.producer().metrics())
     }

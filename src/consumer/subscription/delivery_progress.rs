@@ -156,8 +156,8 @@ impl DeliveryProgress {
         }
     }
 
-    /// Returns the offset behind the gap that begins at or before `next`, if there is one, and `next`
-    /// otherwise.
+    /// Returns the offset behind the gap that begins at or before `next`, if there is one, and
+    /// `next` otherwise.
     pub(crate) fn behind_gap(&self, next: i64) -> i64 {
         match *self.gap.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((from, to)) if from <= next => to.max(next),

@@ -110,10 +110,10 @@ pub(crate) fn verdict(api: TransactionApi, code: ErrorCode, protocol: Protocol) 
         (ErrorCode::INVALID_TRANSACTION_TIMEOUT, Api::InitProducerId) => V::Configuration,
         (ErrorCode::INVALID_TRANSACTION_TIMEOUT, _) => V::Fatal,
 
-        // Under the second protocol the group coordinator answers these codes also for a transaction
-        // that was aborted because of its timeout: the second one if that used up the last epoch of
-        // the producer id. The coordinator's answer to the abort tells a timeout from another
-        // producer.
+        // Under the second protocol the group coordinator answers these codes also for a
+        // transaction that was aborted because of its timeout: the second one if that used up the
+        // last epoch of the producer id. The coordinator's answer to the abort tells a timeout from
+        // another producer.
         (ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::INVALID_PRODUCER_ID_MAPPING, Api::TxnOffsetCommit)
             if protocol == Protocol::V2 =>
         {

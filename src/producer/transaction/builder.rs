@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Configures a [`TransactionalProducer`]:
-/// [`ProducerBuilder::transactional_id`](crate::producer::ProducerBuilder::transactional_id) returns it. The
-/// settings that every producer has are set before that call.
+/// [`ProducerBuilder::transactional_id`](crate::producer::ProducerBuilder::transactional_id)
+/// returns it. The settings that every producer has are set before that call.
 ///
 /// ```
 /// use ottla::Producer;
@@ -86,10 +86,10 @@ impl TransactionalProducerBuilder {
     ///
     /// # Errors
     /// [`Configuration`](ErrorKind::Configuration) for the reasons of
-    /// [`ProducerBuilder::build`](crate::producer::ProducerBuilder::build); without a `transactional.id`; for
-    /// a `transaction.timeout.ms` below 1 or above 2147483647; and for settings that transactions
-    /// rule out: `acks` other than `all`, `enable.idempotence=false`, `retries=0`, and more than 5
-    /// for `max.in.flight.requests.per.connection`.
+    /// [`ProducerBuilder::build`](crate::producer::ProducerBuilder::build); without a
+    /// `transactional.id`; for a `transaction.timeout.ms` below 1 or above 2147483647; and for
+    /// settings that transactions rule out: `acks` other than `all`, `enable.idempotence=false`,
+    /// `retries=0`, and more than 5 for `max.in.flight.requests.per.connection`.
     ///
     /// # Cancel safety
     /// Safe.

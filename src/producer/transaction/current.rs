@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::{offsets::Offsets, outcome::Outcome, partitions::Partitions, protocol::Protocol, request::CallId};
 
-/// The transaction that runs. Each begins with a new value, so that nothing of an older one is left.
+/// The transaction that runs. Each begins with a new value, so that nothing of an older one is
+/// left.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) number: u64,

@@ -4,7 +4,8 @@
 
 use crate::producer::idempotence::ProducerId;
 
-/// The last epoch of a producer id that a producer may use: the coordinator keeps 32767 to fence it.
+/// The last epoch of a producer id that a producer may use: the coordinator keeps 32767 to fence
+/// it.
 const LAST_EPOCH: i16 = i16::MAX - 1;
 
 /// An answer's producer id and epoch, judged against those that the request named.

@@ -63,8 +63,8 @@ pub(crate) enum State {
     Failed,
     /// A commit waits for the results of records and offsets.
     Flushing,
-    /// An abort waits until nothing is in flight: a late batch behind the marker would leave the next
-    /// transaction open.
+    /// An abort waits until nothing is in flight: a late batch behind the marker would leave the
+    /// next transaction open.
     Draining,
     Committing,
     Aborting,
@@ -234,8 +234,8 @@ impl TransactionManager {
         self.reply(call, Reply::Offsets(Err(refused)));
     }
 
-    /// Forgets a call whose future was dropped. The work goes on, except that no transaction is begun
-    /// for it.
+    /// Forgets a call whose future was dropped. The work goes on, except that no transaction is
+    /// begun for it.
     pub(crate) fn forget(&mut self, call: CallId) {
         self.next_call = self.next_call.filter(|(of, _)| *of != call);
     }
@@ -274,8 +274,8 @@ impl TransactionManager {
         self.advance(now);
     }
 
-    /// Fails the transaction, because a partition cannot continue under its sequence numbers. Between
-    /// transactions this only requires another epoch for the next one.
+    /// Fails the transaction, because a partition cannot continue under its sequence numbers.
+    /// Between transactions this only requires another epoch for the next one.
     pub(crate) fn epoch_used_up(&mut self, number: u64, error: Error, now: Instant) {
         if number != self.number {
             return;
@@ -702,8 +702,8 @@ impl TransactionManager {
     }
 
     fn step_from_ready(&mut self, now: Instant) -> bool {
-        // The first batch of the second protocol must not find the partitions of a transaction of the
-        // first one under the same epoch.
+        // The first batch of the second protocol must not find the partitions of a transaction of
+        // the first one under the same epoch.
         let is_stale = self.is_used_in_v1 && self.protocol == Protocol::V2;
         match self.next_call {
             None => false,

@@ -5,8 +5,8 @@
 //! answers, losses, time ──▶    │ answers: error code ▶ verdict        identity: id and epoch
 //! results of records ─────▶    │ partitions, offsets: what is to add   exchange: one request
 //! ```
-//! `manager` decides; the files beside it hold one rule each. `docs/transactions.md` shows the table
-//! of `answers` and is made from it.
+//! `manager` decides; the files beside it hold one rule each. `docs/transactions.md` shows the
+//! table of `answers` and is made from it.
 //!
 //! The user's side is `producer` and `open`, over `handle`. `shared` is between them and the task.
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// The feature whose finalized level decides on the protocol (KIP-584, KIP-890).
 pub(crate) const FEATURE: &str = "transaction.version";
 
-/// The first wait after CONCURRENT_TRANSACTIONS; it doubles. The markers of the previous transaction
-/// are being written then, which takes a few milliseconds.
+/// The first wait after CONCURRENT_TRANSACTIONS; it doubles. The markers of the previous
+/// transaction are being written then, which takes a few milliseconds.
 pub(crate) const MARKERS_WRITTEN: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Returns the protocol for a level of [`FEATURE`]. Brokers that do not name the feature use the
-    /// first, also those of Kafka 4.
+    /// Returns the protocol for a level of [`FEATURE`]. Brokers that do not name the feature use
+    /// the first, also those of Kafka 4.
     pub(crate) fn of(level: Option<i16>) -> Self {
         if level.is_some_and(|level| level >= 2) { Self::V2 } else { Self::V1 }
     }

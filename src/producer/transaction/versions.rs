@@ -1,7 +1,7 @@
 //! The versions of requests that belong to each protocol of transactions.
 //!
-//! A broker reads the protocol from the version of Produce, TxnOffsetCommit and EndTxn. A request of
-//! the second protocol must never fall back to an older version, because the broker would then
+//! A broker reads the protocol from the version of Produce, TxnOffsetCommit and EndTxn. A request
+//! of the second protocol must never fall back to an older version, because the broker would then
 //! expect that the partition was added beforehand.
 //!
 //! Sans-IO.

@@ -18,26 +18,27 @@ use crate::{
 /// [`WorkerBuilder::exactly_once`].
 ///
 /// # The guarantee
-/// Each record has its results once in the output topics, for consumers that read
-/// `read_committed`, whatever happens: a crash between sending and committing, a rebalance, a broker
-/// that goes, an answer that is lost. Handlers may be called more than once for a record; only the
-/// results of a call whose transaction committed are visible. Results that a handler writes elsewhere
-/// (a database, a service) are not part of it.
+/// Each record has its results once in the output topics, for consumers that read `read_committed`,
+/// whatever happens: a crash between sending and committing, a rebalance, a broker that goes, an
+/// answer that is lost. Handlers may be called more than once for a record; only the results of a
+/// call whose transaction committed are visible. Results that a handler writes elsewhere (a
+/// database, a service) are not part of it.
 ///
 /// # Transactions
 /// A transaction begins with the first record that is ready and commits after
-/// [`transaction_records`](Self::transaction_records), [`transaction_bytes`](Self::transaction_bytes)
-/// or [`transaction_interval`](Self::transaction_interval), whichever comes first. Before it commits,
+/// [`transaction_records`](Self::transaction_records),
+/// [`transaction_bytes`](Self::transaction_bytes) or
+/// [`transaction_interval`](Self::transaction_interval), whichever comes first. Before it commits,
 /// no new records are begun, and running handlers finish. All partitions of the worker share one
-/// transaction at a time. More records in a transaction mean more throughput, and results that become
-/// visible later.
+/// transaction at a time. More records in a transaction mean more throughput, and results that
+/// become visible later.
 ///
-/// - A partition that the group revokes is given up when the transaction with its records has ended,
-///   and after `drain_timeout` at the latest; then the transaction is aborted.
+/// - A partition that the group revokes is given up when the transaction with its records has
+///   ended, and after `drain_timeout` at the latest; then the transaction is aborted.
 /// - A handler that fails aborts the transaction, with the other records in it: all of them are
-///   handled again. The failed record waits for its backoff, and its attempts are counted; the other
-///   partitions go on meanwhile. After the last attempt the record is dead-lettered or skipped, in the
-///   next transaction, or the worker ends.
+///   handled again. The failed record waits for its backoff, and its attempts are counted; the
+///   other partitions go on meanwhile. After the last attempt the record is dead-lettered or
+///   skipped, in the next transaction, or the worker ends.
 /// - `handler_timeout` and `drain_timeout` together must not exceed the producer's
 ///   `transaction.timeout.ms`. `drain_timeout` is at most half of that if it is not set, and
 ///   `handler_timeout` is then what is left: 30 s each, with the default of 60 s.
@@ -46,9 +47,9 @@ use crate::{
 ///   failures within `max.poll.interval.ms` the worker ends with an error that names the cause.
 ///
 /// # The consumer
-/// The worker's consumer must have a group. It reads `read_committed` and does not commit by itself:
-/// `isolation.level=read_uncommitted` and `enable.auto.commit=true` are refused if they were set
-/// explicitly.
+/// The worker's consumer must have a group. It reads `read_committed` and does not commit by
+/// itself: `isolation.level=read_uncommitted` and `enable.auto.commit=true` are refused if they
+/// were set explicitly.
 #[must_use = "a worker does nothing until it is run or started"]
 pub struct ExactlyOnceBuilder {
     worker: WorkerBuilder,
@@ -61,8 +62,9 @@ impl WorkerBuilder {
     /// partitions. The returned builder starts the worker with handlers that get [`Outputs`];
     /// [`ExactlyOnceBuilder`] describes the guarantee. Everything of this builder comes before.
     ///
-    /// Give each worker a `transactional.id` of its own that stays the same when it is started again
-    /// (`billing-1`, `billing-2` …): then it ends the transaction that it left open when it crashed.
+    /// Give each worker a `transactional.id` of its own that stays the same when it is started
+    /// again (`billing-1`, `billing-2` …): then it ends the transaction that it left open when it
+    /// crashed.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -120,16 +122,16 @@ impl ExactlyOnceBuilder {
     }
 
     /// Sends a record to this topic after its last attempt has failed, as
-    /// [`WorkerBuilder::dead_letter`] does, but as part of the transaction that commits the record's
-    /// offset: a dead letter is in the topic once. Default: none.
+    /// [`WorkerBuilder::dead_letter`] does, but as part of the transaction that commits the
+    /// record's offset: a dead letter is in the topic once. Default: none.
     pub fn dead_letter<'a>(self, topic: impl TopicName<'a>) -> Self {
         Self { worker: self.worker.dead_letter_in_transaction(topic.into_arc()), ..self }
     }
 
     // ---- run
 
-    /// Starts the worker and waits for its end. The handler gets a record and the [`Outputs`] for its
-    /// results; it is done when it returns `()` or `Ok(())`.
+    /// Starts the worker and waits for its end. The handler gets a record and the [`Outputs`] for
+    /// its results; it is done when it returns `()` or `Ok(())`.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start) and [`Worker::wait`].
@@ -161,8 +163,8 @@ impl ExactlyOnceBuilder {
         self.start_batches(handler)?.wait().await
     }
 
-    /// Runs the worker like [`run`](Self::run), with an [`ExactlyOnceHandler`], which is a type of its
-    /// own.
+    /// Runs the worker like [`run`](Self::run), with an [`ExactlyOnceHandler`], which is a type of
+    /// its own.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start) and [`Worker::wait`].
@@ -177,9 +179,9 @@ impl ExactlyOnceBuilder {
     /// `transactional.id` in the background; [`Worker::wait`] returns the error if it cannot.
     ///
     /// # Errors
-    /// Those of [`WorkerBuilder::start`]. `Configuration`: the consumer has no group, or settings that
-    /// do not fit ([the consumer](Self#the-consumer)); `handler_timeout` and `drain_timeout` are
-    /// together more than `transaction.timeout.ms`; dead letters with a producer of their own
+    /// Those of [`WorkerBuilder::start`]. `Configuration`: the consumer has no group, or settings
+    /// that do not fit ([the consumer](Self#the-consumer)); `handler_timeout` and `drain_timeout`
+    /// are together more than `transaction.timeout.ms`; dead letters with a producer of their own
     /// ([`WorkerBuilder::dead_letter`]); a producer without `transactional.id`.
     pub fn start<F, Fut>(self, handler: F) -> Result<Worker>
     where
@@ -202,8 +204,8 @@ impl ExactlyOnceBuilder {
         self.start_work(Batches(handler))
     }
 
-    /// Starts the worker like [`start`](Self::start), with an [`ExactlyOnceHandler`], which is a type
-    /// of its own.
+    /// Starts the worker like [`start`](Self::start), with an [`ExactlyOnceHandler`], which is a
+    /// type of its own.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start).

@@ -1,9 +1,9 @@
 //! Decides when a worker's transactions begin and end, and what follows their failures.
 //!
-//! One transaction is open at a time, over all partitions. The schedule reports each job that begins,
-//! and each failure. The transaction task performs the [steps](Step) and reports their results.
-//! Records are handed out only while the transaction is open, and a transaction commits only when
-//! none of its records runs.
+//! One transaction is open at a time, over all partitions. The schedule reports each job that
+//! begins, and each failure. The transaction task performs the [steps](Step) and reports their
+//! results. Records are handed out only while the transaction is open, and a transaction commits
+//! only when none of its records runs.
 //!
 //! Sans-IO.
 
@@ -274,8 +274,8 @@ impl Cycle {
         self.phase == Phase::Closing || self.phase == Phase::Aborting && self.current.is_aborted
     }
 
-    /// Gives up a partition at once. A transaction with its records does not commit any more, unless
-    /// the commit has begun: then its offsets are part of it, and the coordinator decides.
+    /// Gives up a partition at once. A transaction with its records does not commit any more,
+    /// unless the commit has begun: then its offsets are part of it, and the coordinator decides.
     pub(crate) fn lose(&mut self, partition: usize) {
         if self.current.partitions.remove(&partition) {
             self.fail(Failure::Lost);
@@ -435,8 +435,8 @@ impl Cycle {
         }
     }
 
-    /// Decides what follows an error of the producer: another transaction after a wait, perhaps by a
-    /// new producer, or the end of the worker.
+    /// Decides what follows an error of the producer: another transaction after a wait, perhaps by
+    /// a new producer, or the end of the worker.
     fn recover(&mut self, error: Error, now: Instant) {
         let is_fenced = error.kind() == ErrorKind::Fenced;
         if !is_fenced && (error.is_fatal() || error.kind() == ErrorKind::Closed) {
@@ -459,8 +459,8 @@ impl Cycle {
         }
     }
 
-    /// Decides what follows an error before the transaction: no other input changes it, so that only
-    /// one that is retriable, or that another producer caused, is survived.
+    /// Decides what follows an error before the transaction: no other input changes it, so that
+    /// only one that is retriable, or that another producer caused, is survived.
     fn recover_producer(&mut self, error: Error, now: Instant) {
         if error.is_retriable() || error.kind() == ErrorKind::Fenced {
             self.recover(error, now);
@@ -503,8 +503,8 @@ impl Cycle {
     }
 }
 
-/// Returns true if the transaction failed because of its epoch: another producer has a newer one, or
-/// the coordinator raised it when it aborted a transaction that was too old.
+/// Returns true if the transaction failed because of its epoch: another producer has a newer one,
+/// or the coordinator raised it when it aborted a transaction that was too old.
 fn names_epoch(error: &Error) -> bool {
     matches!(error.code(), Some(ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::PRODUCER_FENCED))
 }

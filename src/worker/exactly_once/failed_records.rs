@@ -34,8 +34,8 @@ pub(crate) struct FailedRange {
 pub(crate) struct FailedRecords(BTreeMap<i64, FailedRange>);
 
 impl FailedRecords {
-    /// Notes a failure of the records from `first` on. It replaces the one that is known of the same
-    /// records.
+    /// Notes a failure of the records from `first` on. It replaces the one that is known of the
+    /// same records.
     pub(crate) fn note(&mut self, first: i64, failed: FailedRange) {
         self.0.retain(|begin, known| known.end <= first || failed.end <= *begin);
         self.0.insert(first, failed);
@@ -47,8 +47,8 @@ impl FailedRecords {
         (offset < failed.end).then_some(failed)
     }
 
-    /// Returns the offset before which a batch that begins at `first` has to end, so that all of its
-    /// records have the same history.
+    /// Returns the offset before which a batch that begins at `first` has to end, so that all of
+    /// its records have the same history.
     pub(crate) fn batch_end(&self, first: i64) -> i64 {
         match self.at(first) {
             Some(failed) => failed.end,

@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// A handler of an exactly-once worker as a type of its own, for
-/// [`ExactlyOnceBuilder::run_handler`](super::ExactlyOnceBuilder::run_handler). It borrows the record
-/// and the outputs, whereas a closure gets clones.
+/// [`ExactlyOnceBuilder::run_handler`](super::ExactlyOnceBuilder::run_handler). It borrows the
+/// record and the outputs, whereas a closure gets clones.
 ///
 /// ```no_run
 /// use ottla::{BoxError, ConsumerRecord, Record, TransactionalProducer};

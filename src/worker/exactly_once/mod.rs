@@ -7,8 +7,8 @@
 //!   │                    ▼ failed transaction, too old          ▼                        ▼ unknown
 //!   └────────────────── Rewinding ◀──── nothing runs ──── Aborting                   Rewinding
 //! ```
-//! `cycle` decides when a transaction begins, takes no more records, commits or aborts, and when its
-//! records are read again. The schedule asks it before each job.
+//! `cycle` decides when a transaction begins, takes no more records, commits or aborts, and when
+//! its records are read again. The schedule asks it before each job.
 
 pub(super) mod builder;
 pub(super) mod cycle;

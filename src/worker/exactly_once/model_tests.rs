@@ -317,7 +317,8 @@ impl World {
         }
     }
 
-    /// Commits at the brokers: the results are those of the records before the offsets, and no others.
+    /// Commits at the brokers: the results are those of the records before the offsets, and no
+    /// others.
     fn apply(&mut self, offsets: &[ToCommit<Mark>]) {
         let mut sent = std::mem::take(&mut self.sent);
         sent.sort_unstable();

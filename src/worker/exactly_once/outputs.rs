@@ -148,10 +148,11 @@ impl Outputs {
     /// ```
     ///
     /// # Errors
-    /// [`TransactionFailed`](ErrorKind::TransactionFailed): the record was refused, or the transaction
-    /// cannot commit for another reason, which is the source. Return the error from the handler: the
-    /// worker aborts the transaction and handles its records again. `InvalidArgument` after the
-    /// handler has ended. An error that the handler hides does not make the transaction commit.
+    /// [`TransactionFailed`](ErrorKind::TransactionFailed): the record was refused, or the
+    /// transaction cannot commit for another reason, which is the source. Return the error from the
+    /// handler: the worker aborts the transaction and handles its records again. `InvalidArgument`
+    /// after the handler has ended. An error that the handler hides does not make the transaction
+    /// commit.
     ///
     /// # Cancel safety
     /// A future that is dropped before it is ready may or may not have sent the record, and the

@@ -43,8 +43,8 @@ impl Recoveries {
         self.backoff.next(rng)
     }
 
-    /// Starts from the first wait again, because a transaction was committed. Counted failures stay:
-    /// two producers that fence each other may each commit now and then.
+    /// Starts from the first wait again, because a transaction was committed. Counted failures
+    /// stay: two producers that fence each other may each commit now and then.
     pub(crate) fn reset_wait(&mut self) {
         self.backoff.reset();
     }

@@ -1,4 +1,5 @@
-//! Performs the steps of the cycle: begins, commits and aborts transactions, and reads records again.
+//! Performs the steps of the cycle: begins, commits and aborts transactions, and reads records
+//! again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -233,8 +234,8 @@ impl TransactionsTask {
         if to == RewindTo::Committed
             && let Some(producer) = producer
         {
-            // Ends the transaction if it is still open, so that its offsets become stable. What fails
-            // here fails again before the next transaction, and is handled there.
+            // Ends the transaction if it is still open, so that its offsets become stable. What
+            // fails here fails again before the next transaction, and is handled there.
             let what = "the worker's producer has not ended its transaction with unknown outcome yet";
             let _logged: Result<()> = self.warn_of(producer.init().await, what);
         }

@@ -11,9 +11,9 @@
 //! order is kept. A partition has one queue, or many over which keys are spread. Jobs run on
 //! *handler tasks*; their number is the concurrency.
 //!
-//! With transactions, a [`Cycle`] says when jobs may begin. Completed records are reported to the mark
-//! only once their transaction is committed, and a failed record is not parked: the transaction is
-//! aborted, and its records are read again.
+//! With transactions, a [`Cycle`] says when jobs may begin. Completed records are reported to the
+//! mark only once their transaction is committed, and a failed record is not parked: the
+//! transaction is aborted, and its records are read again.
 //!
 //! Sans-IO.
 use crate::worker::schedule::rules::Rules;
@@ -717,8 +717,8 @@ impl<M: CompletionTarget> Schedule<M> {
         self.complete(job, now)
     }
 
-    /// Aborts the transaction because of a job, and decides what is done with the job's records when
-    /// they come again.
+    /// Aborts the transaction because of a job, and decides what is done with the job's records
+    /// when they come again.
     fn fail_in_transaction(&mut self, job: &Job, error: Error, again: bool, given_up: bool, now: Instant) -> Verdict {
         self.fail_transaction(Failure::Handler);
         if given_up {
@@ -800,8 +800,8 @@ impl<M: CompletionTarget> Schedule<M> {
         }
     }
 
-    /// Collects the offsets to commit; `None` if the transaction must not commit, because one of its
-    /// partitions is no longer read or was sought: it is then aborted.
+    /// Collects the offsets to commit; `None` if the transaction must not commit, because one of
+    /// its partitions is no longer read or was sought: it is then aborted.
     pub(super) fn offsets_to_commit(&mut self, now: Instant) -> Option<Vec<ToCommit<M>>> {
         let mut offsets = Vec::new();
         for id in self.cycle.as_ref()?.partitions() {

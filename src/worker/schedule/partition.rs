@@ -311,8 +311,8 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         (begun, freed)
     }
 
-    /// Returns the attempt, the failed deliveries to the dead letter topic, and the task of a record
-    /// that begins.
+    /// Returns the attempt, the failed deliveries to the dead letter topic, and the task of a
+    /// record that begins.
     fn history(&self, offset: i64) -> (u32, u32, Task) {
         let Some(failed) = self.failed.at(offset) else { return (1, 0, Task::Handle) };
         match &failed.fate {
@@ -340,15 +340,15 @@ impl<M: CompletionTarget> ScheduledPartition<M> {
         self.queues.get(at).and_then(|queue| queue.waiting.front()).is_some_and(|first| *first < end)
     }
 
-    /// Returns true if a record waits before one that was begun already: the records after it cannot
-    /// be committed yet.
+    /// Returns true if a record waits before one that was begun already: the records after it
+    /// cannot be committed yet.
     pub(super) fn has_gap(&self) -> bool {
         let end = self.uncommitted.as_ref().map_or(0, Uncommitted::end);
         self.waiting > 0 && (self.base..end).zip(&self.slots).any(|(_, slot)| slot.record.is_some())
     }
 
-    /// Drops all records, because they are read again. Returns the freed bytes, and the offset of the
-    /// transaction's first record unless the partition was positioned elsewhere meanwhile.
+    /// Drops all records, because they are read again. Returns the freed bytes, and the offset of
+    /// the transaction's first record unless the partition was positioned elsewhere meanwhile.
     pub(super) fn rewind(&mut self) -> (usize, Option<i64>) {
         let start = self.uncommitted.take().filter(Uncommitted::is_whole).map(|uncommitted| uncommitted.start());
         self.base += self.slots.len() as u64;

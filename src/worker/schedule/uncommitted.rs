@@ -15,8 +15,8 @@ pub(super) struct Uncommitted<M> {
     end: u64,
     /// Offset after the last record that is done together with all records before it.
     next: Option<i64>,
-    /// True if records of another positioning were begun: the partition was sought meanwhile, so that
-    /// no one offset stands for the records.
+    /// True if records of another positioning were begun: the partition was sought meanwhile, so
+    /// that no one offset stands for the records.
     is_mixed: bool,
 }
 
